@@ -1,0 +1,129 @@
+"""The exception tree, and the one table from the cause of a failure to its exit code and text.
+
+    TunnelError
+    ├── LocalProtocolError     we broke the rules of the wire: a bug in this program
+    ├── RemoteProtocolError    the peer broke them (``close_code``: what RFC 6455 answers)
+    ├── UsageError             an option, a variable, a file or a name is wrong
+    ├── DialError              no tunnel came about
+    │   └── UpgradeRefused     … because an HTTP server answered something else than 101
+    └── ConnectionLost         a tunnel that was open broke
+
+Every instance knows its ``cause``, a key of `CAUSES`. The text of each cause stands in that table and nowhere else, so
+the table is all that a user can ever be shown, and the exit codes (those of BSD's sysexits.h) can be read beside it.
+"""
+
+from __future__ import annotations
+
+USAGE = 2
+UNREACHABLE = 69  # EX_UNAVAILABLE
+INTERNAL = 70  # EX_SOFTWARE
+TRY_LATER = 75  # EX_TEMPFAIL
+PROTOCOL = 76  # EX_PROTOCOL
+REFUSED = 77  # EX_NOPERM
+
+CAUSES: dict[str, tuple[int, str]] = {
+    # What the user wrote.
+    "usage": (USAGE, "{problem}"),
+    "config": (USAGE, "{path}: {problem}"),
+    "file": (USAGE, "{option}: cannot use {path}: {reason}"),
+    "url": (USAGE, "{url}: {problem}"),
+    "host": (USAGE, "{host!r} is no host name that could go into a URL: {problem}"),
+    # The way to the bridge, hop by hop.
+    "dns": (UNREACHABLE, "cannot resolve {host}: {reason}"),
+    "tcp-refused": (UNREACHABLE, "{address} refused the connection: nothing listens there"),
+    "tcp": (UNREACHABLE, "cannot connect to {address}: {reason}"),
+    "tcp-timeout": (UNREACHABLE, "no connection to {address} within {seconds:g} s"),
+    "proxy-auth": (REFUSED, "proxy {proxy} wants other credentials: {reason}"),
+    "proxy-refused": (UNREACHABLE, "proxy {proxy} did not connect to {target}: {reason}"),
+    "proxy-protocol": (PROTOCOL, "{proxy} does not speak {scheme}: {reason}"),
+    "tls-untrusted": (REFUSED, "the certificate of {host} is not trusted: {reason}"),
+    "tls": (PROTOCOL, "TLS with {host} failed: {reason}"),
+    "answer-timeout": (TRY_LATER, "{hop} did not answer within {seconds:g} s"),
+    "hung-up": (UNREACHABLE, "{hop} hung up before it answered"),
+    # The answer to the upgrade request.
+    "not-http": (PROTOCOL, "{url} does not answer as a web server does: {reason}"),
+    "not-websocket": (PROTOCOL, "{url} answered, but not as a WebSocket server: {reason}"),
+    "redirect": (PROTOCOL, "{url} answered {status} and points to {location}; redirects are not followed"),
+    "unauthorized": (REFUSED, "{url} answered {status}: {message}"),
+    "forbidden": (REFUSED, "{url} answered {status}: {message}"),
+    "not-found": (UNREACHABLE, "{url} answered {status}: {message}"),
+    "bad-gateway": (UNREACHABLE, "{url} answered {status}: {message}"),
+    "overloaded": (TRY_LATER, "{url} answered {status}: {message}"),
+    "http-status": (PROTOCOL, "{url} answered {status}: {message}"),
+    # An open tunnel.
+    "lost": (UNREACHABLE, "connection lost: {reason}"),
+    "silent": (UNREACHABLE, "connection lost: nothing came from the peer for {seconds:g} s"),
+    "stalled": (TRY_LATER, "connection given up: the peer took nothing for {seconds:g} s"),
+    "going-away": (TRY_LATER, "the bridge is stopping{reason}"),
+    "target-lost": (UNREACHABLE, "the target behind the bridge broke the connection{reason}"),
+    "undelivered": (UNREACHABLE, "the target behind the bridge did not take everything that was sent{reason}"),
+    "closed": (PROTOCOL, "the peer closed the tunnel with code {code}{reason}"),
+    "violation": (PROTOCOL, "{problem}"),
+    "output": (UNREACHABLE, "cannot write to standard output: {reason}"),
+    "input": (UNREACHABLE, "cannot read standard input: {reason}"),
+    "internal": (INTERNAL, "internal error: {problem}"),
+}
+
+
+class TunnelError(Exception):
+    """A failure that a user is told of in one line.
+
+    ``cause`` is a key of `CAUSES`; the fields fill its text. ``str(error)`` is that line, without control characters
+    (parts of it may come from a server) and without the program's name.
+    """
+
+    def __init__(self, cause: str, **fields: object) -> None:
+        self.cause = cause
+        self.exit_code, text = CAUSES[cause]
+        self.fields = fields
+        super().__init__(printable(text.format(**fields)))
+
+
+class LocalProtocolError(TunnelError):
+    """This program was about to break the protocol, or used a protocol object out of turn."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__("internal", problem=problem)
+
+
+class RemoteProtocolError(TunnelError):
+    """The peer broke RFC 6455; ``close_code`` is the status code to close with (section 7.4.1)."""
+
+    def __init__(self, problem: str, close_code: int = 1002) -> None:
+        super().__init__("violation", problem=problem)
+        self.close_code = close_code
+
+
+class UsageError(TunnelError):
+    """An option, an environment variable, a config file or a name cannot be used."""
+
+    def __init__(self, problem: str, *, cause: str = "usage", **fields: object) -> None:
+        super().__init__(cause, problem=problem, **fields)
+
+
+class DialError(TunnelError):
+    """No tunnel came about: the cause names the hop that failed."""
+
+
+class UpgradeRefused(DialError):
+    """An HTTP server answered the upgrade request with another status than 101.
+
+    ``status`` is the HTTP status code, ``headers`` the answer's fields as (lower-case name, value).
+    """
+
+    def __init__(
+        self, cause: str, *, status: int, headers: tuple[tuple[str, str], ...] = (), **fields: object
+    ) -> None:
+        super().__init__(cause, status=status, **fields)
+        self.status = status
+        self.headers = headers
+
+
+class ConnectionLost(TunnelError):
+    """A tunnel that was open broke, or its peer ended it for a reason other than being done."""
+
+
+def printable(text: str, limit: int = 500) -> str:
+    """Return text fit for one line on a terminal: no control characters, at most ``limit`` characters."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
