@@ -54,9 +54,14 @@ CAUSES: dict[str, tuple[int, str]] = {
     "lost": (UNREACHABLE, "connection lost: {reason}"),
     "silent": (UNREACHABLE, "connection lost: nothing came from the peer for {seconds:g} s"),
     "stalled": (TRY_LATER, "connection given up: the peer took nothing for {seconds:g} s"),
+    "sink-stalled": (TRY_LATER, "the target took nothing for {seconds:g} s"),
+    "no-tail": (TRY_LATER, "the target was half-closed and then silent for {seconds:g} s"),
     "going-away": (TRY_LATER, "the bridge is stopping{reason}"),
     "target-lost": (UNREACHABLE, "the target behind the bridge broke the connection{reason}"),
-    "undelivered": (UNREACHABLE, "the target behind the bridge did not take everything that was sent{reason}"),
+    "undelivered": (
+        UNREACHABLE,
+        "the target behind the bridge did not take everything that was sent{reason}",
+    ),
     "closed": (PROTOCOL, "the peer closed the tunnel with code {code}{reason}"),
     "violation": (PROTOCOL, "{problem}"),
     "output": (UNREACHABLE, "cannot write to standard output: {reason}"),
@@ -111,9 +116,7 @@ class UpgradeRefused(DialError):
     ``status`` is the HTTP status code, ``headers`` the answer's fields as (lower-case name, value).
     """
 
-    def __init__(
-        self, cause: str, *, status: int, headers: tuple[tuple[str, str], ...] = (), **fields: object
-    ) -> None:
+    def __init__(self, cause: str, *, status: int, headers: tuple[tuple[str, str], ...] = (), **fields: object) -> None:
         super().__init__(cause, status=status, **fields)
         self.status = status
         self.headers = headers

@@ -1,0 +1,98 @@
+"""A connected socket as a non-blocking stream of bytes.
+
+A channel never waits: who drives it (a selector at the client, asyncio at the bridge) waits for ``fileno()`` instead.
+`tunnel.net.tls` has the same face over TLS.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tunnel.protocol.frames import Buffer
+
+# The kernel takes at most IOV_MAX (1024) pieces in one call; fewer are as fast.
+MAX_PIECES = 512
+_HAS_SENDMSG = hasattr(socket.socket, "sendmsg")
+
+
+class Channel:
+    """A non-blocking byte stream over a connected TCP or Unix socket, which it owns from now on.
+
+    ``prefetched`` are bytes that were read from the socket before (behind an HTTP head); they are received first.
+    """
+
+    __slots__ = ("_prefetched", "sock")
+
+    def __init__(self, sock: socket.socket, prefetched: bytes = b"") -> None:
+        self.sock = sock
+        self._prefetched = memoryview(prefetched)
+        sock.setblocking(False)
+        set_nodelay(sock)
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for, -1 once closed."""
+        return self.sock.fileno()
+
+    @property
+    def pending(self) -> bool:
+        """Whether bytes wait inside the channel, for which the descriptor will not become readable."""
+        return bool(self._prefetched)
+
+    def receive_into(self, space: memoryview) -> int | None:
+        """Receive into ``space`` (not empty); return the number of bytes, 0 at the end, None if it would block.
+
+        Raises OSError when the connection is broken.
+        """
+        if self._prefetched:
+            return self._receive_prefetched(space)
+        try:
+            return self.sock.recv_into(space)
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    def _receive_prefetched(self, space: memoryview) -> int:
+        n = min(len(space), len(self._prefetched))
+        space[:n] = self._prefetched[:n]
+        self._prefetched = self._prefetched[n:]
+        return n
+
+    def send(self, pieces: Sequence[Buffer]) -> int:
+        """Send as much of ``pieces``, in order, as goes without waiting; return that number of bytes (0: would block).
+
+        Raises OSError when the connection is broken.
+        """
+        try:
+            if len(pieces) == 1:
+                return self.sock.send(pieces[0])
+            if _HAS_SENDMSG:
+                return self.sock.sendmsg(pieces[:MAX_PIECES])
+            return self.sock.send(b"".join(pieces[:MAX_PIECES]))
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    def end_writing(self) -> None:
+        """Half-close: the peer reads end of file behind what was sent. Raises OSError when the connection is broken."""
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close; what was sent is still delivered by the kernel."""
+        self.sock.close()
+
+    def abort(self) -> None:
+        """Close with a reset, so that the peer cannot mistake this for a clean end; what is unsent is discarded."""
+        try:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        except OSError:
+            pass  # not a TCP socket, or broken already: closing is all that is left to do
+        self.sock.close()
+
+
+def set_nodelay(sock: socket.socket) -> None:
+    """Switch off Nagle's algorithm on a TCP socket: a keystroke must not wait for the last one's acknowledgement."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

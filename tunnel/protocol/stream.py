@@ -1,0 +1,328 @@
+"""Wire 1: one byte stream over the messages of one WebSocket connection, Sans-I/O, for either role.
+
+A stream stands between the *wire* (the WebSocket connection) and the local end: a *source* that is read and a *sink*
+that is written. It never calls anybody: its driver asks where to read into, what to write next, and tells how many
+bytes went. Each direction runs through these states, which do not depend on the other's:
+
+    source → wire   open ──source_ended() or close()──▶ closing ──Close frame sent──▶ close_sent
+    wire → sink     open ──Close frame or wire_ended()──▶ closing ──all delivered──▶ sink_ended
+
+Frame boundaries carry no meaning. Data frames are never empty, as websocat takes an empty one for the end of file.
+"""
+
+from __future__ import annotations
+
+import os
+
+from tunnel.protocol.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError, TunnelError
+from tunnel.protocol.frames import (
+    BINARY,
+    CLOSE,
+    MAX_HEADER,
+    NO_CODE,
+    NORMAL,
+    PING,
+    PONG,
+    PROTOCOL_ERROR,
+    SILENT_PEER,
+    Close,
+    FrameParser,
+    Payload,
+    Ping,
+    close_payload,
+    frame_header,
+)
+from tunnel.protocol.keepalive import STALL_LIMIT, Keepalive
+from tunnel.protocol.masking import apply_mask
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tunnel.protocol.frames import Buffer
+
+FRAME_LIMIT = 256 * 1024  # payload bytes of one frame that we send, and of one read
+CLOSE_LIMIT = 60.0  # seconds of silence after which a Close is no longer waited for
+_PONG_BACKLOG = 8  # pieces waiting for the wire beyond which pings are answered later, and only the last of them
+
+
+class ReadBuffers:
+    """The space that sources and wires are read into.
+
+    One pair serves all streams of a thread: between two turns of its driver a stream keeps nothing in it (`settle`).
+    """
+
+    __slots__ = ("source", "wire")
+
+    def __init__(self) -> None:
+        # Room in front of the source's bytes, so that a header can be put there and both sent as one piece.
+        self.source = memoryview(bytearray(MAX_HEADER + FRAME_LIMIT))
+        self.wire = memoryview(bytearray(FRAME_LIMIT))
+
+
+class PlainStream:
+    """The plain tunnel as seen from one end.
+
+    ``client`` is True at the end that dialled, which masks what it sends. ``now`` is the driver's monotonic clock, in
+    seconds, wherever it appears. ``sink_limit``: for how many seconds the sink may take nothing of what waits for it
+    (None: for ever). Nothing here raises but for misuse; what ended the stream is in ``failure``.
+    """
+
+    __slots__ = (
+        "_buffers",
+        "_close_queued",
+        "_discarding",
+        "_masks",
+        "_out",
+        "_parser",
+        "_pong",
+        "_sink",
+        "_sink_at",
+        "_sink_limit",
+        "_source_at",
+        "close_code",
+        "close_reason",
+        "close_received",
+        "failure",
+        "keepalive",
+        "undelivered",
+        "wire_is_over",
+    )
+
+    def __init__(
+        self, *, client: bool, buffers: ReadBuffers, keepalive: Keepalive, sink_limit: float | None = STALL_LIMIT
+    ) -> None:
+        self._masks = client
+        self._buffers = buffers
+        self._parser = FrameParser(masked=not client)
+        self.keepalive = keepalive
+        self._out: list[Buffer] = []  # frames on their way to the wire
+        self._sink: list[Buffer] = []  # payload on its way to the sink
+        self._pong: bytes | None = None  # the last ping that is not answered yet
+        self._close_queued = False
+        self._discarding = False
+        self._sink_limit = sink_limit
+        self._sink_at: float | None = None  # when the sink, with bytes waiting for it, made progress last
+        self._source_at = 0.0  # when the source, or the peer's Close, came last
+        self.close_received = False
+        self.close_code = NO_CODE  # the peer's, once close_received
+        self.close_reason = ""
+        self.wire_is_over = False  # nothing can come any more
+        self.undelivered = 0  # payload bytes that the sink refused
+        self.failure: TunnelError | None = None
+
+    # ---- source → wire
+
+    @property
+    def wants_source(self) -> bool:
+        """Whether the source should be read: everything read before has gone."""
+        return not self._out and not self._close_queued
+
+    def source_space(self) -> memoryview:
+        """Return the space to read the source into; valid until `source_received`."""
+        if not self.wants_source:
+            raise LocalProtocolError("the source was read while the wire is blocked or closing")
+        return self._buffers.source[MAX_HEADER:]
+
+    def source_received(self, n: int, now: float) -> None:
+        """Note that ``n`` bytes (at least 1) of the source stand in `source_space`."""
+        self._source_at = now
+        start = MAX_HEADER
+        if self._masks:
+            key = os.urandom(4)
+            self._out.append(frame_header(BINARY, n, key))
+            self._out.append(apply_mask(self._buffers.source[start : start + n], key))
+        else:
+            header = frame_header(BINARY, n, None)
+            self._buffers.source[start - len(header) : start] = header
+            self._out.append(self._buffers.source[start - len(header) : start + n])
+
+    def source_ended(self) -> None:
+        """Note the source's end of file: a Close follows what was read before."""
+        self.close(self.close_code if self.close_received else NORMAL)
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Queue a Close frame behind what was read before; only the first call counts."""
+        if not self._close_queued:
+            self._close_queued = True
+            self._pong = None
+            self._queue_control(CLOSE, close_payload(code, reason))
+
+    @property
+    def wants_wire_write(self) -> bool:
+        """Whether bytes wait for the wire."""
+        return bool(self._out)
+
+    def wire_output(self) -> Sequence[Buffer]:
+        """Return what to write to the wire next; empty when there is nothing."""
+        return self._out
+
+    def wire_sent(self, n: int, now: float) -> None:
+        """Note that the wire took the first ``n`` bytes of `wire_output`."""
+        _consume(self._out, n)
+        self.keepalive.wrote(now)
+        if not self._out and self._pong is not None:
+            self._answer_ping()
+
+    def wire_write_failed(self) -> None:
+        """Note that the wire takes nothing any more; what still waits is discarded. Reading may go on."""
+        self._out.clear()
+        self._pong = None
+        self._close_queued = True
+
+    @property
+    def close_sent(self) -> bool:
+        """Whether our Close, and so everything, is with the wire."""
+        return self._close_queued and not self._out
+
+    # ---- wire → sink
+
+    @property
+    def wants_wire_read(self) -> bool:
+        """Whether the wire should be read: everything that came before is delivered."""
+        return not self._sink and not self.close_received and not self.wire_is_over
+
+    def wire_space(self) -> memoryview:
+        """Return the space to read the wire into; valid until `wire_received`."""
+        if not self.wants_wire_read:
+            raise LocalProtocolError("the wire was read while the sink is blocked, or after its end")
+        return self._buffers.wire
+
+    def wire_received(self, n: int, now: float) -> None:
+        """Take in ``n`` bytes (at least 1) of the wire that stand in `wire_space`."""
+        self.keepalive.heard(now)
+        try:
+            for event in self._parser.feed(self._buffers.wire[:n]):
+                if isinstance(event, Payload):
+                    self._receive_payload(event.data)
+                elif isinstance(event, Ping):
+                    if not self._close_queued:
+                        self._pong = event.data
+                elif isinstance(event, Close):
+                    self.close_received = True
+                    self._source_at = now
+                    self.close_code = event.code
+                    self.close_reason = event.reason
+        except RemoteProtocolError as exc:
+            self.fail(exc, exc.close_code)
+        if self._pong is not None and len(self._out) < _PONG_BACKLOG:
+            self._answer_ping()
+
+    def _receive_payload(self, data: Buffer) -> None:
+        if not data:
+            return
+        if self._discarding:
+            self.undelivered += len(data)
+        else:
+            self._sink.append(data)
+
+    def wire_ended(self) -> None:
+        """Note the end of file, or a broken connection, when reading the wire."""
+        self.wire_is_over = True
+
+    @property
+    def wants_sink_write(self) -> bool:
+        """Whether bytes wait for the sink."""
+        return bool(self._sink)
+
+    def sink_output(self) -> Sequence[Buffer]:
+        """Return what to write to the sink next; empty when there is nothing."""
+        return self._sink
+
+    def sink_sent(self, n: int, now: float) -> None:
+        """Note that the sink took the first ``n`` bytes of `sink_output`."""
+        _consume(self._sink, n)
+        self._sink_at = now
+
+    def sink_failed(self) -> None:
+        """Note that the sink takes nothing any more; the rest of this direction is read, counted and discarded."""
+        self._discarding = True
+        self.undelivered += sum(map(len, self._sink))
+        self._sink.clear()
+
+    @property
+    def sink_ended(self) -> bool:
+        """Whether the sink has all that will ever come: time to half-close it."""
+        return (self.close_received or self.wire_is_over) and not self._sink
+
+    # ---- both
+
+    def settle(self) -> None:
+        """Move what is still in the read buffers to memory of the stream's own, before another stream reads."""
+        if self._out:
+            self._out = [_owned(piece) for piece in self._out]
+        if self._sink:
+            self._sink = [_owned(piece) for piece in self._sink]
+
+    def fail(self, error: TunnelError, code: int) -> None:
+        """End both directions because of ``error``: Close with ``code``, then nothing is read any more."""
+        self.failure = self.failure or error
+        self.wire_is_over = True
+        self.close(code, str(error) if code == PROTOCOL_ERROR else "")
+
+    def tick(self, now: float) -> None:
+        """Look at the clock: ping, or set ``failure`` when a limit is over. To be called every `Keepalive.tick`."""
+        try:
+            self._check_limits(now)
+        except TunnelError as exc:
+            self.fail(exc, SILENT_PEER)
+
+    def _check_limits(self, now: float) -> None:
+        if self._out:
+            self.keepalive.check_write(now)
+        else:
+            self.keepalive.wrote(now)
+        if not self._sink:
+            self._sink_at = None
+        elif self._sink_at is None:
+            self._sink_at = now
+        elif self._sink_limit is not None and now - self._sink_at >= self._sink_limit:
+            self.sink_failed()
+            raise ConnectionLost("sink-stalled", seconds=self._sink_limit)
+        if self.close_received or self.wire_is_over:
+            # Only our tail may follow; the peer has ended its stream and owes us nothing, not even pongs.
+            if not self._close_queued and now - self._source_at >= STALL_LIMIT:
+                raise ConnectionLost("no-tail", seconds=STALL_LIMIT)
+            self._ping_if_due(now, reading=False)
+        elif self._close_queued:
+            if self._sink:
+                self.keepalive.heard(now)
+            self.keepalive.check_silence(now, CLOSE_LIMIT)
+        else:
+            self._ping_if_due(now, reading=not self._sink and not self._out)
+
+    def _ping_if_due(self, now: float, *, reading: bool) -> None:
+        if self.keepalive.ping_due(now, reading=reading) and not self._out and not self._close_queued:
+            self._queue_control(PING, b"")
+
+    def _answer_ping(self) -> None:
+        if self._pong is not None:
+            self._queue_control(PONG, self._pong)
+            self._pong = None
+
+    def _queue_control(self, opcode: int, payload: bytes) -> None:
+        if self._masks:
+            key = os.urandom(4)
+            self._out.append(frame_header(opcode, len(payload), key) + apply_mask(payload, key))
+        else:
+            self._out.append(frame_header(opcode, len(payload), None) + payload)
+
+
+def _owned(piece: Buffer) -> Buffer:
+    """Return ``piece``, or a copy if it is a view of a read buffer (those are the only bytearrays)."""
+    if isinstance(piece, memoryview) and isinstance(piece.obj, bytearray):
+        return bytes(piece)
+    return piece
+
+
+def _consume(pieces: list[Buffer], n: int) -> None:
+    """Take the first ``n`` bytes off ``pieces``."""
+    whole = 0
+    for piece in pieces:
+        if n < len(piece):
+            break
+        n -= len(piece)
+        whole += 1
+    del pieces[:whole]
+    if n:
+        pieces[0] = memoryview(pieces[0])[n:]

@@ -1,0 +1,256 @@
+"""One tunnel at the bridge: drives the pump between a WebSocket connection and its target, in asyncio's loop.
+
+This is the one way that data flows at the bridge. The sockets stay plain non-blocking sockets that the loop watches,
+rather than asyncio transports: bytes are read into one buffer of the loop's and written from there, without a copy of
+their own, and a tunnel that is idle costs no memory for buffers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from tunnel.net.pump import Pump
+from tunnel.protocol.frames import GOING_AWAY, NO_CODE, NORMAL, TARGET_LOST, TARGET_REFUSED_DATA
+from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT, Keepalive
+from tunnel.protocol.stream import PlainStream, ReadBuffers
+
+if TYPE_CHECKING:
+    from tunnel.net.channel import Channel
+
+# How long a last Close may take to go out, and the peer to hang up after it, in seconds.
+FAREWELL_LIMIT = 5.0
+
+
+class Ending:
+    """How a tunnel ended: ``reason`` for the log, bytes towards the target and back, and how long it lasted."""
+
+    __slots__ = ("bytes_in", "bytes_out", "reason", "seconds")
+
+    def __init__(self, reason: str, bytes_in: int, bytes_out: int, seconds: float) -> None:
+        self.reason = reason
+        self.bytes_in = bytes_in
+        self.bytes_out = bytes_out
+        self.seconds = seconds
+
+
+class Session:
+    """A tunnel between ``wire`` (upgraded already) and ``target`` (connected), both of which it owns from now on.
+
+    ``buffers`` are those of the event loop, shared by all its sessions. Times are in seconds.
+    """
+
+    def __init__(
+        self,
+        wire: Channel,
+        target: Channel,
+        *,
+        buffers: ReadBuffers,
+        ping_interval: float = PING_INTERVAL,
+        ping_timeout: float = PING_TIMEOUT,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._wire = wire
+        self._target = target
+        self._stream = PlainStream(
+            client=False, buffers=buffers, keepalive=Keepalive(time.monotonic(), ping_interval, ping_timeout)
+        )
+        self._pump = Pump(wire, target, target, self._stream)
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._watched: set[tuple[int, bool]] = set()
+        self._half_closed = False
+        self._asked_to_end = ""
+        self._started = time.monotonic()
+        self._timer: asyncio.TimerHandle | None = None
+        self._farewell: asyncio.TimerHandle | None = None
+
+    async def run(self) -> Ending:
+        """Move bytes until the tunnel has ended, close both sockets, and tell how it ended.
+
+        Never raises for what a peer or a network does. When cancelled, both connections are cut.
+        """
+        self._timer = self._loop.call_later(self._stream.keepalive.tick, self._tick)
+        try:
+            self._step()
+            await self._over
+        finally:
+            self._finish()
+            self._wire.close()
+            self._close_target()
+        return Ending(self._reason(), self._pump.to_sink, self._pump.to_wire, time.monotonic() - self._started)
+
+    def close(self, code: int = GOING_AWAY, reason: str = "") -> None:
+        """Ask the session to end: what was read is still delivered, then comes a Close with ``code``."""
+        if not self._over.done():
+            self._asked_to_end = reason or f"closed with {code}"
+            self._stream.close(code, reason)
+            self._limit_farewell()
+            self._step()
+
+    # ---- what the loop calls
+
+    def _read_wire(self) -> None:
+        self._pump.read_wire()
+        self._step()
+
+    def _write_wire(self) -> None:
+        self._pump.write_wire()
+        self._step()
+
+    def _read_target(self) -> None:
+        self._pump.read_source()
+        self._step()
+
+    def _write_target(self) -> None:
+        self._pump.write_sink()
+        self._step()
+
+    def _tick(self) -> None:
+        self._stream.tick(time.monotonic())
+        self._timer = self._loop.call_later(self._stream.keepalive.tick, self._tick)
+        self._step()
+
+    # ---- the course of a session
+
+    def _step(self) -> None:
+        """After each turn: pass ends on, see whether all is over, and watch what is wanted next."""
+        if self._over.done():
+            return
+        pump, stream = self._pump, self._stream
+        if stream.sink_ended and not self._half_closed:
+            self._half_close_target()
+        if pump.source_is_over:
+            self._end_stream()
+        elif stream.close_received and not self._clean:
+            stream.close(stream.close_code)
+        pump.write_wire()
+        if self._is_over():
+            self._finish()
+            return
+        if pump.wants_wire_read and self._wire.pending:
+            self._loop.call_soon(self._read_wire)
+        stream.settle()
+        self._watch_wanted()
+
+    def _half_close_target(self) -> None:
+        """Tell the target that nothing more comes; what it still has to say is relayed."""
+        self._half_closed = True
+        if self._clean and not self._pump.sink_error:
+            try:
+                self._target.end_writing()
+            except OSError as exc:
+                self._pump.sink_error = exc
+
+    def _end_stream(self) -> None:
+        """Tell the client, behind the last of the target's bytes, how the target ended."""
+        if self._pump.source_error:
+            self._stream.close(TARGET_LOST, self._pump.source_error.strerror or "")
+        elif self._stream.undelivered:
+            self._stream.close(TARGET_REFUSED_DATA, f"{self._stream.undelivered} bytes")
+        else:
+            self._stream.source_ended()
+
+    def _is_over(self) -> bool:
+        pump, stream = self._pump, self._stream
+        if stream.wants_sink_write:
+            return False  # what the client sent is still owed to the target
+        if stream.failure:
+            self._limit_farewell()
+            return not stream.wants_wire_write
+        if stream.wire_is_over and not stream.close_received:
+            return True
+        if pump.wire_error and stream.close_received:
+            return True  # the tail has no reader any more
+        return stream.close_sent and (stream.sink_ended or pump.sink_error is not None)
+
+    @property
+    def _clean(self) -> bool:
+        """Whether the client's stream is whole: it ended with a Close that means success."""
+        return self._stream.close_received and self._stream.close_code in (NORMAL, NO_CODE)
+
+    def _limit_farewell(self) -> None:
+        if self._farewell is None:
+            self._farewell = self._loop.call_later(FAREWELL_LIMIT, self._finish)
+
+    def _finish(self) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
+        for timer in (self._timer, self._farewell):
+            if timer is not None:
+                timer.cancel()
+        self._watch(set())
+
+    def _close_target(self) -> None:
+        """Close the target's connection; a stream that broke off is reset, lest it look finished to the target."""
+        pump = self._pump
+        broke_off = not (self._clean or pump.source_is_over or pump.sink_error)
+        # A reset would discard what the target has not taken yet.
+        if broke_off and not self._stream.wants_sink_write and not unsent(self._target):
+            self._target.abort()
+        else:
+            self._target.close()
+
+    # ---- watching
+
+    def _watch_wanted(self) -> None:
+        pump = self._pump
+        wire, target = self._wire.fileno(), self._target.fileno()
+        wanted = set()
+        if pump.wants_wire_read:
+            wanted.add((wire, False))
+        if pump.wants_wire_write:
+            wanted.add((wire, True))
+        if pump.wants_source:
+            wanted.add((target, False))
+        if pump.wants_sink:
+            wanted.add((target, True))
+        self._watch(wanted)
+
+    def _watch(self, wanted: set[tuple[int, bool]]) -> None:
+        """Watch the descriptors in ``wanted``: (descriptor, whether for writing)."""
+        if wanted == self._watched:
+            return
+        wire = self._wire.fileno()
+        for fd, writing in self._watched - wanted:
+            (self._loop.remove_writer if writing else self._loop.remove_reader)(fd)
+        for fd, writing in wanted - self._watched:
+            if writing:
+                self._loop.add_writer(fd, self._write_wire if fd == wire else self._write_target)
+            else:
+                self._loop.add_reader(fd, self._read_wire if fd == wire else self._read_target)
+        self._watched = wanted
+
+    def _reason(self) -> str:
+        pump, stream = self._pump, self._stream
+        if self._asked_to_end:
+            return self._asked_to_end
+        if stream.failure:
+            return str(stream.failure)
+        if pump.source_error:
+            return f"target lost: {pump.source_error.strerror or pump.source_error}"
+        if stream.undelivered:
+            return f"target refused {stream.undelivered} bytes"
+        if stream.close_received:
+            if not self._clean:
+                return f"client closed with {stream.close_code}"
+            return "target ended" if pump.source_is_over else "client ended"
+        if pump.wire_error:
+            return f"client lost: {pump.wire_error.strerror or pump.wire_error}"
+        return "client hung up without a Close frame"
+
+
+def unsent(channel: Channel) -> bool:
+    """Return whether the kernel still holds bytes that the peer has not acknowledged; True where it cannot tell."""
+    if sys.platform != "linux":
+        return True
+    import fcntl
+    import struct
+    import termios
+
+    try:
+        answer = fcntl.ioctl(channel.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+    except OSError:
+        return True
+    return bool(struct.unpack("i", answer)[0])
