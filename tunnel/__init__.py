@@ -1,0 +1,51 @@
+"""SSH over WebSocket for sandboxes: a ProxyCommand for ssh, and the bridge that it talks to.
+
+Importing this package costs next to nothing; each public name is imported when it is first used.
+"""
+
+from tunnel._version import __version__
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tunnel.protocol.errors import (
+        ConnectionLost,
+        DialError,
+        LocalProtocolError,
+        RemoteProtocolError,
+        TunnelError,
+        UpgradeRefused,
+        UsageError,
+    )
+    from tunnel.server.bridge import serve
+
+_HOMES = {
+    "ConnectionLost": "tunnel.protocol.errors",
+    "DialError": "tunnel.protocol.errors",
+    "LocalProtocolError": "tunnel.protocol.errors",
+    "RemoteProtocolError": "tunnel.protocol.errors",
+    "TunnelError": "tunnel.protocol.errors",
+    "UpgradeRefused": "tunnel.protocol.errors",
+    "UsageError": "tunnel.protocol.errors",
+    "serve": "tunnel.server.bridge",
+}
+
+__all__ = [  # noqa: RUF022  # the version first
+    "__version__",
+    "ConnectionLost",
+    "DialError",
+    "LocalProtocolError",
+    "RemoteProtocolError",
+    "TunnelError",
+    "UpgradeRefused",
+    "UsageError",
+    "serve",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import the room that a public name lives in (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

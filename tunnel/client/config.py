@@ -1,0 +1,121 @@
+"""The client's config file: global options, and tables for named hosts and patterns.
+
+    token-file = "~/.config/wstunnel-py/token"
+
+    [hosts.build]                 # wstunnel-py build
+    url = "wss://build.example.com/ssh"
+
+    [hosts."*.e2b"]               # wstunnel-py abc123.e2b: the part for the * becomes {host}
+    headers = { e2b-traffic-access-token = "…" }
+
+It is read only if it exists; only then is ``tomllib`` imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tunnel.client.options import BY_NAME, FLAG, LIST, PATH, parse_value
+from tunnel.protocol.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tunnel.client.options import Value
+
+    Values = dict[str, Value]
+
+# What makes no sense in the file that it is about, or for one run only.
+_NOT_IN_FILE = {"config", "stdin-thread"}
+
+
+class Config:
+    """What a config file says: ``options`` for all hosts, and ``hosts`` by name or pattern."""
+
+    __slots__ = ("hosts", "options", "path")
+
+    def __init__(self, path: str, options: Values, hosts: dict[str, Values]) -> None:
+        self.path = path
+        self.options = options
+        self.hosts = hosts
+
+    def lookup(self, host: str) -> tuple[str, Values] | None:
+        """Return the table for ``host`` and what becomes {host}: an exact name first, then the longest pattern."""
+        if host in self.hosts:
+            return host, self.hosts[host]
+        patterns = [name for name in self.hosts if "*" in name]
+        for pattern in sorted(patterns, key=len, reverse=True):
+            before, _, after = pattern.partition("*")
+            if len(host) >= len(before) + len(after) + 1 and host.startswith(before) and host.endswith(after):
+                return host[len(before) : len(host) - len(after)], self.hosts[pattern]
+        return None
+
+
+def config_path() -> str:
+    """Return where this platform keeps the file, whether or not there is one."""
+    home = os.path.expanduser("~")
+    if sys.platform == "win32":
+        folder = os.environ.get("APPDATA") or os.path.join(home, "AppData", "Roaming")
+    elif sys.platform == "darwin":
+        folder = os.path.join(home, "Library", "Application Support")
+    else:
+        folder = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    return os.path.join(folder, "wstunnel-py", "config.toml")
+
+
+def load_config(path: str | None) -> Config:
+    """Read the file at ``path``, which must exist, or the usual one if it does. Raises UsageError."""
+    wanted = path is not None
+    path = path if path is not None else config_path()
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError as exc:
+        if wanted:
+            raise UsageError("there is no such file", cause="config", path=path) from exc
+        return Config(path, {}, {})
+    except OSError as exc:
+        raise UsageError(exc.strerror or str(exc), cause="config", path=path) from exc
+    return parse_config(data, path)
+
+
+def parse_config(data: bytes, path: str) -> Config:
+    """Return what ``data``, the bytes of the file at ``path``, says. Raises UsageError, which names the key."""
+    import tomllib
+
+    try:
+        tree = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise UsageError(str(exc), cause="config", path=path) from exc
+    tables = tree.pop("hosts", {})
+    if not isinstance(tables, dict):
+        raise UsageError("hosts must be a table", cause="config", path=path)
+    hosts = {}
+    for name, table in tables.items():
+        if name.count("*") > 1:
+            raise UsageError(f"hosts.{name}: a pattern has one *", cause="config", path=path)
+        if not isinstance(table, dict):
+            raise UsageError(f"hosts.{name} must be a table", cause="config", path=path)
+        hosts[name] = _options(table, f"{path}: hosts.{name}: ", path)
+    return Config(path, _options(tree, f"{path}: ", path), hosts)
+
+
+def _options(table: dict[str, object], where: str, path: str) -> Values:
+    values: Values = {}
+    for key, word in table.items():
+        if key == "headers":
+            if not isinstance(word, dict) or not all(isinstance(value, str) for value in word.values()):
+                raise UsageError(f"{where}headers must be a table of texts")
+            values["header"] = [f"{name}: {value}" for name, value in word.items()]
+            continue
+        option = BY_NAME.get(key)
+        if option is None or option.kind == LIST or key in _NOT_IN_FILE:
+            raise UsageError(f"{where}there is no option {key!r}")
+        if option.kind == FLAG and not isinstance(word, bool):
+            raise UsageError(f"{where}{key} must be true or false")
+        value = parse_value(option, word, where + key)
+        if option.kind == PATH and isinstance(value, str):
+            # Relative to the file, as ~ is to its owner: a ProxyCommand's working directory is anybody's guess.
+            value = os.path.join(os.path.dirname(os.path.abspath(path)), os.path.expanduser(value))
+        values[key] = value
+    return values

@@ -1,0 +1,339 @@
+"""Dialling: DNS, TCP, the proxy, TLS and the upgrade, one after the other, within one time limit.
+
+Every failure is a `DialError` that names the hop. Nothing is tried twice here, except that a host's addresses are tried
+in turn, IPv6 and IPv4 alternating, with a head start of 250 ms for each (RFC 8305 in short).
+"""
+
+from __future__ import annotations
+
+import _thread
+import errno
+import os
+import selectors
+import socket
+import time
+
+from tunnel.client.proxy import choose_proxy, connect_http, connect_socks
+from tunnel.net.channel import Channel, set_nodelay
+from tunnel.protocol.errors import DialError, UsageError
+from tunnel.protocol.upgrade import ResponseError, ResponseParser, check_upgrade, new_key, upgrade_request
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Sequence
+
+    from tunnel.client.address import Address
+    from tunnel.client.proxy import Proxy
+    from tunnel.client.settings import Settings
+    from tunnel.client.trace import Trace
+
+    Place = tuple[int, tuple[str, int] | tuple[str, int, int, int]]
+
+HEAD_START = 0.25  # seconds that an address is given before the next is tried beside it
+_IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", 0))
+
+
+class Connection:
+    """An open WebSocket connection: its channel, the subprotocol the server selected, and its answer's headers."""
+
+    __slots__ = ("channel", "headers", "subprotocol")
+
+    def __init__(self, channel: Channel, subprotocol: str | None, headers: tuple[tuple[str, str], ...]) -> None:
+        self.channel = channel
+        self.subprotocol = subprotocol
+        self.headers = headers
+
+
+def dial(
+    settings: Settings,
+    trace: Trace,
+    *,
+    subprotocols: Sequence[str] = ("binary",),
+    extra_headers: Sequence[tuple[str, str]] = (),
+) -> Connection:
+    """Open a WebSocket connection to ``settings.address`` within ``settings.connect_timeout`` seconds.
+
+    ``extra_headers`` are added to the request as they are. Raises DialError, and UsageError for files and proxies
+    that cannot be used.
+    """
+    limit = _Limit(settings.connect_timeout)
+    address = settings.address
+    # Before any packet is sent: what the user wrote may be wrong.
+    context = _tls_context(settings) if address.secure else None
+    proxy = choose_proxy(settings.proxy, address)
+    sock = _connect(
+        proxy.host if proxy else address.host, proxy.port if proxy else address.port, settings, limit, trace
+    )
+    try:
+        if proxy:
+            _pass_proxy(sock, proxy, address, settings, limit)
+            trace.step("proxy", f"{proxy} connected us to {address.host}:{address.port}")
+        if context:
+            sock = _start_tls(sock, context, address, limit, trace)
+        headers = [*settings.headers, *extra_headers]
+        return _upgrade(sock, address, subprotocols, headers, limit, trace)
+    except BaseException:
+        sock.close()
+        raise
+
+
+class _Limit:
+    """What is left of the time for the whole of a dial."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Return the seconds that are left, never quite none, so that an operation with them can only time out."""
+        return max(0.001, self._end - time.monotonic())
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() >= self._end
+
+    def apply(self, sock: socket.socket) -> socket.socket:
+        sock.settimeout(self.left())
+        return sock
+
+
+# ---- DNS and TCP
+
+
+def _connect(host: str, port: int, settings: Settings, limit: _Limit, trace: Trace) -> socket.socket:
+    places = _interleave(_resolve(host, port, settings.family, limit))
+    trace.step("dns", f"{host} is {', '.join(place[1][0] for place in places)}")
+    sock = _first_to_connect(places, port, limit)
+    set_nodelay(sock)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    trace.step("tcp", f"connected to {_place_text(sock.getpeername())}")
+    return sock
+
+
+def _resolve(host: str, port: int, family: int, limit: _Limit) -> list[Place]:
+    """Return the addresses of ``host``. getaddrinfo cannot be interrupted, so a thread asks and may be left behind."""
+    found: list[Place] = []
+    failed: list[OSError | UnicodeError] = []
+    done = _thread.allocate_lock()
+    done.acquire()
+
+    def ask() -> None:
+        try:
+            for kind, _, _, _, place in socket.getaddrinfo(host, port, family, socket.SOCK_STREAM):
+                found.append((kind, place))  # type: ignore[arg-type]  # typeshed: a build without IPv6 gives bytes
+        except (OSError, UnicodeError) as exc:
+            failed.append(exc)
+        finally:
+            done.release()
+
+    if host[:1].isdigit() or ":" in host:
+        ask()  # an address, most likely: nobody has to be asked
+    else:
+        _thread.start_new_thread(ask, ())
+    if not done.acquire(timeout=limit.left()):
+        raise DialError("answer-timeout", hop=f"the name server asked for {host}", seconds=limit.seconds)
+    if failed:
+        reason = getattr(failed[0], "strerror", None) or failed[0]
+        raise DialError("dns", host=host, reason=reason) from failed[0]
+    return found
+
+
+def _interleave(places: list[Place]) -> list[Place]:
+    """Return ``places`` with the address families alternating, beginning with the resolver's first choice."""
+    first = [place for place in places if place[0] == places[0][0]]
+    second = [place for place in places if place[0] != places[0][0]]
+    mixed = [place for pair in zip(first, second, strict=False) for place in pair]
+    return mixed + first[len(second) :] + second[len(first) :]
+
+
+def _first_to_connect(places: list[Place], port: int, limit: _Limit) -> socket.socket:
+    """Return a socket connected to whichever of ``places`` answers first. Raises DialError."""
+    waiting = list(places)
+    failures: list[OSError] = []
+    with selectors.DefaultSelector() as selector:
+        try:
+            while True:
+                if waiting:
+                    sock = _begin_connect(waiting.pop(0), failures)
+                    if sock is not None:
+                        selector.register(sock, selectors.EVENT_WRITE)
+                pending = selector.get_map()
+                if not pending and not waiting:
+                    raise _tcp_error(places, port, failures)
+                if not pending:
+                    continue
+                for key, _ in selector.select(min(HEAD_START, limit.left()) if waiting else limit.left()):
+                    sock = key.fileobj
+                    if not isinstance(sock, socket.socket):
+                        continue
+                    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    selector.unregister(sock)
+                    if code == 0:
+                        return sock
+                    failures.append(OSError(code, os.strerror(code)))
+                    sock.close()
+                if limit.over:
+                    raise DialError("tcp-timeout", address=_places_text(places, port), seconds=limit.seconds)
+        finally:
+            for key in list(selector.get_map().values()):
+                if isinstance(key.fileobj, socket.socket):
+                    key.fileobj.close()
+
+
+def _begin_connect(place: Place, failures: list[OSError]) -> socket.socket | None:
+    try:
+        sock = socket.socket(place[0], socket.SOCK_STREAM)
+    except OSError as exc:
+        failures.append(exc)
+        return None
+    sock.setblocking(False)
+    code = sock.connect_ex(place[1])
+    if code in _IN_PROGRESS:
+        return sock
+    failures.append(OSError(code, os.strerror(code)))
+    sock.close()
+    return None
+
+
+def _tcp_error(places: list[Place], port: int, failures: list[OSError]) -> DialError:
+    text = _places_text(places, port)
+    if failures and all(failure.errno == errno.ECONNREFUSED for failure in failures):
+        return DialError("tcp-refused", address=text)
+    reasons = dict.fromkeys(failure.strerror or str(failure) for failure in failures)
+    return DialError("tcp", address=text, reason=", ".join(reasons) or "it has no address")
+
+
+def _places_text(places: list[Place], port: int) -> str:
+    return " and ".join(dict.fromkeys(_place_text(place[1]) for place in places)) or f"port {port}"
+
+
+def _place_text(place: Sequence[object]) -> str:
+    host, port = place[0], place[1]
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+
+
+# ---- the proxy
+
+
+def _pass_proxy(sock: socket.socket, proxy: Proxy, address: Address, settings: Settings, limit: _Limit) -> None:
+    def send(data: bytes) -> None:
+        limit.apply(sock).sendall(data)
+
+    def receive(n: int) -> bytes:
+        return limit.apply(sock).recv(n)
+
+    host = address.host
+    if not proxy.resolves:
+        host = str(_resolve(host, address.port, settings.family, limit)[0][1][0])
+    try:
+        if proxy.scheme == "http":
+            early = connect_http(proxy, host, address.port, send, receive)
+            if early:
+                raise DialError("proxy-protocol", proxy=proxy, scheme="HTTP", reason="it sent data before we did")
+        else:
+            connect_socks(proxy, host, address.port, send, receive)
+    except TimeoutError as exc:
+        raise DialError("answer-timeout", hop=f"proxy {proxy}", seconds=limit.seconds) from exc
+    except OSError as exc:
+        raise DialError("hung-up", hop=f"proxy {proxy}") from exc
+
+
+# ---- TLS
+
+
+def _tls_context(settings: Settings) -> ssl.SSLContext:
+    import ssl
+
+    # The default context honours SSLKEYLOGFILE, SSL_CERT_FILE and SSL_CERT_DIR.
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+    except (OSError, ssl.SSLError) as exc:
+        raise _unusable("--ca-file", settings.ca_file, exc) from exc
+    if settings.client_cert:
+        try:
+            context.load_cert_chain(settings.client_cert, settings.client_key, password=_no_password)
+        except (OSError, ssl.SSLError) as exc:
+            raise _unusable("--client-cert", settings.client_cert, exc) from exc
+    if settings.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _no_password() -> str:
+    raise OSError("its key is encrypted, and nobody is there to ask for the password")
+
+
+def _unusable(option: str, path: str | None, exc: OSError) -> UsageError:
+    reason = getattr(exc, "reason", None) or exc.strerror or str(exc) or "no certificate in it"
+    return UsageError("", cause="file", option=option, path=path, reason=str(reason).replace("_", " ").lower())
+
+
+def _start_tls(
+    sock: socket.socket, context: ssl.SSLContext, address: Address, limit: _Limit, trace: Trace
+) -> ssl.SSLSocket:
+    import ssl
+
+    try:
+        tls = context.wrap_socket(limit.apply(sock), server_hostname=address.host)
+    except ssl.SSLCertVerificationError as exc:
+        raise DialError("tls-untrusted", host=address.host, reason=exc.verify_message or exc.reason) from exc
+    except TimeoutError as exc:
+        raise DialError("answer-timeout", hop=f"TLS with {address.host}", seconds=limit.seconds) from exc
+    except ssl.SSLError as exc:
+        reason = (exc.reason or str(exc)).replace("_", " ").lower()
+        if exc.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
+            reason = "the server does not speak TLS there; a URL without TLS begins with ws://"
+        raise DialError("tls", host=address.host, reason=reason) from exc
+    except OSError as exc:
+        raise DialError("hung-up", hop=f"TLS with {address.host}") from exc
+    trace.step("tls", f"{tls.version()} with {address.host}")
+    return tls
+
+
+# ---- the upgrade
+
+
+def _upgrade(
+    sock: socket.socket,
+    address: Address,
+    subprotocols: Sequence[str],
+    headers: Sequence[tuple[str, str]],
+    limit: _Limit,
+    trace: Trace,
+) -> Connection:
+    key, url = new_key(), str(address)
+    parser = ResponseParser()
+    try:
+        limit.apply(sock).sendall(upgrade_request(address.resource, address.host_field, key, subprotocols, headers))
+        while not parser.done:
+            data = limit.apply(sock).recv(65536)
+            if data:
+                parser.feed(data)
+            else:
+                parser.end()
+    except ResponseError as exc:
+        if not str(exc):
+            raise DialError("hung-up", hop=url) from exc
+        raise DialError("not-http", url=url, reason=exc) from exc
+    except TimeoutError as exc:
+        if parser.head is None:
+            raise DialError("answer-timeout", hop=url, seconds=limit.seconds) from exc
+    except OSError as exc:
+        if parser.head is None:
+            raise DialError("hung-up", hop=url) from exc
+    if parser.head is None:
+        raise DialError("hung-up", hop=url)
+    # A refusal whose body did not come in time is still a refusal.
+    subprotocol = check_upgrade(parser.head, url=url, key=key, subprotocols=subprotocols)
+    trace.step("upgrade", f"{url} opened a WebSocket" + (f", subprotocol {subprotocol}" if subprotocol else ""))
+    if address.secure:
+        import ssl
+
+        from tunnel.net.tls import TLSChannel
+
+        if isinstance(sock, ssl.SSLSocket):
+            return Connection(TLSChannel(sock, parser.rest), subprotocol, parser.head.headers)
+    return Connection(Channel(sock, parser.rest), subprotocol, parser.head.headers)

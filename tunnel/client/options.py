@@ -1,0 +1,176 @@
+"""The table of the client's options, which feeds the command line, the environment and the config file alike.
+
+An option is called ``--ca-file`` on the command line, ``WSTUNNEL_PY_CA_FILE`` in the environment and ``ca-file`` in the
+config file. This room turns words into values and knows which word was wrong; what the values mean is in `settings`.
+"""
+
+from __future__ import annotations
+
+from tunnel.protocol.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Value = str | float | int | bool | list[str]
+
+ENVIRONMENT = "WSTUNNEL_PY_"
+LONGEST = 86400.0  # seconds; no limit that a user means is longer than a day
+
+# Kinds of values.
+TEXT, PATH, SECONDS, PORT, FLAG, LIST = "text", "path", "seconds", "port", "flag", "list"
+
+
+class Option:
+    """One option: its long and short names, the kind of its value, and the words for ``--help``."""
+
+    __slots__ = ("default", "help", "hidden", "kind", "metavar", "name", "short")
+
+    def __init__(
+        self, name: str, kind: str, help: str, *, metavar: str = "", short: str = "", default: Value | None = None,
+        hidden: bool = False,
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.kind = kind
+        self.help = help
+        self.metavar = metavar
+        self.short = short
+        self.default = default
+        self.hidden = hidden
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that gives this option."""
+        return ENVIRONMENT + self.name.upper().replace("-", "_")
+
+
+OPTIONS = (
+    Option("url", TEXT, "URL of the bridge; {host} and {port} are filled in.", metavar="TEMPLATE"),
+    Option("port", PORT, "Port of the bridge, for {port} in the template.", metavar="N", default=8081),
+    Option("header", LIST, "Add a header to the upgrade request; may be repeated.", metavar="'NAME: VALUE'", short="H"),
+    Option("token-file", PATH, "File with the bearer token that the bridge wants.", metavar="FILE"),
+    Option("ca-file", PATH, "Trust the certificates in this PEM file instead of the system's.", metavar="FILE"),
+    Option("client-cert", PATH, "Certificate to show to the server, PEM; may hold the key too.", metavar="FILE"),
+    Option("client-key", PATH, "Key of --client-cert.", metavar="FILE"),
+    Option("insecure", FLAG, "Do not check the server's certificate. Anyone on the way can read along."),
+    Option("proxy", TEXT, "http://, socks5:// or socks5h:// proxy, or 'none'; otherwise the usual variables decide.",
+           metavar="URL"),
+    Option("connect-timeout", SECONDS, "Limit for DNS, TCP, proxy, TLS and upgrade together.", metavar="SECONDS",
+           default=15.0),
+    Option("ping-interval", SECONDS, "Ping after this much silence.", metavar="SECONDS", default=20.0),
+    Option("ping-timeout", SECONDS, "Give up when a ping brings no sign of life for this long.", metavar="SECONDS",
+           default=60.0),
+    Option("ipv4", FLAG, "Use IPv4 only.", short="4"),
+    Option("ipv6", FLAG, "Use IPv6 only.", short="6"),
+    Option("config", PATH, "Read this config file instead of the usual one.", metavar="FILE"),
+    Option("log-file", PATH, "Append what -v shows to this file.", metavar="FILE"),
+    Option("verbose", FLAG, "Explain each step on standard error, with timings.", short="v"),
+    Option("stdin-thread", FLAG, "Read standard input in a thread, as on Windows.", hidden=True),
+)  # fmt: skip
+
+BY_NAME = {option.name: option for option in OPTIONS}
+BY_SHORT = {option.short: option for option in OPTIONS if option.short}
+
+
+def parse_value(option: Option, word: object, origin: str) -> Value:
+    """Return the value that ``word`` stands for; ``origin`` (an option, variable or key) goes into the UsageError."""
+
+    def wrong(what: str) -> UsageError:
+        return UsageError(f"{origin}: {word!r} is not {what}")
+
+    if option.kind == FLAG:
+        if isinstance(word, bool):
+            return word
+        known = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "on": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "off": False,
+        }
+        if not isinstance(word, str) or word.lower() not in known:
+            raise wrong("yes or no")
+        return known[word.lower()]
+    if option.kind == SECONDS:
+        try:
+            number = float(word) if isinstance(word, (str, int, float)) and not isinstance(word, bool) else -1.0
+        except ValueError:
+            number = -1.0
+        if not 0.0 < number <= LONGEST:
+            raise wrong(f"a number of seconds above 0, up to {LONGEST:g}")
+        return number
+    if option.kind == PORT:
+        text = str(word)
+        if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536):
+            raise wrong("a port number from 1 to 65535")
+        return int(text)
+    if not isinstance(word, str):
+        raise wrong("text")
+    if option.kind in (TEXT, PATH) and not word:
+        raise UsageError(f"{origin} is set, but empty")
+    return word
+
+
+def parse_command_line(words: Sequence[str]) -> tuple[dict[str, Value], list[str]]:
+    """Return the options (name → value) and the operands of a command line in the GNU style. Raises UsageError."""
+    values: dict[str, Value] = {}
+    operands: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            operands += rest
+            break
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            option = BY_NAME.get(name)
+            if option is None:
+                raise UsageError(f"there is no option --{name}{_suggestion(name)}; see wstunnel-py connect --help")
+            _take(values, option, f"--{name}", value if equals else None, rest)
+        elif word.startswith("-") and len(word) > 1:
+            _take_short(values, word[1:], rest)
+        else:
+            operands.append(word)
+    return values, operands
+
+
+def _take_short(values: dict[str, Value], letters: str, rest: list[str]) -> None:
+    while letters:
+        letter, letters = letters[0], letters[1:]
+        option = BY_SHORT.get(letter)
+        if option is None:
+            raise UsageError(f"there is no option -{letter}; see wstunnel-py connect --help")
+        if option.kind == FLAG:
+            _take(values, option, f"-{letter}", None, rest)
+        else:
+            _take(values, option, f"-{letter}", letters or None, rest)
+            return
+
+
+def _take(values: dict[str, Value], option: Option, origin: str, word: str | None, rest: list[str]) -> None:
+    if option.kind == FLAG:
+        if word is not None:
+            raise UsageError(f"{origin} takes no value")
+        values[option.name] = True
+        return
+    if word is None:
+        if not rest:
+            raise UsageError(f"{origin} needs a value: {option.metavar}")
+        word = rest.pop(0)
+    value = parse_value(option, word, origin)
+    if option.kind == LIST:
+        earlier = values.setdefault(option.name, [])
+        if isinstance(earlier, list):
+            earlier.append(str(value))
+    else:
+        values[option.name] = value
+
+
+def _suggestion(name: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, [option.name for option in OPTIONS if not option.hidden], 1)
+    return f"; did you mean --{close[0]}?" if close else ""

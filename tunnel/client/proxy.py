@@ -1,0 +1,214 @@
+"""The way through a proxy: which one (option, environment, NO_PROXY), HTTP CONNECT and SOCKS5.
+
+CONNECT is RFC 9110 section 9.3.6, SOCKS5 is RFC 1928 with the passwords of RFC 1929.
+"""
+
+from __future__ import annotations
+
+import binascii
+import os
+
+from tunnel.protocol.errors import DialError, UsageError
+from tunnel.protocol.upgrade import ResponseError, ResponseParser, message_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tunnel.client.address import Address
+
+    Receive = Callable[[int], bytes]
+    Send = Callable[[bytes], None]
+
+_DEFAULT_PORTS = {"http": 80, "socks5": 1080, "socks5h": 1080}
+_SOCKS_ERRORS = {
+    1: "general failure",
+    2: "its rules do not allow this connection",
+    3: "network unreachable",
+    4: "host unreachable",
+    5: "connection refused",
+    6: "time to live expired",
+    7: "command not supported",
+    8: "address type not supported",
+}
+
+
+class Proxy:
+    """A proxy's address and credentials; ``str()`` gives it without the latter."""
+
+    __slots__ = ("host", "password", "port", "scheme", "user")
+
+    def __init__(self, scheme: str, host: str, port: int, user: str | None, password: str) -> None:
+        self.scheme = scheme
+        self.host = host
+        self.port = port
+        self.user = user
+        self.password = password
+
+    @property
+    def resolves(self) -> bool:
+        """Whether the proxy resolves host names; to socks5:// (without the h) we give an address, as curl does."""
+        return self.scheme != "socks5"
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+def parse_proxy(text: str, origin: str) -> Proxy:
+    """Return the proxy that ``text`` names; ``origin`` is the option or variable it came from, for UsageError."""
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "http", text
+    scheme = scheme.lower()
+    if scheme == "https":
+        raise UsageError(f"{origin}: a proxy that is itself reached by TLS (https://) is not supported")
+    if scheme not in _DEFAULT_PORTS:
+        raise UsageError(f"{origin}: a proxy's URL begins with http://, socks5:// or socks5h://")
+    authority = rest.split("/")[0]
+    userinfo, _, place = authority.rpartition("@")
+    user, _, password = userinfo.partition(":")
+    if place.startswith("["):
+        host, _, port = place[1:].partition("]")
+        port = port.removeprefix(":")
+    else:
+        host, _, port = place.partition(":")
+    if not host or (port and not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536)):
+        raise UsageError(f"{origin}: the proxy's host or port is malformed")
+    known = _unquote(user) if userinfo else None
+    return Proxy(scheme, host, int(port or _DEFAULT_PORTS[scheme]), known, _unquote(password))
+
+
+def _unquote(text: str) -> str:
+    """Undo percent-encoding, as a password in a URL needs it."""
+    if "%" not in text:
+        return text
+    from urllib.parse import unquote
+
+    return unquote(text)
+
+
+def choose_proxy(option: str | None, address: Address) -> Proxy | None:
+    """Return the proxy for ``address``: that of ``option`` (``none``: no proxy), else that of the environment.
+
+    For wss:// the variables wss_proxy, https_proxy and all_proxy are looked at, for ws:// ws_proxy, http_proxy and
+    all_proxy, each also in capitals (but HTTP_PROXY not under CGI, where a request's header could set it); NO_PROXY
+    names the hosts that are dialled directly. Raises UsageError.
+    """
+    if option is not None:
+        return None if option.lower() in ("none", "") else parse_proxy(option, "--proxy")
+    for name in (
+        ("wss_proxy", "https_proxy", "all_proxy") if address.secure else ("ws_proxy", "http_proxy", "all_proxy")
+    ):
+        for variable in (name, name.upper()):
+            if variable == "HTTP_PROXY" and "REQUEST_METHOD" in os.environ:
+                continue
+            if text := os.environ.get(variable):
+                return None if _is_exempt(address) else parse_proxy(text, variable)
+    return None
+
+
+def _is_exempt(address: Address) -> bool:
+    """Return whether NO_PROXY names the host: by name, domain, address, network, with or without a port, or ``*``."""
+    host = address.host.lower().rstrip(".")
+    for entry in (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").replace(",", " ").lower().split():
+        name, port = entry, ""
+        if entry.startswith("["):
+            name, _, port = entry[1:].partition("]")
+            port = port.removeprefix(":")
+        elif entry.count(":") == 1:
+            name, _, port = entry.partition(":")
+        if port and port != str(address.port):
+            continue
+        name = name.removeprefix("*").lstrip(".") if name != "*" else name
+        if name in ("*", host) or host.endswith("." + name) or _in_network(host, name):
+            return True
+    return False
+
+
+def _in_network(host: str, network: str) -> bool:
+    if not ("/" in network and (host[0].isdigit() or ":" in host)):
+        return False
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(network, strict=False)
+    except ValueError:
+        return False  # a name that begins with a digit, or an entry meant for another program
+
+
+def connect_http(proxy: Proxy, host: str, port: int, send: Send, receive: Receive) -> bytes:
+    """Ask an HTTP proxy to connect to ``host``:``port``; return what the target sent right behind the answer."""
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    if proxy.user is not None:
+        credentials = binascii.b2a_base64(f"{proxy.user}:{proxy.password}".encode(), newline=False).decode()
+        lines.append(f"Proxy-Authorization: Basic {credentials}")
+    send(("\r\n".join(lines) + "\r\n\r\n").encode())
+    parser = ResponseParser(connect=True)
+    try:
+        while not parser.done:
+            data = receive(65536)
+            if not data:
+                parser.end()
+            parser.feed(data)
+    except ResponseError as exc:
+        reason = str(exc) or "it hung up without an answer"
+        raise DialError("proxy-protocol", proxy=proxy, scheme="HTTP", reason=reason) from exc
+    answer = parser.head
+    if answer is None or not 200 <= answer.status < 300:
+        status = answer.status if answer else 0
+        reason = f"it answered {status}: {message_of(answer)}" if answer else "it did not answer"
+        cause = "proxy-auth" if status == 407 else "proxy-refused"
+        raise DialError(cause, proxy=proxy, target=target, reason=reason)
+    return parser.rest
+
+
+def connect_socks(proxy: Proxy, host: str, port: int, send: Send, receive: Receive) -> None:
+    """Ask a SOCKS5 proxy to connect to ``host``:``port``; a ``host`` that is no address is resolved by the proxy."""
+
+    def exactly(n: int) -> bytes:
+        data = b""
+        while len(data) < n:
+            more = receive(n - len(data))
+            if not more:
+                raise DialError("proxy-protocol", proxy=proxy, scheme="SOCKS5", reason="it hung up")
+            data += more
+        return data
+
+    send(b"\x05\x01\x00" if proxy.user is None else b"\x05\x02\x00\x02")
+    version, method = exactly(2)
+    if version != 5:
+        raise DialError("proxy-protocol", proxy=proxy, scheme="SOCKS5", reason="it answers in another protocol")
+    if method == 2 and proxy.user is not None:
+        user, password = proxy.user.encode(), proxy.password.encode()
+        if not user or len(user) > 255 or len(password) > 255:
+            raise DialError("proxy-auth", proxy=proxy, reason="a name or password of SOCKS5 has 1 to 255 bytes")
+        send(b"\x01" + bytes((len(user),)) + user + bytes((len(password),)) + password)
+        if exactly(2)[1] != 0:
+            raise DialError("proxy-auth", proxy=proxy, reason="it refused the user name or the password")
+    elif method != 0:
+        raise DialError("proxy-auth", proxy=proxy, reason="it accepts no way to log in that we have")
+    send(b"\x05\x01\x00" + _socks_address(proxy, host) + port.to_bytes(2, "big"))
+    version, code, _, kind = exactly(4)
+    if code != 0:
+        reason = _SOCKS_ERRORS.get(code, f"error {code}")
+        raise DialError("proxy-refused", proxy=proxy, target=f"{host}:{port}", reason=reason)
+    sizes = {1: 4, 4: 16}
+    if version != 5 or kind not in (1, 3, 4):
+        raise DialError("proxy-protocol", proxy=proxy, scheme="SOCKS5", reason="its answer is malformed")
+    exactly((exactly(1)[0] if kind == 3 else sizes[kind]) + 2)
+
+
+def _socks_address(proxy: Proxy, host: str) -> bytes:
+    import socket
+
+    for kind, family in ((1, socket.AF_INET), (4, socket.AF_INET6)):
+        try:
+            return bytes((kind,)) + socket.inet_pton(family, host)
+        except OSError:
+            continue
+    name = host.encode()
+    if len(name) > 255:
+        raise DialError("proxy-refused", proxy=proxy, target=host, reason="the name is longer than SOCKS5 allows")
+    return b"\x03" + bytes((len(name),)) + name

@@ -1,0 +1,56 @@
+"""What ``-v`` and ``--log-file`` show: each step of a connection with the time since the start.
+
+Steps never carry a secret: credentials and the values of added headers are not passed to this room at all.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from tunnel.protocol.errors import UsageError, printable
+
+
+class Trace:
+    """Tells of steps on standard error if ``verbose``, and in ``log_file`` (created with mode 0600) if given."""
+
+    def __init__(self, *, verbose: bool = False, log_file: str | None = None) -> None:
+        self._start = time.monotonic()
+        self._verbose = verbose
+        self._log = -1
+        if log_file is not None:
+            try:
+                self._log = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            except OSError as exc:
+                reason = exc.strerror or str(exc)
+                raise UsageError("", cause="file", option="--log-file", path=log_file, reason=reason) from exc
+
+    def step(self, hop: str, text: str) -> None:
+        """Tell that ``hop`` (dns, tcp, proxy, tls, upgrade, relay, end) did or found ``text``."""
+        if not self._verbose and self._log < 0:
+            return
+        line = f"[{(time.monotonic() - self._start) * 1000:8.1f} ms] {hop}: {printable(text)}"
+        if self._verbose:
+            say(line)
+        self.log(line)
+
+    def log(self, line: str) -> None:
+        """Write a line to the log file, if there is one, with the time of day and our process number."""
+        if self._log < 0:
+            return
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        try:
+            os.write(self._log, f"{stamp} {os.getpid()} {line}\n".encode("utf-8", "replace"))
+        except OSError as exc:
+            self._log = -1
+            say(f"the log file is given up: {exc.strerror or exc}")
+
+
+def say(line: str) -> None:
+    """Write one line to standard error, where ssh shows it to the user; a closed one is no reason to stop."""
+    try:
+        sys.stderr.write(f"wstunnel-py: {line}\n")
+        sys.stderr.flush()
+    except (OSError, AttributeError, ValueError):
+        pass  # nobody can be told

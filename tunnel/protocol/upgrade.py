@@ -1,0 +1,231 @@
+"""The client's side of the HTTP handshake (RFC 6455, section 4.1), Sans-I/O.
+
+`upgrade_request` writes the request; `ResponseParser` reads any HTTP/1.1 answer, in bounds; `check_upgrade` decides
+whether it opened a WebSocket, and otherwise finds the sentence in it that a user should see.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import os
+
+from tunnel.protocol.errors import DialError, UpgradeRefused, UsageError, printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    Headers = Sequence[tuple[str, str]]
+
+HEAD_LIMIT = 16 * 1024  # bytes of a status line with its header fields
+BODY_LIMIT = 64 * 1024  # bytes of a refusal's body that are looked at
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_OWN_FIELDS = {"host", "upgrade", "connection", "content-length", "transfer-encoding"}
+_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+class ResponseError(Exception):
+    """What came is no HTTP/1.1 response, or one beyond the limits."""
+
+
+def check_header(name: str, value: str) -> None:
+    """Raise UsageError unless a user may add this field to the request (RFC 9110, section 5)."""
+    if not name or not _TOKEN.issuperset(name):
+        raise UsageError(f"{name!r} is no name for an HTTP header")
+    if name.lower() in _OWN_FIELDS or name.lower().startswith("sec-websocket-"):
+        raise UsageError(f"the header {name} belongs to the handshake and cannot be set")
+    if any((c < " " and c != "\t") or c == "\x7f" for c in value) or not value.isascii():
+        raise UsageError(f"the value of the header {name} has characters that no header may have")
+
+
+def new_key() -> str:
+    """Return a fresh Sec-WebSocket-Key."""
+    return binascii.b2a_base64(os.urandom(16), newline=False).decode()
+
+
+def upgrade_request(resource: str, host: str, key: str, subprotocols: Iterable[str], headers: Headers) -> bytes:
+    """Return the upgrade request for ``resource`` (path and query); ``host`` is the Host field's value."""
+    lines = [
+        f"GET {resource} HTTP/1.1",
+        f"Host: {host}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Key: {key}",
+        "Sec-WebSocket-Version: 13",
+    ]
+    if offer := ", ".join(subprotocols):
+        lines.append(f"Sec-WebSocket-Protocol: {offer}")
+    lines += [f"{name}: {value}" for name, value in headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+
+
+class Response:
+    """An HTTP response: ``status``, ``reason``, header fields as (lower-case name, value), and ``body``."""
+
+    __slots__ = ("body", "headers", "reason", "status")
+
+    def __init__(self, status: int, reason: str, headers: tuple[tuple[str, str], ...]) -> None:
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+        self.body = b""
+
+    def get(self, name: str) -> str | None:
+        """Return the values of the field ``name`` (lower case), joined as RFC 9110 section 5.3 says, or None."""
+        values = [value for field, value in self.headers if field == name]
+        return ", ".join(values) if values else None
+
+    def has_token(self, name: str, token: str) -> bool:
+        """Return whether the list-valued field ``name`` has ``token``, in any case."""
+        return token in [part.strip().lower() for part in (self.get(name) or "").split(",")]
+
+
+class ResponseParser:
+    """Reads one final response from any chunking of its bytes; interim (1xx) ones before it are skipped.
+
+    ``head`` is the response once its head is complete; a response that opens a tunnel (101, or 2xx to CONNECT) is
+    complete with it, and what follows is in ``rest``. Others are ``done`` when their body is, or is long enough.
+    """
+
+    def __init__(self, *, connect: bool = False) -> None:
+        self._connect = connect
+        self._received = bytearray()
+        self._chunked = False
+        self._length: int | None = None
+        self.head: Response | None = None
+        self.done = False
+        self.rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take in bytes that came. Raises ResponseError."""
+        self._received += data
+        while self.head is None:
+            end = self._received.find(b"\r\n\r\n")
+            if end < 0:
+                if len(self._received) > HEAD_LIMIT:
+                    raise ResponseError(f"its head is longer than {HEAD_LIMIT} bytes")
+                if not b"HTTP/1.".startswith(self._received[:7]):
+                    raise ResponseError(f"it began with {printable(ascii(bytes(self._received[:24]))[1:])}")
+                return
+            head = bytes(self._received[:end])
+            del self._received[: end + 4]
+            self._take_head(head)
+        self._take_body(self.head)
+
+    def end(self) -> None:
+        """Note the end of file: it ends a body without a length. Raises ResponseError when no head had come."""
+        if self.head is None:
+            raise ResponseError("it hung up in the middle of its answer" if self._received else "")
+        self._take_body(self.head, ended=True)
+        self.done = True
+
+    def _take_head(self, head: bytes) -> None:
+        if len(head) > HEAD_LIMIT:
+            raise ResponseError(f"its head is longer than {HEAD_LIMIT} bytes")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        version, _, line = first.partition(" ")
+        status, _, reason = line.partition(" ")
+        if version not in ("HTTP/1.1", "HTTP/1.0") or not (len(status) == 3 and status.isascii() and status.isdigit()):
+            raise ResponseError(f"it began with {printable(ascii(first[:60]))}")
+        headers = []
+        for field in lines:
+            name, colon, value = field.partition(":")
+            if not colon or not name or not _TOKEN.issuperset(name):
+                raise ResponseError(f"it has the malformed header line {printable(ascii(field[:60]))}")
+            headers.append((name.lower(), value.strip(" \t")))
+        response = Response(int(status), reason, tuple(headers))
+        if 100 <= response.status < 200 and response.status != 101:
+            return
+        self.head = response
+        length = response.get("content-length") or ""
+        self._chunked = response.has_token("transfer-encoding", "chunked")
+        self._length = int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None
+
+    def _take_body(self, head: Response, *, ended: bool = False) -> None:
+        opened = head.status == 101 or (self._connect and 200 <= head.status < 300)
+        if opened:
+            self.rest, self.done = bytes(self._received), True
+            return
+        if self._chunked:
+            head.body, self.done = _dechunk(self._received)
+        else:
+            wanted = BODY_LIMIT if self._length is None else min(self._length, BODY_LIMIT)
+            head.body = bytes(self._received[:wanted])
+            self.done = len(self._received) >= wanted
+        self.done = self.done or ended or len(self._received) >= 2 * BODY_LIMIT
+
+
+def _dechunk(data: bytearray) -> tuple[bytes, bool]:
+    """Return what of a chunked body (RFC 9112, section 7.1) is there, and whether that is all that is wanted."""
+    body, at = bytearray(), 0
+    while (end := data.find(b"\r\n", at)) >= 0 and len(body) < BODY_LIMIT:
+        try:
+            size = int(bytes(data[at:end]).split(b";")[0], 16)
+        except ValueError:
+            return bytes(body), True
+        if size <= 0:
+            return bytes(body), True
+        body += data[end + 2 : end + 2 + size]
+        at = end + 2 + size + 2
+    return bytes(body[:BODY_LIMIT]), len(body) >= BODY_LIMIT
+
+
+def check_upgrade(response: Response, *, url: str, key: str, subprotocols: Sequence[str]) -> str | None:
+    """Return the subprotocol that the server selected (None: none), if ``response`` opened a WebSocket.
+
+    Raises UpgradeRefused for any other status than 101, DialError for a 101 that breaks section 4.1.
+    """
+    if response.status != 101:
+        raise refusal(response, url)
+    if not response.has_token("upgrade", "websocket") or not response.has_token("connection", "upgrade"):
+        raise DialError("not-websocket", url=url, reason="its 101 does not upgrade to websocket")
+    digest = hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
+    if response.get("sec-websocket-accept") != binascii.b2a_base64(digest, newline=False).decode():
+        raise DialError("not-websocket", url=url, reason="its Sec-WebSocket-Accept does not match our key")
+    if response.get("sec-websocket-extensions"):
+        raise DialError("not-websocket", url=url, reason="it uses an extension that was not offered")
+    selected = response.get("sec-websocket-protocol")
+    if selected is not None and selected not in subprotocols:
+        raise DialError("not-websocket", url=url, reason=f"it selected {selected!r}, which was not offered")
+    return selected
+
+
+_CAUSES = {401: "unauthorized", 403: "forbidden", 404: "not-found", 410: "not-found", 502: "bad-gateway"}
+_OVERLOADED = (408, 425, 429, 503, 504)
+
+
+def refusal(response: Response, url: str) -> UpgradeRefused:
+    """Return the error that ``response``, which is no 101, stands for, with the server's own words where it has any."""
+    status, headers = response.status, response.headers
+    location = response.get("location")
+    if 300 <= status < 400 and location:
+        return UpgradeRefused("redirect", status=status, headers=headers, url=url, location=location)
+    cause = "overloaded" if status in _OVERLOADED else _CAUSES.get(status, "http-status")
+    return UpgradeRefused(cause, status=status, headers=headers, url=url, message=message_of(response))
+
+
+def message_of(response: Response) -> str:
+    """Return what a response says in its body (a message in JSON, a line of plain text), else its reason phrase."""
+    kind = (response.get("content-type") or "").partition(";")[0].strip().lower()
+    text = response.body.decode("utf-8", "replace").strip()
+    said = ""
+    if kind.endswith("json") or text.startswith("{"):
+        said = _message_in_json(text)
+    elif kind == "text/plain" and text:
+        said = text.splitlines()[0]
+    return printable(said, 300) or printable(response.reason) or "no reason given"
+
+
+def _message_in_json(text: str) -> str:
+    import json
+
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    for _ in range(3):
+        if not isinstance(found, dict):
+            break
+        found = next((found[name] for name in ("message", "error", "detail") if found.get(name)), None)
+    return found if isinstance(found, str) else ""
