@@ -1,5 +1,5 @@
 """The laptop's end of a tunnel: options, dialling, and the relay that is ssh's ProxyCommand.
 
-What the ProxyCommand imports is the standard library, `tunnel.protocol`, `tunnel.net` and this room, and of the standard
-library only what starts quickly: ssh starts this program for every connection.
+ssh starts this program for every connection, so what the ProxyCommand imports is `tunnel.protocol`, `tunnel.net`, this
+room, and of the standard library only what starts quickly.
 """

@@ -99,7 +99,7 @@ def fill_template(template: str, host: str, port: int) -> Address:
 
 
 def check_host(host: str) -> None:
-    """Raise UsageError unless ``host`` is letters, digits, dots, hyphens and underscores, an alphanumeric at each end."""
+    """Raise UsageError unless ``host`` is letters and digits, with dots, hyphens and underscores only between them."""
     inner_ok = all(c in _ALNUM or c in "._-" for c in host)
     if not (host and inner_ok and host[0] in _ALNUM and host[-1] in _ALNUM):
         problem = "letters and digits, with . _ - between them, are allowed"

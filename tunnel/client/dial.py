@@ -62,9 +62,8 @@ def dial(
     # Before any packet is sent: what the user wrote may be wrong.
     context = _tls_context(settings) if address.secure else None
     proxy = choose_proxy(settings.proxy, address)
-    sock = _connect(
-        proxy.host if proxy else address.host, proxy.port if proxy else address.port, settings, limit, trace
-    )
+    first_hop = proxy or address
+    sock = _connect(first_hop.host, first_hop.port, settings, limit, trace)
     try:
         if proxy:
             _pass_proxy(sock, proxy, address, settings, limit)
@@ -115,12 +114,14 @@ def _resolve(host: str, port: int, family: int, limit: _Limit) -> list[Place]:
     """Return the addresses of ``host``. getaddrinfo cannot be interrupted, so a thread asks and may be left behind."""
     found: list[Place] = []
     failed: list[OSError | UnicodeError] = []
+    # As bytes, because for text Python would import its IDNA codec; the name is in ASCII already.
+    name = host.encode("ascii")
     done = _thread.allocate_lock()
     done.acquire()
 
     def ask() -> None:
         try:
-            for kind, _, _, _, place in socket.getaddrinfo(host, port, family, socket.SOCK_STREAM):
+            for kind, _, _, _, place in socket.getaddrinfo(name, port, family, socket.SOCK_STREAM):
                 found.append((kind, place))  # type: ignore[arg-type]  # typeshed: a build without IPv6 gives bytes
         except (OSError, UnicodeError) as exc:
             failed.append(exc)
@@ -155,9 +156,9 @@ def _first_to_connect(places: list[Place], port: int, limit: _Limit) -> socket.s
         try:
             while True:
                 if waiting:
-                    sock = _begin_connect(waiting.pop(0), failures)
-                    if sock is not None:
-                        selector.register(sock, selectors.EVENT_WRITE)
+                    begun = _begin_connect(waiting.pop(0), failures)
+                    if begun is not None:
+                        selector.register(begun, selectors.EVENT_WRITE)
                 pending = selector.get_map()
                 if not pending and not waiting:
                     raise _tcp_error(places, port, failures)

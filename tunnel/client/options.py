@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 ENVIRONMENT = "WSTUNNEL_PY_"
 LONGEST = 86400.0  # seconds; no limit that a user means is longer than a day
 
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("0", "false", "no", "off")
+
 # Kinds of values.
 TEXT, PATH, SECONDS, PORT, FLAG, LIST = "text", "path", "seconds", "port", "flag", "list"
 
@@ -81,19 +84,9 @@ def parse_value(option: Option, word: object, origin: str) -> Value:
     if option.kind == FLAG:
         if isinstance(word, bool):
             return word
-        known = {
-            "1": True,
-            "true": True,
-            "yes": True,
-            "on": True,
-            "0": False,
-            "false": False,
-            "no": False,
-            "off": False,
-        }
-        if not isinstance(word, str) or word.lower() not in known:
+        if not isinstance(word, str) or word.lower() not in _TRUE + _FALSE:
             raise wrong("yes or no")
-        return known[word.lower()]
+        return word.lower() in _TRUE
     if option.kind == SECONDS:
         try:
             number = float(word) if isinstance(word, (str, int, float)) and not isinstance(word, bool) else -1.0

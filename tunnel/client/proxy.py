@@ -97,9 +97,8 @@ def choose_proxy(option: str | None, address: Address) -> Proxy | None:
     """
     if option is not None:
         return None if option.lower() in ("none", "") else parse_proxy(option, "--proxy")
-    for name in (
-        ("wss_proxy", "https_proxy", "all_proxy") if address.secure else ("ws_proxy", "http_proxy", "all_proxy")
-    ):
+    own = ("wss_proxy", "https_proxy") if address.secure else ("ws_proxy", "http_proxy")
+    for name in (*own, "all_proxy"):
         for variable in (name, name.upper()):
             if variable == "HTTP_PROXY" and "REQUEST_METHOD" in os.environ:
                 continue
