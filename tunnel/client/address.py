@@ -11,10 +11,12 @@ from tunnel.protocol.errors import UsageError
 DEFAULT_TEMPLATE = "wss://{port}-{host}.e2b.app"
 DEFAULT_PORTS = {"ws": 80, "wss": 443}
 _ALNUM = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_NAME = _ALNUM | frozenset("-._")
+_IPV6 = _ALNUM | frozenset(":.%")  # with the zone of a link-local address
 
 
 class Address:
-    """A ws:// or wss:// URL, taken apart; ``str()`` gives it back in normal form."""
+    """A ws:// or wss:// URL, taken apart. ``str()`` shows it without its query, which may hold a secret."""
 
     __slots__ = ("host", "port", "resource", "scheme")
 
@@ -32,57 +34,90 @@ class Address:
     @property
     def host_field(self) -> str:
         """The value of the Host header: the port only where it is not the scheme's own."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+        return bracketed(self.host) if self.port == DEFAULT_PORTS[self.scheme] else self.authority
+
+    @property
+    def authority(self) -> str:
+        """Host and port, as CONNECT and a user read them."""
+        return f"{bracketed(self.host)}:{self.port}"
+
+    @property
+    def shown_resource(self) -> str:
+        """The path, and whether a query follows."""
+        path, mark, _ = self.resource.partition("?")
+        return path + ("?…" if mark else "")
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.host_field}{self.resource if self.resource != '/' else ''}"
+        return f"{self.scheme}://{self.host_field}{self.shown_resource if self.resource != '/' else ''}"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Address):
+            return NotImplemented
+        return (self.scheme, self.host.lower(), self.port, self.resource) == (
+            other.scheme,
+            other.host.lower(),
+            other.port,
+            other.resource,
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def bracketed(host: str) -> str:
+    """Return ``host`` as it stands before a colon: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def split_authority(authority: str) -> tuple[str, int | None]:
+    """Return host (in ASCII) and port of ``host``, ``host:port`` or ``[IPv6]:port``. Raises ValueError: what is wrong."""
+    if authority.startswith("["):
+        host, bracket, port = authority[1:].partition("]")
+        if not bracket or (port and not port.startswith(":")) or ":" not in host or not _IPV6.issuperset(host):
+            raise ValueError("the IPv6 address is malformed")
+        colon, port = port[:1], port[1:]
+    else:
+        host, colon, port = authority.partition(":")
+        if not host.isascii():
+            try:
+                host = host.encode("idna").decode()
+            except UnicodeError as exc:
+                raise ValueError(f"the host cannot be written in IDNA ({exc})") from exc
+        if not host:
+            raise ValueError("the host is missing")
+        if not _NAME.issuperset(host):
+            raise ValueError("the host has characters that no host name has")
+    if not colon:
+        return host, None
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
+        raise ValueError("the port is not a number from 1 to 65535")
+    return host, int(port)
 
 
 def parse_url(url: str) -> Address:
     """Return the parts of a ws:// or wss:// URL. Raises UsageError, which names what is wrong."""
-
-    def wrong(problem: str) -> UsageError:
-        return UsageError(problem, cause="url", url=url)
-
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
-    if scheme in ("http", "https"):
-        raise wrong(f"a tunnel's URL begins with {'wss' if scheme == 'https' else 'ws'}://, not {scheme}://")
-    if not separator or scheme not in DEFAULT_PORTS:
-        raise wrong("a tunnel's URL begins with ws:// or wss://")
     end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
     authority, resource = rest[:end], rest[end:]
-    if "#" in resource:
-        raise wrong("a WebSocket URL has no #fragment")
-    if not all("!" <= c <= "~" for c in resource):
-        raise wrong("the path has characters that must be percent-encoded")
     if "@" in authority:
         # The URL itself is kept out of the message: it holds a password.
         raise UsageError("a URL must not hold a user name or password; use --token-file or a header")
-    if authority.startswith("["):
-        host, bracket, port = authority[1:].partition("]")
-        if not bracket or (port and not port.startswith(":")) or ":" not in host:
-            raise wrong("the IPv6 address is malformed")
-        port = port[1:]
-    else:
-        host, colon, port = authority.partition(":")
-        if colon and not port:
-            raise wrong("the port is missing")
-    if not host:
-        raise wrong("the host is missing")
-    if not host.isascii():
-        try:
-            host = host.encode("idna").decode()
-        except UnicodeError as exc:
-            raise wrong(f"the host cannot be written in IDNA ({exc})") from exc
-    if not all(c in _ALNUM or c in "-._:%" for c in host):
-        raise wrong("the host has characters that no host name has")
-    if port and not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
-        raise wrong("the port is not a number from 1 to 65535")
+    try:
+        if scheme in ("http", "https"):
+            raise ValueError(f"a tunnel's URL begins with {'wss' if scheme == 'https' else 'ws'}://, not {scheme}://")
+        if not separator or scheme not in DEFAULT_PORTS:
+            raise ValueError("a tunnel's URL begins with ws:// or wss://")
+        if "#" in resource:
+            raise ValueError("a WebSocket URL has no #fragment")
+        if not all("!" <= c <= "~" for c in resource):
+            raise ValueError("the path has characters that must be percent-encoded")
+        host, port = split_authority(authority)
+    except ValueError as exc:
+        shown = url.partition("?")[0]
+        raise UsageError(str(exc), cause="url", url=shown) from exc
     if not resource.startswith("/"):
         resource = "/" + resource
-    return Address(scheme, host, int(port) if port else DEFAULT_PORTS[scheme], resource)
+    return Address(scheme, host, port or DEFAULT_PORTS[scheme], resource)
 
 
 def fill_template(template: str, host: str, port: int) -> Address:
@@ -99,8 +134,7 @@ def fill_template(template: str, host: str, port: int) -> Address:
 
 
 def check_host(host: str) -> None:
-    """Raise UsageError unless ``host`` is letters and digits, with dots, hyphens and underscores only between them."""
-    inner_ok = all(c in _ALNUM or c in "._-" for c in host)
-    if not (host and inner_ok and host[0] in _ALNUM and host[-1] in _ALNUM):
+    """Raise UsageError unless ``host`` is letters, digits, dots, hyphens and underscores, alphanumeric at both ends."""
+    if not (host and _NAME.issuperset(host) and host[0] in _ALNUM and host[-1] in _ALNUM):
         problem = "letters and digits, with . _ - between them, are allowed"
         raise UsageError(problem, cause="host", host=host)

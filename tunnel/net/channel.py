@@ -34,6 +34,10 @@ class Channel:
         sock.setblocking(False)
         set_nodelay(sock)
 
+    def prefetch(self, data: bytes) -> None:
+        """Receive ``data`` before anything that is still in the socket."""
+        self._prefetched = memoryview(bytes(self._prefetched) + data)
+
     def fileno(self) -> int:
         """Return the descriptor to wait for, -1 once closed."""
         return self.sock.fileno()

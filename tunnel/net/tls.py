@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 
 from tunnel.net.channel import Channel
@@ -62,10 +63,18 @@ class TLSChannel(Channel):
                 break
         return sent
 
+    def end_writing(self) -> None:
+        """Half-close, behind a close_notify. What is received from then on is not decrypted: only its end counts."""
+        self._notify()
+        self._tls.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         """Send close_notify if that goes without waiting, and close."""
+        self._notify()
+        self.sock.close()
+
+    def _notify(self) -> None:
         try:
             self._tls.unwrap()
         except (OSError, ValueError):
             pass  # the peer's close_notify has not come, or the connection is broken: nothing more is owed
-        self.sock.close()

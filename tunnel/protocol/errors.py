@@ -50,6 +50,8 @@ CAUSES: dict[str, tuple[int, str]] = {
     "bad-gateway": (UNREACHABLE, "{url} answered {status}: {message}"),
     "overloaded": (TRY_LATER, "{url} answered {status}: {message}"),
     "http-status": (PROTOCOL, "{url} answered {status}: {message}"),
+    # The bridge.
+    "listen": (UNREACHABLE, "cannot listen on {place}: {reason}"),
     # An open tunnel.
     "lost": (UNREACHABLE, "connection lost: {reason}"),
     "silent": (UNREACHABLE, "connection lost: nothing came from the peer for {seconds:g} s"),
