@@ -147,8 +147,11 @@ class Relay:
         """Send what was read, and a Close, as far as the peer takes it in time; then hang up."""
         pump, stream = self._pump, self._stream
         deadline = time.monotonic() + FAREWELL_LIMIT
-        if self.signal:
-            pump.read_source()
+        if self.signal and pump.wants_source and self._source_waitable:
+            # What ssh wrote last may still be in the pipe; a terminal, though, would block an unprompted read.
+            self._register({pump.source.fileno(): READ})
+            if self._selector.select(0):
+                pump.read_source()
         stream.close(GOING_AWAY if self.signal and exit_code_for_signal(self.signal) else NORMAL)
         while stream.wants_wire_write and (left := deadline - time.monotonic()) > 0:
             self._register({pump.wire.fileno(): WRITE})
@@ -168,7 +171,7 @@ class Relay:
             raise ConnectionLost("input", reason=pump.source_error.strerror or pump.source_error)
         if stream.close_received:
             _raise_close(stream.close_code, stream.close_reason)
-        elif not pump.source_is_over or pump.wire_error:
+        else:
             reason = pump.wire_error.strerror if pump.wire_error else "the peer hung up without a Close frame"
             raise ConnectionLost("lost", reason=reason)
 

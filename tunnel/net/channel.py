@@ -12,6 +12,7 @@ import struct
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
     from tunnel.protocol.frames import Buffer
 
@@ -34,9 +35,10 @@ class Channel:
         sock.setblocking(False)
         set_nodelay(sock)
 
-    def prefetch(self, data: bytes) -> None:
-        """Receive ``data`` before anything that is still in the socket."""
+    def with_prefetched(self, data: bytes) -> Self:
+        """Return this channel, which receives ``data`` before anything that is still in the socket."""
         self._prefetched = memoryview(bytes(self._prefetched) + data)
+        return self
 
     def fileno(self) -> int:
         """Return the descriptor to wait for, -1 once closed."""
