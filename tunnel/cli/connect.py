@@ -5,12 +5,11 @@ from __future__ import annotations
 import click
 
 from tunnel.cli.main import connect as run_connect
-from tunnel.client.options import FLAG, LIST, OPTIONS, Option
+from tunnel.client.options import FLAG, HEADERS, OPTIONS, Option
 
 _EPILOG = (
     "Each option can also be given in the environment or, but for --config, in the config file under its long name "
-    "(config.toml in the platform's folder for configuration; [hosts.NAME] tables name hosts). "
-    "WSTUNNEL_PY_TOKEN holds the token itself."
+    "(config.toml in the platform's folder for configuration; [hosts.NAME] tables name hosts)."
 )
 
 
@@ -19,7 +18,7 @@ def _parameter(option: Option) -> click.Option:
     return click.Option(
         names,
         is_flag=option.kind == FLAG,
-        multiple=option.kind == LIST,
+        multiple=option.kind == HEADERS,
         metavar=option.metavar or None,
         help=option.help,
         default=option.default,
@@ -30,14 +29,19 @@ def _parameter(option: Option) -> click.Option:
     )
 
 
-def _run(**_: object) -> int:
-    # Reached only by embedding the group; the entry point has taken the direct way before.
-    return run_connect(click.get_current_context().args)
+class _Direct(click.Command):
+    """A command that click documents, but whose command line the client's own parser reads."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.obj = list(args)
+        return super().parse_args(ctx, args) if "--help" in args else []
+
+    def invoke(self, ctx: click.Context) -> int:
+        return run_connect(ctx.obj)
 
 
-connect = click.Command(
+connect = _Direct(
     "connect",
-    callback=_run,
     params=[*map(_parameter, OPTIONS), click.Argument(["host"])],
     help=(
         "Connect standard input and output to HOST through its bridge: ssh's ProxyCommand.\n\n"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from tunnel._version import __version__
-from tunnel.protocol.errors import TunnelError
+from tunnel.protocol.errors import UsageError
 
 COMMANDS = {
     "connect": "tunnel.cli.connect",
@@ -17,7 +17,10 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group whose commands live in modules that are imported when the command is asked for."""
+    """A group whose commands live in modules that are imported when the command is asked for.
+
+    Its ``--help`` shows the options of ``connect`` too, as ``wstunnel-py HOST`` takes them.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -27,6 +30,21 @@ class LazyGroup(click.Group):
             return None
         command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
         return command if isinstance(command, click.Command) else None
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage(ctx.command_path, "[OPTIONS] [--] HOST")
+        formatter.write_usage(ctx.command_path, "COMMAND [OPTIONS] …", prefix=" " * len("Usage: "))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_commands(ctx, formatter)
+        connect = self.get_command(ctx, "connect")
+        records = [
+            record
+            for parameter in [*(connect.params if connect else ()), *self.get_params(ctx)]
+            if isinstance(parameter, click.Option) and (record := parameter.get_help_record(ctx)) is not None
+        ]
+        with formatter.section("Options"):
+            formatter.write_dl(records)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["--help"], "max_content_width": 110})
@@ -42,7 +60,13 @@ def group() -> None:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run a command line and return its exit code; errors are one line on standard error."""
+    """Run a command line and return its exit code. Raises TunnelError."""
+    if words[0] == "help":
+        words = [*words[1:], "--help"]
+    elif not words[0].startswith("-") and words[0] not in COMMANDS:
+        raise UsageError(
+            f"{words[0]} is the name of a command to come; for a host of that name: wstunnel-py connect -- {words[0]}"
+        )
     try:
         result = group.main(list(words), prog_name="wstunnel-py", standalone_mode=False)
     except click.ClickException as exc:
@@ -50,7 +74,4 @@ def run(words: Sequence[str]) -> int:
         return exc.exit_code
     except click.Abort:
         return 130
-    except TunnelError as exc:
-        click.echo(f"wstunnel-py: {exc}", err=True)
-        return exc.exit_code
     return result if isinstance(result, int) else 0

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from tunnel.protocol.errors import INTERNAL, USAGE, TunnelError, printable
+from tunnel.client.options import parse_command_line
+from tunnel.client.settings import resolve
+from tunnel.client.trace import Trace, say
+from tunnel.protocol.errors import INTERNAL, USAGE, TunnelError, UsageError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,51 +36,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words:
         print(HINT, file=sys.stderr)
         return USAGE
-    before_operands = words[: words.index("--")] if "--" in words else words
-    wants_help = any(word in ("--help", "--version") for word in before_operands)
-    if wants_help or (words[0] in RESERVED and words[0] != "connect"):
-        from tunnel.cli.group import run
-
-        return run(words)
-    return connect(words[1:] if words[0] == "connect" else words)
-
-
-def connect(words: list[str]) -> int:
-    """Run the ProxyCommand with the command line ``words``."""
-    verbose = False
     try:
-        from tunnel.client.options import parse_command_line
-        from tunnel.client.settings import read_environment, resolve
-        from tunnel.client.trace import Trace, say
-
-        given, operands = parse_command_line(words)
-        if len(operands) != 1:
-            what = "which host? " if not operands else f"one host, not {len(operands)}; "
-            say(f"{what}usage: wstunnel-py connect [OPTIONS] [--] HOST")
-            return USAGE
-        environment = read_environment(os.environ)
-        verbose = given.get("verbose", environment.get("verbose")) is True
-        log_file = given.get("log-file", environment.get("log-file"))
-        trace = Trace(verbose=verbose, log_file=log_file if isinstance(log_file, str) else None)
-        settings = resolve(operands[0], given)
-        for warning in settings.warnings:
-            say(f"warning: {warning}")
-        if sys.stdin is not None and sys.stdin.isatty():
-            say("ssh starts this as its ProxyCommand; by hand, what you type goes to the server as it is")
-        from tunnel.client.proxycommand import run
-
-        try:
-            return run(settings, trace)
-        except TunnelError as exc:
-            trace.log(f"error: {exc}")
-            raise
+        return _dispatch(words)
     except TunnelError as exc:
         say(str(exc))
         return exc.exit_code
     except KeyboardInterrupt:
         return 130
     except Exception as exc:
+        verbose = any(word in ("-v", "--verbose") for word in words) or bool(os.environ.get("WSTUNNEL_PY_VERBOSE"))
         if verbose:
-            raise
-        say(f"internal error: {type(exc).__name__}: {printable(str(exc))} (-v shows where)")
+            import traceback
+
+            traceback.print_exc()
+        hint = "" if verbose else " (-v shows where)"
+        say(f"internal error: {type(exc).__name__}: {printable(str(exc))}{hint}")
         return INTERNAL
+
+
+def _dispatch(words: list[str]) -> int:
+    if words[0] in RESERVED and words[0] != "connect":
+        return _group(words)
+    options = words[: words.index("--")] if "--" in words else words
+    if "--version" in options:
+        return _group(["--version"])
+    if "--help" in options:
+        return _group(["connect", "--help"] if words[0] == "connect" else ["--help"])
+    return connect(words[1:] if words[0] == "connect" else words)
+
+
+def _group(words: list[str]) -> int:
+    from tunnel.cli.group import run
+
+    return run(words)
+
+
+def connect(words: list[str]) -> int:
+    """Run the ProxyCommand with the command line ``words`` and return its exit code. Raises TunnelError."""
+    given, operands = parse_command_line(words)
+    if len(operands) != 1:
+        what = "which host?" if not operands else f"one host, not {len(operands)}"
+        raise UsageError(f"{what}; usage: wstunnel-py connect [OPTIONS] [--] HOST")
+    settings = resolve(operands[0], given)
+    trace = Trace(verbose=settings.verbose, log_file=settings.log_file)
+    if not settings.quiet:
+        for warning in settings.warnings:
+            say(f"warning: {warning}")
+        if sys.stdin is not None and sys.stdin.isatty():
+            say("ssh starts this as its ProxyCommand; by hand, what you type goes to the server as it is")
+    trace.step("url", str(settings.address))
+    for note in settings.notes:
+        trace.step("url", note)
+    from tunnel.client.proxycommand import run
+
+    try:
+        return run(settings, trace)
+    except TunnelError as exc:
+        trace.log(f"error: {exc}")
+        raise

@@ -69,7 +69,7 @@ def bracketed(host: str) -> str:
 
 
 def split_authority(authority: str) -> tuple[str, int | None]:
-    """Return host (in ASCII) and port of ``host``, ``host:port`` or ``[IPv6]:port``. Raises ValueError: what is wrong."""
+    """Return host (in ASCII) and port, if any, of ``host:port`` or ``[IPv6]:port``. Raises ValueError: the fault."""
     if authority.startswith("["):
         host, bracket, port = authority[1:].partition("]")
         if not bracket or (port and not port.startswith(":")) or ":" not in host or not _IPV6.issuperset(host):
@@ -99,7 +99,7 @@ def parse_url(url: str) -> Address:
     scheme = scheme.lower()
     end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
     authority, resource = rest[:end], rest[end:]
-    if "@" in authority:
+    if "@" in (authority if separator else url):
         # The URL itself is kept out of the message: it holds a password.
         raise UsageError("a URL must not hold a user name or password; use --token-file or a header")
     try:

@@ -1,13 +1,14 @@
-"""The config file: options for every tunnel, and tables for named hosts and patterns of them.
+"""The client's config file: global options, and tables for named hosts and patterns.
 
-    port = 8081
-    [hosts.build]
-    url = "wss://gateway.example/build"
-    token-file = "build.token"
-    [hosts."*.e2b"]
+    token-file = "~/.config/wstunnel-py/token"
+
+    [hosts.build]                 # wstunnel-py build
+    url = "wss://build.example.com/ssh"
+
+    [hosts."*.e2b"]               # wstunnel-py abc123.e2b: the part for the * becomes {host}
     headers = { e2b-traffic-access-token = "…" }
 
-Its keys are the names of the options; relative paths start at the file's own folder.
+It is read only if it exists; only then is ``tomllib`` imported.
 """
 
 from __future__ import annotations
@@ -15,117 +16,115 @@ from __future__ import annotations
 import os
 import sys
 
-from tunnel.client.address import parse_url
-from tunnel.client.options import BY_NAME, OPTIONS, PATH, Source, suggestion
+from tunnel.client.options import BY_NAME, FLAG, HEADERS, OPTIONS, PATH, parse_value, suggestion
 from tunnel.protocol.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+    from tunnel.client.options import Value
 
-    from tunnel.client.address import Address
+    Values = dict[str, Value]
 
+# What makes no sense in the file that it is about, or for one run only.
+_NOT_IN_FILE = {"config", "stdin-thread"}
+_KEYS = [option.name for option in OPTIONS if option.kind != HEADERS and option.name not in _NOT_IN_FILE] + ["headers"]
 SIZE_LIMIT = 1 << 20  # bytes
-_KEYS = [option.name for option in OPTIONS if option.in_config and option.name != "header"] + ["headers"]
 
 
 class Config:
-    """A config file that was read: ``top`` for every tunnel, ``hosts`` by name or pattern."""
+    """What a config file says: ``options`` for all hosts, and ``hosts`` by name or pattern in lower case."""
 
-    __slots__ = ("hosts", "top")
+    __slots__ = ("hosts", "options", "path")
 
-    def __init__(self, top: Source, hosts: dict[str, Source]) -> None:
-        self.top = top
+    def __init__(self, path: str, options: Values, hosts: dict[str, Values]) -> None:
+        self.path = path
+        self.options = options
         self.hosts = hosts
 
-    def entry_of_host(self, host: str) -> tuple[Source | None, str]:
-        """Return the table for ``host``, and what of it goes into {host}.
+    def lookup(self, host: str) -> tuple[str, Values] | None:
+        """Return what becomes {host}, and the table for ``host``: that of the exact name, or of the longest pattern.
 
-        A table of the very name comes first, then the longest pattern; there {host} is what its ``*`` stands for.
-        Upper and lower case do not differ, as ssh passes on the name in lower case.
+        Upper and lower case are the same, as ssh passes on ``%h`` in lower case.
         """
         wanted = host.lower()
-        for name, entry in self.hosts.items():
-            if name.lower() == wanted:
-                return entry, host
-        for name, entry in sorted(self.hosts.items(), key=lambda item: len(item[0]), reverse=True):
-            head, star, tail = name.lower().partition("*")
-            fits = wanted.startswith(head) and wanted.endswith(tail) and len(wanted) > len(head) + len(tail)
-            if star and fits:
-                return entry, host[len(head) : len(host) - len(tail)]
-        return None, host
-
-    def entry_of_url(self, address: Address) -> Source | None:
-        """Return the table whose ``url`` is this very URL, if there is one."""
-        for entry in self.hosts.values():
-            url = entry.values.get("url", "{host}")
-            if "{" not in url and parse_url(url) == address:
-                return entry
+        if wanted in self.hosts:
+            return host, self.hosts[wanted]
+        patterns = [name for name in self.hosts if "*" in name]
+        for pattern in sorted(patterns, key=len, reverse=True):
+            before, _, after = pattern.partition("*")
+            if len(host) > len(before) + len(after) and wanted.startswith(before) and wanted.endswith(after):
+                return host[len(before) : len(host) - len(after)], self.hosts[pattern]
         return None
 
 
-def default_path(environ: Mapping[str, str]) -> str:
-    """Return where the config file is looked for on this platform."""
+def config_path() -> str:
+    """Return where this platform keeps the file, whether or not there is one."""
+    home = os.path.expanduser("~")
     if sys.platform == "win32":
-        folder = environ.get("APPDATA") or os.path.expanduser("~\\AppData\\Roaming")
+        folder = os.environ.get("APPDATA") or os.path.join(home, "AppData", "Roaming")
     elif sys.platform == "darwin":
-        folder = os.path.expanduser("~/Library/Application Support")
+        folder = os.path.join(home, "Library", "Application Support")
     else:
-        folder = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+        folder = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
     return os.path.join(folder, "wstunnel-py", "config.toml")
 
 
-def load(path: str | None, origin: str, environ: Mapping[str, str]) -> Config | None:
-    """Read the config file at ``path``, which ``origin`` named; without one the usual file, if it exists.
-
-    Raises UsageError when it cannot be read, is no TOML, or says anything that is not understood.
-    """
-    named = path is not None
-    path = path if path is not None else default_path(environ)
+def load_config(path: str | None) -> Config:
+    """Read the file at ``path``, which must exist, or the usual one if it does. Raises UsageError."""
+    wanted = path is not None
+    path = path if path is not None else config_path()
     try:
         with open(path, "rb") as file:
-            content = file.read(SIZE_LIMIT + 1)
+            data = file.read(SIZE_LIMIT + 1)
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        if wanted:
+            raise UsageError("there is no such file", cause="config", path=path) from exc
+        return Config(path, {}, {})
     except OSError as exc:
-        if not named and isinstance(exc, FileNotFoundError | NotADirectoryError):
-            return None
-        reason = exc.strerror or str(exc)
-        raise UsageError("", cause="file", option=origin, path=path, reason=reason) from exc
-    if len(content) > SIZE_LIMIT:
+        raise UsageError(exc.strerror or str(exc), cause="config", path=path) from exc
+    return parse_config(data, path)
+
+
+def parse_config(data: bytes, path: str) -> Config:
+    """Return what ``data``, the bytes of the file at ``path``, says. Raises UsageError, which names the key."""
+    if len(data) > SIZE_LIMIT:
         raise UsageError(f"the file is larger than {SIZE_LIMIT} bytes", cause="config", path=path)
     import tomllib
 
     try:
-        return _read(tomllib.loads(content.decode()), path)
-    except ValueError as exc:  # no TOML, or no UTF-8
+        tree = tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as exc:  # no TOML, no UTF-8, or too long a number, too deep a table
         raise UsageError(str(exc), cause="config", path=path) from exc
-
-
-def _read(document: dict[str, Any], path: str) -> Config:
-    hosts = document.pop("hosts", {})
-    if not (isinstance(hosts, dict) and all(isinstance(table, dict) for table in hosts.values())):
-        raise UsageError("hosts is a table of tables: [hosts.NAME]", cause="config", path=path)
-    entries = {}
-    for name, table in hosts.items():
+    tables = tree.pop("hosts", {})
+    if not isinstance(tables, dict):
+        raise UsageError("hosts must be a table", cause="config", path=path)
+    hosts = {}
+    for name, table in tables.items():
         if name.count("*") > 1:
-            raise UsageError(f"the pattern {name!r} has more than one *", cause="config", path=path)
-        entries[name] = _read_table(table, f"[hosts.{name}]", f"{path}: [hosts.{name}] ", path)
-    return Config(_read_table(document, "the config file", f"{path}: ", path), entries)
+            raise UsageError(f"hosts.{name}: a pattern has one *", cause="config", path=path)
+        if not isinstance(table, dict):
+            raise UsageError(f"hosts.{name} must be a table", cause="config", path=path)
+        hosts[name.lower()] = _options(table, f"{path}: hosts.{name}: ", path)
+    return Config(path, _options(tree, f"{path}: ", path), hosts)
 
 
-def _read_table(table: dict[str, Any], title: str, origin: str, path: str) -> Source:
-    source = Source(title)
-    for key, raw in table.items():
-        if key not in _KEYS:
-            raise UsageError(f"{origin}there is no key {key!r}{suggestion(key, _KEYS)}")
+def _options(table: dict[str, object], where: str, path: str) -> Values:
+    values: Values = {}
+    for key, word in table.items():
         if key == "headers":
-            if not (isinstance(raw, dict) and all(isinstance(value, str) for value in raw.values())):
-                raise UsageError(f"{origin}headers: a table of names and texts is wanted here")
-            for name, value in raw.items():
-                source.put_header(name, value, f"{origin}headers")
+            if not isinstance(word, dict) or not all(isinstance(value, str) for value in word.values()):
+                raise UsageError(f"{where}headers must be a table of texts")
+            lines = [f"{name}: {value}" for name, value in word.items()]
+            values["header"] = [str(parse_value(BY_NAME["header"], line, where + key)) for line in lines]
             continue
+        if key not in _KEYS:
+            raise UsageError(f"{where}there is no option {key!r}{suggestion(key, _KEYS)}")
         option = BY_NAME[key]
-        source.put(option, raw, origin + key)
-        if option.kind == PATH:
-            source.values[key] = os.path.join(os.path.dirname(path), source.values[key])
-    return source
+        if option.kind == FLAG and not isinstance(word, bool):
+            raise UsageError(f"{where}{key} must be true or false")
+        value = parse_value(option, word, where + key)
+        if option.kind == PATH and isinstance(value, str):
+            # Relative to the file, as ~ is to its owner: a ProxyCommand's working directory is anybody's guess.
+            value = os.path.join(os.path.dirname(os.path.abspath(path)), value)
+        values[key] = value
+    return values

@@ -13,7 +13,8 @@ import selectors
 import socket
 import time
 
-from tunnel.client.proxy import choose_proxy, connect_http, connect_socks
+from tunnel.client.address import bracketed
+from tunnel.client.proxy import Proxy, choose_proxy, connect_http, connect_socks
 from tunnel.net.channel import Channel, set_nodelay
 from tunnel.protocol.errors import DialError, UsageError
 from tunnel.protocol.upgrade import ResponseError, ResponseParser, check_upgrade, new_key, upgrade_request
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tunnel.client.address import Address
-    from tunnel.client.proxy import Proxy
     from tunnel.client.settings import Settings
     from tunnel.client.trace import Trace
 
     Place = tuple[int, tuple[str, int] | tuple[str, int, int, int]]
 
 HEAD_START = 0.25  # seconds that an address is given before the next is tried beside it
+BODY_WAIT = 2.0  # seconds that are spent, once a refusal's head is there, on the body that says why
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", 0))
 
 
@@ -62,12 +63,11 @@ def dial(
     # Before any packet is sent: what the user wrote may be wrong.
     context = _tls_context(settings) if address.secure else None
     proxy = choose_proxy(settings.proxy, address)
-    first_hop = proxy or address
-    sock = _connect(first_hop.host, first_hop.port, settings, limit, trace)
+    sock = _connect(proxy or address, settings, limit, trace)
     try:
         if proxy:
             _pass_proxy(sock, proxy, address, settings, limit)
-            trace.step("proxy", f"{proxy} connected us to {address.host}:{address.port}")
+            trace.step("proxy", f"{proxy} connected us to {address.authority}")
         if context:
             sock = _start_tls(sock, context, address, limit, trace)
         headers = [*settings.headers, *extra_headers]
@@ -92,6 +92,10 @@ class _Limit:
     def over(self) -> bool:
         return time.monotonic() >= self._end
 
+    def shorten(self, seconds: float) -> None:
+        """Leave ``seconds`` at most."""
+        self._end = min(self._end, time.monotonic() + seconds)
+
     def apply(self, sock: socket.socket) -> socket.socket:
         sock.settimeout(self.left())
         return sock
@@ -100,13 +104,20 @@ class _Limit:
 # ---- DNS and TCP
 
 
-def _connect(host: str, port: int, settings: Settings, limit: _Limit, trace: Trace) -> socket.socket:
-    places = _interleave(_resolve(host, port, settings.family, limit))
-    trace.step("dns", f"{host} is {', '.join(place[1][0] for place in places)}")
-    sock = _first_to_connect(places, port, limit)
-    set_nodelay(sock)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    trace.step("tcp", f"connected to {_place_text(sock.getpeername())}")
+def _connect(hop: Proxy | Address, settings: Settings, limit: _Limit, trace: Trace) -> socket.socket:
+    places = _interleave(_resolve(hop.host, hop.port, settings.family, limit))
+    trace.step("dns", f"{hop.host} is {', '.join(place[1][0] for place in places)}")
+    named = " and ".join(dict.fromkeys(_place_text(place[1]) for place in places))
+    # An address of the proxy says nothing to a user who has forgotten that there is one.
+    named = f"proxy {hop} ({named})" if isinstance(hop, Proxy) else named
+    sock = _first_to_connect(places, named, limit)
+    try:
+        set_nodelay(sock)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        trace.step("tcp", f"connected to {_place_text(sock.getpeername())}")
+    except OSError as exc:  # what was connected a moment ago is not any more
+        sock.close()
+        raise DialError("hung-up", hop=named) from exc
     return sock
 
 
@@ -119,19 +130,24 @@ def _resolve(host: str, port: int, family: int, limit: _Limit) -> list[Place]:
     done = _thread.allocate_lock()
     done.acquire()
 
-    def ask() -> None:
+    def ask(flags: int = 0) -> None:
+        for kind, _, _, _, place in socket.getaddrinfo(name, port, family, socket.SOCK_STREAM, 0, flags):
+            found.append((kind, place))  # type: ignore[arg-type]  # typeshed: a build without IPv6 gives bytes
+
+    def ask_in_thread() -> None:
         try:
-            for kind, _, _, _, place in socket.getaddrinfo(name, port, family, socket.SOCK_STREAM):
-                found.append((kind, place))  # type: ignore[arg-type]  # typeshed: a build without IPv6 gives bytes
+            ask()
         except (OSError, UnicodeError) as exc:
             failed.append(exc)
         finally:
             done.release()
 
-    if host[:1].isdigit() or ":" in host:
-        ask()  # an address, most likely: nobody has to be asked
-    else:
-        _thread.start_new_thread(ask, ())
+    try:
+        ask(socket.AI_NUMERICHOST)
+        return found
+    except OSError:
+        pass  # no address, but a name, as is usual
+    _thread.start_new_thread(ask_in_thread, ())
     if not done.acquire(timeout=limit.left()):
         raise DialError("answer-timeout", hop=f"the name server asked for {host}", seconds=limit.seconds)
     if failed:
@@ -148,8 +164,8 @@ def _interleave(places: list[Place]) -> list[Place]:
     return mixed + first[len(second) :] + second[len(first) :]
 
 
-def _first_to_connect(places: list[Place], port: int, limit: _Limit) -> socket.socket:
-    """Return a socket connected to whichever of ``places`` answers first. Raises DialError."""
+def _first_to_connect(places: list[Place], named: str, limit: _Limit) -> socket.socket:
+    """Return a socket connected to whichever of ``places`` answers first. Raises DialError, which shows ``named``."""
     waiting = list(places)
     failures: list[OSError] = []
     with selectors.DefaultSelector() as selector:
@@ -161,7 +177,7 @@ def _first_to_connect(places: list[Place], port: int, limit: _Limit) -> socket.s
                         selector.register(begun, selectors.EVENT_WRITE)
                 pending = selector.get_map()
                 if not pending and not waiting:
-                    raise _tcp_error(places, port, failures)
+                    raise _tcp_error(named, failures)
                 if not pending:
                     continue
                 for key, _ in selector.select(min(HEAD_START, limit.left()) if waiting else limit.left()):
@@ -175,7 +191,7 @@ def _first_to_connect(places: list[Place], port: int, limit: _Limit) -> socket.s
                     failures.append(OSError(code, os.strerror(code)))
                     sock.close()
                 if limit.over:
-                    raise DialError("tcp-timeout", address=_places_text(places, port), seconds=limit.seconds)
+                    raise DialError("tcp-timeout", address=named, seconds=limit.seconds)
         finally:
             for key in list(selector.get_map().values()):
                 if isinstance(key.fileobj, socket.socket):
@@ -197,21 +213,15 @@ def _begin_connect(place: Place, failures: list[OSError]) -> socket.socket | Non
     return None
 
 
-def _tcp_error(places: list[Place], port: int, failures: list[OSError]) -> DialError:
-    text = _places_text(places, port)
-    if failures and all(failure.errno == errno.ECONNREFUSED for failure in failures):
-        return DialError("tcp-refused", address=text)
+def _tcp_error(named: str, failures: list[OSError]) -> DialError:
+    if all(failure.errno == errno.ECONNREFUSED for failure in failures):
+        return DialError("tcp-refused", address=named)
     reasons = dict.fromkeys(failure.strerror or str(failure) for failure in failures)
-    return DialError("tcp", address=text, reason=", ".join(reasons) or "it has no address")
-
-
-def _places_text(places: list[Place], port: int) -> str:
-    return " and ".join(dict.fromkeys(_place_text(place[1]) for place in places)) or f"port {port}"
+    return DialError("tcp", address=named, reason=", ".join(reasons))
 
 
 def _place_text(place: Sequence[object]) -> str:
-    host, port = place[0], place[1]
-    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    return f"{bracketed(str(place[0]))}:{place[1]}"
 
 
 # ---- the proxy
@@ -278,20 +288,30 @@ def _start_tls(
     import ssl
 
     try:
-        tls = context.wrap_socket(limit.apply(sock), server_hostname=address.host)
+        # As bytes for the reason that `_resolve` gives.
+        tls = context.wrap_socket(limit.apply(sock), server_hostname=address.host.encode("ascii"))
     except ssl.SSLCertVerificationError as exc:
         raise DialError("tls-untrusted", host=address.host, reason=exc.verify_message or exc.reason) from exc
     except TimeoutError as exc:
         raise DialError("answer-timeout", hop=f"TLS with {address.host}", seconds=limit.seconds) from exc
-    except ssl.SSLError as exc:
-        reason = (exc.reason or str(exc)).replace("_", " ").lower()
-        if exc.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
-            reason = "the server does not speak TLS there; a URL without TLS begins with ws://"
-        raise DialError("tls", host=address.host, reason=reason) from exc
     except OSError as exc:
-        raise DialError("hung-up", hop=f"TLS with {address.host}") from exc
+        raise _tls_error(exc, address) or DialError("hung-up", hop=f"TLS with {address.host}") from exc
     trace.step("tls", f"{tls.version()} with {address.host}")
     return tls
+
+
+def _tls_error(exc: OSError, address: Address) -> DialError | None:
+    """Return what an error of a TLS connection stands for, None if it is the network's and not OpenSSL's."""
+    if not address.secure:
+        return None
+    import ssl
+
+    if not isinstance(exc, ssl.SSLError) or isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return None
+    reason = (exc.reason or str(exc)).replace("_", " ").lower()
+    if exc.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
+        reason = "the server does not speak TLS there; a URL without TLS begins with ws://"
+    return DialError("tls", host=address.host, reason=reason)
 
 
 # ---- the upgrade
@@ -308,13 +328,18 @@ def _upgrade(
     key, url = new_key(), str(address)
     parser = ResponseParser()
     try:
-        limit.apply(sock).sendall(upgrade_request(address.resource, address.host_field, key, subprotocols, headers))
+        try:
+            limit.apply(sock).sendall(upgrade_request(address.resource, address.host_field, key, subprotocols, headers))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # who refuses us before he has heard us has said why: that is still there to be read
         while not parser.done:
             data = limit.apply(sock).recv(65536)
-            if data:
-                parser.feed(data)
-            else:
+            if not data:
                 parser.end()
+                break
+            parser.feed(data)
+            if parser.head is not None:
+                limit.shorten(BODY_WAIT)
     except ResponseError as exc:
         if not str(exc):
             raise DialError("hung-up", hop=url) from exc
@@ -324,7 +349,7 @@ def _upgrade(
             raise DialError("answer-timeout", hop=url, seconds=limit.seconds) from exc
     except OSError as exc:
         if parser.head is None:
-            raise DialError("hung-up", hop=url) from exc
+            raise _tls_error(exc, address) or DialError("hung-up", hop=url) from exc
     if parser.head is None:
         raise DialError("hung-up", hop=url)
     # A refusal whose body did not come in time is still a refusal.

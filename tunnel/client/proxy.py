@@ -8,6 +8,7 @@ from __future__ import annotations
 import binascii
 import os
 
+from tunnel.client.address import bracketed, split_authority
 from tunnel.protocol.errors import DialError, UsageError
 from tunnel.protocol.upgrade import ResponseError, ResponseParser, message_of
 
@@ -51,8 +52,7 @@ class Proxy:
         return self.scheme != "socks5"
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"{self.scheme}://{bracketed(self.host)}:{self.port}"
 
 
 def parse_proxy(text: str, origin: str) -> Proxy:
@@ -68,15 +68,12 @@ def parse_proxy(text: str, origin: str) -> Proxy:
     authority = rest.split("/")[0]
     userinfo, _, place = authority.rpartition("@")
     user, _, password = userinfo.partition(":")
-    if place.startswith("["):
-        host, _, port = place[1:].partition("]")
-        port = port.removeprefix(":")
-    else:
-        host, _, port = place.partition(":")
-    if not host or (port and not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536)):
-        raise UsageError(f"{origin}: the proxy's host or port is malformed")
+    try:
+        host, port = split_authority(place)
+    except ValueError as exc:
+        raise UsageError(f"{origin}: in the proxy's URL {exc}") from exc
     known = _unquote(user) if userinfo else None
-    return Proxy(scheme, host, int(port or _DEFAULT_PORTS[scheme]), known, _unquote(password))
+    return Proxy(scheme, host, port or _DEFAULT_PORTS[scheme], known, _unquote(password))
 
 
 def _unquote(text: str) -> str:
@@ -138,7 +135,7 @@ def _in_network(host: str, network: str) -> bool:
 
 def connect_http(proxy: Proxy, host: str, port: int, send: Send, receive: Receive) -> bytes:
     """Ask an HTTP proxy to connect to ``host``:``port``; return what the target sent right behind the answer."""
-    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    target = f"{bracketed(host)}:{port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
     if proxy.user is not None:
         credentials = binascii.b2a_base64(f"{proxy.user}:{proxy.password}".encode(), newline=False).decode()
@@ -147,10 +144,10 @@ def connect_http(proxy: Proxy, host: str, port: int, send: Send, receive: Receiv
     parser = ResponseParser(connect=True)
     try:
         while not parser.done:
-            data = receive(65536)
-            if not data:
+            if data := receive(65536):
+                parser.feed(data)
+            else:
                 parser.end()
-            parser.feed(data)
     except ResponseError as exc:
         reason = str(exc) or "it hung up without an answer"
         raise DialError("proxy-protocol", proxy=proxy, scheme="HTTP", reason=reason) from exc
@@ -158,7 +155,8 @@ def connect_http(proxy: Proxy, host: str, port: int, send: Send, receive: Receiv
     if answer is None or not 200 <= answer.status < 300:
         status = answer.status if answer else 0
         reason = f"it answered {status}: {message_of(answer)}" if answer else "it did not answer"
-        cause = "proxy-auth" if status == 407 else "proxy-refused"
+        # tinyproxy answers wrong credentials with 401.
+        cause = "proxy-auth" if status in (401, 407) else "proxy-refused"
         raise DialError(cause, proxy=proxy, target=target, reason=reason)
     return parser.rest
 
@@ -190,9 +188,9 @@ def connect_socks(proxy: Proxy, host: str, port: int, send: Send, receive: Recei
         raise DialError("proxy-auth", proxy=proxy, reason="it accepts no way to log in that we have")
     send(b"\x05\x01\x00" + _socks_address(proxy, host) + port.to_bytes(2, "big"))
     version, code, _, kind = exactly(4)
-    if code != 0:
+    if version == 5 and code != 0:
         reason = _SOCKS_ERRORS.get(code, f"error {code}")
-        raise DialError("proxy-refused", proxy=proxy, target=f"{host}:{port}", reason=reason)
+        raise DialError("proxy-refused", proxy=proxy, target=f"{bracketed(host)}:{port}", reason=reason)
     sizes = {1: 4, 4: 16}
     if version != 5 or kind not in (1, 3, 4):
         raise DialError("proxy-protocol", proxy=proxy, scheme="SOCKS5", reason="its answer is malformed")

@@ -1,220 +1,186 @@
-"""What one tunnel needs to know, resolved from the command line, the config file and the environment.
+"""What one run of the client uses, resolved from the command line, the environment and the config file.
 
-The most specific place wins, option by option: the command line, the host's own table in the config file, the
-environment, the top of the config file, the default.
+An option of the command line goes before the table of the host in the config file, that before the environment, that
+before the config file's global options, those before the default. Credentials of the environment and of the global
+options go only to URLs that those sources built themselves; see `resolve`.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 
 from tunnel.client.address import DEFAULT_TEMPLATE, fill_template, parse_url
-from tunnel.client.config import load
-from tunnel.client.options import BY_NAME, OPTIONS, Source, read_arguments, read_environment
-from tunnel.client.proxy import choose_proxy
+from tunnel.client.config import load_config
+from tunnel.client.options import ENVIRONMENT, FLAG, HEADERS, OPTIONS, parse_value, split_header
 from tunnel.protocol.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any
+    from collections.abc import Mapping
 
     from tunnel.client.address import Address
-    from tunnel.client.proxy import Proxy
+    from tunnel.client.config import Values
+    from tunnel.client.options import Value
 
-TOKEN_FILE_LIMIT = 1 << 16  # bytes
-# Of these the value in Settings is not the option's own.
-_RESOLVED_APART = ("url", "header", "token-file", "proxy", "config")
+TOKEN_VARIABLE = "WSTUNNEL_PY_TOKEN"  # noqa: S105  # the name of a variable, not a secret
+TOKEN_LIMIT = 8192  # characters, well below what servers take as a header
+_CREDENTIALS = ("token-file", "header", "client-cert", "client-key")
 
 
 class Settings:
-    """Resolved options: an attribute for each option, and what several of them make together.
+    """The settings of one connection; times are in seconds, ``None`` means not given.
 
-    ``url`` is where to dial and ``proxy`` by which way, ``headers`` are the fields to add to the handshake (the
-    token's among them), ``warnings`` are lines to show to the user, ``notes`` lines for ``-v``.
+    ``headers`` holds everything that is added to the upgrade request, the bearer token included: never print it.
+    ``warnings`` are lines for the user, ``notes`` lines for ``-v``.
+    ``family`` is 0, or the socket family that addresses must have.
     """
 
     __slots__ = (
-        "ca_file",
-        "client_cert",
-        "client_key",
-        "connect_timeout",
-        "headers",
-        "insecure",
-        "ipv4",
-        "ipv6",
-        "log_file",
-        "notes",
-        "ping_interval",
-        "ping_timeout",
-        "port",
-        "proxy",
-        "quiet",
-        "stdin_thread",
-        "url",
-        "verbose",
-        "warnings",
-    )
-    ca_file: str | None
-    client_cert: str | None
-    client_key: str | None
-    connect_timeout: float
-    insecure: bool
-    ipv4: bool
-    ipv6: bool
-    log_file: str | None
-    ping_interval: float
-    ping_timeout: float
-    port: int
-    quiet: bool
-    stdin_thread: bool
-    verbose: bool
+        "address", "ca_file", "client_cert", "client_key", "connect_timeout", "family", "headers", "insecure",
+        "log_file", "notes", "ping_interval", "ping_timeout", "proxy", "quiet", "stdin_thread", "verbose", "warnings",
+    )  # fmt: skip
 
-    def __init__(
-        self,
-        url: Address,
-        *,
-        headers: Sequence[tuple[str, str]] = (),
-        proxy: Proxy | None = None,
-        **values: Any,
-    ) -> None:
-        self.url = url
-        self.headers = tuple(headers)
-        self.proxy = proxy
-        self.warnings: list[str] = []
+    def __init__(self, address: Address, headers: list[tuple[str, str]], options: Values, warnings: list[str]) -> None:
+        def text(name: str) -> str | None:
+            value = options.get(name)
+            return value if isinstance(value, str) else None
+
+        def seconds(name: str) -> float:
+            value = options[name]
+            return float(value) if isinstance(value, (int, float)) else 0.0
+
+        self.address = address
+        self.headers = headers
+        self.warnings = warnings
         self.notes: list[str] = []
-        for option in OPTIONS:
-            if option.name not in _RESOLVED_APART:
-                setattr(self, option.attribute, values.pop(option.attribute, option.default))
-        if values:
-            raise TypeError(f"no such settings: {', '.join(values)}")
+        self.ca_file = text("ca-file")
+        self.client_cert = text("client-cert")
+        self.client_key = text("client-key")
+        self.proxy = text("proxy")
+        self.log_file = text("log-file")
+        self.verbose = options["verbose"] is True
+        self.quiet = options["quiet"] is True
+        self.insecure = options["insecure"] is True
+        self.stdin_thread = options["stdin-thread"] is True
+        self.connect_timeout = seconds("connect-timeout")
+        self.ping_interval = seconds("ping-interval")
+        self.ping_timeout = seconds("ping-timeout")
+        only4, only6 = options["ipv4"] is True, options["ipv6"] is True
+        if only4 and only6:
+            raise UsageError("--ipv4 and --ipv6 exclude each other")
+        self.family = socket.AF_INET if only4 else socket.AF_INET6 if only6 else 0
         if self.client_key and not self.client_cert:
             raise UsageError("--client-key needs --client-cert")
-        if self.ipv4 and self.ipv6:
-            raise UsageError("--ipv4 and --ipv6 exclude each other")
 
 
-def resolve(arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> Settings:
-    """Return the settings for the command line ``arguments`` (without the program's name).
-
-    ``environ`` is ``os.environ`` if None. Raises UsageError.
-    """
-    environ = os.environ if environ is None else environ
-    given, operands = read_arguments(arguments)
-    if len(operands) != 1:
-        problem = "HOST is missing" if not operands else f"one HOST is wanted, not {len(operands)}: {' '.join(operands)}"
-        raise UsageError(f"{problem} (see wstunnel-py --help)")
-    environment = read_environment(environ)
-    place = given if "config" in given.values else environment
-    config = load(place.values.get("config"), place.origins.get("config", "config file"), environ)
-    sources = _Sources(given, environment)
-    sources.resolve_host(operands[0], config)
-
-    values = {}
+def read_environment(environ: Mapping[str, str]) -> Values:
+    """Return the options that the environment gives. Raises UsageError, which names the variable."""
+    values: Values = {}
     for option in OPTIONS:
-        source = sources.of(option.name)
-        if source and option.name not in _RESOLVED_APART:
-            values[option.attribute] = source.values[option.name]
-    proxied = sources.of("proxy")
-    url = sources.url
-    proxy = proxied.values["proxy"] if proxied else choose_proxy(url, environ)
-    settings = Settings(url, proxy=proxy, **values)
-    sources.add_headers(settings)
-    if settings.insecure and url.secure:
-        settings.warnings.append(f"the certificate of {url.host} is not verified (--insecure)")
+        word = environ.get(option.variable)
+        if word is None:
+            continue
+        if option.kind == HEADERS:
+            lines = [line for line in word.split("\n") if line.strip()]
+            values[option.name] = [str(parse_value(option, line, option.variable)) for line in lines]
+        elif option.kind == FLAG and not word:
+            values[option.name] = False
+        else:
+            values[option.name] = parse_value(option, word, option.variable)
+    return values
+
+
+def resolve(host: str, given: Values, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings for ``host``: a ws(s):// URL, a name from the config file, or what goes into the template.
+
+    ``given`` are the options of the command line. Credentials (token, headers, client certificate) that the
+    environment or the config's global options give are meant for the URLs that those build; another URL, literal on
+    the command line or in a host's table, gets only those of its own table and of the command line. Raises UsageError.
+    """
+    environment = read_environment(environ)
+    config_file = given.get("config", environment.get("config"))
+    config = load_config(config_file if isinstance(config_file, str) else None)
+    is_url = "://" in host
+    # What is said about a pattern of names is meant for the URLs built from them, not for any URL that comes along.
+    found = (host, config.hosts.get(parse_url(host).host.lower(), {})) if is_url else config.lookup(host)
+    name, table = found if found else (host, {})
+
+    sources: list[Values] = [given, table, environment, config.options]
+    template = _first("url", sources)
+    foreign = "url" not in given and (is_url or ("url" in table and "{host}" not in str(table["url"])))
+    withheld = []
+    if foreign:
+        withheld = [name for name in _CREDENTIALS if any(name in source for source in sources[2:])]
+        withheld += ["token"] if TOKEN_VARIABLE in environ else []
+        sources[2:] = map(_without_credentials, sources[2:])
+    merged: Values = {option.name: option.default if option.default is not None else False for option in OPTIONS}
+    for source in reversed(sources):
+        merged.update(source)
+    if is_url and "url" not in given:
+        address = parse_url(host)
+    else:
+        port = merged["port"]
+        text = template if isinstance(template, str) else DEFAULT_TEMPLATE
+        address = fill_template(text, name, port if isinstance(port, int) else 0)
+
+    warnings: list[str] = []
+    headers = _headers(sources)
+    token = _token(sources, None if foreign else environ.get(TOKEN_VARIABLE), config.path, warnings)
+    if token is not None:
+        if any(field.lower() == "authorization" for field, _ in headers):
+            raise UsageError("both a token and an Authorization header are given")
+        headers.append(("Authorization", f"Bearer {token}"))
+    if merged["insecure"] is True:
+        warnings.append("the server's certificate is not checked (--insecure)")
+    settings = Settings(address, headers, merged, warnings)
+    if withheld:
+        settings.notes.append(f"not sent to a literal URL: {', '.join(withheld)} of the environment or of all hosts")
     return settings
 
 
-class _Sources:
-    """The places that options come from, the most specific first, and the URL that they make together."""
-
-    url: Address
-
-    def __init__(self, given: Source, environment: Source) -> None:
-        self.given = given
-        self.environment = environment
-        self.entry: Source | None = None
-        self.all = [given, environment]
-        self._url_is_template = True
-        self._url_source: Source | None = None
-
-    def of(self, name: str) -> Source | None:
-        """Return the place that has the say on the option ``name``, None if no place says anything."""
-        return next((source for source in self.all if name in source.values), None)
-
-    def resolve_host(self, host: str, config: Config | None) -> None:
-        """Find the table for ``host`` in the config file, and the URL."""
-        literal = parse_url(host) if "://" in host else None
-        name = host
-        if config:
-            self.entry, name = (config.entry_of_url(literal), host) if literal else config.entry_of_host(host)
-            self.all = [self.given, *([self.entry] if self.entry else []), self.environment, config.top]
-        if literal:
-            if "url" in self.given.values:
-                raise UsageError("--url and a URL in the place of HOST exclude each other")
-            self.url, self._url_is_template = literal, False
-            return
-        port = self.of("port")
-        source = self._url_source = self.of("url")
-        template = source.values["url"] if source else DEFAULT_TEMPLATE
-        self._url_is_template = "{host}" in template
-        self.url = fill_template(template, name, port.values["port"] if port else int(BY_NAME["port"].default or 0))
-
-    def add_headers(self, settings: Settings) -> None:
-        """Collect the headers to send; of the same name only those of the most specific place.
-
-        What is set for all tunnels goes to hosts that the user's own template leads to. A URL that stands for itself
-        may come from anywhere (ssh passes on what a repository's URL says), so it gets no more than what was said
-        beside it, on the command line, or in its own table.
-        """
-        taken: set[str] = set()
-        collected: list[tuple[str, str]] = []
-        for source in self.all:
-            beside = source in (self.given, self.entry, self._url_source)
-            if not (beside or self._url_is_template):
-                if source.headers or "token" in source.values or "token-file" in source.values:
-                    settings.notes.append(f"token and headers of {source.title} are not sent to a literal URL")
-                continue
-            fields = [field for field in source.headers if field[0].lower() not in taken]
-            if "authorization" not in taken and (token := _token(source, settings)) is not None:
-                if any(name.lower() == "authorization" for name, _ in fields):
-                    raise UsageError(f"{source.title} gives both a token and an Authorization header")
-                fields.append(("Authorization", f"Bearer {token}"))
-            taken.update(name.lower() for name, _ in fields)
-            collected += fields
-        settings.headers = tuple(collected)
+def _first(name: str, sources: list[Values]) -> Value | None:
+    return next((source[name] for source in sources if name in source), None)
 
 
-def _token(source: Source, settings: Settings) -> str | None:
-    """Return the token of one place, None if it names none. Raises UsageError when there should be one and is not."""
-    origin = source.origins.get("token", "")
-    token: str | None = source.values.get("token")
-    if path := source.values.get("token-file"):
-        if token is not None:
-            raise UsageError(f"{origin} and {source.origins['token-file']} exclude each other")
-        origin = f"{source.origins['token-file']}: {path}"
-        token = _read_token(path, source.origins["token-file"], settings)
-    if token is None:
+def _without_credentials(values: Values) -> Values:
+    return {name: value for name, value in values.items() if name not in _CREDENTIALS}
+
+
+def _headers(sources: list[Values]) -> list[tuple[str, str]]:
+    """Return the headers of all ``sources``; those of the same name only from the nearest source that has it."""
+    headers: list[tuple[str, str]] = []
+    for source in sources:
+        taken = {name.lower() for name, _ in headers}
+        lines = source.get("header")
+        fields = map(split_header, lines if isinstance(lines, list) else ())
+        headers += [field for field in fields if field[0].lower() not in taken]
+    return headers
+
+
+def _token(sources: list[Values], from_environment: str | None, config: str, warnings: list[str]) -> str | None:
+    """Return the bearer token: from the file that the nearest source names, or from the environment itself."""
+    origins = ("--token-file", f"{config}: token-file", f"{ENVIRONMENT}TOKEN_FILE", f"{config}: token-file")
+    nearest = next((at for at, source in enumerate(sources) if "token-file" in source), len(sources))
+    if from_environment is not None and nearest > 1:
+        return _checked(from_environment.strip(), TOKEN_VARIABLE)
+    if nearest == len(sources):
         return None
-    if not token or not all("!" <= c <= "~" for c in token):
-        raise UsageError(f"{origin}: no token, or one with spaces or special characters in it")
-    return token
-
-
-def _read_token(path: str, origin: str, settings: Settings) -> str:
-    """Return the first line of a token file that is neither empty nor a # comment; empty if there is none."""
+    path, origin = str(sources[nearest]["token-file"]), origins[nearest]
     try:
         with open(path, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = file.read(TOKEN_FILE_LIMIT).decode("utf-8", "replace")
+            if hasattr(os, "getuid") and os.fstat(file.fileno()).st_mode & 0o044:
+                warnings.append(f"the token file {path} can be read by others; chmod 600 it")
+            data = file.read(TOKEN_LIMIT * 2)
     except OSError as exc:
         reason = exc.strerror or str(exc)
         raise UsageError("", cause="file", option=origin, path=path, reason=reason) from exc
-    if os.name == "posix" and mode & 0o044:
-        settings.warnings.append(f"{path} can be read by other users; chmod 600 keeps the token to yourself")
-    lines = (line.strip() for line in content.splitlines())
-    return next((line for line in lines if line and not line.startswith("#")), "")
+    return _checked(data.decode("latin-1").strip(), f"{origin}: {path}")
 
 
-if TYPE_CHECKING:
-    from tunnel.client.config import Config
+def _checked(token: str, origin: str) -> str:
+    if not token:
+        raise UsageError(f"{origin} holds no token")
+    if len(token) > TOKEN_LIMIT or not all("!" <= c <= "~" for c in token):
+        raise UsageError(f"{origin} must hold one token: a line of printable ASCII without spaces")
+    return token

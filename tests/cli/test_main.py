@@ -1,0 +1,226 @@
+"""The command as a user types it: its words, its one line for each failure, its exit codes, and what it tells."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pty
+import re
+import signal
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tunnel
+from tests.bed.processes import Bed, Finished
+from tests.bed.targets import Target, echo
+from tests.bed.tunnels import OURS, start_bridge
+from tests.client.conftest import answer, wait_for_end
+from tunnel._version import __version__
+from tunnel.cli.group import COMMANDS
+from tunnel.cli.main import RESERVED, main
+from tunnel.client.options import OPTIONS
+
+NOWHERE = "ws://127.0.0.1:1/"
+NOWHERE_LINE = "wstunnel-py: 127.0.0.1:1 refused the connection: nothing listens there\n"
+
+
+def run(bed: Bed, *words: str, **environ: str) -> Finished:
+    return bed.run(*OURS, *words, env=environ)
+
+
+@pytest.fixture
+def bridge(bed: Bed) -> Iterator[str]:
+    """The URL of a bridge to an echo target."""
+    with Target(echo) as target:
+        yield start_bridge(bed, "ours", target.port).url
+
+
+# ---- commands
+
+
+def test_without_a_word_it_says_what_it_is_for(bed: Bed) -> None:
+    finished = run(bed)
+    assert (finished.status, finished.stdout) == (2, b"")
+    assert "ProxyCommand wstunnel-py connect -- %h" in finished.stderr
+
+
+def test_the_version(bed: Bed) -> None:
+    assert run(bed, "--version").text == f"wstunnel-py {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["connect", "--help"], ["box", "-v", "--help"], ["help", "connect"]])
+def test_help_shows_every_option_with_its_variable(bed: Bed, words: list[str]) -> None:
+    finished = run(bed, *words)
+    assert (finished.status, finished.stderr) == (0, "")
+    for option in OPTIONS:
+        assert (f"--{option.name} " in finished.text) == (not option.hidden)
+        assert bool(re.search(rf"{option.variable}\b", finished.text)) == (not option.hidden)
+
+
+def test_help_offers_no_command_that_there_is_not(bed: Bed) -> None:
+    text = run(bed, "--help").text.partition("Commands:")[2].partition("Options:")[0]
+    offered = {line.split()[0] for line in text.splitlines() if re.match(r"  \w", line)}
+    assert offered == set(COMMANDS)
+    assert offered < RESERVED
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED - set(COMMANDS) - {"help"}))
+def test_the_name_of_a_command_to_come_is_no_host(bed: Bed, name: str) -> None:
+    finished = run(bed, name, WSTUNNEL_PY_URL=NOWHERE)
+    line = f"{name} is the name of a command to come; for a host of that name: wstunnel-py connect -- {name}"
+    assert (finished.status, finished.stderr) == (2, f"wstunnel-py: {line}\n")
+    finished = run(bed, "connect", "--", name, WSTUNNEL_PY_URL=NOWHERE)
+    assert (finished.status, finished.stderr) == (69, NOWHERE_LINE)
+
+
+def test_the_short_form_is_the_long_one(bed: Bed) -> None:
+    for words in (["box"], ["connect", "box"], ["connect", "--", "box"], ["--", "box"]):
+        finished = run(bed, *words, WSTUNNEL_PY_URL=NOWHERE)
+        assert (finished.status, finished.stdout, finished.stderr) == (69, b"", NOWHERE_LINE)
+
+
+def test_one_host_is_wanted(bed: Bed) -> None:
+    usage = "usage: wstunnel-py connect [OPTIONS] [--] HOST\n"
+    assert run(bed, "connect").stderr == f"wstunnel-py: which host?; {usage}"
+    assert run(bed, "box", "22").stderr == f"wstunnel-py: one host, not 2; {usage}"
+
+
+def test_public_names_are_imported_when_they_are_used() -> None:
+    for name in tunnel.__all__:
+        assert getattr(tunnel, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        tunnel.nothing  # noqa: B018  # type: ignore[attr-defined]
+    assert importlib.import_module("tunnel").TunnelError.__module__ == "tunnel.protocol.errors"
+
+
+# ---- failures
+
+SANDBOX = json.dumps({"sandboxId": "x", "message": "The sandbox was not found", "code": 502}).encode()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "line"),
+    [
+        (["https://box.test/"], 2, "https://box.test/: a tunnel's URL begins with wss://, not https://"),
+        (["--port", "x", "box"], 2, "--port: 'x' is not a port number from 1 to 65535"),
+        (["--config", "/nonexistent", "box"], 2, "/nonexistent: there is no such file"),
+        (["--log-file", "/nonexistent/log", "box"], 2,
+         "--log-file: cannot use /nonexistent/log: No such file or directory"),
+        (["--ca-file", "/nonexistent", "box"], 2, "--ca-file: cannot use /nonexistent: no such file or directory"),
+        ([NOWHERE], 69, "127.0.0.1:1 refused the connection: nothing listens there"),
+        (["--proxy", "http://127.0.0.1:1", "box"], 69,
+         "proxy http://127.0.0.1:1 (127.0.0.1:1) refused the connection: nothing listens there"),
+    ],
+)  # fmt: skip
+def test_a_failure_is_one_line_and_an_exit_code(bed: Bed, words: list[str], status: int, line: str) -> None:
+    finished = run(bed, *words)
+    assert (finished.status, finished.stdout, finished.stderr) == (status, b"", f"wstunnel-py: {line}\n")
+
+
+def test_an_edges_words_reach_the_user(bed: Bed) -> None:
+    script = answer("HTTP/1.1 502 Bad Gateway", f"Content-Length: {len(SANDBOX)}", body=SANDBOX, then=wait_for_end)
+    with Target(script) as target:
+        url = f"ws://127.0.0.1:{target.port}"
+        finished = run(bed, url)
+    assert (finished.status, finished.stderr) == (69, f"wstunnel-py: {url} answered 502: The sandbox was not found\n")
+
+
+def test_a_bug_is_one_line_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(*_: object) -> int:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr("tunnel.client.proxycommand.run", broken)
+    assert main([NOWHERE]) == 70
+    assert capsys.readouterr().err == "wstunnel-py: internal error: RuntimeError: two lines (-v shows where)\n"
+    assert main(["-v", NOWHERE]) == 70
+    shown = capsys.readouterr().err
+    assert "\nTraceback (most recent call last):\n" in shown
+    assert shown.endswith("wstunnel-py: internal error: RuntimeError: two lines\n")
+
+
+def test_control_c_while_dialling_ends_it_without_a_word(bed: Bed) -> None:
+    with Target(wait_for_end) as target:
+        process = bed.start(*OURS, "-v", f"ws://127.0.0.1:{target.port}")
+        process.wait_for_line("tcp: connected")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+    assert "Traceback" not in process.log()
+
+
+def test_a_closed_standard_error_changes_nothing(bed: Bed) -> None:
+    finished = bed.run("sh", "-c", 'exec "$@" 2>&-', "sh", *OURS, NOWHERE)
+    assert (finished.status, finished.stdout, finished.stderr) == (69, b"", "")
+
+
+# ---- what it tells
+
+
+def test_on_a_terminal_it_says_that_ssh_starts_it(bed: Bed) -> None:
+    terminal, ours = pty.openpty()
+    try:
+        process = bed.start(*OURS, NOWHERE, stdin=ours)
+        assert process.wait(20) == 69
+        quiet = bed.start(*OURS, "--quiet", NOWHERE, stdin=ours)
+        assert quiet.wait(20) == 69
+    finally:
+        os.close(terminal)
+        os.close(ours)
+    hint = "wstunnel-py: ssh starts this as its ProxyCommand; by hand, what you type goes to the server as it is\n"
+    assert process.log() == hint + NOWHERE_LINE
+    assert quiet.log() == NOWHERE_LINE
+
+
+def test_by_default_it_is_silent(bed: Bed, bridge: str) -> None:
+    finished = bed.run(*OURS, bridge, stdin=b"hello")
+    assert (finished.status, finished.stdout, finished.stderr) == (0, b"hello", "")
+
+
+def test_each_step_is_told_with_its_time_and_without_secrets(bed: Bed, bridge: str) -> None:
+    environ = {"WSTUNNEL_PY_TOKEN": "hunter2", "WSTUNNEL_PY_HEADER": "X-Key: hunter3"}
+    finished = bed.run(*OURS, "-v", "--url", bridge + "/?key=hunter4", "box", stdin=b"hello", env=environ)
+    steps = re.findall(r"^wstunnel-py: \[ *\d+\.\d ms\] (\w+): .+$", finished.stderr, re.MULTILINE)
+    assert steps[:5] == ["url", "dns", "tcp", "upgrade", "relay"]
+    assert len(steps) == len(finished.stderr.splitlines())
+    assert "hunter" not in finished.stderr
+
+
+def test_the_log_file_is_private_and_goes_on_where_it_ended(bed: Bed, tmp_path: Path, bridge: str) -> None:
+    log = tmp_path / "log"
+    for url, status in ((bridge, 0), (NOWHERE, 69)):
+        finished = run(bed, "--log-file", str(log), url)
+        assert finished.status == status
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    lines = log.read_text().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \d+ (\[|error: )", line) for line in lines)
+    assert len({line.split()[1] for line in lines}) == 2  # two processes
+    assert lines[-1].endswith("error: 127.0.0.1:1 refused the connection: nothing listens there")
+
+
+def test_a_log_file_that_cannot_be_written_is_given_up(bed: Bed) -> None:
+    finished = run(bed, "--log-file", "/dev/full", NOWHERE)
+    given_up = "wstunnel-py: the log file is given up: No space left on device\n"
+    assert (finished.status, finished.stderr) == (69, given_up + NOWHERE_LINE)
+
+
+def test_secrets_that_are_withheld_are_told_of(bed: Bed) -> None:
+    finished = run(bed, "-v", NOWHERE, WSTUNNEL_PY_TOKEN="hunter2", WSTUNNEL_PY_HEADER="X-Key: hunter3")
+    assert "] url: not sent to a literal URL: header, token of the environment or of all hosts\n" in finished.stderr
+    assert "hunter" not in finished.stderr
+
+
+def test_the_config_file_can_ask_for_both(bed: Bed, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('verbose = true\nlog-file = "log"\n')
+    finished = run(bed, "--config", str(config), NOWHERE)
+    assert "] dns: 127.0.0.1 is 127.0.0.1\n" in finished.stderr
+    assert "] dns: 127.0.0.1 is 127.0.0.1\n" in (tmp_path / "log").read_text()
+
+
+def test_warnings_are_one_line_each_and_can_be_silenced(bed: Bed) -> None:
+    warning = "wstunnel-py: warning: the server's certificate is not checked (--insecure)\n"
+    assert run(bed, "--insecure", NOWHERE).stderr == warning + NOWHERE_LINE
+    assert run(bed, "--insecure", "-q", NOWHERE).stderr == NOWHERE_LINE

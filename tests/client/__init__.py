@@ -1,0 +1,1 @@
+"""The client: options, dialling, the relay."""

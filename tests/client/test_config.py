@@ -1,0 +1,218 @@
+"""The config file: where it is looked for, its tables of hosts, and what is said about its mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.client.test_settings import error_of, headers_of, settings_of, url_of
+from tunnel.client.config import config_path
+
+EXAMPLE = """
+port = 9000
+ping-interval = 5
+proxy = "none"
+headers = { X-Global = "g" }
+
+[hosts.build]
+url = "wss://build.test/ssh"
+headers = { X-Build = "b" }
+ca-file = "ca.pem"
+
+[hosts.templated]
+url = "wss://{host}.own.test:{port}"
+port = 7
+connect-timeout = 2.5
+
+[hosts."*.e2b"]
+headers = { e2b-traffic-access-token = "traffic" }
+
+[hosts."*.team.e2b"]
+url = "wss://{port}-{host}.team.test"
+verbose = true
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The config file at its usual place, with the example in it."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    path = tmp_path / "wstunnel-py" / "config.toml"
+    path.parent.mkdir()
+    path.write_text(EXAMPLE)
+    return path
+
+
+# ---- finding it
+
+
+def test_it_is_looked_for_in_the_folder_for_configuration(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config_path() == str(config)
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert config_path() == "/home/somebody/.config/wstunnel-py/config.toml"
+
+
+@pytest.mark.parametrize("folder", ["no-such-folder", "a-file"])
+def test_there_need_not_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    (tmp_path / "a-file").touch()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / folder))
+    assert url_of("box") == "wss://8081-box.e2b.app"
+
+
+def test_one_that_is_named_must_be_there(tmp_path: Path) -> None:
+    path = tmp_path / "none.toml"
+    assert error_of("--config", str(path), "box") == f"{path}: there is no such file"
+    assert error_of("box", WSTUNNEL_PY_CONFIG=str(path)) == f"{path}: there is no such file"
+
+
+def test_one_that_is_named_replaces_the_usual_one(config: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text("port = 1\n")
+    assert url_of("box") == "wss://9000-box.e2b.app"
+    assert url_of("--config", str(other), "box") == "wss://1-box.e2b.app"
+
+
+# ---- what it says
+
+
+@pytest.mark.usefixtures("config")
+def test_its_options_are_for_all_hosts_and_give_way_to_the_nearer_ones() -> None:
+    assert settings_of("box").ping_interval == 5.0
+    assert settings_of("box", WSTUNNEL_PY_PING_INTERVAL="6").ping_interval == 6.0
+    assert settings_of("--ping-interval", "7", "box", WSTUNNEL_PY_PING_INTERVAL="6").ping_interval == 7.0
+
+
+@pytest.mark.usefixtures("config")
+def test_a_named_host_goes_before_the_environments_template() -> None:
+    environ = {"WSTUNNEL_PY_URL": "ws://env.test/"}
+    assert url_of("build", **environ) == "wss://build.test/ssh"
+    assert url_of("--url", "ws://given.test/", "build", **environ) == "ws://given.test"
+    assert url_of("box", **environ) == "ws://env.test"
+
+
+@pytest.mark.usefixtures("config")
+def test_a_named_host_has_options_of_its_own() -> None:
+    settings = settings_of("templated")
+    assert str(settings.address) == "wss://templated.own.test:7"
+    assert settings.connect_timeout == 2.5
+
+
+@pytest.mark.usefixtures("config")
+def test_of_a_pattern_the_part_behind_the_star_becomes_the_host() -> None:
+    assert url_of("abc.e2b") == "wss://9000-abc.e2b.app"
+
+
+def test_upper_and_lower_case_are_the_same_as_ssh_does_not_keep_them(config: Path) -> None:
+    config.write_text('[hosts.Build]\nport = 1\n[hosts."*.E2B"]\nport = 2\n')
+    assert url_of("build") == "wss://1-build.e2b.app"
+    assert url_of("Abc.e2b") == "wss://2-Abc.e2b.app"
+
+
+@pytest.mark.usefixtures("config")
+def test_the_longest_pattern_wins() -> None:
+    assert url_of("abc.team.e2b") == "wss://9000-abc.team.test"
+    assert settings_of("abc.team.e2b").verbose
+
+
+@pytest.mark.usefixtures("config")
+def test_a_pattern_wants_something_in_the_place_of_its_star() -> None:
+    assert error_of(".e2b").startswith("'.e2b' is no host name")
+
+
+def test_files_are_relative_to_the_config_file(config: Path) -> None:
+    assert settings_of("build").ca_file == str(config.parent / "ca.pem")
+
+
+def test_a_file_may_be_in_the_home_folder(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    config.write_text('ca-file = "~/ca.pem"\n')
+    assert settings_of("box").ca_file == "/home/somebody/ca.pem"
+
+
+# ---- secrets
+
+
+@pytest.mark.usefixtures("config")
+def test_secrets_for_all_hosts_go_to_urls_of_templates_only() -> None:
+    assert headers_of("box") == {"X-Global": "g"}
+    assert headers_of("abc.e2b") == {"e2b-traffic-access-token": "traffic", "X-Global": "g"}
+    assert headers_of("templated") == {"X-Global": "g"}
+    assert headers_of("build") == {"X-Build": "b"}
+    assert headers_of("ws://evil.test/") == {}
+
+
+def test_a_literal_url_gets_the_secrets_of_the_table_with_its_hosts_exact_name(config: Path) -> None:
+    config.write_text('[hosts."gw.test"]\nheaders = { X-Key = "k" }\n[hosts."*"]\nheaders = { X-All = "a" }\n')
+    assert headers_of("wss://gw.test/x") == {"X-Key": "k"}
+    assert headers_of("wss://evil.test/x") == {}
+    assert headers_of("box") == {"X-All": "a"}
+
+
+def test_a_token_file_belongs_to_its_host(config: Path) -> None:
+    token = config.parent / "token"
+    token.touch(mode=0o600)
+    token.write_text("s3cret")
+    config.write_text('[hosts.build]\nurl = "wss://build.test"\ntoken-file = "token"\n')
+    assert headers_of("build", WSTUNNEL_PY_TOKEN="other") == {"Authorization": "Bearer s3cret"}
+    assert headers_of("box", WSTUNNEL_PY_TOKEN="other") == {"Authorization": "Bearer other"}
+    token.write_text("")
+    assert error_of("build") == f"{config}: token-file: {token} holds no token"
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("port = ", "Invalid value (at end of document)"),
+        ("prot = 1", "there is no option 'prot'; did you mean port?"),
+        ("zzzz = 1", "there is no option 'zzzz'"),
+        ("config = 'x'", "there is no option 'config'"),
+        ("stdin-thread = true", "there is no option 'stdin-thread'"),
+        ("header = 'A: b'", "there is no option 'header'; did you mean headers?"),
+        ("port = true", "port: True is not a port number from 1 to 65535"),
+        ("port = 70000", "port: 70000 is not a port number from 1 to 65535"),
+        ("url = 5", "url: 5 is not text"),
+        ("url = ''", "url is set, but empty"),
+        ('ca-file = "a\\u0000b"', "ca-file has characters that are not printable"),
+        ("insecure = 'yes'", "insecure must be true or false"),
+        ("ping-interval = -1", "ping-interval: -1 is not a number of seconds above 0, up to 86400"),
+        ("ping-interval = true", "ping-interval: True is not a number of seconds above 0, up to 86400"),
+        ("proxy = 'socks9://x'", "proxy: a proxy's URL begins with http://, socks5:// or socks5h://"),
+        ("headers = 'A: b'", "headers must be a table of texts"),
+        ("headers = { A = 1 }", "headers must be a table of texts"),
+        ("headers = { Host = 'x' }", "headers: the header Host belongs to the handshake and cannot be set"),
+        ("hosts = 1", "hosts must be a table"),
+        ("[hosts]\nbuild = 1", "hosts.build must be a table"),
+        ("[hosts.'*.*']", "hosts.*.*: a pattern has one *"),
+        ("[hosts.build]\nprot = 1", "hosts.build: there is no option 'prot'; did you mean port?"),
+    ],
+)
+def test_a_mistake_is_named_with_the_file_and_the_key(config: Path, text: str, said: str) -> None:
+    config.write_text(text)
+    assert error_of("box") == f"{config}: {said}"
+
+
+def test_a_number_beyond_all_bounds_is_a_mistake_like_others(config: Path) -> None:
+    config.write_text("ping-interval = 1" + "0" * 400)
+    assert error_of("box").startswith(f"{config}: ping-interval: 1000")
+    config.write_text("ping-interval = 1" + "0" * 5000)
+    assert error_of("box").startswith(f"{config}: Exceeds the limit")
+    config.write_text("ping-interval = " + "[" * 50_000)
+    assert error_of("box").startswith(f"{config}: maximum recursion depth exceeded")
+
+
+def test_a_file_that_is_no_text_or_too_large_is_refused(config: Path) -> None:
+    config.write_bytes(b"\xff\xfe")
+    assert error_of("box").startswith(f"{config}: 'utf-8' codec can't decode byte 0xff")
+    config.write_bytes(b"#" * 2_000_000)
+    assert error_of("box") == f"{config}: the file is larger than 1048576 bytes"
+
+
+def test_a_folder_in_its_place_is_refused(config: Path) -> None:
+    config.unlink()
+    config.mkdir()
+    assert error_of("box") == f"{config}: Is a directory"

@@ -1,0 +1,153 @@
+"""Dialling with TLS: whom the client trusts, what it shows of itself, and the one line for each failure."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.bed.targets import reset
+from tests.client.conftest import Failure, Script, Serve, failure_of, open_tunnel, over_tls, upgrade, wait_for_end
+
+
+def test_a_tunnel_over_tls(serve: Serve, server_tls: ssl.SSLContext, ca_file: str) -> None:
+    bridge = serve(over_tls(server_tls, lambda connection: upgrade(connection, behind=b"\x82\x03ssh")))
+    channel = open_tunnel("--ca-file", ca_file, f"wss://127.0.0.1:{bridge.port}").channel
+    space = memoryview(bytearray(100))
+    deadline = time.monotonic() + 10
+    while (n := channel.receive_into(space)) is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert n is not None
+    assert bytes(space[:n]) == b"\x82\x03ssh"
+    channel.close()
+
+
+def test_the_server_learns_the_name_and_that_http_1_is_meant(authority: trustme.CA, serve: Serve, ca_file: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    seen: list[str | None] = []
+    context.sni_callback = lambda tls, name, _: seen.append(name)
+
+    def script(connection: socket.socket) -> str | None:
+        assert isinstance(connection, ssl.SSLSocket)
+        upgrade(connection)
+        return connection.selected_alpn_protocol()
+
+    bridge = serve(over_tls(context, script))
+    open_tunnel("-4", "--ca-file", ca_file, f"wss://localhost:{bridge.port}").channel.close()
+    assert bridge.result() == "http/1.1"
+    assert seen == ["localhost"]
+
+
+def test_a_certificate_of_an_unknown_authority(serve: Serve, server_tls: ssl.SSLContext) -> None:
+    url = f"wss://127.0.0.1:{serve(over_tls(server_tls, upgrade)).port}"
+    line = "the certificate of 127.0.0.1 is not trusted: unable to get local issuer certificate"
+    assert failure_of(url) == Failure(line, 77)
+
+
+def test_an_unknown_authority_is_accepted_on_demand(serve: Serve, server_tls: ssl.SSLContext) -> None:
+    open_tunnel("--insecure", f"wss://127.0.0.1:{serve(over_tls(server_tls, upgrade)).port}").channel.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "not_after", "reason"),
+    [
+        ("other.test", None, "IP address mismatch, certificate is not valid for '127.0.0.1'."),
+        ("127.0.0.1", "2020-01-01", "certificate has expired"),
+    ],
+)
+def test_a_certificate_that_does_not_fit(
+    authority: trustme.CA, serve: Serve, ca_file: str, name: str, not_after: str | None, reason: str
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    expiry = datetime.fromisoformat(not_after) if not_after else None
+    authority.issue_cert(name, not_after=expiry).configure_cert(context)
+    url = f"wss://127.0.0.1:{serve(over_tls(context, upgrade)).port}"
+    line = f"the certificate of 127.0.0.1 is not trusted: {reason}"
+    assert failure_of("--ca-file", ca_file, url) == Failure(line, 77)
+
+
+def test_a_server_without_tls(serve: Serve) -> None:
+    def shout(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        wait_for_end(connection)
+
+    url = f"wss://127.0.0.1:{serve(shout).port}"
+    line = "TLS with 127.0.0.1 failed: the server does not speak TLS there; a URL without TLS begins with ws://"
+    assert failure_of(url) == Failure(line, 76)
+
+
+def test_a_server_that_is_silent_in_the_tls_handshake(serve: Serve) -> None:
+    url = f"wss://127.0.0.1:{serve(wait_for_end).port}"
+    assert failure_of(url, limit=0.5) == Failure("TLS with 127.0.0.1 did not answer within 0.5 s", 75)
+
+
+@pytest.mark.parametrize("ending", [socket.socket.close, reset], ids=["close", "reset"])
+def test_a_server_that_hangs_up_in_the_tls_handshake(serve: Serve, ending: Script) -> None:
+    def script(connection: socket.socket) -> None:
+        connection.recv(65536)
+        ending(connection)
+
+    url = f"wss://127.0.0.1:{serve(script).port}"
+    assert failure_of(url) == Failure("TLS with 127.0.0.1 hung up before it answered", 69)
+
+
+@pytest.fixture
+def client_files(authority: trustme.CA, tmp_path: Path) -> tuple[str, str]:
+    """A client's certificate and its key."""
+    leaf = authority.issue_cert("client.test")
+    certificate, key = tmp_path / "client.pem", tmp_path / "client.key"
+    certificate.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+    leaf.private_key_pem.write_to_path(key)
+    return str(certificate), str(key)
+
+
+@pytest.fixture
+def strict_url(authority: trustme.CA, serve: Serve) -> Iterator[str]:
+    """A server that wants a certificate of its clients."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    yield f"wss://127.0.0.1:{serve(over_tls(context, upgrade)).port}"
+
+
+def test_a_clients_certificate_is_shown(strict_url: str, ca_file: str, client_files: tuple[str, str]) -> None:
+    certificate, key = client_files
+    words = ("--ca-file", ca_file, "--client-cert", certificate, "--client-key", key)
+    open_tunnel(*words, strict_url).channel.close()
+
+
+def test_a_server_that_misses_the_clients_certificate(strict_url: str, ca_file: str) -> None:
+    failure = failure_of("--ca-file", ca_file, strict_url)
+    assert failure == Failure("TLS with 127.0.0.1 failed: tlsv13 alert certificate required", 76)
+
+
+@pytest.mark.parametrize("option", ["--ca-file", "--client-cert"])
+def test_certificates_that_are_not_there_or_none(tmp_path: Path, option: str) -> None:
+    path = tmp_path / "x.pem"
+    url = "wss://127.0.0.1:1"  # nothing is dialled
+    line = f"{option}: cannot use {path}: no such file or directory"
+    assert failure_of(option, str(path), url) == Failure(line, 2)
+    path.write_text("no certificate")
+    failure = failure_of(option, str(path), url)
+    assert failure.line.startswith(f"{option}: cannot use {path}: ")
+    assert failure.code == 2
+
+
+def test_an_encrypted_key_is_refused_without_a_prompt(tmp_path: Path, client_files: tuple[str, str]) -> None:
+    certificate, key = client_files
+    locked = str(tmp_path / "locked.key")
+    command = ("openssl", "pkcs8", "-topk8", "-in", key, "-out", locked, "-passout", "pass:hunter2")
+    subprocess.run(command, check=True, capture_output=True, timeout=20)
+    failure = failure_of("--client-cert", certificate, "--client-key", locked, "wss://127.0.0.1:1")
+    reason = "its key is encrypted, and nobody is there to ask for the password"
+    assert failure == Failure(f"--client-cert: cannot use {certificate}: {reason}", 2)

@@ -1,0 +1,331 @@
+"""Proxies: which one is taken, real ones with and without a password, and the one line for each that fails."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+
+import pytest
+
+from tests.bed.processes import Bed, free_port
+from tests.bed.targets import read_exactly, reset
+from tests.client.conftest import (
+    Failure,
+    Serve,
+    answer,
+    failure_of,
+    open_tunnel,
+    over_tls,
+    read_head,
+    start_microsocks,
+    start_tinyproxy,
+    upgrade,
+    wait_for_end,
+)
+from tests.client.test_settings import error_of
+from tunnel.client.address import parse_url
+from tunnel.client.proxy import choose_proxy
+
+CLOSED = "ws://127.0.0.1:1"  # a target that no proxy can reach
+
+
+# ---- which one
+
+
+@pytest.mark.parametrize(
+    ("url", "variables", "chosen"),
+    [
+        ("wss://h", {"https_proxy": "http://p:1"}, "http://p:1"),
+        ("wss://h", {"HTTPS_PROXY": "p:1"}, "http://p:1"),
+        ("wss://h", {"wss_proxy": "http://w", "https_proxy": "http://p"}, "http://w:80"),
+        ("wss://h", {"http_proxy": "http://p"}, None),
+        ("wss://h", {"ALL_PROXY": "socks5h://p"}, "socks5h://p:1080"),
+        ("ws://h", {"http_proxy": "http://p", "HTTP_PROXY": "http://q", "all_proxy": "http://r"}, "http://p:80"),
+        ("ws://h", {"HTTP_PROXY": "http://q"}, "http://q:80"),
+        ("ws://h", {"HTTP_PROXY": "http://q", "REQUEST_METHOD": "GET"}, None),
+        ("ws://h", {"https_proxy": "http://p"}, None),
+        ("ws://h", {"http_proxy": ""}, None),
+        ("ws://localhost", {"http_proxy": "http://p"}, "http://p:80"),
+        ("ws://h", {"http_proxy": "socks5://[::1]:9"}, "socks5://[::1]:9"),
+    ],
+)
+def test_the_environment_names_the_proxy(
+    monkeypatch: pytest.MonkeyPatch, url: str, variables: dict[str, str], chosen: str | None
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    proxy = choose_proxy(None, parse_url(url))
+    assert (str(proxy) if proxy else None) == chosen
+
+
+@pytest.mark.parametrize(
+    ("exempt", "url", "direct"),
+    [
+        ("*", "ws://h.test", True),
+        ("h.test", "ws://h.test", True),
+        ("h.test", "ws://H.TEST", True),
+        ("other.test,h.test", "ws://h.test", True),
+        ("other.test h.test", "ws://h.test", True),
+        (".test", "ws://h.test", True),
+        ("test", "ws://h.test", True),
+        ("*.test", "ws://h.test", True),
+        ("est", "ws://h.test", False),
+        ("h.test", "ws://xh.test", False),
+        ("h.test:80", "ws://h.test", True),
+        ("h.test:81", "ws://h.test", False),
+        ("10.0.0.0/8", "ws://10.1.2.3", True),
+        ("10.0.0.0/8", "ws://11.1.2.3", False),
+        ("10.0.0.0/8", "ws://10.test", False),
+        ("10.0.0.0/99", "ws://10.1.2.3", False),
+        ("fd00::/8", "ws://[fd00::1]", True),
+        ("[::1]:80", "ws://[::1]", True),
+        ("::1", "ws://[::1]:81", True),
+        ("", "ws://h.test", False),
+    ],
+)
+def test_no_proxy_names_what_is_dialled_directly(
+    monkeypatch: pytest.MonkeyPatch, exempt: str, url: str, direct: bool
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://p")
+    monkeypatch.setenv("NO_PROXY", exempt)
+    assert (choose_proxy(None, parse_url(url)) is None) == direct
+
+
+def test_the_option_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://p")
+    monkeypatch.setenv("NO_PROXY", "*")
+    assert str(choose_proxy("socks5://mine:1", parse_url("ws://h"))) == "socks5://mine:1"
+    monkeypatch.delenv("NO_PROXY")
+    assert choose_proxy("none", parse_url("ws://h")) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("https://u:hunter2@p", "a proxy that is itself reached by TLS (https://) is not supported"),
+        ("ftp://u:hunter2@p", "a proxy's URL begins with http://, socks5:// or socks5h://"),
+        ("http://u:hunter2@p:x", "in the proxy's URL the port is not a number from 1 to 65535"),
+        ("http://u:hunter2@", "in the proxy's URL the host is missing"),
+        ("http://u:hunter2@[::1", "in the proxy's URL the IPv6 address is malformed"),
+    ],
+)
+def test_a_wrong_proxy_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch, url: str, problem: str) -> None:
+    assert error_of("--proxy", url, "box") == f"--proxy: {problem}"
+    monkeypatch.setenv("HTTP_PROXY", url)
+    assert failure_of(CLOSED) == Failure(f"HTTP_PROXY: {problem}", 2)
+
+
+# ---- HTTP CONNECT
+
+
+def test_a_tunnel_through_tinyproxy(bed: Bed, serve: Serve) -> None:
+    proxy = f"http://127.0.0.1:{start_tinyproxy(bed)}"
+    open_tunnel("--proxy", proxy, f"ws://127.0.0.1:{serve(upgrade).port}").channel.close()
+
+
+def test_tls_through_tinyproxy_with_a_password(
+    bed: Bed, serve: Serve, server_tls: ssl.SSLContext, ca_file: str
+) -> None:
+    port = start_tinyproxy(bed, "BasicAuth somebody hunter2")
+    url = f"wss://localhost:{serve(over_tls(server_tls, upgrade)).port}"
+    words = ("--ca-file", ca_file, url)
+    open_tunnel("--proxy", f"http://somebody:hunter%32@127.0.0.1:{port}", *words).channel.close()
+    for credentials in ("", "somebody:wrong@"):
+        failure = failure_of("--proxy", f"http://{credentials}127.0.0.1:{port}", *words)
+        assert failure.line.startswith(f"proxy http://127.0.0.1:{port} wants other credentials: it answered ")
+        assert failure.code == 77
+
+
+def test_what_tinyproxy_cannot_reach(bed: Bed) -> None:
+    proxy = f"http://127.0.0.1:{start_tinyproxy(bed)}"
+    failure = failure_of("--proxy", proxy, CLOSED)
+    assert failure.line.startswith(f"proxy {proxy} did not connect to 127.0.0.1:1: it answered 5")
+    assert failure.code == 69
+
+
+def test_what_tinyproxy_does_not_allow(bed: Bed) -> None:
+    proxy = f"http://127.0.0.1:{start_tinyproxy(bed, 'ConnectPort 443')}"
+    failure = failure_of("--proxy", proxy, CLOSED)
+    assert failure.line.startswith(f"proxy {proxy} did not connect to 127.0.0.1:1: it answered 403: ")
+
+
+def test_connect_asks_for_the_name_and_brackets_an_ipv6_address(serve: Serve) -> None:
+    proxy = serve(answer("HTTP/1.1 403 No"))
+    for url, authority in (("ws://box.test", "box.test:80"), ("wss://[::1]:9", "[::1]:9")):
+        line = f"proxy http://127.0.0.1:{proxy.port} did not connect to {authority}: it answered 403: No"
+        assert failure_of("--proxy", f"http://127.0.0.1:{proxy.port}", url) == Failure(line, 69)
+        assert proxy.result() == f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode()
+
+
+def test_a_refusal_that_ends_with_the_connection(serve: Serve) -> None:
+    proxy = f"http://127.0.0.1:{serve(answer('HTTP/1.0 503 Busy', body=b'<html>sorry</html>')).port}"
+    line = f"proxy {proxy} did not connect to 127.0.0.1:1: it answered 503: Busy"
+    assert failure_of("--proxy", proxy, CLOSED) == Failure(line, 69)
+
+
+def test_a_proxy_that_speaks_something_else(serve: Serve) -> None:
+    def greet(connection: socket.socket) -> None:
+        connection.sendall(b"220 ftp.test ready\r\n")
+        wait_for_end(connection)
+
+    proxy = f"http://127.0.0.1:{serve(greet).port}"
+    line = f"{proxy} does not speak HTTP: it began with '220 ftp.test ready\\r\\n'"
+    assert failure_of("--proxy", proxy, CLOSED) == Failure(line, 76)
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5h"])
+def test_a_proxy_that_never_answers(serve: Serve, scheme: str) -> None:
+    proxy = f"{scheme}://127.0.0.1:{serve(wait_for_end).port}"
+    line = f"proxy {proxy} did not answer within 0.5 s"
+    assert failure_of("--proxy", proxy, CLOSED, limit=0.5) == Failure(line, 75)
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5h"])
+def test_a_proxy_that_breaks_the_connection(serve: Serve, scheme: str) -> None:
+    def script(connection: socket.socket) -> None:
+        connection.recv(1)
+        reset(connection)
+
+    proxy = f"{scheme}://127.0.0.1:{serve(script).port}"
+    assert failure_of("--proxy", proxy, CLOSED) == Failure(f"proxy {proxy} hung up before it answered", 69)
+
+
+def test_a_proxy_that_hangs_up(serve: Serve) -> None:
+    port = serve(lambda connection: connection.recv(65536)).port
+    for scheme, end in (("http", "HTTP: it hung up without an answer"), ("socks5h", "SOCKS5: it hung up")):
+        proxy = f"{scheme}://127.0.0.1:{port}"
+        assert failure_of("--proxy", proxy, CLOSED) == Failure(f"{proxy} does not speak {end}", 76)
+
+
+def test_a_proxy_that_is_not_there() -> None:
+    proxy = f"http://127.0.0.1:{free_port()}"
+    place = proxy.removeprefix("http://")
+    line = f"proxy {proxy} ({place}) refused the connection: nothing listens there"
+    assert failure_of("--proxy", proxy, CLOSED) == Failure(line, 69)
+
+
+# ---- SOCKS5
+
+
+def test_a_tunnel_through_microsocks(bed: Bed, serve: Serve) -> None:
+    port = start_microsocks(bed)
+    url = f"ws://localhost:{serve(upgrade).port}"
+    for scheme in ("socks5", "socks5h"):
+        open_tunnel("-4", "--proxy", f"{scheme}://127.0.0.1:{port}", url).channel.close()
+
+
+def test_microsocks_with_a_password(bed: Bed, serve: Serve) -> None:
+    port = start_microsocks(bed, "-u", "somebody", "-P", "hunter2")
+    url = f"ws://127.0.0.1:{serve(upgrade).port}"
+    open_tunnel("--proxy", f"socks5://somebody:hunter2@127.0.0.1:{port}", url).channel.close()
+    for credentials, reason in (
+        ("", "it accepts no way to log in that we have"),
+        ("somebody:wrong@", "it refused the user name or the password"),
+    ):
+        line = f"proxy socks5://127.0.0.1:{port} wants other credentials: {reason}"
+        assert failure_of("--proxy", f"socks5://{credentials}127.0.0.1:{port}", url) == Failure(line, 77)
+
+
+def test_what_microsocks_cannot_reach(bed: Bed) -> None:
+    proxy = f"socks5h://127.0.0.1:{start_microsocks(bed)}"
+    line = f"proxy {proxy} did not connect to 127.0.0.1:1: connection refused"
+    assert failure_of("--proxy", proxy, CLOSED) == Failure(line, 69)
+
+
+class Socks:
+    """A SOCKS5 proxy that notes what it is asked for and gives one answer."""
+
+    def __init__(self, reply: bytes) -> None:
+        self.reply = reply
+        self.asked = b""
+        self.done = threading.Event()
+
+    def __call__(self, connection: socket.socket) -> None:
+        connection.sendall(b"\x05\x00" if read_exactly(connection, 3) else b"")
+        head = read_exactly(connection, 4)
+        size = {1: 4, 4: 16}.get(head[3]) or read_exactly(connection, 1)[0]
+        self.asked = head + read_exactly(connection, size + 2)
+        self.done.set()
+        connection.sendall(self.reply)
+        wait_for_end(connection)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "url", "asked"),
+    [
+        ("socks5h", "ws://localhost:80", b"\x05\x01\x00\x03localhost\x00\x50"),
+        ("socks5", "ws://localhost:80", b"\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50"),
+        ("socks5h", "ws://10.1.2.3:80", b"\x05\x01\x00\x01\x0a\x01\x02\x03\x00\x50"),
+        ("socks5h", "ws://[::1]:80", b"\x05\x01\x00\x04" + bytes(15) + b"\x01\x00\x50"),
+    ],
+)
+def test_socks5h_leaves_names_to_the_proxy_and_socks5_does_not(
+    serve: Serve, scheme: str, url: str, asked: bytes
+) -> None:
+    socks = Socks(b"\x05\x02\x00\x01" + bytes(6))
+    proxy = f"{scheme}://127.0.0.1:{serve(socks).port}"
+    failure_of("-4", "--proxy", proxy, url)
+    assert socks.done.wait(10)
+    assert socks.asked == asked
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (1, "general failure"),
+        (2, "its rules do not allow this connection"),
+        (3, "network unreachable"),
+        (4, "host unreachable"),
+        (5, "connection refused"),
+        (6, "time to live expired"),
+        (7, "command not supported"),
+        (8, "address type not supported"),
+        (99, "error 99"),
+    ],
+)
+def test_every_refusal_of_socks5_is_named(serve: Serve, code: int, reason: str) -> None:
+    proxy = f"socks5h://127.0.0.1:{serve(Socks(bytes((5, code, 0, 1)) + bytes(6))).port}"
+    line = f"proxy {proxy} did not connect to box.test:80: {reason}"
+    assert failure_of("--proxy", proxy, "ws://box.test") == Failure(line, 69)
+
+
+def test_an_answer_with_a_name_in_it_is_read_to_its_end(serve: Serve) -> None:
+    def proxied(connection: socket.socket) -> None:
+        read_exactly(connection, 3)
+        connection.sendall(b"\x05\x00")
+        read_exactly(connection, 5 + len("box.test") + 2)
+        connection.sendall(b"\x05\x00\x00\x03\x09localhost\x00\x50")
+        upgrade(connection)
+
+    open_tunnel("--proxy", f"socks5h://127.0.0.1:{serve(proxied).port}", "ws://box.test").channel.close()
+
+
+@pytest.mark.parametrize("reply", [b"\x04\x00\x00\x01" + bytes(6), b"\x05\x00\x00\x09" + bytes(6)])
+def test_a_malformed_answer_of_socks5(serve: Serve, reply: bytes) -> None:
+    proxy = f"socks5h://127.0.0.1:{serve(Socks(reply)).port}"
+    line = f"{proxy} does not speak SOCKS5: its answer is malformed"
+    assert failure_of("--proxy", proxy, CLOSED) == Failure(line, 76)
+
+
+def test_an_http_server_is_no_socks_proxy(serve: Serve) -> None:
+    def script(connection: socket.socket) -> None:
+        connection.recv(3)
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        read_head(connection)
+
+    proxy = f"socks5://127.0.0.1:{serve(script).port}"
+    line = f"{proxy} does not speak SOCKS5: it answers in another protocol"
+    assert failure_of("--proxy", proxy, CLOSED) == Failure(line, 76)
+
+
+@pytest.mark.parametrize("credentials", [f"{'u' * 256}:p", f"u:{'p' * 256}", ":p"])
+def test_credentials_that_socks5_cannot_carry(serve: Serve, credentials: str) -> None:
+    def script(connection: socket.socket) -> None:
+        connection.recv(4)
+        connection.sendall(b"\x05\x02")
+        wait_for_end(connection)
+
+    port = serve(script).port
+    line = f"proxy socks5://127.0.0.1:{port} wants other credentials: a name or password of SOCKS5 has 1 to 255 bytes"
+    assert failure_of("--proxy", f"socks5://{credentials}@127.0.0.1:{port}", CLOSED) == Failure(line, 77)
