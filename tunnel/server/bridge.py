@@ -1,0 +1,174 @@
+"""The bridge: takes connections, lets those that may become tunnels to the target, and ends them in good order.
+
+    async with Bridge(BridgeSettings(listen=("127.0.0.1:0",))) as bridge:
+        print(bridge.urls)
+        await bridge.drain(30)
+
+What happens to a connection is told by `tunnel.server.connection`; signals, the log's place and the process's limits
+are the business of `tunnel.server.run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from tunnel.protocol.errors import UsageError
+from tunnel.protocol.frames import GOING_AWAY
+from tunnel.server.access import Origins, Seats, Tokens
+from tunnel.server.address import TCPAddress, is_loopback
+from tunnel.server.certificates import Certificates
+from tunnel.server.connection import Common, Connection
+from tunnel.server.handshake import HEALTH_PATH, Rules
+from tunnel.server.listen import Listener, open_listeners
+from tunnel.server.log import event
+from tunnel.server.session import FAREWELL_LIMIT
+from tunnel.server.settings import DEFAULT_LISTEN, BridgeSettings
+from tunnel.server.systemd import take_sockets
+from tunnel.server.target import parse_target
+
+_PATH = re.compile(r"/[!-~]*")
+_MODE = re.compile(r"0?[0-7]{3}")
+
+
+class Bridge:
+    """A bridge with its listeners, as an async context manager; leaving it ends its tunnels at once.
+
+    Raises UsageError when the settings cannot be used, and on entering DialError (``listen``) when an address cannot.
+    """
+
+    def __init__(self, settings: BridgeSettings) -> None:
+        _check(settings)
+        self._settings = settings
+        self._tokens = Tokens(settings.token_file)
+        self._certificates = None
+        if settings.tls_cert is not None:
+            self._certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+        self._common = Common(
+            settings=settings,
+            target=parse_target(settings.target),
+            rules=Rules(settings.path, self._tokens, Origins(settings.allow_origin)),
+            seats=Seats(settings.max_tunnels, settings.max_tunnels_per_address),
+            certificates=self._certificates,
+        )
+        self._listeners: list[Listener] = []
+        self._accepting: list[asyncio.Task[None]] = []
+        self._connections: dict[asyncio.Task[None], Connection] = {}
+
+    @property
+    def urls(self) -> list[str]:
+        """Where the bridge listens, with the real ports: URLs and ``unix:PATH``."""
+        scheme = "wss" if self._certificates else "ws"
+        path = self._settings.path or ""
+        addresses = [listener.address for listener in self._listeners]
+        return [f"{scheme}://{each}{path}" if isinstance(each, TCPAddress) else str(each) for each in addresses]
+
+    @property
+    def target(self) -> str:
+        """Where its tunnels lead."""
+        return str(self._common.target)
+
+    @property
+    def authentication(self) -> str:
+        """What clients must show: ``token``, ``client certificate``, both, or ``none``."""
+        needed = ["token"] if self._tokens else []
+        if self._settings.tls_client_ca is not None:
+            needed.append("client certificate")
+        return " and ".join(needed) or "none"
+
+    @property
+    def is_open_to_all(self) -> bool:
+        """Whether anybody on the network may open a tunnel."""
+        return self.authentication == "none" and not all(is_loopback(each.address) for each in self._listeners)
+
+    async def __aenter__(self) -> Self:
+        self._listeners = [Listener(sock) for sock in take_sockets(os.environ)]
+        specs = self._settings.listen or (() if self._listeners else (DEFAULT_LISTEN,))
+        try:
+            self._listeners += open_listeners(specs, unix_mode=int(self._settings.unix_mode, 8))
+        except BaseException:
+            self._close_listeners()
+            raise
+        self._accepting = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.drain(0)
+
+    async def drain(self, seconds: float) -> None:
+        """Stop accepting, let tunnels end for ``seconds``, then close those that are left with 1001 and return."""
+        self._common.draining = True
+        for accepting in self._accepting:
+            accepting.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        self._close_listeners()
+        if self._connections and seconds > 0:
+            await asyncio.wait(self._connections, timeout=seconds)
+        for task, connection in self._connections.items():
+            if connection.session is None:
+                task.cancel()
+            else:
+                connection.session.close(GOING_AWAY, f"drained for {seconds:g} s" if seconds else "")
+        if self._connections:
+            # A session limits its farewell itself; the second more is for a loop that is late.
+            await asyncio.wait(self._connections, timeout=FAREWELL_LIMIT + 1)
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def reload(self) -> None:
+        """Read tokens and certificates again. What cannot be used is logged, and what was in use stays."""
+        sources: list[tuple[str, Callable[[], None]]] = []
+        if self._tokens:
+            sources.append(("tokens", self._tokens.reload))
+        if self._certificates:
+            sources.append(("certificates", self._certificates.reload))
+        for name, read_again in sources:
+            try:
+                read_again()
+            except UsageError as exc:
+                event(logging.ERROR, "reload-failed", what=name, reason=str(exc), kept="those in use")
+            else:
+                event(logging.INFO, "reloaded", what=name)
+
+    async def _accept(self, listener: Listener) -> None:
+        handshakes = self._common.handshakes
+        while True:
+            await handshakes.acquire()
+            try:
+                sock, client = await listener.accept()
+            except BaseException:
+                handshakes.release()
+                raise
+            connection = Connection(self._common, sock, client)
+            task = asyncio.create_task(connection.serve())
+            self._connections[task] = connection
+            task.add_done_callback(self._connections.__delitem__)
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+
+
+def serve(**options: Any) -> Bridge:
+    """Return a `Bridge`, to be entered with ``async with``; ``options`` are the fields of `BridgeSettings`."""
+    return Bridge(BridgeSettings(**options))
+
+
+def _check(settings: BridgeSettings) -> None:
+    """Check what concerns no other module; raises UsageError."""
+    if settings.path is not None and (not _PATH.fullmatch(settings.path) or "?" in settings.path):
+        raise UsageError(f"--path: {settings.path!r} is no path that begins with /")
+    if settings.path == HEALTH_PATH:
+        raise UsageError(f"--path: {HEALTH_PATH} is where the bridge tells its health")
+    if not _MODE.fullmatch(settings.unix_mode):
+        raise UsageError(f"--unix-mode: {settings.unix_mode!r} is no mode such as 0600")
+    if settings.tls_cert is None and (settings.tls_key is not None or settings.tls_client_ca is not None):
+        raise UsageError("--tls-key and --tls-client-ca need --tls-cert")

@@ -1,0 +1,109 @@
+"""TLS at the bridge: the certificate and key, read again on request, and the handshake on a plain socket."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+
+from tunnel.protocol.errors import UsageError
+from tunnel.server.waiting import close_gently, readable, writable
+
+
+class Certificates:
+    """The files of ``--tls-cert``, ``--tls-key`` (None: the key is in the certificate's file) and ``--tls-client-ca``.
+
+    ``context`` is for connections that come from now on.
+    """
+
+    def __init__(self, cert: str, key: str | None, client_ca: str | None) -> None:
+        """Read the files; raises UsageError when one cannot be used."""
+        self._cert = cert
+        self._key = key
+        self._client_ca = client_ca
+        self.context = self._load()
+
+    def reload(self) -> None:
+        """Read the files again; on UsageError the old context stays."""
+        self.context = self._load()
+
+    def _load(self) -> ssl.SSLContext:
+        for option, path in (
+            ("--tls-cert", self._cert),
+            ("--tls-key", self._key),
+            ("--tls-client-ca", self._client_ca),
+        ):
+            if path is not None:
+                _check_readable(option, path)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])  # WebSocket over HTTP/2 is another protocol
+        encrypted = False
+
+        def no_password() -> str:
+            # Without a function for it, OpenSSL would ask for the password on the terminal.
+            nonlocal encrypted
+            encrypted = True
+            return ""
+
+        try:
+            context.load_cert_chain(self._cert, self._key, password=no_password)
+        except OSError as exc:
+            raise _bad_file("--tls-cert", self._cert, _pair_problem(exc, encrypted=encrypted)) from exc
+        if self._client_ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            try:
+                context.load_verify_locations(self._client_ca)
+            except OSError as exc:
+                raise _bad_file("--tls-client-ca", self._client_ca, "there is no certificate in it") from exc
+        return context
+
+
+async def start_tls(context: ssl.SSLContext, sock: socket.socket) -> ssl.SSLSocket:
+    """Do the server's side of the TLS handshake on ``sock``, which is closed when this fails.
+
+    There is no time limit: the caller sets one. Raises OSError (ssl.SSLError among them).
+    """
+    try:
+        tls = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        while True:
+            try:
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await readable(tls.fileno())
+            except ssl.SSLWantWriteError:
+                await writable(tls.fileno())
+            else:
+                return tls
+    except ssl.SSLError:
+        await close_gently(tls)  # OpenSSL has sent an alert, which tells the client why
+        raise
+    except BaseException:
+        tls.close()
+        raise
+
+
+def _pair_problem(exc: OSError, *, encrypted: bool) -> str:
+    if encrypted:
+        return "the key is encrypted, which a service cannot use: openssl pkey -in FILE -out FILE"
+    if isinstance(exc, ssl.SSLError):
+        if exc.reason == "KEY_VALUES_MISMATCH":
+            return "the key (--tls-key) belongs to another certificate"
+        return "it is no PEM certificate, or there is no key to it, or one is damaged"
+    return exc.strerror or str(exc)
+
+
+def _check_readable(option: str, path: str) -> None:
+    """Say which file it is; ssl's own errors do not."""
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+    except OSError as exc:
+        raise _bad_file(option, path, exc.strerror or str(exc)) from exc
+
+
+def _bad_file(option: str, path: str, reason: str) -> UsageError:
+    return UsageError("", cause="file", option=option, path=path, reason=reason)

@@ -1,0 +1,112 @@
+"""The opening handshake at the bridge: from a request's head to the 101 that opens a tunnel, or to a refusal.
+
+First the form (RFC 6455 section 4.2, checked by the ``websockets`` library), then who asks. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from tunnel.server.exchange import Head, Refusal, answer
+
+if TYPE_CHECKING:
+    from tunnel.server.access import Origins, Tokens
+
+HEALTH_PATH = "/healthz"
+BINARY = Subprotocol("binary")  # what websocat, noVNC and others call a stream of bytes
+
+
+class Upgrade:
+    """A request for a WebSocket. ``forwarded`` is what proxies say about where it came from, which proves nothing."""
+
+    def __init__(self, head: Head) -> None:
+        """Parse the head; raises Refusal when it is no valid request, or not one for a WebSocket."""
+        if head.method != "GET":
+            raise Refusal(
+                HTTPStatus.METHOD_NOT_ALLOWED, "method", f"{head.method[:20]} is not possible here", {"Allow": "GET"}
+            )
+        if head.minor != 1:
+            raise _bad_request("a WebSocket needs HTTP/1.1, this request is HTTP/1.0")
+        self.path = head.path
+        self._protocol = ServerProtocol(select_subprotocol=select_subprotocol)
+        self._request = _parse(self._protocol, head.data)
+        headers = self._request.headers
+        if len(headers.get_all("Host")) != 1:
+            raise _bad_request("a request has one Host field")  # RFC 9112 section 3.2
+        self.forwarded = ", ".join(headers.get_all("X-Forwarded-For"))
+        self.origins = headers.get_all("Origin")
+        self.authorization = headers.get_all("Authorization")
+
+    def accept(self) -> bytes:
+        """Return the bytes of the 101; raises Refusal when the request asks for no WebSocket, or not properly."""
+        response = self._protocol.accept(self._request)
+        if response.status_code == HTTPStatus.UPGRADE_REQUIRED:
+            raise Refusal(
+                HTTPStatus.UPGRADE_REQUIRED,
+                "upgrade-required",
+                "this is a tunnel for WebSocket clients: ssh -o ProxyCommand='wstunnel-py connect URL' USER@HOST",
+                {"Upgrade": "websocket", "Connection": "close, Upgrade"},
+            )
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            raise _bad_request(str(self._protocol.handshake_exc))
+        self._protocol.send_response(response)
+        return b"".join(self._protocol.data_to_send())
+
+
+class Rules:
+    """What the bridge demands of an upgrade: ``path`` (None: any), a token, and no foreign web page behind it."""
+
+    def __init__(self, path: str | None, tokens: Tokens, origins: Origins) -> None:
+        self._path = path
+        self._tokens = tokens
+        self._origins = origins
+
+    def admit(self, upgrade: Upgrade) -> bytes:
+        """Return the 101 for ``upgrade``; raises Refusal."""
+        if self._path is not None and upgrade.path != self._path:
+            raise Refusal(HTTPStatus.NOT_FOUND, "not-found", f"there is no tunnel at {upgrade.path[:200]}")
+        accepted = upgrade.accept()
+        for origin in upgrade.origins:
+            self._origins.admit(origin)
+        self._tokens.admit(upgrade.authorization)
+        return accepted
+
+
+def select_subprotocol(_protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """Select ``binary`` if it is offered, else none, which every client takes."""
+    return BINARY if BINARY in offered else None
+
+
+def is_health_check(head: Head) -> bool:
+    """Return whether the request asks for the bridge's health; load balancers do so in HTTP/1.0 too."""
+    return head.path == HEALTH_PATH and head.method in ("GET", "HEAD")
+
+
+def health_answer(head: Head, *, tunnels: int, draining: bool) -> bytes:
+    """Return the answer to a health check: 503 once no more tunnels are opened."""
+    status = HTTPStatus.SERVICE_UNAVAILABLE if draining else HTTPStatus.OK
+    body = {"status": "draining" if draining else "ok", "tunnels": tunnels, "draining": draining}
+    return answer(status, body, {}, with_body=head.method == "GET")
+
+
+def _parse(protocol: ServerProtocol, head: bytes) -> Request:
+    # Nothing behind the head may get there: the protocol would take it for frames before the request is accepted.
+    protocol.receive_data(head)
+    for event in protocol.events_received():
+        if isinstance(event, Request):
+            return event
+    problem = protocol.handshake_exc
+    cause = problem.__cause__ if problem else None
+    if isinstance(cause, EOFError):  # the head is whole: it is the end of a line that was not found
+        raise _bad_request("a line of the head does not end in CR LF")
+    raise _bad_request(str(cause or problem))
+
+
+def _bad_request(problem: str) -> Refusal:
+    return Refusal(HTTPStatus.BAD_REQUEST, "bad-request", problem)

@@ -1,0 +1,119 @@
+"""The process around a bridge: event loop, log, descriptors, signals, the ready line, and news for systemd."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import signal
+import sys
+from collections.abc import Callable
+
+from tunnel.protocol.errors import UsageError, printable
+from tunnel.server.bridge import Bridge
+from tunnel.server.log import event, reopen, set_up
+from tunnel.server.settings import ServeSettings
+from tunnel.server.systemd import notify, reloading
+
+# Descriptors beside those of tunnels, which have two each: listeners, log, event loop, handshakes.
+_OTHER_DESCRIPTORS = 64
+
+
+def run(settings: ServeSettings) -> None:
+    """Run a bridge until SIGTERM or SIGINT, and drain it then.
+
+    Raises UsageError or DialError when it cannot start; once it is ready nothing but signals ends it.
+    """
+    loop_factory = _uvloop() if settings.uvloop else None
+    handler = set_up(settings.log_format, settings.log_file)
+    try:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(_run(settings, handler))
+    finally:
+        handler.close()
+
+
+def _uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError as exc:
+        raise UsageError("--uvloop: uvloop is not installed: pip install 'wstunnel-py[uvloop]'") from exc
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+async def _run(settings: ServeSettings, handler: logging.Handler) -> None:
+    loop = asyncio.get_running_loop()
+    stop, stop_at_once = asyncio.Event(), asyncio.Event()
+    bridge = Bridge(settings)
+
+    def on_stop() -> None:
+        (stop_at_once if stop.is_set() else stop).set()
+
+    def on_reload() -> None:
+        _tell_systemd(reloading())
+        reopen(handler)
+        bridge.reload()
+        _tell_systemd("READY=1")
+
+    async with bridge:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_stop)
+        loop.add_signal_handler(signal.SIGHUP, on_reload)
+        _announce(bridge, settings)
+        _tell_systemd("READY=1")
+        await stop.wait()
+        _tell_systemd("STOPPING=1")
+        event(logging.INFO, "draining", seconds=settings.drain)
+        draining = asyncio.create_task(bridge.drain(settings.drain))
+        hurry = asyncio.create_task(stop_at_once.wait())
+        await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, hurry):
+            task.cancel()
+        await asyncio.gather(draining, hurry, return_exceptions=True)
+
+
+def _announce(bridge: Bridge, settings: ServeSettings) -> None:
+    urls = ", ".join(bridge.urls)
+    if settings.log_format == "json":
+        event(logging.INFO, "ready", listen=urls, target=bridge.target, auth=bridge.authentication)
+    else:
+        _say(f"bridge ready on {urls} → {bridge.target} (auth: {bridge.authentication})")
+    warnings = []
+    if bridge.is_open_to_all:
+        warnings.append("anybody who can reach this address may open tunnels: see --token-file")
+    needed = settings.max_tunnels * 2 + _OTHER_DESCRIPTORS
+    available = _raise_descriptor_limit()
+    if available < needed:
+        warnings.append(
+            f"{available} descriptors (ulimit -n) are too few for --max-tunnels {settings.max_tunnels}: "
+            f"{needed} may be needed"
+        )
+    for warning in warnings:
+        if settings.log_format == "json":
+            event(logging.WARNING, "warning", message=warning)
+        else:
+            _say(f"warning: {warning}")
+
+
+def _say(line: str) -> None:
+    print(f"wstunnel-py: {printable(line)}", file=sys.stderr, flush=True)
+
+
+def _raise_descriptor_limit() -> int:
+    """Raise the soft limit of open files to the hard one; return what there is then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (ValueError, OSError):
+            return soft  # macOS has a hard limit beyond what it grants
+        soft = hard
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
+def _tell_systemd(state: str) -> None:
+    try:
+        notify(state)
+    except OSError as exc:
+        event(logging.WARNING, "notify-failed", state=state.partition("=")[0], reason=exc.strerror or str(exc))

@@ -1,0 +1,114 @@
+"""The options of the bridge, in one table: name, default, limits and help of each.
+
+The command line and the environment (``WSTUNNEL_PY_SERVE_…``) are made from it by `tunnel.cli.serve`; from Python the
+same values are given to `BridgeSettings`. What an option's text means is checked by the module that uses it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunnel.protocol.errors import UsageError
+from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
+
+DEFAULT_LISTEN = "0.0.0.0:8081"  # in a sandbox, where the edge connects to
+_DAY = 86400.0
+
+
+def _option(
+    default: Any,
+    help_text: str,
+    *,
+    metavar: str | None = None,
+    limits: tuple[float, float] | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    metadata = {"help": help_text, "metavar": metavar, "limits": limits, "choices": choices}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BridgeSettings:
+    """What a `Bridge` is made from. Times are in seconds. Raises UsageError for a value beyond its limits."""
+
+    listen: tuple[str, ...] = _option(
+        (),
+        f"Where to listen: HOST:PORT, [IPV6]:PORT, :PORT (all addresses) or unix:PATH; port 0 takes a free one. "
+        f"Several are possible. Default: the sockets that systemd passes, else {DEFAULT_LISTEN}.",
+        metavar="ADDRESS",
+    )
+    unix_mode: str = _option("0600", "Permissions of Unix sockets that are listened on.", metavar="MODE")
+    target: str = _option("127.0.0.1:22", "Where tunnels lead: HOST:PORT or unix:PATH.", metavar="ADDRESS")
+    path: str | None = _option(None, "The only path of a URL that tunnels are opened at. Default: any.", metavar="PATH")
+    tls_cert: str | None = _option(None, "Speak TLS with this certificate chain (PEM).", metavar="FILE")
+    tls_key: str | None = _option(None, "The certificate's key (PEM), if not in the same file.", metavar="FILE")
+    tls_client_ca: str | None = _option(
+        None, "Demand a client certificate of this authority (PEM; mutual TLS).", metavar="FILE"
+    )
+    token_file: tuple[str, ...] = _option(
+        (),
+        "Demand one of the bearer tokens in this file, one a line. Several are possible.",
+        metavar="FILE",
+    )
+    allow_origin: tuple[str, ...] = _option(
+        (),
+        "Let web pages of this origin (https://example.org, * for all) open tunnels. Several are possible.",
+        metavar="ORIGIN",
+    )
+    max_tunnels: int = _option(1000, "How many tunnels there may be.", metavar="N", limits=(1, 1_000_000))
+    max_tunnels_per_address: int = _option(
+        0,
+        "How many of them from one address; 0: as many. Behind an edge all come from its address.",
+        metavar="N",
+        limits=(0, 1_000_000),
+    )
+    handshake_timeout: float = _option(
+        10.0, "How long a client may take for TLS and its request.", metavar="SECONDS", limits=(0.1, 600)
+    )
+    dial_timeout: float = _option(
+        10.0, "How long connecting to the target may take.", metavar="SECONDS", limits=(0.1, 600)
+    )
+    drain: float = _option(
+        30.0,
+        "How long tunnels may go on after SIGTERM; a second signal ends them at once.",
+        metavar="SECONDS",
+        limits=(0, _DAY),
+    )
+    ping_interval: float = _option(
+        PING_INTERVAL, "Ping a client that was silent for so long.", metavar="SECONDS", limits=(0.1, _DAY)
+    )
+    ping_timeout: float = _option(
+        PING_TIMEOUT, "Give a client up that is silent for so long after a ping.", metavar="SECONDS", limits=(0.1, _DAY)
+    )
+
+    def __post_init__(self) -> None:
+        for option in dataclasses.fields(self):
+            value, limits, choices = getattr(self, option.name), option.metadata["limits"], option.metadata["choices"]
+            # Written so that a NaN fails too.
+            if limits and not limits[0] <= value <= limits[1]:
+                raise UsageError(f"{flag(option.name)}: {value} is not between {limits[0]:g} and {limits[1]:g}")
+            if choices and value not in choices:
+                raise UsageError(f"{flag(option.name)}: {value!r} is none of {', '.join(choices)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings(BridgeSettings):
+    """The options of ``wstunnel-py serve``: those of the bridge, and those of the process that it runs in."""
+
+    log_format: str = _option("text", "How log lines are written.", choices=("text", "json"))
+    log_file: str | None = _option(
+        None, "Write the log to this file, opened again on SIGHUP. Default: stderr.", metavar="FILE"
+    )
+    uvloop: bool = _option(False, "Use uvloop, which must be installed, for the event loop.")
+
+
+def flag(name: str) -> str:
+    """Return the command line's spelling of the option ``name``."""
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    """Return the environment variable for the option ``name``."""
+    return f"WSTUNNEL_PY_SERVE_{name.upper()}"

@@ -1,0 +1,66 @@
+"""Waiting for plain sockets in asyncio's loop, for what happens before a session watches them itself."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 64 * 1024
+
+
+async def readable(fd: int) -> None:
+    """Wait until descriptor ``fd`` can be read. There is no limit: the caller sets one."""
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_reader(fd, _wake, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(fd)
+
+
+async def writable(fd: int) -> None:
+    """Wait until descriptor ``fd`` can be written. There is no limit: the caller sets one."""
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_writer(fd, _wake, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(fd)
+
+
+async def close_gently(sock: socket.socket) -> None:
+    """Close ``sock`` so that the peer gets to read what was sent last.
+
+    Closing at once would reset the connection if the peer has sent more than was read, and the reset would overtake
+    the last words (RFC 9112 section 9.6). So they are followed by a half-close, and what still comes is discarded,
+    within limits. Never raises for what the peer or the network does.
+    """
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            sock.shutdown(socket.SHUT_WR)  # a TLS socket is a plain one from here on
+            await _discard(sock)
+    except OSError:
+        pass  # TimeoutError too: the peer had its chance
+    finally:
+        sock.close()
+
+
+async def _discard(sock: socket.socket) -> None:
+    discarded = 0
+    while discarded < LINGER_BYTES:
+        try:
+            data = sock.recv(16 * 1024)
+        except BlockingIOError:
+            await readable(sock.fileno())
+            continue
+        if not data:
+            return
+        discarded += len(data)
+
+
+def _wake(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
