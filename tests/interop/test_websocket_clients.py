@@ -1,0 +1,96 @@
+"""Our bridge spoken to by WebSocket libraries that programs use: `websockets` and `aiohttp`, in front of a TCP echo."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+
+import aiohttp
+import pytest
+import websockets.sync.client
+
+from tests.bed.processes import Bed
+from tests.bed.targets import Target, echo
+from tests.bed.tunnels import Bridge, start_bridge
+
+SIZES = (1, 125, 126, 127, 65535, 65536, 65537, 300_000, 1, 2_000_000)  # around each form of a frame's length
+PAYLOADS = [random.Random(size).randbytes(size) for size in SIZES]
+
+
+@pytest.fixture
+def bridge(bed: Bed) -> Iterator[Bridge]:
+    with Target(echo) as target:
+        yield start_bridge(bed, "ours", target.port)
+
+
+def receive(socket: websockets.sync.client.ClientConnection, size: int) -> bytes:
+    """Message boundaries carry no meaning, so collect ``size`` bytes of binary messages."""
+    data = b""
+    while len(data) < size:
+        message = socket.recv(timeout=20)
+        assert isinstance(message, bytes) and message
+        data += message
+    return data
+
+
+def test_websockets_sends_messages_of_all_sizes(bridge: Bridge) -> None:
+    with websockets.sync.client.connect(bridge.url, compression=None, proxy=None) as socket:
+        for payload in PAYLOADS:
+            socket.send(payload)
+            assert receive(socket, len(payload)) == payload
+
+
+def test_websockets_offers_compression_and_gets_none(bridge: Bridge) -> None:
+    with websockets.sync.client.connect(bridge.url, proxy=None) as socket:
+        assert socket.response is not None
+        assert "Sec-WebSocket-Extensions" not in socket.response.headers
+        socket.send(PAYLOADS[-1])
+        assert receive(socket, len(PAYLOADS[-1])) == PAYLOADS[-1]
+
+
+def test_websockets_sends_a_message_in_fragments(bridge: Bridge) -> None:
+    with websockets.sync.client.connect(bridge.url, compression=None, proxy=None) as socket:
+        socket.send([b"one ", b"", b"two ", b"x" * 100_000, b"", b" three"])
+        expected = b"one two " + b"x" * 100_000 + b" three"
+        assert receive(socket, len(expected)) == expected
+
+
+def test_websockets_pings_in_between(bridge: Bridge) -> None:
+    with websockets.sync.client.connect(bridge.url, compression=None, proxy=None) as socket:
+        for number in range(10):
+            socket.send(PAYLOADS[4])
+            pong = socket.ping(b"%d" % number)
+            assert receive(socket, len(PAYLOADS[4])) == PAYLOADS[4]
+            assert pong.wait(20)
+
+
+def test_text_messages_are_bytes_of_the_stream_like_any_others(bridge: Bridge) -> None:
+    """websocat without ``-b`` sends text, and its server takes both kinds."""
+    with websockets.sync.client.connect(bridge.url, compression=None, proxy=None) as socket:
+        socket.send("grüße\n")
+        assert receive(socket, 8) == "grüße\n".encode()
+
+
+def test_websockets_closes_and_gets_the_tail_first(bridge: Bridge) -> None:
+    with websockets.sync.client.connect(bridge.url, compression=None, proxy=None, close_timeout=20) as socket:
+        socket.send(PAYLOADS[-1])
+        socket.close()
+        assert b"".join(message for message in socket if isinstance(message, bytes)) == PAYLOADS[-1]
+        assert socket.close_code == 1000
+
+
+def test_aiohttp_sends_messages_of_all_sizes_with_pings_in_between(bridge: Bridge) -> None:
+    async def talk() -> int | None:
+        async with aiohttp.ClientSession() as session, session.ws_connect(bridge.url, max_msg_size=0) as socket:
+            for payload in PAYLOADS:
+                await socket.send_bytes(payload)
+                await socket.ping(b"still there?")
+                data = b""
+                while len(data) < len(payload):
+                    data += await socket.receive_bytes(timeout=20)
+                assert data == payload
+            await socket.close()
+            return socket.close_code
+
+    assert asyncio.run(asyncio.wait_for(talk(), 60)) == 1000
