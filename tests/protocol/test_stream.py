@@ -152,7 +152,7 @@ def test_a_violation_delivers_what_came_before_it_and_closes_with_its_code() -> 
 def test_a_sink_that_fails_is_counted_and_the_wire_is_read_on() -> None:
     stream = server()
     receive(stream, from_client(BINARY, b"12345"))
-    stream.sink_failed()
+    stream.sink_failed(0.0)
     assert stream.wants_wire_read
     receive(stream, from_client(BINARY, b"678"))
     assert stream.undelivered == 8

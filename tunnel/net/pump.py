@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from tunnel.net.channel import Channel
     from tunnel.protocol.frames import Buffer
+    from tunnel.protocol.resume import ResumableStream
     from tunnel.protocol.stream import PlainStream
 
     class Source(Protocol):
@@ -54,7 +55,7 @@ class Pump:
         "wire_error",
     )
 
-    def __init__(self, wire: Channel, source: Source, sink: Sink, stream: PlainStream) -> None:
+    def __init__(self, wire: Channel, source: Source, sink: Sink, stream: PlainStream | ResumableStream) -> None:
         self.wire = wire
         self.source = source
         self.sink = sink
@@ -145,7 +146,7 @@ class Pump:
             n = self.sink.send(self.stream.sink_output())
         except OSError as exc:
             self.sink_error = exc
-            self.stream.sink_failed()
+            self.stream.sink_failed(time.monotonic())
         else:
             self.to_sink += n
             if n:

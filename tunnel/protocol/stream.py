@@ -18,6 +18,7 @@ from tunnel.protocol.errors import ConnectionLost, LocalProtocolError, RemotePro
 from tunnel.protocol.frames import (
     BINARY,
     CLOSE,
+    GOING_AWAY,
     MAX_HEADER,
     NO_CODE,
     NORMAL,
@@ -137,6 +138,10 @@ class PlainStream:
             self._buffers.source[start - len(header) : start] = header
             self._out.append(self._buffers.source[start - len(header) : start + n])
 
+    def source_failed(self, code: int, reason: str) -> None:
+        """Note that the source broke: a Close with ``code`` follows what was read before."""
+        self.close(code, reason)
+
     def source_ended(self) -> None:
         """Note the source's end of file: a Close follows what was read before."""
         self.close(self.close_code if self.close_received else NORMAL)
@@ -159,7 +164,7 @@ class PlainStream:
 
     def wire_sent(self, n: int, now: float) -> None:
         """Note that the wire took the first ``n`` bytes of `wire_output`."""
-        _consume(self._out, n)
+        consume(self._out, n)
         self.keepalive.wrote(now)
         if not self._out and self._pong is not None:
             self._answer_ping()
@@ -231,10 +236,10 @@ class PlainStream:
 
     def sink_sent(self, n: int, now: float) -> None:
         """Note that the sink took the first ``n`` bytes of `sink_output`."""
-        _consume(self._sink, n)
+        consume(self._sink, n)
         self._sink_at = now
 
-    def sink_failed(self) -> None:
+    def sink_failed(self, now: float) -> None:
         """Note that the sink takes nothing any more; the rest of this direction is read, counted and discarded."""
         self._discarding = True
         self.undelivered += sum(map(len, self._sink))
@@ -245,7 +250,23 @@ class PlainStream:
         """Whether the sink has all that will ever come: time to half-close it."""
         return (self.close_received or self.wire_is_over) and not self._sink
 
+    def sink_half_closed(self) -> None:
+        """Note that the sink knows of the end; a plain tunnel has no way to pass that on."""
+
     # ---- both
+
+    @property
+    def complete(self) -> bool:
+        """Whether both directions have ended, or can never go on."""
+        return self.sink_ended and (self.close_sent or self.wire_is_over)
+
+    def finish(self, *, clean: bool) -> None:
+        """End the stream from the client; ``clean``: what was sent is all there is."""
+        self.close(NORMAL if clean else GOING_AWAY)
+
+    def next_tick(self, now: float) -> float:
+        """Return in how many seconds `tick` is to be called."""
+        return self.keepalive.tick
 
     def settle(self) -> None:
         """Move what is still in the read buffers to memory of the stream's own, before another stream reads."""
@@ -261,7 +282,7 @@ class PlainStream:
         self.close(code, str(error) if code == PROTOCOL_ERROR else "")
 
     def tick(self, now: float) -> None:
-        """Look at the clock: ping, or set ``failure`` when a limit is over. To be called every `Keepalive.tick`."""
+        """Look at the clock: ping, or set ``failure`` when a limit is over. To be called as `next_tick` says."""
         try:
             self._check_limits(now)
         except TunnelError as exc:
@@ -277,7 +298,7 @@ class PlainStream:
         elif self._sink_at is None:
             self._sink_at = now
         elif self._sink_limit is not None and now - self._sink_at >= self._sink_limit:
-            self.sink_failed()
+            self.sink_failed(now)
             raise ConnectionLost("sink-stalled", seconds=self._sink_limit)
         if self.close_received or self.wire_is_over:
             # Only our tail may follow; the peer has ended its stream and owes us nothing, not even pongs.
@@ -315,7 +336,7 @@ def _owned(piece: Buffer) -> Buffer:
     return piece
 
 
-def _consume(pieces: list[Buffer], n: int) -> None:
+def consume(pieces: list[Buffer], n: int) -> None:
     """Take the first ``n`` bytes off ``pieces``."""
     whole = 0
     for piece in pieces:

@@ -1,0 +1,167 @@
+"""The control lines of a resumable tunnel (Wire 2): text messages, one ASCII line each.
+
+    session id=<32 hex> key=<64 hex> window=<bytes> retain=<seconds>      the bridge's first message
+    ack <n>                 n bytes of your stream are delivered; its length + 1: your fin too
+    fin <n>                 my stream ended after n bytes
+    ping                    send your current ack now
+    end                     the session is over; what was sent before still goes to the target (client only)
+    error <code> <text>     the session is over, and why
+
+Lines of other kinds are ignored, so that later versions can add some; a known one that is malformed is a violation.
+"""
+
+from __future__ import annotations
+
+from tunnel.protocol.errors import RemoteProtocolError, printable
+
+LINE_LIMIT = 256  # bytes that we send at most
+MESSAGE_LIMIT = 1024  # bytes that we take in at most, so that later versions may send more
+COUNT_LIMIT = 1 << 63
+SUBPROTOCOL = "v1.resume.wstunnel-py"
+_HEX = frozenset("0123456789abcdef")
+
+
+class SessionOffer:
+    """A new session: ``window`` in bytes holds for both directions, ``retain`` is in seconds."""
+
+    __slots__ = ("id", "key", "retain", "window")
+
+    def __init__(self, id: str, key: str, window: int, retain: int) -> None:
+        self.id = id
+        self.key = key
+        self.window = window
+        self.retain = retain
+
+    def line(self) -> str:
+        """Return the control line that makes this offer."""
+        return f"session id={self.id} key={self.key} window={self.window} retain={self.retain}"
+
+
+class Ack:
+    """``count`` numbers of our stream are delivered: its bytes, and one more for its fin."""
+
+    __slots__ = ("count",)
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+
+class Fin:
+    """The peer's stream has ended after ``count`` bytes."""
+
+    __slots__ = ("count",)
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+
+class AckRequest:
+    """The peer's ``ping``: it wants our current ack, even if nothing is new."""
+
+    __slots__ = ()
+
+
+class End:
+    """The client has ended the session."""
+
+    __slots__ = ()
+
+
+class SessionError:
+    """The peer has ended the session because of ``code``, a word for programs; ``text`` is for people."""
+
+    __slots__ = ("code", "text")
+
+    def __init__(self, code: str, text: str) -> None:
+        self.code = code
+        self.text = text
+
+
+Control = SessionOffer | Ack | Fin | AckRequest | End | SessionError
+
+
+def error_line(code: str, text: str) -> str:
+    """Return the line that ends a session with an error, cut to what a line may have."""
+    ascii_text = printable(text).encode("ascii", "replace").decode()
+    return f"error {code} {ascii_text}"[:LINE_LIMIT]
+
+
+def parse_control(message: bytes) -> Control | None:
+    """Return what ``message`` says, None if it is of a kind we do not know. Raises RemoteProtocolError."""
+    word, _, rest = message.decode("ascii", "replace").partition(" ")
+    if word == "ack":
+        return Ack(_count(rest, word))
+    if word == "fin":
+        return Fin(_count(rest, word))
+    if word == "ping" and not rest:
+        return AckRequest()
+    if word == "end" and not rest:
+        return End()
+    if word == "session":
+        return _session(rest)
+    if word == "error":
+        code, _, text = rest.partition(" ")
+        return SessionError(printable(code), printable(text))
+    if word in ("ping", "end"):
+        raise RemoteProtocolError(f"the peer sent a malformed {word} line")
+    return None
+
+
+def _count(text: str, word: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) < COUNT_LIMIT):
+        raise RemoteProtocolError(f"the peer sent a malformed {word} line")
+    return int(text)
+
+
+def _session(text: str) -> SessionOffer:
+    fields = dict(part.partition("=")[::2] for part in text.split(" "))
+    identity, key = fields.get("id", ""), fields.get("key", "")
+    if not (is_hex(identity, 32) and is_hex(key, 64)):
+        raise RemoteProtocolError("the peer sent a malformed session line")
+    window, retain = _count(fields.get("window", ""), "session"), _count(fields.get("retain", ""), "session")
+    if not window:
+        raise RemoteProtocolError("the peer offered a session without a window")
+    return SessionOffer(identity, key, window, retain)
+
+
+def is_hex(text: str, length: int) -> bool:
+    """Return whether ``text`` is ``length`` lower-case hexadecimal digits."""
+    return len(text) == length and _HEX.issuperset(text)
+
+
+class ResumeRequest:
+    """The ``Wstunnel-Resume`` header: a session, the ``epoch`` of this attempt, and what the client has received."""
+
+    __slots__ = ("epoch", "id", "proof", "received")
+
+    def __init__(self, id: str, epoch: int, received: int, proof: str) -> None:
+        self.id = id
+        self.epoch = epoch
+        self.received = received
+        self.proof = proof
+
+    def header(self) -> str:
+        """Return the header's value."""
+        return f"id={self.id}, epoch={self.epoch}, received={self.received}, proof={self.proof}"
+
+
+def resume_request(id: str, key: str, epoch: int, received: int) -> ResumeRequest:
+    """Return the request that proves the possession of ``key`` (hex)."""
+    return ResumeRequest(id, epoch, received, proof(id, key, epoch, received))
+
+
+def proof(id: str, key: str, epoch: int, received: int) -> str:
+    """Return HMAC-SHA256(key, "<id> <epoch> <received>") in hex."""
+    import hmac
+
+    return hmac.new(bytes.fromhex(key), f"{id} {epoch} {received}".encode(), "sha256").hexdigest()
+
+
+def parse_resume(value: str) -> ResumeRequest:
+    """Return what the header's value asks for. Raises RemoteProtocolError for any other form."""
+    fields = dict(part.strip().partition("=")[::2] for part in value.split(","))
+    identity, proof_text = fields.get("id", ""), fields.get("proof", "")
+    if len(fields) != 4 or not is_hex(identity, 32) or not is_hex(proof_text, 64):
+        raise RemoteProtocolError("the Wstunnel-Resume header is malformed")
+    epoch, received = _count(fields.get("epoch", ""), "resume"), _count(fields.get("received", ""), "resume")
+    return ResumeRequest(identity, epoch, received, proof_text)

@@ -1,0 +1,119 @@
+"""What a resumable sender keeps until the peer has confirmed it.
+
+The source is read straight into a chunk of this buffer and sent from there, with room for a frame's header in front of
+each segment; so a byte is copied once on its way in and once on its way out, and again only when it is sent again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from tunnel.protocol.frames import MAX_HEADER
+
+SMALLEST_CHUNK = 16 * 1024  # an idle terminal needs no more
+LARGEST_CHUNK = 512 * 1024
+MAX_SEGMENTS = 8192  # so that a flood of tiny reads is bounded in objects as well as in bytes
+
+
+class Segment:
+    """A run of the stream's bytes: ``chunk[start:end]``; the `MAX_HEADER` bytes in front of it are free."""
+
+    __slots__ = ("chunk", "end", "start")
+
+    def __init__(self, chunk: memoryview, start: int, end: int) -> None:
+        self.chunk = chunk
+        self.start = start
+        self.end = end
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+
+class ReplayBuffer:
+    """The bytes of one direction from offset ``base`` (confirmed up to there) to ``end``; ``next`` is sent next."""
+
+    __slots__ = ("_chunk", "_extends", "_fill", "_segments", "_size", "_unsent", "base", "end", "next")
+
+    def __init__(self) -> None:
+        self.base = 0
+        self.next = 0
+        self.end = 0
+        self._segments: deque[Segment] = deque()
+        self._unsent = 0  # index of the first segment that is not sent on this connection
+        self._chunk = memoryview(b"")
+        self._fill = 0  # bytes of the chunk that are taken
+        self._size = SMALLEST_CHUNK
+        self._extends = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has as many segments as it may, whatever their size."""
+        return len(self._segments) >= MAX_SEGMENTS
+
+    def space(self, limit: int) -> memoryview:
+        """Return where to read at most ``limit`` bytes of the source into; `extend` must follow, if any came."""
+        if len(self._chunk) - self._fill < max(self._size // 4, 2 * MAX_HEADER):
+            self._chunk = memoryview(bytearray(self._size))
+            self._fill = 0
+        last = self._segments[-1] if self._segments and self._unsent < len(self._segments) else None
+        # A segment that is not framed yet just grows.
+        self._extends = last is not None and last.chunk is self._chunk and last.end == self._fill
+        start = self._fill if self._extends else self._fill + MAX_HEADER
+        return self._chunk[start : start + limit]
+
+    def extend(self, n: int) -> None:
+        """Take in the ``n`` bytes that were read into `space`."""
+        start = self._fill if self._extends else self._fill + MAX_HEADER
+        if self._extends:
+            self._segments[-1].end += n
+        else:
+            self._segments.append(Segment(self._chunk, start, start + n))
+        self._fill = start + n
+        self.end += n
+        if self._fill == len(self._chunk):
+            self._size = min(self._size * 4, LARGEST_CHUNK)
+
+    def take(self, limit: int) -> Segment | None:
+        """Return the next at most ``limit`` bytes to send on this connection, or None when all are sent."""
+        if self._unsent == len(self._segments):
+            return None
+        segment = self._segments[self._unsent]
+        skip = max(0, len(segment) - (self._segment_end() - self.next))
+        start = segment.start + skip
+        taken = Segment(segment.chunk, start, min(segment.end, start + limit))
+        self.next += len(taken)
+        if taken.end == segment.end:
+            self._unsent += 1
+        return taken
+
+    def _segment_end(self) -> int:
+        """Return the offset behind the first unsent segment."""
+        offset = self.end
+        for i in range(len(self._segments) - 1, self._unsent, -1):
+            offset -= len(self._segments[i])
+        return offset
+
+    def confirm(self, offset: int) -> None:
+        """Let go of everything before ``offset``, which is between ``base`` and ``end``."""
+        n = offset - self.base
+        self.base = offset
+        while n:
+            segment = self._segments[0]
+            if n < len(segment):
+                segment.start += n
+                break
+            n -= len(segment)
+            self._segments.popleft()
+            self._unsent = max(0, self._unsent - 1)
+        self.next = max(self.next, offset)
+        if not self._segments:
+            # Nothing may linger for an idle tunnel; the next chunk is as large as this one's use deserved.
+            if self._fill < self._size // 8:
+                self._size = SMALLEST_CHUNK
+            self._chunk = memoryview(b"")
+            self._fill = 0
+
+    def rewind(self) -> None:
+        """Begin again at ``base``: a new connection has carried nothing yet."""
+        self.next = self.base
+        self._unsent = 0

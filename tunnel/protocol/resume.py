@@ -1,0 +1,526 @@
+"""Wire 2: one byte stream in each direction that outlives the WebSocket connections which carry it, Sans-I/O.
+
+It has the face of `tunnel.protocol.stream.PlainStream`, and three things more: it can be *detached* from a connection
+that died, *attached* to a new one, and it knows when the session is *over*. Everything that affects the state is here:
+
+    state       session offered?  connection?   what moves
+    new         no                yes           the bridge sends the session line; the client sends nothing before it
+    attached    yes               yes           data, fin, ack, ping both ways
+    detached    yes               no            nothing; the sender keeps what is not acknowledged
+    over        –                 –             nothing: `end` or `error` went or came, or the state is lost
+
+    event               new         attached                      detached
+    session line        attached    violation                     –
+    data, ack, fin …    violation   see `_receive_control`        –
+    Close, EOF, dead    (dial anew) detached                      –
+    attach(received)    –           –                             attached: sends again from `received`
+    end (at the bridge) –           over, target gets the rest    –
+    error               over        over                          –
+
+Numbers count the bytes of one direction from 0; a fin takes the number behind the last byte. *Delivered* is what the
+sink took, and the fin once the sink is half-closed; only that is acknowledged, so a connection that dies takes nothing
+with it that would not come again.
+"""
+
+from __future__ import annotations
+
+import os
+
+from tunnel.protocol.control import (
+    MESSAGE_LIMIT,
+    Ack,
+    AckRequest,
+    End,
+    Fin,
+    SessionError,
+    SessionOffer,
+    error_line,
+    parse_control,
+)
+from tunnel.protocol.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError, TunnelError
+from tunnel.protocol.frames import (
+    BINARY,
+    CLOSE,
+    NORMAL,
+    PING,
+    PONG,
+    TARGET_LOST,
+    TEXT,
+    Close,
+    FrameParser,
+    Payload,
+    Ping,
+    close_payload,
+    frame_header,
+)
+from tunnel.protocol.liveness import Liveness
+from tunnel.protocol.masking import apply_mask
+from tunnel.protocol.replay import ReplayBuffer
+from tunnel.protocol.stream import FRAME_LIMIT, ReadBuffers, consume
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tunnel.protocol.frames import Buffer
+
+WINDOW = 16 << 20  # bytes that may be on their way, by default
+ACK_BYTES = 256 * 1024  # delivered bytes after which an ack is due at once …
+ACK_DELAY = 0.1  # … and seconds after which one is due in any case
+READ_AHEAD = 1 << 20  # bytes that are read from the source though the wire has not taken those before
+
+
+class ResumableStream:
+    """The resumable tunnel as seen from one end; see the module's text.
+
+    At the bridge ``offer`` is the session that it offers; the client gets its own from the wire. ``now`` is the
+    driver's monotonic clock, in seconds, wherever it appears. Nothing here raises but for misuse.
+    """
+
+    __slots__ = (
+        "_ack_at", "_ack_due", "_acked_received", "_buffers", "_close_queued", "_control", "_delivered_bytes",
+        "_discarding", "_ever_sent", "_fin_at", "_fin_delivered", "_fin_sent", "_is_client", "_line", "_out", "_parser",
+        "_peer_acked", "_pong", "_received", "_sink", "_source_failure", "_source_fin", "attached", "failure",
+        "liveness", "offer", "over", "replay", "undelivered", "wire_is_over",
+    )  # fmt: skip
+
+    def __init__(self, *, client: bool, buffers: ReadBuffers, now: float, offer: SessionOffer | None = None) -> None:
+        self._is_client = client
+        self._buffers = buffers
+        self.offer = offer
+        self.replay = ReplayBuffer()
+        self._source_fin = False
+        self._source_failure: tuple[str, str] | None = None
+        self._ever_sent = 0  # numbers, on any connection
+        self._peer_acked = 0  # numbers of ours that the peer has delivered
+        self._delivered_bytes = 0
+        self._fin_delivered = False
+        self._fin_at: int | None = None  # offset of the peer's fin, once it came on this connection
+        self.undelivered = 0
+        self._discarding = False
+        self.failure: TunnelError | None = None
+        self.over = False
+        # What belongs to one connection; see `_reset_connection`.
+        self._sink: list[Buffer] = []
+        self._reset_connection(now)
+        if offer is not None:
+            self._control.append(offer.line())
+
+    def _reset_connection(self, now: float) -> None:
+        self.attached = True
+        self.wire_is_over = False
+        self._parser = FrameParser(masked=not self._is_client)
+        self._out: list[Buffer] = []
+        self._control: list[str] = []
+        self._line = b""
+        self._pong: bytes | None = None
+        self._close_queued = False
+        self._fin_sent = False
+        self._fin_at = self._delivered_bytes if self._fin_delivered else None
+        self._sink.clear()
+        self._received = self._delivered_bytes
+        self._acked_received = self.delivered  # the resume's own offset is an ack
+        self._ack_due = False
+        self._ack_at: float | None = None
+        self.liveness = Liveness(now)
+
+    # ---- connections
+
+    @property
+    def established(self) -> bool:
+        """Whether the session exists: until then a lost connection is simply dialled anew."""
+        return self.offer is not None
+
+    @property
+    def delivered(self) -> int:
+        """Numbers of the peer's stream that are delivered: the offset of a resume, and of every ack."""
+        return self._delivered_bytes + self._fin_delivered
+
+    @property
+    def unacknowledged(self) -> int:
+        """Bytes that are kept for sending again."""
+        return self.replay.end - self.replay.base
+
+    def detach(self) -> None:
+        """Let go of the connection: from here on nothing that came on it counts, but what was delivered."""
+        self.attached = False
+        self.wire_is_over = True
+        self._out = []
+        self._control = []
+        self._sink = []
+        self._received = self._delivered_bytes
+        self._fin_at = self._delivered_bytes if self._fin_delivered else None
+
+    def can_attach(self, received: int) -> bool:
+        """Return whether the peer can have delivered ``received`` of our numbers."""
+        return self._peer_acked <= received <= self._ever_sent
+
+    def attach(self, received: int, now: float) -> None:
+        """Go on over a new connection with a peer that has delivered ``received`` of our numbers.
+
+        Raises RemoteProtocolError when it cannot have.
+        """
+        if not self.can_attach(received):
+            raise RemoteProtocolError(
+                f"the peer resumes at {received}, which is not from {self._peer_acked} to {self._ever_sent}"
+            )
+        self._reset_connection(now)
+        self._confirm(received)
+        self.replay.rewind()
+
+    # ---- source → wire
+
+    @property
+    def wants_source(self) -> bool:
+        """Whether the source should be read: the window and the read-ahead have room."""
+        replay = self.replay
+        return (
+            self.attached
+            and self.offer is not None
+            and not self._source_fin
+            and not self.over
+            and not replay.is_full
+            and replay.end - replay.base < self.offer.window
+            and replay.end - replay.next < READ_AHEAD
+        )
+
+    def source_space(self) -> memoryview:
+        """Return the space to read the source into; valid until `source_received`."""
+        if self.offer is None or not self.wants_source:
+            raise LocalProtocolError("the source was read while the window is full, or without a connection")
+        return self.replay.space(min(FRAME_LIMIT, self.offer.window - self.unacknowledged))
+
+    def source_received(self, n: int, now: float) -> None:
+        """Note that ``n`` bytes (at least 1) of the source stand in `source_space`."""
+        self.replay.extend(n)
+
+    def source_ended(self) -> None:
+        """Note the source's end of file: a fin follows what was read before."""
+        self._source_fin = self._source_fin or self._source_failure is None
+
+    def source_failed(self, code: int, reason: str) -> None:
+        """Note that the source broke: an error ends the session once the peer has all that was read before."""
+        if not self._source_fin and self._source_failure is None:
+            cause = "target-lost" if code == TARGET_LOST else "input"
+            self._source_failure = (cause, f": {reason}" if reason else "")
+            self._report_source_failure()
+
+    def _report_source_failure(self) -> None:
+        if self._source_failure is not None and self._peer_acked == self.replay.end:
+            cause, reason = self._source_failure
+            self.fail(cause, ConnectionLost(cause, reason=reason), text=reason.removeprefix(": "))
+
+    @property
+    def fin_acknowledged(self) -> bool:
+        """Whether the peer has delivered all of our stream, and its end."""
+        return self._source_fin and self._peer_acked == self.replay.end + 1
+
+    @property
+    def wants_wire_write(self) -> bool:
+        """Whether bytes wait for the wire."""
+        return bool(self._out or self._control) or (self.attached and self._has_more())
+
+    def _has_more(self) -> bool:
+        if self.offer is None or self._close_queued or self.wire_is_over:
+            return False
+        return self.replay.next < self.replay.end or self._ack_due or (self._source_fin and not self._fin_sent)
+
+    def wire_output(self) -> Sequence[Buffer]:
+        """Return what to write to the wire next; empty when there is nothing."""
+        if not self._out:
+            self._fill_output()
+        return self._out
+
+    def _fill_output(self) -> None:
+        """Frame what is to go next: control lines first, then data, then the fin behind the last of the data."""
+        lines, self._control = self._control, []
+        if self._ack_due and self._has_more():
+            self._take_ack()
+            lines.append(f"ack {self.delivered}")
+        for line in lines:
+            self._queue_frame(TEXT, line.encode("ascii"))
+        if not self._has_more():
+            return
+        if segment := self.replay.take(FRAME_LIMIT):
+            self._queue_segment(segment.chunk, segment.start, segment.end)
+            self._ever_sent = max(self._ever_sent, self.replay.next)
+        if self._source_fin and not self._fin_sent and self.replay.next == self.replay.end:
+            self._fin_sent = True
+            self._ever_sent = self.replay.end + 1
+            self._queue_frame(TEXT, f"fin {self.replay.end}".encode("ascii"))
+
+    def _take_ack(self) -> None:
+        self._acked_received = self.delivered
+        self._ack_due = False
+        self._ack_at = None
+
+    def _queue_segment(self, chunk: memoryview, start: int, end: int) -> None:
+        if self._is_client:
+            key = os.urandom(4)
+            self._out.append(frame_header(BINARY, end - start, key))
+            self._out.append(apply_mask(chunk[start:end], key))
+        else:
+            # What stands before a segment is free, or acknowledged, so the header is put right in front of it.
+            header = frame_header(BINARY, end - start, None)
+            chunk[start - len(header) : start] = header
+            self._out.append(chunk[start - len(header) : end])
+
+    def _queue_frame(self, opcode: int, payload: bytes) -> None:
+        if self._is_client:
+            key = os.urandom(4)
+            self._out.append(frame_header(opcode, len(payload), key) + apply_mask(payload, key))
+        else:
+            self._out.append(frame_header(opcode, len(payload), None) + payload)
+
+    def wire_sent(self, n: int, now: float) -> None:
+        """Note that the wire took the first ``n`` bytes of `wire_output`."""
+        consume(self._out, n)
+        if not self._out and self._pong is not None and not self._close_queued:
+            self._queue_frame(PONG, self._pong)
+            self._pong = None
+
+    def wire_write_failed(self) -> None:
+        """Note that the wire takes nothing any more: this connection is over."""
+        self.wire_ended()
+
+    # ---- wire → sink
+
+    @property
+    def wants_wire_read(self) -> bool:
+        """Whether the wire should be read. It always is: the window is the only brake."""
+        return self.attached and not self.wire_is_over and not self.over
+
+    def wire_space(self) -> memoryview:
+        """Return the space to read the wire into; valid until `wire_received`."""
+        if not self.wants_wire_read:
+            raise LocalProtocolError("the wire was read after its end")
+        return self._buffers.wire
+
+    def wire_received(self, n: int, now: float) -> None:
+        """Take in ``n`` bytes (at least 1) of the wire that stand in `wire_space`."""
+        self.liveness.heard(now)
+        try:
+            for event in self._parser.feed(self._buffers.wire[:n]):
+                if isinstance(event, Payload):
+                    if event.opcode == BINARY:
+                        self._receive_data(event.data, now)
+                    else:
+                        self._receive_text(event, now)
+                elif isinstance(event, Ping):
+                    self._pong = event.data
+                elif isinstance(event, Close):
+                    self.wire_is_over = True
+                if self.over:
+                    break
+        except RemoteProtocolError as exc:
+            self.fail("protocol", exc)
+        if self._pong is not None and not self._out and not self._close_queued:
+            self._queue_frame(PONG, self._pong)
+            self._pong = None
+
+    def _receive_data(self, data: Buffer, now: float) -> None:
+        if not data:
+            return
+        if self.offer is None or self._fin_at is not None:
+            raise RemoteProtocolError("the peer sent data " + ("behind its fin" if self.offer else "before a session"))
+        self._received += len(data)
+        if self._received - self._delivered_bytes > self.offer.window:
+            raise RemoteProtocolError("the peer sent more than the window allows")
+        if self._discarding:
+            self.undelivered += len(data)
+            self._delivered(len(data), now)
+        else:
+            self._sink.append(data)
+
+    def _receive_text(self, event: Payload, now: float) -> None:
+        self._line += bytes(event.data)
+        if len(self._line) > MESSAGE_LIMIT:
+            raise RemoteProtocolError("the peer sent a control line that is too long")
+        if event.final:
+            line, self._line = self._line, b""
+            self._receive_control(line, now)
+
+    def _receive_control(self, line: bytes, now: float) -> None:
+        control = parse_control(line)
+        if isinstance(control, SessionOffer):
+            if self.offer is not None:
+                raise RemoteProtocolError("the peer offered a session inside a session")
+            self.offer = control
+            # The first ack tells the bridge that its session line has arrived.
+            self._ack_due = True
+        elif isinstance(control, SessionError):
+            self.failure = self.failure or session_failure(control)
+            self._end()
+        elif self.offer is None:
+            if control is not None:
+                raise RemoteProtocolError("the peer did not begin with a session")
+        elif isinstance(control, Ack):
+            if not self._peer_acked <= control.count <= self._ever_sent:
+                raise RemoteProtocolError(f"the peer acknowledged {control.count}, which cannot be")
+            self._confirm(control.count)
+            self.liveness.acknowledged(now)
+        elif isinstance(control, Fin):
+            if control.count != self._received or (self._fin_at is not None and self._fin_at != control.count):
+                raise RemoteProtocolError(f"the peer's fin at {control.count} is not where its data ended")
+            self._fin_at = control.count
+        elif isinstance(control, AckRequest):
+            self._ack_due = True
+        elif isinstance(control, End):
+            if self._is_client:
+                raise RemoteProtocolError("the bridge sent an end, which only clients may")
+            self._end()
+
+    def _confirm(self, count: int) -> None:
+        self._peer_acked = count
+        self.replay.confirm(min(count, self.replay.end))
+        self._report_source_failure()
+
+    def wire_ended(self) -> None:
+        """Note the end of file, or a broken connection, when reading or writing the wire."""
+        self.wire_is_over = True
+        self._out = []
+        self._control = []
+
+    @property
+    def wants_sink_write(self) -> bool:
+        """Whether bytes wait for the sink."""
+        return bool(self._sink)
+
+    def sink_output(self) -> Sequence[Buffer]:
+        """Return what to write to the sink next; empty when there is nothing."""
+        return self._sink
+
+    def sink_sent(self, n: int, now: float) -> None:
+        """Note that the sink took the first ``n`` bytes of `sink_output`."""
+        consume(self._sink, n)
+        self._delivered(n, now)
+
+    def sink_failed(self, now: float) -> None:
+        """Note that the sink takes nothing any more; the rest of this direction is acknowledged and discarded."""
+        self._discarding = True
+        waiting = sum(map(len, self._sink))
+        self.undelivered += waiting
+        self._sink = []
+        self._delivered(waiting, now)
+
+    def _delivered(self, n: int, now: float) -> None:
+        self._delivered_bytes += n
+        self._schedule_ack(now)
+
+    def _schedule_ack(self, now: float) -> None:
+        window = self.offer.window if self.offer else WINDOW
+        if self.delivered - self._acked_received >= min(window // 4, ACK_BYTES):
+            self._ack_due = True
+        elif self.delivered > self._acked_received and self._ack_at is None:
+            self._ack_at = now + ACK_DELAY
+
+    @property
+    def sink_ended(self) -> bool:
+        """Whether the sink has all that will ever come: time to half-close it, and to call `sink_half_closed`."""
+        return self._fin_at is not None and not self._sink and self._delivered_bytes == self._fin_at
+
+    def sink_half_closed(self) -> None:
+        """Note that the sink knows of the end: the fin is delivered, and acknowledged at once."""
+        if self.sink_ended and not self._fin_delivered:
+            self._fin_delivered = True
+            self._ack_due = True
+
+    # ---- the end of the session
+
+    @property
+    def complete(self) -> bool:
+        """Whether both streams are delivered whole, with their ends."""
+        return self._fin_delivered and self.fin_acknowledged
+
+    def end(self) -> None:
+        """End the session from the client: what was read goes out, then the last ack, `end` and a Close."""
+        if self.over or self._close_queued:
+            return
+        while self.attached and self.offer is not None and self.replay.next < self.replay.end:
+            segment = self.replay.take(FRAME_LIMIT)
+            if segment is None:
+                break
+            self._queue_segment(segment.chunk, segment.start, segment.end)
+        self._finish([f"ack {self.delivered}", "end"] if self.offer is not None else [])
+
+    def finish(self, *, clean: bool) -> None:
+        """End the session from the client; not ``clean``: what was sent is not all there is."""
+        if clean:
+            self.end()
+        else:
+            self.fail("interrupted", ConnectionLost("input", reason="interrupted"))
+
+    def fail(self, code: str, error: TunnelError, *, text: str | None = None) -> None:
+        """End the session with an ``error`` line and a Close; what was not delivered is lost."""
+        if self.over:
+            return
+        self.failure = self.failure or error
+        self._finish([error_line(code, str(error) if text is None else text)])
+
+    def _finish(self, lines: list[str]) -> None:
+        for line in [*self._control, *lines]:
+            self._queue_frame(TEXT, line.encode("ascii"))
+        self._control = []
+        self._queue_frame(CLOSE, close_payload(NORMAL))
+        self._close_queued = True
+        self._end()
+
+    def _end(self) -> None:
+        self.over = True
+
+    # ---- both
+
+    def settle(self) -> None:
+        """Move what is still in the read buffers to memory of the stream's own, before another stream reads."""
+        fresh = [i for i, piece in enumerate(self._sink) if _is_view_of(piece, self._buffers.wire)]
+        if not fresh:
+            return
+        # One piece for all: a window full of one-byte frames must not become millions of objects.
+        kept = self._sink[: fresh[0]]
+        joined = b"".join(self._sink[fresh[0] :])
+        if kept and len(kept[-1]) + len(joined) <= FRAME_LIMIT:
+            joined = bytes(kept.pop()) + joined
+        self._sink = [*kept, joined]
+
+    def tick(self, now: float) -> None:
+        """Look at the clock: acknowledge, ping, or declare the connection dead (``wire_is_over``)."""
+        if not self.attached or self.wire_is_over or self.over:
+            return
+        if self._ack_at is not None and now >= self._ack_at:
+            self._ack_due = True
+            self._ack_at = None
+        waiting = self._peer_acked < self._ever_sent
+        action = self.liveness.check(now, waiting=waiting)
+        if action == "dead":
+            self.wire_ended()
+        elif action == "request-ack" and self.offer is not None:
+            self._control.append("ping")
+        elif action == "ping" and not self._out:
+            self._queue_frame(PING, b"")
+
+    def next_tick(self, now: float) -> float:
+        """Return in how many seconds `tick` is to be called."""
+        at = self.liveness.next_check(now)
+        if self._ack_at is not None:
+            at = min(at, self._ack_at)
+        return max(0.0, at - now)
+
+    def probe(self, now: float) -> None:
+        """Ask for a sign of life within 2 s, after a jump of the clock: call it when what is there has been read."""
+        if self.attached and self.offer is not None and not self.wire_is_over:
+            self._control.append("ping")
+            self.liveness.probed(now)
+
+
+def session_failure(error: SessionError) -> TunnelError:
+    """Return what an ``error`` line of the peer stands for."""
+    said = f": {error.text}" if error.text else ""
+    if error.code == "shutdown":
+        return ConnectionLost("going-away", reason=said)
+    if error.code == "target-lost":
+        return ConnectionLost("target-lost", reason=said)
+    return ConnectionLost("session-error", code=error.code, reason=said)
+
+
+def _is_view_of(piece: Buffer, space: memoryview) -> bool:
+    return isinstance(piece, memoryview) and piece.obj is space.obj
