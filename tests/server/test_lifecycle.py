@@ -37,7 +37,7 @@ def test_one_line_tells_where_it_listens_where_it_leads_and_who_may_come_in(
     bridge = start()
     port = bridge.url.rpartition(":")[2]
     assert bridge.process.log() == (
-        f"wstunnel-py: bridge ready on ws://127.0.0.1:{port} → 127.0.0.1:{echo_target.port} (auth: none)\n"
+        f"wstunnel-py: bridge ready on ws://127.0.0.1:{port} → 127.0.0.1:{echo_target.port} (auth: none, resume: 3600 s)\n"
     )
 
 

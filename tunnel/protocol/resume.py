@@ -41,6 +41,7 @@ from tunnel.protocol.frames import (
     NORMAL,
     PING,
     TARGET_LOST,
+    TARGET_REFUSED_DATA,
     TEXT,
     Close,
     FrameParser,
@@ -75,9 +76,10 @@ class ResumableStream:
 
     __slots__ = (
         "_ack_at", "_ack_due", "_acked_received", "_buffers", "_control", "_delivered_bytes", "_discarding",
-        "_ever_sent", "_fin_at", "_fin_delivered", "_fin_sent", "_is_client", "_line", "_outbox", "_parser",
+        "_ever_sent", "_fin_at", "_fin_sent", "_is_client", "_line", "_outbox", "_parser",
         "_peer_acked", "_ping_limits", "_received", "_sink", "_source_failure", "_source_fin", "attached", "confirmed",
-        "failure", "liveness", "offer", "over", "replay", "undelivered", "wire_is_over",
+        "failure", "fin_delivered", "heard_since_attach", "is_silent", "liveness", "offer", "over", "replay",
+        "undelivered", "wire_is_over",
     )  # fmt: skip
 
     def __init__(
@@ -100,7 +102,7 @@ class ResumableStream:
         self._ever_sent = 0  # numbers, on any connection
         self._peer_acked = 0  # numbers of ours that the peer has delivered
         self._delivered_bytes = 0
-        self._fin_delivered = False
+        self.fin_delivered = False  # whether the sink knows that the peer's stream has ended
         self._fin_at: int | None = None  # offset of the peer's fin, once it came on this connection
         self.undelivered = 0
         self._discarding = False
@@ -116,12 +118,14 @@ class ResumableStream:
     def _reset_connection(self, now: float) -> None:
         self.attached = True
         self.wire_is_over = False
+        self.heard_since_attach = False  # whether anything came on this connection
+        self.is_silent = False  # whether that is because nothing came for too long
         self._parser = FrameParser(masked=not self._is_client)
         self._outbox = Outbox(masks=self._is_client)
         self._control: list[str] = []
         self._line = b""
         self._fin_sent = False
-        self._fin_at = self._delivered_bytes if self._fin_delivered else None
+        self._fin_at = self._delivered_bytes if self.fin_delivered else None
         self._sink.clear()
         self._received = self._delivered_bytes
         self._acked_received = self.delivered  # the resume's own offset is an ack
@@ -139,7 +143,7 @@ class ResumableStream:
     @property
     def delivered(self) -> int:
         """Numbers of the peer's stream that are delivered: the offset of a resume, and of every ack."""
-        return self._delivered_bytes + self._fin_delivered
+        return self._delivered_bytes + self.fin_delivered
 
     @property
     def unacknowledged(self) -> int:
@@ -152,7 +156,7 @@ class ResumableStream:
         self.wire_ended()
         self._sink = []
         self._received = self._delivered_bytes
-        self._fin_at = self._delivered_bytes if self._fin_delivered else None
+        self._fin_at = self._delivered_bytes if self.fin_delivered else None
 
     def can_attach(self, received: int) -> bool:
         """Return whether the peer can have delivered ``received`` of our numbers."""
@@ -208,7 +212,7 @@ class ResumableStream:
     def source_failed(self, code: int, reason: str) -> None:
         """Note that the source broke: an error ends the session once the peer has all that was read before."""
         if not self._source_fin and self._source_failure is None:
-            cause = "target-lost" if code == TARGET_LOST else "input"
+            cause = {TARGET_LOST: "target-lost", TARGET_REFUSED_DATA: "undelivered"}.get(code, "input")
             self._source_failure = (cause, f": {reason}" if reason else "")
             self._report_source_failure()
 
@@ -228,7 +232,7 @@ class ResumableStream:
         return bool(self._outbox.pieces or self._control) or (self.attached and self._has_more())
 
     def _has_more(self) -> bool:
-        if self.offer is None or self._outbox.close_queued or self.wire_is_over:
+        if self.offer is None or self.over or self.wire_is_over:
             return False
         return self.replay.next < self.replay.end or self._ack_due or (self._source_fin and not self._fin_sent)
 
@@ -284,6 +288,7 @@ class ResumableStream:
 
     def wire_received(self, n: int, now: float) -> None:
         """Take in ``n`` bytes (at least 1) of the wire that stand in `wire_space`."""
+        self.heard_since_attach = True
         self.liveness.heard(now)
         try:
             for event in self._parser.feed(self._buffers.wire[:n]):
@@ -407,8 +412,8 @@ class ResumableStream:
 
     def sink_half_closed(self) -> None:
         """Note that the sink knows of the end: the fin is delivered, and acknowledged at once."""
-        if self.sink_ended and not self._fin_delivered:
-            self._fin_delivered = True
+        if self.sink_ended and not self.fin_delivered:
+            self.fin_delivered = True
             self._ack_due = True
 
     # ---- the end of the session
@@ -416,7 +421,7 @@ class ResumableStream:
     @property
     def complete(self) -> bool:
         """Whether both streams are delivered whole, with their ends."""
-        return self._fin_delivered and self.fin_acknowledged
+        return self.fin_delivered and self.fin_acknowledged
 
     def end(self) -> None:
         """End the session from the client: what was read goes out, then the last ack, `end` and a Close."""
@@ -477,6 +482,7 @@ class ResumableStream:
             self._ack_at = None
         action = self.liveness.check(now, waiting=self._waits_for_peer)
         if action == "dead":
+            self.is_silent = True
             self.wire_ended()
         elif action == "request-ack" and self.offer is not None:
             self._control.append("ping")
@@ -495,11 +501,15 @@ class ResumableStream:
             at = min(at, self._ack_at)
         return max(0.0, at - now)
 
+    def request_ack(self) -> None:
+        """Ask the peer for its current ack, which is also a sign of life."""
+        if self.attached and self.offer is not None and not self.wire_is_over and not self.over:
+            self._control.append("ping")
+
     def probe(self, now: float) -> None:
         """Ask for a sign of life within 2 s, after a jump of the clock: call it when what is there has been read."""
-        if self.attached and self.offer is not None and not self.wire_is_over:
-            self._control.append("ping")
-            self.liveness.probed(now)
+        self.request_ack()
+        self.liveness.probed(now)
 
 
 def session_failure(error: SessionError) -> TunnelError:
@@ -507,8 +517,8 @@ def session_failure(error: SessionError) -> TunnelError:
     said = f": {error.text}" if error.text else ""
     if error.code == "shutdown":
         return ConnectionLost("going-away", reason=said)
-    if error.code == "target-lost":
-        return ConnectionLost("target-lost", reason=said)
+    if error.code in ("target-lost", "undelivered"):
+        return ConnectionLost(error.code, reason=said)
     return ConnectionLost("session-error", code=error.code, reason=said)
 
 
