@@ -238,6 +238,8 @@ class ResumableSession(Session):
         stream = self._stream
         if self._asked_to_end:
             return self._asked_to_end
+        if self._pump.source_error:
+            return f"target lost: {self._pump.source_error.strerror or self._pump.source_error}"
         if stream.failure:
             return str(stream.failure)
         if stream.undelivered:
