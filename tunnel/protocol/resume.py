@@ -480,6 +480,8 @@ class ResumableStream:
         if self._ack_at is not None and now >= self._ack_at:
             self._ack_due = True
             self._ack_at = None
+        if not self.unacknowledged:
+            self.replay.trim()
         action = self.liveness.check(now, waiting=self._waits_for_peer)
         if action == "dead":
             self.is_silent = True
