@@ -26,15 +26,19 @@ if TYPE_CHECKING:
     from tunnel.protocol.stream import PlainStream
 
     class LocalSource(Source, Protocol):
-        """A source, and whether a selector can tell when to read it."""
+        """What is read at this end; ``waitable``: whether a selector can tell when."""
 
         @property
         def waitable(self) -> bool: ...
 
     class LocalSink(Sink, Protocol):
-        """A sink, and whether it is a pipe, whose writing end tells when its reader is gone."""
+        """What is written at this end; ``is_pipe``: whether it tells by itself when its reader is gone."""
 
-        is_pipe: bool
+        @property
+        def is_pipe(self) -> bool: ...
+
+        def end_stream(self) -> bool:
+            """Pass an end of the peer's stream on, if that is possible; return whether the source still counts."""
 
     class Interrupts(Protocol):
         """What ends a relay from outside; see `tunnel.client.signals.SignalPipe`."""
@@ -47,6 +51,7 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 # After a signal, or once the sink is closed: what was read is still sent, for this many seconds at most.
 FAREWELL_LIMIT = 2.0
+LINGER_LIMIT = 0.5  # seconds that the peer then has to hang up
 
 
 class SessionNeverBegan(ConnectionLost):
@@ -195,6 +200,22 @@ class Relay:
             self._register({pump.wire.fileno(): WRITE})
             if self._selector.select(left):
                 pump.write_wire()
+        if self.signal or pump.sink_error:
+            self._linger()
+
+    def _linger(self) -> None:
+        """Let the last words arrive: closing while something is unread resets the connection, which overtakes them."""
+        wire = self._pump.wire
+        deadline = time.monotonic() + LINGER_LIMIT
+        space = memoryview(bytearray(64 * 1024))
+        try:
+            wire.end_writing()
+            self._register({wire.fileno(): READ})
+            while (left := deadline - time.monotonic()) > 0:
+                if self._selector.select(left) and wire.receive_into(space) == 0:
+                    return
+        except (OSError, ValueError):
+            return  # it is closed already, by whichever end
 
     @property
     def _is_clean(self) -> bool:

@@ -53,6 +53,7 @@ class ResumableRelay(Relay):
     ) -> None:
         super().__init__(wire, source, sink, stream, interrupts)
         self._stream = stream
+        self._sink = sink
         self._dial = dial
         self._limit = limit
         self._notice = notice
@@ -76,9 +77,9 @@ class ResumableRelay(Relay):
     def _advance(self) -> bool:
         pump, stream = self._pump, self._stream
         if stream.sink_ended and not stream.fin_delivered:
+            if not pump.sink_error and not self._sink.end_stream():
+                pump.source_is_over = True
             stream.sink_half_closed()
-            # Behind the end of the peer's stream nothing that we send has a reader.
-            pump.source_is_over = True
         if pump.source_error:
             stream.source_failed(INTERNAL_ERROR, "the input broke off")
         elif pump.source_is_over:

@@ -66,7 +66,7 @@ CAUSES: dict[str, tuple[int, str]] = {
         UNREACHABLE,
         "the target behind the bridge did not take everything that was sent{reason}",
     ),
-    "session-error": (PROTOCOL, "the bridge ended the session ({code}){reason}"),
+    "session-error": (PROTOCOL, "{peer} ended the session ({code}){reason}"),
     "closed": (PROTOCOL, "the peer closed the tunnel with code {code}{reason}"),
     "violation": (PROTOCOL, "{problem}"),
     "output": (UNREACHABLE, "cannot write to standard output: {reason}"),
