@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunnel.client.signals import SignalPipe, exit_code_for_signal
+from tunnel.client.signals import SignalPipe
 from tunnel.client.stdio import StandardOutput, discard_standard_output, open_input
 from tunnel.client.trace import say
 from tunnel.client.tunnel import Tunnel
@@ -58,4 +58,4 @@ def _relay(tunnel: Tunnel, source: StandardInput | ThreadedInput, sink: Standard
         if tunnel.relay:
             sent, received = tunnel.relay.counts
             trace.step("end", f"{sent} bytes sent, {received} bytes received")
-    return exit_code_for_signal(relay.signal) if relay.signal else 0
+    return relay.interrupted or 0

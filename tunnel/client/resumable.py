@@ -85,7 +85,7 @@ class ResumableRelay(Relay):
         elif pump.source_is_over:
             stream.source_ended()
         pump.write_wire()
-        if self.signal or pump.sink_error or stream.over or self._failure or stream.complete:
+        if self.interrupted is not None or pump.sink_error or stream.over or self._failure or stream.complete:
             return True
         if not stream.wire_is_over:
             if self._outage and stream.heard_since_attach:
@@ -152,7 +152,7 @@ class ResumableRelay(Relay):
     def _pursue(self, outage: Outage) -> None:
         """While detached: dial when it is time, tell the user when it takes long, give up when it takes too long."""
         now = time.monotonic()
-        if self._stream.attached or self._failure or self.signal:
+        if self._stream.attached or self._failure or self.interrupted is not None:
             return
         try:
             outage.check(now)
