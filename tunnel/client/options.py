@@ -62,7 +62,7 @@ class Option:
 OPTIONS = (
     Option("url", TEXT, "URL of the bridge; {host} and {port} are filled in.", metavar="TEMPLATE"),
     Option("port", PORT, "Port of the bridge, for {port} in the template.", metavar="N", default=8081),
-    Option("header", HEADERS, "Add a header to the upgrade request; may be repeated.", metavar="'NAME: VALUE'",
+    Option("header", HEADERS, "Add a header to the request; may be repeated.", metavar="'NAME: VALUE'",
            short="H"),
     Option("token-file", PATH, "File with the bearer token that the bridge wants; WSTUNNEL_PY_TOKEN may hold the token "
            "itself.", metavar="FILE"),
@@ -97,6 +97,7 @@ PTY_OPTIONS = (
            "the token itself.", metavar="FILE"),
     *(BY_NAME[name] for name in (
         "header", "ca-file", "client-cert", "client-key", "insecure", "proxy", "connect-timeout", "config", "quiet",
+        "verbose",
     )),
 )  # fmt: skip
 

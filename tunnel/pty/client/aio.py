@@ -72,7 +72,7 @@ class AsyncSandbox:
 
     async def close(self) -> None:
         """End all connections; terminals go on running."""
-        await self.pty._close()
+        await self.pty.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -243,7 +243,8 @@ class AsyncPty:
         await terminal.begin()
         return terminal
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
+        """End all connections; terminals go on running."""
         for terminal in list(self._terminals):
             await terminal.disconnect()
         await self._service.close()

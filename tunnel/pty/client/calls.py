@@ -77,8 +77,8 @@ def resize(pid: int, size: PtySize, *, keep: bool = False) -> Call:
     return Call("Update", wire.update_request(pid, wire.Size(size.cols, size.rows)), fields, about=pid)
 
 
-def kill(pid: int) -> Call:
-    return Call("SendSignal", wire.signal_request(pid, wire.SIGNALS["SIGNAL_SIGKILL"]), about=pid)
+def kill(selector: wire.Selector) -> Call:
+    return Call("SendSignal", wire.signal_request(selector, wire.SIGNALS["SIGNAL_SIGKILL"]), about=selector)
 
 
 def list_processes() -> Call:

@@ -73,7 +73,7 @@ class Sandbox:
 
     def close(self) -> None:
         """End all connections; terminals go on running."""
-        self.pty._close()
+        self.pty.close()
 
     def __enter__(self) -> Self:
         return self
@@ -155,7 +155,7 @@ class Service:
 class Pty:
     """The terminals of a sandbox, and all else that its service runs."""
 
-    def __init__(self, service: Service, reconnect_for: float) -> None:
+    def __init__(self, service: Service, reconnect_for: float = 60.0) -> None:
         self._service = service
         self._reconnect_for = reconnect_for
         self._terminals: weakref.WeakSet[Terminal] = weakref.WeakSet()
@@ -229,6 +229,12 @@ class Pty:
         """Return the processes that the service runs."""
         return calls.processes(self._service.perform(calls.list_processes()), self._service.place)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _open(self, begin: Call, on_data: OnData | None, timeout: float, tag: str | None) -> Terminal:
         stream = TerminalStream(
             begin, place=self._service.place, now=time.monotonic(), timeout=timeout, reconnect_for=self._reconnect_for,
@@ -238,7 +244,8 @@ class Pty:
         self._terminals.add(terminal)
         return terminal
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """End all connections; terminals go on running."""
         for terminal in list(self._terminals):
             terminal.disconnect()
         self._service.close()
