@@ -82,7 +82,7 @@ class Envelope:
 
 
 class Decoder:
-    """Cuts a stream into envelopes, however its bytes arrive; keeps one incomplete message of ``limit`` bytes at most."""
+    """Cuts a stream into envelopes, however its bytes arrive; keeps one incomplete message (``limit``) at most."""
 
     def __init__(self, limit: int = MESSAGE_LIMIT) -> None:
         self._limit = limit
@@ -129,7 +129,7 @@ def envelope(data: bytes, *, last: bool = False) -> bytes:
 
 def end_of_stream(error: ConnectError | None = None) -> bytes:
     """Return the envelope that ends a reply."""
-    return envelope(encode({} if error is None else {"error": erroras_object(error)}), last=True)
+    return envelope(encode({} if error is None else {"error": error_object(error)}), last=True)
 
 
 def parse_end_of_stream(data: bytes) -> ConnectError | None:
@@ -154,7 +154,7 @@ def decode(data: bytes) -> Object:
         raise Malformed(f"this is no JSON: {exc}"[:200]) from exc
 
 
-def erroras_object(error: ConnectError) -> Object:
+def error_object(error: ConnectError) -> Object:
     return {"code": error.code, "message": error.message}
 
 

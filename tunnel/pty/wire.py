@@ -24,6 +24,9 @@ OFFSET = "Wstunnel-Offset"  # reply of Start and Connect: the offset of the firs
 PROCESS = (
     "Wstunnel-Process"  # reply of both: an id of the process, as pids are reused; request of Connect: insist on it
 )
+SERVICE = "Wstunnel-Service"  # reply of everything: the version of what is said here
+ON_DISCONNECT = "Wstunnel-On-Disconnect"  # request of Start: "kill; grace=<seconds>"; of Update: "keep"
+INPUT_KEY = "Wstunnel-Input"  # request of SendInput: a key of this piece of input, which is not taken twice
 
 SIZE_LIMIT = 65535  # columns and rows: struct winsize has 16 bits for each
 

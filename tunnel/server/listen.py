@@ -57,18 +57,23 @@ class Listener:
             self._complained_at = now
             event(logging.ERROR, "cannot-accept", listener=str(self.address), reason=exc.strerror or str(exc))
 
+    @property
+    def socket(self) -> socket.socket:
+        """The socket itself, for a server that accepts connections in its own way."""
+        return self._sock
+
     def close(self) -> None:
         self._sock.close()
         if self._path is not None and self._file is not None and self._file == _identity(self._path):
             os.unlink(self._path)
 
 
-def open_listeners(specs: Iterable[str], *, unix_mode: int) -> list[Listener]:
-    """Open a listener for each of ``specs``; a host with several addresses gets several.
+def open_listeners(specs: Iterable[str], *, unix_mode: int, option: str = "--listen") -> list[Listener]:
+    """Open a listener for each of ``specs``, values of ``option``; a host with several addresses gets several.
 
     Raises UsageError for what cannot be parsed, DialError (``listen``) for what cannot be bound.
     """
-    addresses = [parse_address(spec, "--listen") for spec in specs]
+    addresses = [parse_address(spec, option) for spec in specs]
     listeners: list[Listener] = []
     try:
         for address in addresses:
