@@ -104,7 +104,7 @@ def parse_start_request(message: Object) -> StartRequest:
     pty = message.get("pty")
     size = None
     if pty is not None:
-        size = _parse_size(as_object(pty, "pty")) or Size(80, 24)
+        size = _parse_size(as_object(pty, "pty"), unknown=True) or Size(80, 24)
     return StartRequest(
         cmd, args, envs, cwd, size, tag=_text(message, "tag") or None, stdin=_boolean(message, "stdin", default=True)
     )
@@ -340,11 +340,13 @@ def _pty(size: Size) -> Object:
     return {"size": {"cols": size.cols, "rows": size.rows}}
 
 
-def _parse_size(pty: Object) -> Size | None:
+def _parse_size(pty: Object, *, unknown: bool = False) -> Size | None:
     if pty.get("size") is None:
         return None
     fields = as_object(pty["size"], "size")
     size = Size(_integer(fields, "cols"), _integer(fields, "rows"))
+    if unknown and size == Size(0, 0):
+        return None  # what E2B's CLI sends when its own terminal has no size, as in an editor's or a script's
     if not (1 <= size.cols <= SIZE_LIMIT and 1 <= size.rows <= SIZE_LIMIT):
         raise Malformed(f"a terminal cannot be of {size.cols} x {size.rows} characters: 1 to {SIZE_LIMIT} each")
     return size
