@@ -19,6 +19,7 @@ WEBSOCAT_CLIENT = (WEBSOCAT, "--binary", "-B", "65536", "--no-async-stdio")
 
 CLIENTS: dict[str, Sequence[str]] = {
     "ours": (*OURS, "connect"),
+    "ours-plain": (*OURS, "connect", "--no-resume"),
     "websocat": (*WEBSOCAT_CLIENT, "-"),
     "websocat-E": (*WEBSOCAT_CLIENT, "--exit-on-eof", "-"),
 }
@@ -45,6 +46,7 @@ class Pair:
 
 
 OWN_PAIR = Pair("ours", "ours")
+PLAIN_PAIR = Pair("ours-plain", "ours")  # our two halves without sessions that can be resumed
 PAIRS = (OWN_PAIR, Pair("websocat", "ours"), Pair("ours", "websocat"), Pair("ours", "websocat-E"))
 
 

@@ -240,7 +240,7 @@ def test_a_peer_that_falls_silent_is_given_up_in_time(bed: Bed) -> None:
     """Frozen by SIGSTOP, as a paused sandbox is: the connection stays, but nothing comes."""
     with Target(echo) as target:
         bridge = start_bridge(bed, "ours", target.port)
-        client = start(bed, bridge.url, "--ping-interval", "0.4", "--ping-timeout", "0.8", "-v")
+        client = start(bed, bridge.url, "--no-resume", "--ping-interval", "0.4", "--ping-timeout", "0.8", "-v")
         client.wait_for_line("are connected")
         bridge.process.send_signal(signal.SIGSTOP)
         try:

@@ -15,13 +15,14 @@ import pytest
 
 from tests.bed.processes import Bed, Process, ticks
 from tests.bed.targets import Target, checksum, echo, read_exactly, read_to_end, reset
-from tests.bed.tunnels import OWN_PAIR, PAIRS, Bridge, Pair, start_bridge
+from tests.bed.tunnels import OWN_PAIR, PAIRS, PLAIN_PAIR, Bridge, Pair, start_bridge
 
 REQUEST = random.Random("request").randbytes(5_000_000)
 ANSWER = random.Random("answer").randbytes(3_000_000)
-KEEPS_TAILS = [pair for pair in PAIRS if "websocat-E" not in (pair.client, pair.bridge)]
-OUR_CLIENT = [pair for pair in PAIRS if pair.client == "ours"]
-OUR_BRIDGE = [pair for pair in (*PAIRS, Pair("websocat-E", "ours")) if pair.bridge == "ours"]
+ALL_PAIRS = (*PAIRS, PLAIN_PAIR)
+KEEPS_TAILS = [pair for pair in ALL_PAIRS if "websocat-E" not in (pair.client, pair.bridge)]
+OUR_CLIENT = [pair for pair in ALL_PAIRS if pair.client in ("ours", "ours-plain")]
+OUR_BRIDGE = [pair for pair in (*ALL_PAIRS, Pair("websocat-E", "ours")) if pair.bridge == "ours"]
 MIDDLE = 1_000_000  # bytes that have passed when something breaks
 
 
@@ -77,13 +78,13 @@ def test_a_request_that_ends_at_once_reaches_the_target_whole(bed: Bed, pair: Pa
         assert target.result() == checksum(REQUEST)
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=str)
+@pytest.mark.parametrize("pair", ALL_PAIRS, ids=str)
 def test_a_target_that_closes_first_is_heard_to_its_last_byte(bed: Bed, pair: Pair) -> None:
     with Target(lambda connection: connection.sendall(REQUEST)) as target:
         bridge = start_bridge(bed, pair.bridge, target.port)
         client = start_client(bed, pair, bridge)
         wait_for_output(client, len(REQUEST))
-        if pair.client == "ours":
+        if pair in OUR_CLIENT:
             assert client.wait(20) == 0
             assert client.err.read_text() == ""
         assert checksum(client.out.read_bytes()) == checksum(REQUEST)
@@ -132,7 +133,7 @@ def test_a_target_that_breaks_the_connection_is_no_silent_end(bed: Bed, pair: Pa
         client.feed(b"x")
         assert client.wait(20) == 69
         assert checksum(client.out.read_bytes()) == checksum(ANSWER[:size])
-        if pair == OWN_PAIR:
+        if pair.bridge == "ours":
             assert_one_line(client, "the target behind the bridge broke the connection")
             bridge.process.wait_for_line("target lost")
         else:  # websocat keeps to itself why it hangs up
@@ -155,9 +156,12 @@ def test_a_target_that_breaks_the_connection_in_the_middle_of_the_request_is_no_
         assert client.stderr.startswith("wstunnel-py: ") and client.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=str)
+@pytest.mark.parametrize("pair", ALL_PAIRS, ids=str)
 def test_a_killed_client_ends_the_target_s_connection(bed: Bed, pair: Pair) -> None:
-    """Our bridge breaks it with a reset: half a request must not look like a whole one to the target."""
+    """Our bridge breaks it with a reset: half a request must not look like a whole one to the target.
+
+    If the session could be resumed, that is once nobody has come back in time.
+    """
 
     def read_half(connection: socket.socket) -> str:
         read_exactly(connection, MIDDLE)
@@ -167,7 +171,7 @@ def test_a_killed_client_ends_the_target_s_connection(bed: Bed, pair: Pair) -> N
             return "reset"
 
     with Target(read_half) as target:
-        bridge = start_bridge(bed, pair.bridge, target.port)
+        bridge = start_bridge(bed, pair.bridge, target.port, *(("--resume-for", "1") if pair == OWN_PAIR else ()))
         client = start_client(bed, pair, bridge)
         client.feed(REQUEST[:MIDDLE])
         for _ in ticks(1):  # until the target waits for more
@@ -177,7 +181,7 @@ def test_a_killed_client_ends_the_target_s_connection(bed: Bed, pair: Pair) -> N
         outcome = target.result()
         if pair.bridge == "ours":
             assert outcome == "reset"
-            bridge.process.wait_for_line("client (lost|hung up)")
+            bridge.process.wait_for_line("nobody came back for 1 s" if pair == OWN_PAIR else "client (lost|hung up)")
     assert bridge.process.status is None
 
 
@@ -185,12 +189,17 @@ def test_a_killed_client_ends_the_target_s_connection(bed: Bed, pair: Pair) -> N
 def test_a_killed_bridge_is_no_silent_end(bed: Bed, pair: Pair) -> None:
     with Target(echo) as target:
         bridge = start_bridge(bed, pair.bridge, target.port)
-        client = start_client(bed, pair, bridge)
+        command = (*pair.command(bridge.url), *(("--reconnect-for", "1") if pair == OWN_PAIR else ()))
+        client = bed.start(*command, stdin=subprocess.PIPE)
         client.feed(REQUEST[:MIDDLE])
         wait_for_output(client, MIDDLE)
         bridge.process.send_signal(signal.SIGKILL)
-        assert client.wait(20) == 69
-        assert_one_line(client, "connection lost")
+        if pair == OWN_PAIR:
+            assert client.wait(20) == 75
+            assert_one_line(client, "no connection for 1 s, given up", "refused the connection")
+        else:
+            assert client.wait(20) == 69
+            assert_one_line(client, "connection lost")
         assert checksum(client.out.read_bytes()) == checksum(REQUEST[:MIDDLE])
 
 
@@ -204,7 +213,7 @@ def test_a_bridge_killed_in_the_middle_of_an_answer_is_no_silent_end(bed: Bed) -
 
     with Target(answer_for_ever) as target:
         bridge = start_bridge(bed, "ours", target.port)
-        client = bed.start(*OWN_PAIR.command(bridge.url))
+        client = bed.start(*PLAIN_PAIR.command(bridge.url))
         wait_for_output(client, MIDDLE)
         bridge.process.send_signal(signal.SIGKILL)
         assert client.wait(20) == 69

@@ -246,14 +246,14 @@ def test_one_address_may_be_limited(start: StartBridge) -> None:
 
 def test_seats_are_counted_by_source() -> None:
     seats = Seats(3, 1)
-    seats.take("192.0.2.1")
+    first = seats.take("192.0.2.1")
     with pytest.raises(Refusal):
         seats.take("192.0.2.1")
-    seats.take("192.0.2.2")
-    seats.take(None)  # on a Unix socket one cannot be told from the other
+    second = seats.take("192.0.2.2")
+    third = seats.take(None)  # on a Unix socket one cannot be told from the other
     with pytest.raises(Refusal):
         seats.take("192.0.2.3")
-    for source in ("192.0.2.1", "192.0.2.2", None):
-        seats.free(source)
+    for seat in (first, second, third, first):
+        seat.free()
     assert seats.taken == 0
     seats.take("192.0.2.1")

@@ -247,7 +247,7 @@ def test_with_a_path_there_is_a_tunnel_nowhere_else(start: StartBridge) -> None:
 def test_health_is_told_to_anybody(bridge: Bridge, version: str) -> None:
     answer = ask_raw(bridge.url, f"GET /healthz HTTP/{version}\r\nHost: x\r\n\r\n".encode())
     assert answer.status == 200
-    assert json.loads(answer.body) == {"status": "ok", "tunnels": 0, "draining": False}
+    assert json.loads(answer.body) == {"status": "ok", "tunnels": 0, "detached": 0, "draining": False}
     assert "wstunnel-error" not in answer.headers
 
 
@@ -261,7 +261,7 @@ def test_health_counts_the_tunnels(start: StartBridge) -> None:
 
 def test_health_may_be_asked_for_without_its_body(bridge: Bridge) -> None:
     answer = ask_raw(bridge.url, b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert answer.status == 200 and answer.body == b"" and answer.headers["content-length"] == "50"
+    assert answer.status == 200 and answer.body == b"" and answer.headers["content-length"] == "65"
 
 
 def test_health_takes_no_orders(bridge: Bridge) -> None:

@@ -37,7 +37,8 @@ def test_one_line_tells_where_it_listens_where_it_leads_and_who_may_come_in(
     bridge = start()
     port = bridge.url.rpartition(":")[2]
     assert bridge.process.log() == (
-        f"wstunnel-py: bridge ready on ws://127.0.0.1:{port} → 127.0.0.1:{echo_target.port} (auth: none)\n"
+        f"wstunnel-py: bridge ready on ws://127.0.0.1:{port} → 127.0.0.1:{echo_target.port} "
+        "(auth: none, resume: 3600 s)\n"
     )
 
 
@@ -236,7 +237,7 @@ def test_a_request_that_comes_too_late_is_told_so(start: StartBridge) -> None:
         checker.sendall(b"thz HTTP/1.1\r\nHost: x\r\n\r\n")
         health = read_answer(checker)
         assert health.status == 503
-        assert health.json == {"status": "draining", "tunnels": 1, "draining": True}
+        assert health.json == {"status": "draining", "tunnels": 1, "detached": 0, "draining": True}
 
 
 def test_a_request_that_never_ends_does_not_keep_the_bridge_from_ending(start: StartBridge) -> None:

@@ -90,7 +90,7 @@ def connect(words: list[str]) -> int:
     from tunnel.client.proxycommand import run
 
     try:
-        return run(settings, trace)
+        return run(settings, trace, lambda: resolve(operands[0], given))
     except TunnelError as exc:
         trace.log(f"error: {exc}")
         raise

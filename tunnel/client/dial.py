@@ -22,7 +22,7 @@ from tunnel.protocol.upgrade import ResponseError, ResponseParser, check_upgrade
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tunnel.client.address import Address
     from tunnel.client.settings import Settings
@@ -52,10 +52,12 @@ def dial(
     *,
     subprotocols: Sequence[str] = ("binary",),
     extra_headers: Sequence[tuple[str, str]] = (),
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Connection:
     """Open a WebSocket connection to ``settings.address`` within ``settings.connect_timeout`` seconds.
 
-    ``extra_headers`` are added to the request as they are. Raises DialError, and UsageError for files and proxies
+    ``extra_headers`` are added to the request as they are; ``meanwhile`` is called while the server thinks about it.
+    Raises DialError, and UsageError for files and proxies
     that cannot be used.
     """
     limit = _Limit(settings.connect_timeout)
@@ -71,7 +73,7 @@ def dial(
         if context:
             sock = _start_tls(sock, context, address, limit, trace)
         headers = [*settings.headers, *extra_headers]
-        return _upgrade(sock, address, subprotocols, headers, limit, trace)
+        return _upgrade(sock, address, subprotocols, headers, limit, trace, meanwhile)
     except BaseException:
         sock.close()
         raise
@@ -324,6 +326,7 @@ def _upgrade(
     headers: Sequence[tuple[str, str]],
     limit: _Limit,
     trace: Trace,
+    meanwhile: Callable[[], None],
 ) -> Connection:
     key, url = new_key(), str(address)
     parser = ResponseParser()
@@ -332,6 +335,7 @@ def _upgrade(
             limit.apply(sock).sendall(upgrade_request(address.resource, address.host_field, key, subprotocols, headers))
         except (BrokenPipeError, ConnectionResetError):
             pass  # who refuses us before he has heard us has said why: that is still there to be read
+        meanwhile()
         while not parser.done:
             data = limit.apply(sock).recv(65536)
             if not data:

@@ -1,94 +1,127 @@
-"""The relay: drives the pump between standard input and output and the wire, until one of them ends.
+"""The relay: drives the pump between a local end and the wire, until one of them ends.
 
-This is the one way that data flows at the client's end. It waits with a selector in a single thread, because an SSL
-object must not be used by two.
+This is the one way that data flows at the client's end, whatever the local end is: standard input and output for the
+ProxyCommand, a socket elsewhere. It waits with a selector in a single thread, because an SSL object must not be used
+by two. The plain tunnel is here; the resumable one, which survives its connections, in `tunnel.client.resumable`.
 """
 
 from __future__ import annotations
 
-import os
 import selectors
-import signal
 import sys
 import time
 
+from tunnel.client.signals import exit_code_for_signal
 from tunnel.net.pump import Pump
 from tunnel.protocol.errors import ConnectionLost
 from tunnel.protocol.frames import GOING_AWAY, INTERNAL_ERROR, NO_CODE, NORMAL, TARGET_LOST, TARGET_REFUSED_DATA
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import FrameType
+    from typing import Protocol
 
-    from tunnel.client.stdio import StandardInput, StandardOutput, ThreadedInput
     from tunnel.net.channel import Channel
+    from tunnel.net.pump import Sink, Source
+    from tunnel.protocol.resume import ResumableStream
     from tunnel.protocol.stream import PlainStream
+
+    class LocalSource(Source, Protocol):
+        """A source, and whether a selector can tell when to read it."""
+
+        @property
+        def waitable(self) -> bool: ...
+
+    class LocalSink(Sink, Protocol):
+        """A sink, and whether it is a pipe, whose writing end tells when its reader is gone."""
+
+        is_pipe: bool
+
+    class Interrupts(Protocol):
+        """What ends a relay from outside; see `tunnel.client.signals.SignalPipe`."""
+
+        def fileno(self) -> int: ...
+        def caught(self) -> int: ...
+
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
-# After a signal, or once standard output is closed: what was read is still sent, for this many seconds at most.
+# After a signal, or once the sink is closed: what was read is still sent, for this many seconds at most.
 FAREWELL_LIMIT = 2.0
 
 
+class SessionNeverBegan(ConnectionLost):
+    """The connection was lost before the bridge had offered its session: nothing was sent, so dial anew."""
+
+
 class Relay:
-    """One run of the ProxyCommand over an open connection."""
+    """One tunnel over an open connection. A kind of tunnel says how ends are passed on, and what comes of a loss."""
 
     def __init__(
-        self, wire: Channel, source: StandardInput | ThreadedInput, sink: StandardOutput, stream: PlainStream
+        self,
+        wire: Channel,
+        source: LocalSource,
+        sink: LocalSink,
+        stream: PlainStream | ResumableStream,
+        interrupts: Interrupts,
     ) -> None:
         self._pump = Pump(wire, source, sink, stream)
-        self._stream = stream
         self._sink_is_pipe = sink.is_pipe
         self._source_waitable = source.waitable
+        self._interrupts = interrupts
         # poll, unlike epoll, takes files and devices too, and needs no system call when the interest changes.
         self._selector = selectors.PollSelector() if sys.platform == "linux" else selectors.SelectSelector()
         self._registered: dict[int, int] = {}
-        self._signals = _SignalPipe()
         self.signal: int | None = None
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Bytes of standard input that were sent, and bytes that standard output took."""
+        """Bytes of the source that were sent, and bytes that the sink took."""
         return self._pump.to_wire, self._pump.to_sink
 
     def run(self) -> None:
         """Move bytes until the tunnel ends; return if all went as it should.
 
-        Raises ConnectionLost when the connection broke or the peer ended it for a reason, BrokenPipeError when
-        standard output is closed. A signal that ended it is in ``signal``.
+        Raises ConnectionLost when the connection broke or the peer ended it for a reason, OSError when the sink cannot
+        be written (BrokenPipeError: it is closed). A signal that ended it is in ``signal``.
         """
-        with self._signals:
-            self._signals.watch(signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
-            try:
-                self._relay()
-                self._farewell()
-            finally:
-                self._selector.close()
-        self._raise_failure()
+        try:
+            self._relay()
+            self._farewell()
+        finally:
+            self._selector.close()
+            self._pump.wire.close()
+        if not self.signal:
+            self._raise_failure()
+
+    # ---- what a kind of tunnel decides
+
+    def _advance(self) -> bool:
+        """Pass ends on; return whether the tunnel is over."""
+        raise NotImplementedError
+
+    def _begin_farewell(self) -> None:
+        """Queue the last words: nothing more will be read."""
+        raise NotImplementedError
+
+    def _raise_failure(self) -> None:
+        """Raise what ended the tunnel, unless that was success."""
+        raise NotImplementedError
+
+    # ---- the loop
 
     def _relay(self) -> None:
-        """Move bytes until both directions have ended, or something ends both."""
-        pump, stream = self._pump, self._stream
-        tick = stream.keepalive.tick
-        tick_at = time.monotonic() + tick
-        while True:
-            if pump.source_is_over or stream.sink_ended:
-                # Behind the end of our input nothing follows; behind the peer's Close nothing we send has a reader.
-                if pump.source_error:
-                    stream.close(INTERNAL_ERROR, "the input broke off")
-                stream.source_ended()
-                pump.write_wire()
-            if stream.failure or pump.sink_error or self.signal:
-                return
-            if stream.sink_ended and (stream.close_sent or stream.wire_is_over):
-                return
-            self._turn(tick_at - time.monotonic())
+        stream = self._pump.stream
+        now = time.monotonic()
+        tick_at = now + stream.next_tick(now)
+        while not self._advance():
+            self._turn(max(0.0, tick_at - time.monotonic()))
             now = time.monotonic()
             if now >= tick_at:
                 stream.tick(now)
-                pump.write_wire()
-                tick_at = now + tick
+                self._pump.write_wire()
+                tick_at = now + stream.next_tick(now)
+            else:
+                tick_at = min(tick_at, now + stream.next_tick(now))
 
     def _turn(self, limit: float) -> None:
         """Wait for at most ``limit`` seconds, then do what became possible."""
@@ -96,10 +129,16 @@ class Relay:
         wanted = self._wanted()
         ready_now = (pump.wants_wire_read and pump.wire.pending) or (pump.wants_source and not self._source_waitable)
         self._register(wanted)
-        events = {key.fd: mask for key, mask in self._selector.select(0 if ready_now else max(0.0, limit))}
-        if self._signals.fileno() in events:
-            self.signal = self._signals.caught()
+        events = {key.fd: mask for key, mask in self._selector.select(0 if ready_now else limit)}
+        if self._interrupts.fileno() in events:
+            self.signal = self._interrupts.caught()
             return
+        self._serve(events)
+        pump.stream.settle()
+
+    def _serve(self, events: dict[int, int]) -> None:
+        """Do what ``events`` (descriptor → events) make possible."""
+        pump = self._pump
         wire, source, sink = pump.wire.fileno(), pump.source.fileno(), pump.sink.fileno()
         if events.get(wire, 0) & WRITE:
             pump.write_wire()
@@ -112,12 +151,11 @@ class Relay:
                 pump.sink_error = BrokenPipeError("closed by its reader")
         if pump.wants_source and (events.get(source, 0) or not self._source_waitable):
             pump.read_source()
-        self._stream.settle()
 
     def _wanted(self) -> dict[int, int]:
         """Return what to wait for: descriptor → events."""
         pump = self._pump
-        wanted = {self._signals.fileno(): READ}
+        wanted = {self._interrupts.fileno(): READ}
         wire = (READ if pump.wants_wire_read else 0) | (WRITE if pump.wants_wire_write else 0)
         if wire:
             wanted[pump.wire.fileno()] = wire
@@ -144,36 +182,72 @@ class Relay:
         self._registered = wanted
 
     def _farewell(self) -> None:
-        """Send what was read, and a Close, as far as the peer takes it in time; then hang up."""
-        pump, stream = self._pump, self._stream
+        """Send what was read, and the last words, as far as the peer takes them in time."""
+        pump = self._pump
         deadline = time.monotonic() + FAREWELL_LIMIT
         if self.signal and pump.wants_source and self._source_waitable:
             # What ssh wrote last may still be in the pipe; a terminal, though, would block an unprompted read.
             self._register({pump.source.fileno(): READ})
             if self._selector.select(0):
                 pump.read_source()
-        stream.close(GOING_AWAY if self.signal and exit_code_for_signal(self.signal) else NORMAL)
-        while stream.wants_wire_write and (left := deadline - time.monotonic()) > 0:
+        self._begin_farewell()
+        while pump.wants_wire_write and (left := deadline - time.monotonic()) > 0:
             self._register({pump.wire.fileno(): WRITE})
             if self._selector.select(left):
                 pump.write_wire()
-        pump.wire.close()
 
-    def _raise_failure(self) -> None:
-        pump, stream = self._pump, self._stream
-        if self.signal:
-            return
-        if stream.failure:
-            raise stream.failure
+    @property
+    def _is_clean(self) -> bool:
+        """Whether what ends the relay from this side is no failure: SIGHUP is how ssh ends it."""
+        return not (self.signal and exit_code_for_signal(self.signal))
+
+    def _raise_local_failure(self) -> None:
+        pump = self._pump
         if pump.sink_error:
             raise pump.sink_error
         if pump.source_error:
             raise ConnectionLost("input", reason=pump.source_error.strerror or pump.source_error)
+
+
+class PlainRelay(Relay):
+    """The relay of a plain tunnel, which ends with its connection."""
+
+    def __init__(
+        self, wire: Channel, source: LocalSource, sink: LocalSink, stream: PlainStream, interrupts: Interrupts
+    ) -> None:
+        super().__init__(wire, source, sink, stream, interrupts)
+        self._stream = stream
+
+    def _advance(self) -> bool:
+        pump, stream = self._pump, self._stream
+        if pump.source_is_over or stream.sink_ended:
+            # Behind the end of our input nothing follows; behind the peer's Close nothing we send has a reader.
+            if pump.source_error:
+                stream.close(INTERNAL_ERROR, "the input broke off")
+            stream.source_ended()
+            pump.write_wire()
+        if stream.failure or pump.sink_error or self.signal:
+            return True
+        return stream.sink_ended and (stream.close_sent or stream.wire_is_over)
+
+    def _begin_farewell(self) -> None:
+        self._stream.close(NORMAL if self._is_clean else GOING_AWAY)
+
+    def _raise_failure(self) -> None:
+        stream = self._stream
+        if stream.failure:
+            raise stream.failure
+        self._raise_local_failure()
         if stream.close_received:
             _raise_close(stream.close_code, stream.close_reason)
         else:
-            reason = pump.wire_error.strerror if pump.wire_error else "the peer hung up without a Close frame"
-            raise ConnectionLost("lost", reason=reason)
+            raise ConnectionLost("lost", reason=loss_reason(self._pump))
+
+
+def loss_reason(pump: Pump) -> str:
+    """Return how a connection was lost that nobody closed."""
+    error = pump.wire_error
+    return (error.strerror or str(error)) if error else "the peer hung up without a Close frame"
 
 
 def _raise_close(code: int, reason: str) -> None:
@@ -187,50 +261,3 @@ def _raise_close(code: int, reason: str) -> None:
         raise ConnectionLost("undelivered", reason=said)
     if code not in (NORMAL, NO_CODE):
         raise ConnectionLost("closed", code=code, reason=said)
-
-
-class _SignalPipe:
-    """Turns signals into bytes that a selector can wait for; a handler alone would not end the wait."""
-
-    def __init__(self) -> None:
-        self._previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
-
-    def __enter__(self) -> _SignalPipe:
-        import socket
-
-        # A socket pair, because Windows' wake-up descriptor must be a socket.
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
-        self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        return self
-
-    def watch(self, *numbers: int) -> None:
-        for number in numbers:
-            self._previous[number] = signal.signal(number, lambda *_: None)
-
-    def fileno(self) -> int:
-        return self._reader.fileno()
-
-    def caught(self) -> int:
-        """Return the number of the signal that came first."""
-        return self._reader.recv(1)[0]
-
-    def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(self._wakeup)
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._reader.close()
-        self._writer.close()
-
-
-def exit_code_for_signal(number: int) -> int:
-    """Return the exit code after a signal: SIGHUP is how ssh ends its ProxyCommand, so that is success."""
-    return 0 if number == getattr(signal, "SIGHUP", None) else 128 + number
-
-
-def discard_standard_output() -> None:
-    """Point descriptor 1 to the null device, so that the interpreter's last flush cannot fail on a closed pipe."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)

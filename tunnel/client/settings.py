@@ -38,7 +38,8 @@ class Settings:
 
     __slots__ = (
         "address", "ca_file", "client_cert", "client_key", "connect_timeout", "family", "headers", "insecure",
-        "log_file", "notes", "ping_interval", "ping_timeout", "proxy", "quiet", "stdin_thread", "verbose", "warnings",
+        "log_file", "notes", "ping_interval", "ping_timeout", "proxy", "quiet", "reconnect_for", "resume",
+        "stdin_thread", "verbose", "warnings",
     )  # fmt: skip
 
     def __init__(self, address: Address, headers: list[tuple[str, str]], options: Values, warnings: list[str]) -> None:
@@ -62,6 +63,8 @@ class Settings:
         self.verbose = options["verbose"] is True
         self.quiet = options["quiet"] is True
         self.insecure = options["insecure"] is True
+        self.resume = options["no-resume"] is not True
+        self.reconnect_for = seconds("reconnect-for")
         self.stdin_thread = options["stdin-thread"] is True
         self.connect_timeout = seconds("connect-timeout")
         self.ping_interval = seconds("ping-interval")

@@ -129,6 +129,13 @@ def open_input(*, threaded: bool = False) -> StandardInput | ThreadedInput:
     return StandardInput()
 
 
+def discard_standard_output() -> None:
+    """Point descriptor 1 to the null device, so that the interpreter's last flush cannot fail on a closed pipe."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
 def _prepare(fd: int) -> bool:
     """Make a pipe or socket non-blocking, and a pipe roomy; return whether its mode must be given back at the end.
 

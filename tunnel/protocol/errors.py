@@ -54,6 +54,8 @@ CAUSES: dict[str, tuple[int, str]] = {
     "listen": (UNREACHABLE, "cannot listen on {place}: {reason}"),
     # An open tunnel.
     "lost": (UNREACHABLE, "connection lost: {reason}"),
+    "session-gone": (UNREACHABLE, "the session cannot be resumed: {reason}"),
+    "given-up": (TRY_LATER, "no connection for {seconds:.0f} s, given up: {reason}"),
     "silent": (UNREACHABLE, "connection lost: nothing came from the peer for {seconds:g} s"),
     "stalled": (TRY_LATER, "connection given up: the peer took nothing for {seconds:g} s"),
     "sink-stalled": (TRY_LATER, "the target took nothing for {seconds:g} s"),

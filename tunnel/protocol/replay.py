@@ -10,6 +10,7 @@ from collections import deque
 
 from tunnel.protocol.frames import MAX_HEADER
 
+SEGMENT_LIMIT = 256 * 1024  # bytes of a segment, which becomes one frame
 SMALLEST_CHUNK = 16 * 1024  # an idle terminal needs no more
 LARGEST_CHUNK = 512 * 1024
 MAX_SEGMENTS = 8192  # so that a flood of tiny reads is bounded in objects as well as in bytes
@@ -30,14 +31,18 @@ class Segment:
 
 
 class ReplayBuffer:
-    """The bytes of one direction from offset ``base`` (confirmed up to there) to ``end``; ``next`` is sent next."""
+    """The bytes of one direction from offset ``base`` (confirmed up to there) to ``end``; ``next`` is sent next.
 
-    __slots__ = ("_chunk", "_extends", "_fill", "_segments", "_size", "_unsent", "base", "end", "next")
+    ``memory`` is what it occupies, in bytes.
+    """
+
+    __slots__ = ("_chunk", "_extends", "_fill", "_segments", "_size", "_unsent", "base", "end", "memory", "next")
 
     def __init__(self) -> None:
         self.base = 0
         self.next = 0
         self.end = 0
+        self.memory = 0
         self._segments: deque[Segment] = deque()
         self._unsent = 0  # index of the first segment that is not sent on this connection
         self._chunk = memoryview(b"")
@@ -53,13 +58,27 @@ class ReplayBuffer:
     def space(self, limit: int) -> memoryview:
         """Return where to read at most ``limit`` bytes of the source into; `extend` must follow, if any came."""
         if len(self._chunk) - self._fill < max(self._size // 4, 2 * MAX_HEADER):
-            self._chunk = memoryview(bytearray(self._size))
-            self._fill = 0
-        last = self._segments[-1] if self._segments and self._unsent < len(self._segments) else None
-        # A segment that is not framed yet just grows.
-        self._extends = last is not None and last.chunk is self._chunk and last.end == self._fill
-        start = self._fill if self._extends else self._fill + MAX_HEADER
-        return self._chunk[start : start + limit]
+            self._take_new_chunk()
+        last = self._segments[-1] if self._unsent < len(self._segments) else None
+        # A segment that is not framed yet just grows, but never beyond one frame: the header of a second one would
+        # stand where the first one's last bytes are, which may have to be sent again.
+        self._extends = (
+            last is not None
+            and last.chunk is self._chunk
+            and last.end == self._fill
+            and len(last) <= SEGMENT_LIMIT - SMALLEST_CHUNK // 2
+        )
+        if last is not None and self._extends:
+            return self._chunk[self._fill : self._fill + min(limit, SEGMENT_LIMIT - len(last))]
+        start = self._fill + MAX_HEADER
+        return self._chunk[start : start + min(limit, SEGMENT_LIMIT)]
+
+    def _take_new_chunk(self) -> None:
+        if not self._segments or self._segments[-1].chunk is not self._chunk:
+            self.memory -= len(self._chunk)  # nothing refers to the old one
+        self._chunk = memoryview(bytearray(self._size))
+        self._fill = 0
+        self.memory += self._size
 
     def extend(self, n: int) -> None:
         """Take in the ``n`` bytes that were read into `space`."""
@@ -73,30 +92,20 @@ class ReplayBuffer:
         if self._fill == len(self._chunk):
             self._size = min(self._size * 4, LARGEST_CHUNK)
 
-    def take(self, limit: int) -> Segment | None:
-        """Return the next at most ``limit`` bytes to send on this connection, or None when all are sent."""
+    def take(self) -> Segment | None:
+        """Return the next segment to send on this connection, or None when all are sent."""
         if self._unsent == len(self._segments):
             return None
         segment = self._segments[self._unsent]
-        skip = max(0, len(segment) - (self._segment_end() - self.next))
-        start = segment.start + skip
-        taken = Segment(segment.chunk, start, min(segment.end, start + limit))
-        self.next += len(taken)
-        if taken.end == segment.end:
-            self._unsent += 1
-        return taken
-
-    def _segment_end(self) -> int:
-        """Return the offset behind the first unsent segment."""
-        offset = self.end
-        for i in range(len(self._segments) - 1, self._unsent, -1):
-            offset -= len(self._segments[i])
-        return offset
+        self._unsent += 1
+        self.next += len(segment)
+        return segment
 
     def confirm(self, offset: int) -> None:
         """Let go of everything before ``offset``, which is between ``base`` and ``end``."""
         n = offset - self.base
         self.base = offset
+        self.next = max(self.next, offset)
         while n:
             segment = self._segments[0]
             if n < len(segment):
@@ -105,13 +114,15 @@ class ReplayBuffer:
             n -= len(segment)
             self._segments.popleft()
             self._unsent = max(0, self._unsent - 1)
-        self.next = max(self.next, offset)
+            if segment.chunk is not self._chunk and not (self._segments and self._segments[0].chunk is segment.chunk):
+                self.memory -= len(segment.chunk)
         if not self._segments:
             # Nothing may linger for an idle tunnel; the next chunk is as large as this one's use deserved.
             if self._fill < self._size // 8:
                 self._size = SMALLEST_CHUNK
             self._chunk = memoryview(b"")
             self._fill = 0
+            self.memory = 0
 
     def rewind(self) -> None:
         """Begin again at ``base``: a new connection has carried nothing yet."""

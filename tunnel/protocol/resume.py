@@ -24,8 +24,6 @@ with it that would not come again.
 
 from __future__ import annotations
 
-import os
-
 from tunnel.protocol.control import (
     MESSAGE_LIMIT,
     Ack,
@@ -40,23 +38,21 @@ from tunnel.protocol.control import (
 from tunnel.protocol.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError, TunnelError
 from tunnel.protocol.frames import (
     BINARY,
-    CLOSE,
     NORMAL,
     PING,
-    PONG,
     TARGET_LOST,
+    TARGET_REFUSED_DATA,
     TEXT,
     Close,
     FrameParser,
     Payload,
     Ping,
-    close_payload,
-    frame_header,
 )
+from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
 from tunnel.protocol.liveness import Liveness
-from tunnel.protocol.masking import apply_mask
+from tunnel.protocol.outbox import Outbox, consume
 from tunnel.protocol.replay import ReplayBuffer
-from tunnel.protocol.stream import FRAME_LIMIT, ReadBuffers, consume
+from tunnel.protocol.stream import FRAME_LIMIT, ReadBuffers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,18 +70,30 @@ class ResumableStream:
     """The resumable tunnel as seen from one end; see the module's text.
 
     At the bridge ``offer`` is the session that it offers; the client gets its own from the wire. ``now`` is the
-    driver's monotonic clock, in seconds, wherever it appears. Nothing here raises but for misuse.
+    driver's monotonic clock, in seconds, wherever it appears; so are ``ping_interval`` and ``ping_timeout``, as in
+    `Liveness`. Nothing here raises but for misuse, and `attach`.
     """
 
     __slots__ = (
-        "_ack_at", "_ack_due", "_acked_received", "_buffers", "_close_queued", "_control", "_delivered_bytes",
-        "_discarding", "_ever_sent", "_fin_at", "_fin_delivered", "_fin_sent", "_is_client", "_line", "_out", "_parser",
-        "_peer_acked", "_pong", "_received", "_sink", "_source_failure", "_source_fin", "attached", "failure",
-        "liveness", "offer", "over", "replay", "undelivered", "wire_is_over",
+        "_ack_at", "_ack_due", "_acked_received", "_buffers", "_control", "_delivered_bytes", "_discarding",
+        "_ever_sent", "_fin_at", "_fin_sent", "_is_client", "_line", "_outbox", "_parser",
+        "_peer_acked", "_ping_limits", "_received", "_sink", "_source_failure", "_source_fin", "attached", "confirmed",
+        "failure", "fin_delivered", "heard_since_attach", "is_silent", "liveness", "offer", "over", "replay",
+        "undelivered", "wire_is_over",
     )  # fmt: skip
 
-    def __init__(self, *, client: bool, buffers: ReadBuffers, now: float, offer: SessionOffer | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        client: bool,
+        buffers: ReadBuffers,
+        now: float,
+        offer: SessionOffer | None = None,
+        ping_interval: float = PING_INTERVAL,
+        ping_timeout: float = PING_TIMEOUT,
+    ) -> None:
         self._is_client = client
+        self._ping_limits = (ping_interval, ping_timeout)
         self._buffers = buffers
         self.offer = offer
         self.replay = ReplayBuffer()
@@ -94,10 +102,11 @@ class ResumableStream:
         self._ever_sent = 0  # numbers, on any connection
         self._peer_acked = 0  # numbers of ours that the peer has delivered
         self._delivered_bytes = 0
-        self._fin_delivered = False
+        self.fin_delivered = False  # whether the sink knows that the peer's stream has ended
         self._fin_at: int | None = None  # offset of the peer's fin, once it came on this connection
         self.undelivered = 0
         self._discarding = False
+        self.confirmed = False  # whether the peer has spoken in this session: it knows of it
         self.failure: TunnelError | None = None
         self.over = False
         # What belongs to one connection; see `_reset_connection`.
@@ -109,20 +118,20 @@ class ResumableStream:
     def _reset_connection(self, now: float) -> None:
         self.attached = True
         self.wire_is_over = False
+        self.heard_since_attach = False  # whether anything came on this connection
+        self.is_silent = False  # whether that is because nothing came for too long
         self._parser = FrameParser(masked=not self._is_client)
-        self._out: list[Buffer] = []
+        self._outbox = Outbox(masks=self._is_client)
         self._control: list[str] = []
         self._line = b""
-        self._pong: bytes | None = None
-        self._close_queued = False
         self._fin_sent = False
-        self._fin_at = self._delivered_bytes if self._fin_delivered else None
+        self._fin_at = self._delivered_bytes if self.fin_delivered else None
         self._sink.clear()
         self._received = self._delivered_bytes
         self._acked_received = self.delivered  # the resume's own offset is an ack
         self._ack_due = False
         self._ack_at: float | None = None
-        self.liveness = Liveness(now)
+        self.liveness = Liveness(now, *self._ping_limits)
 
     # ---- connections
 
@@ -134,7 +143,7 @@ class ResumableStream:
     @property
     def delivered(self) -> int:
         """Numbers of the peer's stream that are delivered: the offset of a resume, and of every ack."""
-        return self._delivered_bytes + self._fin_delivered
+        return self._delivered_bytes + self.fin_delivered
 
     @property
     def unacknowledged(self) -> int:
@@ -144,29 +153,31 @@ class ResumableStream:
     def detach(self) -> None:
         """Let go of the connection: from here on nothing that came on it counts, but what was delivered."""
         self.attached = False
-        self.wire_is_over = True
-        self._out = []
-        self._control = []
+        self.wire_ended()
         self._sink = []
         self._received = self._delivered_bytes
-        self._fin_at = self._delivered_bytes if self._fin_delivered else None
+        self._fin_at = self._delivered_bytes if self.fin_delivered else None
 
     def can_attach(self, received: int) -> bool:
         """Return whether the peer can have delivered ``received`` of our numbers."""
         return self._peer_acked <= received <= self._ever_sent
 
-    def attach(self, received: int, now: float) -> None:
+    def attach(self, received: int, now: float, preamble: bytes = b"") -> None:
         """Go on over a new connection with a peer that has delivered ``received`` of our numbers.
 
-        Raises RemoteProtocolError when it cannot have.
+        ``preamble`` goes out before the first frame: the bridge's 101. Raises RemoteProtocolError when the peer cannot
+        have delivered that.
         """
         if not self.can_attach(received):
             raise RemoteProtocolError(
                 f"the peer resumes at {received}, which is not from {self._peer_acked} to {self._ever_sent}"
             )
         self._reset_connection(now)
+        if preamble:
+            self._outbox.pieces.append(preamble)
         self._confirm(received)
         self.replay.rewind()
+        self._fin_sent = self.fin_acknowledged
 
     # ---- source → wire
 
@@ -188,7 +199,7 @@ class ResumableStream:
         """Return the space to read the source into; valid until `source_received`."""
         if self.offer is None or not self.wants_source:
             raise LocalProtocolError("the source was read while the window is full, or without a connection")
-        return self.replay.space(min(FRAME_LIMIT, self.offer.window - self.unacknowledged))
+        return self.replay.space(self.offer.window - self.unacknowledged)
 
     def source_received(self, n: int, now: float) -> None:
         """Note that ``n`` bytes (at least 1) of the source stand in `source_space`."""
@@ -201,7 +212,7 @@ class ResumableStream:
     def source_failed(self, code: int, reason: str) -> None:
         """Note that the source broke: an error ends the session once the peer has all that was read before."""
         if not self._source_fin and self._source_failure is None:
-            cause = "target-lost" if code == TARGET_LOST else "input"
+            cause = {TARGET_LOST: "target-lost", TARGET_REFUSED_DATA: "undelivered"}.get(code, "input")
             self._source_failure = (cause, f": {reason}" if reason else "")
             self._report_source_failure()
 
@@ -218,18 +229,18 @@ class ResumableStream:
     @property
     def wants_wire_write(self) -> bool:
         """Whether bytes wait for the wire."""
-        return bool(self._out or self._control) or (self.attached and self._has_more())
+        return bool(self._outbox.pieces or self._control) or (self.attached and self._has_more())
 
     def _has_more(self) -> bool:
-        if self.offer is None or self._close_queued or self.wire_is_over:
+        if self.offer is None or self.over or self.wire_is_over:
             return False
         return self.replay.next < self.replay.end or self._ack_due or (self._source_fin and not self._fin_sent)
 
     def wire_output(self) -> Sequence[Buffer]:
         """Return what to write to the wire next; empty when there is nothing."""
-        if not self._out:
+        if not self._outbox.pieces:
             self._fill_output()
-        return self._out
+        return self._outbox.pieces
 
     def _fill_output(self) -> None:
         """Frame what is to go next: control lines first, then data, then the fin behind the last of the data."""
@@ -238,46 +249,25 @@ class ResumableStream:
             self._take_ack()
             lines.append(f"ack {self.delivered}")
         for line in lines:
-            self._queue_frame(TEXT, line.encode("ascii"))
+            self._outbox.add(TEXT, line.encode("ascii"))
         if not self._has_more():
             return
-        if segment := self.replay.take(FRAME_LIMIT):
-            self._queue_segment(segment.chunk, segment.start, segment.end)
+        if segment := self.replay.take():
+            self._outbox.add_data(segment.chunk, segment.start, segment.end)
             self._ever_sent = max(self._ever_sent, self.replay.next)
         if self._source_fin and not self._fin_sent and self.replay.next == self.replay.end:
             self._fin_sent = True
             self._ever_sent = self.replay.end + 1
-            self._queue_frame(TEXT, f"fin {self.replay.end}".encode("ascii"))
+            self._outbox.add(TEXT, f"fin {self.replay.end}".encode("ascii"))
 
     def _take_ack(self) -> None:
         self._acked_received = self.delivered
         self._ack_due = False
         self._ack_at = None
 
-    def _queue_segment(self, chunk: memoryview, start: int, end: int) -> None:
-        if self._is_client:
-            key = os.urandom(4)
-            self._out.append(frame_header(BINARY, end - start, key))
-            self._out.append(apply_mask(chunk[start:end], key))
-        else:
-            # What stands before a segment is free, or acknowledged, so the header is put right in front of it.
-            header = frame_header(BINARY, end - start, None)
-            chunk[start - len(header) : start] = header
-            self._out.append(chunk[start - len(header) : end])
-
-    def _queue_frame(self, opcode: int, payload: bytes) -> None:
-        if self._is_client:
-            key = os.urandom(4)
-            self._out.append(frame_header(opcode, len(payload), key) + apply_mask(payload, key))
-        else:
-            self._out.append(frame_header(opcode, len(payload), None) + payload)
-
     def wire_sent(self, n: int, now: float) -> None:
         """Note that the wire took the first ``n`` bytes of `wire_output`."""
-        consume(self._out, n)
-        if not self._out and self._pong is not None and not self._close_queued:
-            self._queue_frame(PONG, self._pong)
-            self._pong = None
+        self._outbox.sent(n)
 
     def wire_write_failed(self) -> None:
         """Note that the wire takes nothing any more: this connection is over."""
@@ -298,6 +288,7 @@ class ResumableStream:
 
     def wire_received(self, n: int, now: float) -> None:
         """Take in ``n`` bytes (at least 1) of the wire that stand in `wire_space`."""
+        self.heard_since_attach = True
         self.liveness.heard(now)
         try:
             for event in self._parser.feed(self._buffers.wire[:n]):
@@ -307,22 +298,21 @@ class ResumableStream:
                     else:
                         self._receive_text(event, now)
                 elif isinstance(event, Ping):
-                    self._pong = event.data
+                    self._outbox.ping_came(event.data)
                 elif isinstance(event, Close):
                     self.wire_is_over = True
                 if self.over:
                     break
         except RemoteProtocolError as exc:
             self.fail("protocol", exc)
-        if self._pong is not None and not self._out and not self._close_queued:
-            self._queue_frame(PONG, self._pong)
-            self._pong = None
+        self._outbox.answer_ping()
 
     def _receive_data(self, data: Buffer, now: float) -> None:
         if not data:
             return
         if self.offer is None or self._fin_at is not None:
             raise RemoteProtocolError("the peer sent data " + ("behind its fin" if self.offer else "before a session"))
+        self.confirmed = True
         self._received += len(data)
         if self._received - self._delivered_bytes > self.offer.window:
             raise RemoteProtocolError("the peer sent more than the window allows")
@@ -357,6 +347,7 @@ class ResumableStream:
         elif isinstance(control, Ack):
             if not self._peer_acked <= control.count <= self._ever_sent:
                 raise RemoteProtocolError(f"the peer acknowledged {control.count}, which cannot be")
+            self.confirmed = True
             self._confirm(control.count)
             self.liveness.acknowledged(now)
         elif isinstance(control, Fin):
@@ -378,7 +369,7 @@ class ResumableStream:
     def wire_ended(self) -> None:
         """Note the end of file, or a broken connection, when reading or writing the wire."""
         self.wire_is_over = True
-        self._out = []
+        self._outbox.clear()
         self._control = []
 
     @property
@@ -421,8 +412,8 @@ class ResumableStream:
 
     def sink_half_closed(self) -> None:
         """Note that the sink knows of the end: the fin is delivered, and acknowledged at once."""
-        if self.sink_ended and not self._fin_delivered:
-            self._fin_delivered = True
+        if self.sink_ended and not self.fin_delivered:
+            self.fin_delivered = True
             self._ack_due = True
 
     # ---- the end of the session
@@ -430,17 +421,17 @@ class ResumableStream:
     @property
     def complete(self) -> bool:
         """Whether both streams are delivered whole, with their ends."""
-        return self._fin_delivered and self.fin_acknowledged
+        return self.fin_delivered and self.fin_acknowledged
 
     def end(self) -> None:
         """End the session from the client: what was read goes out, then the last ack, `end` and a Close."""
-        if self.over or self._close_queued:
+        if self.over:
             return
         while self.attached and self.offer is not None and self.replay.next < self.replay.end:
-            segment = self.replay.take(FRAME_LIMIT)
+            segment = self.replay.take()
             if segment is None:
                 break
-            self._queue_segment(segment.chunk, segment.start, segment.end)
+            self._outbox.add_data(segment.chunk, segment.start, segment.end)
         self._finish([f"ack {self.delivered}", "end"] if self.offer is not None else [])
 
     def finish(self, *, clean: bool) -> None:
@@ -458,11 +449,11 @@ class ResumableStream:
         self._finish([error_line(code, str(error) if text is None else text)])
 
     def _finish(self, lines: list[str]) -> None:
-        for line in [*self._control, *lines]:
-            self._queue_frame(TEXT, line.encode("ascii"))
+        if self.attached and not self.wire_is_over:
+            for line in [*self._control, *lines]:
+                self._outbox.add(TEXT, line.encode("ascii"))
+            self._outbox.add_close(NORMAL)
         self._control = []
-        self._queue_frame(CLOSE, close_payload(NORMAL))
-        self._close_queued = True
         self._end()
 
     def _end(self) -> None:
@@ -489,27 +480,36 @@ class ResumableStream:
         if self._ack_at is not None and now >= self._ack_at:
             self._ack_due = True
             self._ack_at = None
-        waiting = self._peer_acked < self._ever_sent
-        action = self.liveness.check(now, waiting=waiting)
+        action = self.liveness.check(now, waiting=self._waits_for_peer)
         if action == "dead":
+            self.is_silent = True
             self.wire_ended()
         elif action == "request-ack" and self.offer is not None:
             self._control.append("ping")
-        elif action == "ping" and not self._out:
-            self._queue_frame(PING, b"")
+        elif action == "ping" and not self._outbox.pieces:
+            self._outbox.add(PING, b"")
+
+    @property
+    def _waits_for_peer(self) -> bool:
+        """Whether the peer owes us something: an ack, or the session that it offers."""
+        return self._peer_acked < self._ever_sent or self.offer is None
 
     def next_tick(self, now: float) -> float:
         """Return in how many seconds `tick` is to be called."""
-        at = self.liveness.next_check(now)
+        at = self.liveness.next_check(now, waiting=self._waits_for_peer)
         if self._ack_at is not None:
             at = min(at, self._ack_at)
         return max(0.0, at - now)
 
+    def request_ack(self) -> None:
+        """Ask the peer for its current ack, which is also a sign of life."""
+        if self.attached and self.offer is not None and not self.wire_is_over and not self.over:
+            self._control.append("ping")
+
     def probe(self, now: float) -> None:
         """Ask for a sign of life within 2 s, after a jump of the clock: call it when what is there has been read."""
-        if self.attached and self.offer is not None and not self.wire_is_over:
-            self._control.append("ping")
-            self.liveness.probed(now)
+        self.request_ack()
+        self.liveness.probed(now)
 
 
 def session_failure(error: SessionError) -> TunnelError:
@@ -517,8 +517,8 @@ def session_failure(error: SessionError) -> TunnelError:
     said = f": {error.text}" if error.text else ""
     if error.code == "shutdown":
         return ConnectionLost("going-away", reason=said)
-    if error.code == "target-lost":
-        return ConnectionLost("target-lost", reason=said)
+    if error.code in ("target-lost", "undelivered"):
+        return ConnectionLost(error.code, reason=said)
     return ConnectionLost("session-error", code=error.code, reason=said)
 
 

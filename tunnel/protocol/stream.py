@@ -12,29 +12,22 @@ Frame boundaries carry no meaning. Data frames are never empty, as websocat take
 
 from __future__ import annotations
 
-import os
-
 from tunnel.protocol.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError, TunnelError
 from tunnel.protocol.frames import (
-    BINARY,
-    CLOSE,
     GOING_AWAY,
     MAX_HEADER,
     NO_CODE,
     NORMAL,
     PING,
-    PONG,
     PROTOCOL_ERROR,
     SILENT_PEER,
     Close,
     FrameParser,
     Payload,
     Ping,
-    close_payload,
-    frame_header,
 )
 from tunnel.protocol.keepalive import STALL_LIMIT, Keepalive
-from tunnel.protocol.masking import apply_mask
+from tunnel.protocol.outbox import Outbox, consume
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +37,6 @@ if TYPE_CHECKING:
 
 FRAME_LIMIT = 256 * 1024  # payload bytes of one frame that we send, and of one read
 CLOSE_LIMIT = 60.0  # seconds of silence after which a Close is no longer waited for
-_PONG_BACKLOG = 8  # pieces waiting for the wire beyond which pings are answered later, and only the last of them
 
 
 class ReadBuffers:
@@ -71,12 +63,9 @@ class PlainStream:
 
     __slots__ = (
         "_buffers",
-        "_close_queued",
         "_discarding",
-        "_masks",
-        "_out",
+        "_outbox",
         "_parser",
-        "_pong",
         "_sink",
         "_sink_at",
         "_sink_limit",
@@ -93,14 +82,11 @@ class PlainStream:
     def __init__(
         self, *, client: bool, buffers: ReadBuffers, keepalive: Keepalive, sink_limit: float | None = STALL_LIMIT
     ) -> None:
-        self._masks = client
+        self._outbox = Outbox(masks=client)
         self._buffers = buffers
         self._parser = FrameParser(masked=not client)
         self.keepalive = keepalive
-        self._out: list[Buffer] = []  # frames on their way to the wire
         self._sink: list[Buffer] = []  # payload on its way to the sink
-        self._pong: bytes | None = None  # the last ping that is not answered yet
-        self._close_queued = False
         self._discarding = False
         self._sink_limit = sink_limit
         self._sink_at: float | None = None  # when the sink, with bytes waiting for it, made progress last
@@ -117,7 +103,7 @@ class PlainStream:
     @property
     def wants_source(self) -> bool:
         """Whether the source should be read: everything read before has gone."""
-        return not self._out and not self._close_queued
+        return not self._outbox.pieces and not self._outbox.close_queued
 
     def source_space(self) -> memoryview:
         """Return the space to read the source into; valid until `source_received`."""
@@ -128,15 +114,7 @@ class PlainStream:
     def source_received(self, n: int, now: float) -> None:
         """Note that ``n`` bytes (at least 1) of the source stand in `source_space`."""
         self._source_at = now
-        start = MAX_HEADER
-        if self._masks:
-            key = os.urandom(4)
-            self._out.append(frame_header(BINARY, n, key))
-            self._out.append(apply_mask(self._buffers.source[start : start + n], key))
-        else:
-            header = frame_header(BINARY, n, None)
-            self._buffers.source[start - len(header) : start] = header
-            self._out.append(self._buffers.source[start - len(header) : start + n])
+        self._outbox.add_data(self._buffers.source, MAX_HEADER, MAX_HEADER + n)
 
     def source_failed(self, code: int, reason: str) -> None:
         """Note that the source broke: a Close with ``code`` follows what was read before."""
@@ -148,37 +126,32 @@ class PlainStream:
 
     def close(self, code: int, reason: str = "") -> None:
         """Queue a Close frame behind what was read before; only the first call counts."""
-        if not self._close_queued:
-            self._close_queued = True
-            self._pong = None
-            self._queue_control(CLOSE, close_payload(code, reason))
+        if not self._outbox.close_queued:
+            self._outbox.add_close(code, reason)
 
     @property
     def wants_wire_write(self) -> bool:
         """Whether bytes wait for the wire."""
-        return bool(self._out)
+        return bool(self._outbox.pieces)
 
     def wire_output(self) -> Sequence[Buffer]:
         """Return what to write to the wire next; empty when there is nothing."""
-        return self._out
+        return self._outbox.pieces
 
     def wire_sent(self, n: int, now: float) -> None:
         """Note that the wire took the first ``n`` bytes of `wire_output`."""
-        consume(self._out, n)
+        self._outbox.sent(n)
         self.keepalive.wrote(now)
-        if not self._out and self._pong is not None:
-            self._answer_ping()
 
     def wire_write_failed(self) -> None:
         """Note that the wire takes nothing any more; what still waits is discarded. Reading may go on."""
-        self._out.clear()
-        self._pong = None
-        self._close_queued = True
+        self._outbox.clear()
+        self._outbox.close_queued = True
 
     @property
     def close_sent(self) -> bool:
         """Whether our Close, and so everything, is with the wire."""
-        return self._close_queued and not self._out
+        return self._outbox.close_queued and not self._outbox.pieces
 
     # ---- wire → sink
 
@@ -201,8 +174,7 @@ class PlainStream:
                 if isinstance(event, Payload):
                     self._receive_payload(event.data)
                 elif isinstance(event, Ping):
-                    if not self._close_queued:
-                        self._pong = event.data
+                    self._outbox.ping_came(event.data)
                 elif isinstance(event, Close):
                     self.close_received = True
                     self._source_at = now
@@ -210,8 +182,7 @@ class PlainStream:
                     self.close_reason = event.reason
         except RemoteProtocolError as exc:
             self.fail(exc, exc.close_code)
-        if self._pong is not None and len(self._out) < _PONG_BACKLOG:
-            self._answer_ping()
+        self._outbox.answer_ping()
 
     def _receive_payload(self, data: Buffer) -> None:
         if not data:
@@ -270,8 +241,8 @@ class PlainStream:
 
     def settle(self) -> None:
         """Move what is still in the read buffers to memory of the stream's own, before another stream reads."""
-        if self._out:
-            self._out = [_owned(piece) for piece in self._out]
+        if self._outbox.pieces:
+            self._outbox.pieces = [_owned(piece) for piece in self._outbox.pieces]
         if self._sink:
             self._sink = [_owned(piece) for piece in self._sink]
 
@@ -289,7 +260,7 @@ class PlainStream:
             self.fail(exc, SILENT_PEER)
 
     def _check_limits(self, now: float) -> None:
-        if self._out:
+        if self._outbox.pieces:
             self.keepalive.check_write(now)
         else:
             self.keepalive.wrote(now)
@@ -302,31 +273,19 @@ class PlainStream:
             raise ConnectionLost("sink-stalled", seconds=self._sink_limit)
         if self.close_received or self.wire_is_over:
             # Only our tail may follow; the peer has ended its stream and owes us nothing, not even pongs.
-            if not self._close_queued and now - self._source_at >= STALL_LIMIT:
+            if not self._outbox.close_queued and now - self._source_at >= STALL_LIMIT:
                 raise ConnectionLost("no-tail", seconds=STALL_LIMIT)
             self._ping_if_due(now, reading=False)
-        elif self._close_queued:
+        elif self._outbox.close_queued:
             if self._sink:
                 self.keepalive.heard(now)
             self.keepalive.check_silence(now, CLOSE_LIMIT)
         else:
-            self._ping_if_due(now, reading=not self._sink and not self._out)
+            self._ping_if_due(now, reading=not self._sink and not self._outbox.pieces)
 
     def _ping_if_due(self, now: float, *, reading: bool) -> None:
-        if self.keepalive.ping_due(now, reading=reading) and not self._out and not self._close_queued:
-            self._queue_control(PING, b"")
-
-    def _answer_ping(self) -> None:
-        if self._pong is not None:
-            self._queue_control(PONG, self._pong)
-            self._pong = None
-
-    def _queue_control(self, opcode: int, payload: bytes) -> None:
-        if self._masks:
-            key = os.urandom(4)
-            self._out.append(frame_header(opcode, len(payload), key) + apply_mask(payload, key))
-        else:
-            self._out.append(frame_header(opcode, len(payload), None) + payload)
+        if self.keepalive.ping_due(now, reading=reading) and not self._outbox.pieces and not self._outbox.close_queued:
+            self._outbox.add(PING, b"")
 
 
 def _owned(piece: Buffer) -> Buffer:
@@ -334,16 +293,3 @@ def _owned(piece: Buffer) -> Buffer:
     if isinstance(piece, memoryview) and isinstance(piece.obj, bytearray):
         return bytes(piece)
     return piece
-
-
-def consume(pieces: list[Buffer], n: int) -> None:
-    """Take the first ``n`` bytes off ``pieces``."""
-    whole = 0
-    for piece in pieces:
-        if n < len(piece):
-            break
-        n -= len(piece)
-        whole += 1
-    del pieces[:whole]
-    if n:
-        pieces[0] = memoryview(pieces[0])[n:]

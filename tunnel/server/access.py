@@ -88,23 +88,46 @@ class Seats:
         self._by_source: Counter[str] = Counter()
         self.taken = 0
 
-    def take(self, source: str | None) -> None:
-        """Take a seat for a client from ``source`` (None: not known); raises Refusal (503) when there is none."""
-        if self.taken >= self._total:
+    def take(self, source: str | None, instead_of: Seat | None = None) -> Seat:
+        """Take a seat for a client from ``source`` (None: not known); raises Refusal (503) when there is none.
+
+        ``instead_of`` is a seat that becomes free by this, or stays as it is when there is no new one.
+        """
+        mine = int(instead_of is not None and not instead_of.is_free)
+        if self.taken - mine >= self._total:
             raise _full(f"{self._total} tunnels are open, which is the limit (--max-tunnels)")
-        if source is not None and 0 < self._per_source <= self._by_source[source]:
+        mine = mine if instead_of is not None and instead_of.source == source else 0
+        if source is not None and 0 < self._per_source <= self._by_source[source] - mine:
             raise _full(f"{self._per_source} tunnels from one address is the limit (--max-tunnels-per-address)")
+        if instead_of is not None:
+            instead_of.free()
         self.taken += 1
         if source is not None:
             self._by_source[source] += 1
+        return Seat(self, source)
 
-    def free(self, source: str | None) -> None:
-        """Give back what `take` has taken."""
+    def _free(self, source: str | None) -> None:
         self.taken -= 1
         if source is not None:
             self._by_source[source] -= 1
             if not self._by_source[source]:
                 del self._by_source[source]
+
+
+class Seat:
+    """The right to one tunnel, until it is given back with `free`, which may be called again."""
+
+    __slots__ = ("_seats", "is_free", "source")
+
+    def __init__(self, seats: Seats, source: str | None) -> None:
+        self._seats = seats
+        self.source = source
+        self.is_free = False
+
+    def free(self) -> None:
+        if not self.is_free:
+            self.is_free = True
+            self._seats._free(self.source)
 
 
 def _unauthorized(message: str, challenge: str) -> Refusal:

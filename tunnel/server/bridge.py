@@ -28,10 +28,12 @@ from tunnel.server.handshake import HEALTH_PATH, Rules
 from tunnel.server.listen import Listener, open_listeners
 from tunnel.server.log import event
 from tunnel.server.session import FAREWELL_LIMIT
+from tunnel.server.sessions import Sessions
 from tunnel.server.settings import DEFAULT_LISTEN, BridgeSettings
 from tunnel.server.systemd import take_sockets
 from tunnel.server.target import parse_target
 
+_LOOK_AGAIN = 0.25  # seconds, while draining
 _PATH = re.compile(r"/[!-~]*")
 _MODE = re.compile(r"0?[0-7]{3}")
 
@@ -54,6 +56,7 @@ class Bridge:
             target=parse_target(settings.target),
             rules=Rules(settings.path, self._tokens, Origins(settings.allow_origin)),
             seats=Seats(settings.max_tunnels, settings.max_tunnels_per_address),
+            sessions=Sessions(settings),
             certificates=self._certificates,
         )
         self._listeners: list[Listener] = []
@@ -103,25 +106,42 @@ class Bridge:
         await self.drain(0)
 
     async def drain(self, seconds: float) -> None:
-        """Stop accepting, let tunnels end for ``seconds``, then close those that are left with 1001 and return."""
+        """Stop accepting, let tunnels end for ``seconds``, then end those that are left, and return.
+
+        Detached sessions end last: they hold nothing up, but a client whose handshake has begun may still come back.
+        """
         self._common.draining = True
         for accepting in self._accepting:
             accepting.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)
         self._close_listeners()
-        if self._connections and seconds > 0:
-            await asyncio.wait(self._connections, timeout=seconds)
-        for task, connection in self._connections.items():
-            if connection.session is None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while (active := self._active()) and loop.time() < end:
+            pause = min(_LOOK_AGAIN, end - loop.time())  # for an active one may become a detached one
+            await asyncio.wait(active, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+        ending = self._active()
+        for task in ending:
+            session = self._connections[task].session
+            if session is None:
                 task.cancel()
             else:
-                connection.session.close(GOING_AWAY, f"drained for {seconds:g} s" if seconds else "")
-        if self._connections:
+                session.close(GOING_AWAY, f"drained for {seconds:g} s" if seconds else "")
+        if ending:
             # A session limits its farewell itself; the second more is for a loop that is late.
-            await asyncio.wait(self._connections, timeout=FAREWELL_LIMIT + 1)
+            await asyncio.wait(ending, timeout=FAREWELL_LIMIT + 1)
+        for connection in self._connections.values():
+            if connection.session is not None:
+                connection.session.close(GOING_AWAY, "the bridge stopped while it was detached")
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=1)
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def _active(self) -> list[asyncio.Task[None]]:
+        """Return the connections but for detached sessions."""
+        return [task for task, each in self._connections.items() if each.session is None or each.session.attached]
 
     def reload(self) -> None:
         """Read tokens and certificates again. What cannot be used is logged, and what was in use stays."""

@@ -14,15 +14,18 @@ from http import HTTPStatus
 
 from tunnel.net.channel import Channel
 from tunnel.net.tls import TLSChannel
+from tunnel.protocol.control import SUBPROTOCOL, SessionOffer
 from tunnel.protocol.errors import DialError
 from tunnel.protocol.stream import ReadBuffers
-from tunnel.server.access import RETRY_AFTER, Seats
+from tunnel.server.access import RETRY_AFTER, Seat, Seats
 from tunnel.server.address import Client
 from tunnel.server.certificates import Certificates, start_tls
 from tunnel.server.exchange import Head, Refusal, read_head, send, send_last
 from tunnel.server.handshake import Rules, Upgrade, health_answer, is_health_check
 from tunnel.server.log import Value, event, unexpected
-from tunnel.server.session import Session
+from tunnel.server.resumable import ResumableSession
+from tunnel.server.session import PlainSession, Session
+from tunnel.server.sessions import Sessions
 from tunnel.server.settings import BridgeSettings
 from tunnel.server.target import Target
 
@@ -38,6 +41,7 @@ class Common:
     target: Target
     rules: Rules
     seats: Seats
+    sessions: Sessions
     certificates: Certificates | None
     buffers: ReadBuffers = field(default_factory=ReadBuffers)
     handshakes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_HANDSHAKES))
@@ -52,7 +56,8 @@ class Connection:
         self._wire = Channel(sock)
         self._client = client
         self._forwarded = ""
-        self._seated = False
+        self._seat: Seat | None = None
+        self._is_handed_over = False  # to the session that it has resumed
         self.session: Session | None = None
 
     async def serve(self) -> None:
@@ -63,30 +68,38 @@ class Connection:
             finally:
                 self._common.handshakes.release()
             if self.session is not None:
-                ending = await self.session.run()
-                self._log(
-                    logging.INFO,
-                    "tunnel",
-                    target=str(self._common.target),
-                    bytes_in=ending.bytes_in,
-                    bytes_out=ending.bytes_out,
-                    seconds=ending.seconds,
-                    reason=ending.reason,
-                )
+                await self._run(self.session)
         except Exception as exc:
             unexpected(exc, client=self._client.address)
         finally:
-            self._wire.close()
-            if self._seated:
-                self._common.seats.free(self._client.source)
+            if not self._is_handed_over:
+                self._wire.close()
+            if self._seat is not None:
+                self._seat.free()
+
+    async def _run(self, session: Session) -> None:
+        ending = await session.run()
+        number: dict[str, Value] = {}
+        if isinstance(session, ResumableSession):
+            self._client = session.client
+            number = {"session": session.number}
+        self._log(
+            logging.INFO,
+            "tunnel",
+            **number,
+            target=str(self._common.target),
+            bytes_in=ending.bytes_in,
+            bytes_out=ending.bytes_out,
+            seconds=ending.seconds,
+            reason=ending.reason,
+        )
 
     async def _open(self) -> None:
         """Do the handshake, after which there is a session, or the client has been told why not."""
         try:
             head = await self._receive_request()
             if is_health_check(head):
-                common = self._common
-                await send_last(self._wire, health_answer(head, tunnels=common.seats.taken, draining=common.draining))
+                await send_last(self._wire, self._health(head))
             else:
                 await self._upgrade(head)
         except Refusal as refusal:
@@ -98,6 +111,12 @@ class Connection:
             else:
                 # TCP health checks and port scanners do nothing else.
                 self._log(logging.DEBUG, "hung-up", reason=exc.strerror or str(exc))
+
+    def _health(self, head: Head) -> bytes:
+        common = self._common
+        return health_answer(
+            head, tunnels=common.seats.taken, detached=common.sessions.detached_count, draining=common.draining
+        )
 
     async def _receive_request(self) -> Head:
         limit = self._common.settings.handshake_timeout
@@ -113,26 +132,59 @@ class Connection:
         common = self._common
         upgrade = Upgrade(head)
         self._forwarded = upgrade.forwarded
-        accepted = common.rules.admit(upgrade)
+        if upgrade.resume:
+            self._resume(upgrade, head.rest)
+            return
+        common.rules.admit(upgrade)
         self._check_staying()
-        common.seats.take(self._client.source)
-        self._seated = True
+        self._seat = common.seats.take(self._client.source)
         target = await self._dial()
+        offer = None
         try:
             self._check_staying()
+            offer = common.sessions.offer() if upgrade.offers_resume else None
             async with asyncio.timeout(_ANSWER_LIMIT):
-                await send(self._wire, accepted)
+                await send(self._wire, upgrade.accept(resumable=offer is not None))
             self._wire = _channel(self._wire.sock, head.rest)
-            self.session = Session(
-                self._wire,
-                Channel(target),
-                buffers=common.buffers,
-                ping_interval=common.settings.ping_interval,
-                ping_timeout=common.settings.ping_timeout,
-            )
+            self.session = self._new_session(Channel(target), offer)
         except BaseException:
+            if offer is not None:
+                common.sessions.withdraw(offer)
             target.close()
             raise
+
+    def _new_session(self, target: Channel, offer: SessionOffer | None) -> Session:
+        common = self._common
+        pings = {"ping_interval": common.settings.ping_interval, "ping_timeout": common.settings.ping_timeout}
+        if offer is None or self._seat is None:
+            return PlainSession(self._wire, target, buffers=common.buffers, **pings)
+        seat, self._seat = self._seat, None  # given back whenever the session is detached
+        return ResumableSession(
+            self._wire,
+            target,
+            sessions=common.sessions,
+            offer=offer,
+            client=self._client,
+            seat=seat,
+            buffers=common.buffers,
+            **pings,
+        )
+
+    def _resume(self, upgrade: Upgrade, rest: bytes) -> None:
+        """Give the connection to the session that it asks for; raises Refusal."""
+        common = self._common
+        session, request = common.sessions.find(upgrade.resume)
+        common.rules.admit(upgrade)
+        if not upgrade.offers_resume:
+            raise Refusal(HTTPStatus.BAD_REQUEST, "bad-resume", f"a session is resumed with the protocol {SUBPROTOCOL}")
+        session.take_over(
+            request,
+            _channel(self._wire.sock, rest),
+            self._client,
+            lambda seat: common.seats.take(self._client.source, instead_of=seat),
+            lambda received: upgrade.accept(resumable=True, received=received),
+        )
+        self._is_handed_over = True
 
     async def _dial(self) -> socket.socket:
         try:

@@ -13,6 +13,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+from tunnel.protocol.control import SUBPROTOCOL
 from tunnel.server.exchange import Head, Refusal, answer
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ class Upgrade:
         if head.minor != 1:
             raise _bad_request("a WebSocket needs HTTP/1.1, this request is HTTP/1.0")
         self.path = head.path
-        self._protocol = ServerProtocol(select_subprotocol=select_subprotocol)
+        self.offers_resume = False  # whether the client can speak Wire 2
+        # The library makes a method of its own of what it is given, which a bound method would not become.
+        self._protocol = ServerProtocol(select_subprotocol=lambda _, offered: self._select_subprotocol(offered))
         self._request = _parse(self._protocol, head.data)
         headers = self._request.headers
         if len(headers.get_all("Host")) != 1:
@@ -42,9 +45,10 @@ class Upgrade:
         self.forwarded = ", ".join(headers.get_all("X-Forwarded-For"))
         self.origins = headers.get_all("Origin")
         self.authorization = headers.get_all("Authorization")
+        self.resume = headers.get_all("Wstunnel-Resume")
 
-    def accept(self) -> bytes:
-        """Return the bytes of the 101; raises Refusal when the request asks for no WebSocket, or not properly."""
+    def check(self) -> None:
+        """Raise Refusal when the request asks for no WebSocket, or not properly."""
         response = self._protocol.accept(self._request)
         if response.status_code == HTTPStatus.UPGRADE_REQUIRED:
             raise Refusal(
@@ -55,8 +59,27 @@ class Upgrade:
             )
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             raise _bad_request(str(self._protocol.handshake_exc))
-        self._protocol.send_response(response)
+        self._response = response
+
+    def accept(self, *, resumable: bool = False, received: int | None = None) -> bytes:
+        """Return the bytes of the 101 for a request that was checked.
+
+        ``resumable``: for Wire 2, which the client offers; ``received`` are the numbers that a resumed session has
+        delivered so far.
+        """
+        headers = self._response.headers
+        if resumable:
+            del headers["Sec-WebSocket-Protocol"]
+            headers["Sec-WebSocket-Protocol"] = SUBPROTOCOL
+        if received is not None:
+            headers["Wstunnel-Received"] = str(received)
+        self._protocol.send_response(self._response)
         return b"".join(self._protocol.data_to_send())
+
+    def _select_subprotocol(self, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        """Select ``binary`` if it is offered, else none, which every client takes; `accept` may choose another."""
+        self.offers_resume = SUBPROTOCOL in offered
+        return BINARY if BINARY in offered else None
 
 
 class Rules:
@@ -67,20 +90,14 @@ class Rules:
         self._tokens = tokens
         self._origins = origins
 
-    def admit(self, upgrade: Upgrade) -> bytes:
-        """Return the 101 for ``upgrade``; raises Refusal."""
+    def admit(self, upgrade: Upgrade) -> None:
+        """Raise Refusal unless ``upgrade`` may open a tunnel."""
         if self._path is not None and upgrade.path != self._path:
             raise Refusal(HTTPStatus.NOT_FOUND, "not-found", f"there is no tunnel at {upgrade.path[:200]}")
-        accepted = upgrade.accept()
+        upgrade.check()
         for origin in upgrade.origins:
             self._origins.admit(origin)
         self._tokens.admit(upgrade.authorization)
-        return accepted
-
-
-def select_subprotocol(_protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Select ``binary`` if it is offered, else none, which every client takes."""
-    return BINARY if BINARY in offered else None
 
 
 def is_health_check(head: Head) -> bool:
@@ -88,10 +105,14 @@ def is_health_check(head: Head) -> bool:
     return head.path == HEALTH_PATH and head.method in ("GET", "HEAD")
 
 
-def health_answer(head: Head, *, tunnels: int, draining: bool) -> bytes:
-    """Return the answer to a health check: 503 once no more tunnels are opened."""
+def health_answer(head: Head, *, tunnels: int, detached: int, draining: bool) -> bytes:
+    """Return the answer to a health check: 503 once no more tunnels are opened.
+
+    ``detached`` is the number of sessions that wait for their clients; they are not among the ``tunnels``.
+    """
     status = HTTPStatus.SERVICE_UNAVAILABLE if draining else HTTPStatus.OK
-    body = {"status": "draining" if draining else "ok", "tunnels": tunnels, "draining": draining}
+    state = "draining" if draining else "ok"
+    body = {"status": state, "tunnels": tunnels, "detached": detached, "draining": draining}
     return answer(status, body, {}, with_body=head.method == "GET")
 
 

@@ -75,10 +75,11 @@ async def _run(settings: ServeSettings, handler: logging.Handler) -> None:
 
 def _announce(bridge: Bridge, settings: ServeSettings) -> None:
     urls = ", ".join(bridge.urls)
+    resume = f"{settings.resume_for:g} s" if settings.resume_for else "off"
     if settings.log_format == "json":
-        event(logging.INFO, "ready", listen=urls, target=bridge.target, auth=bridge.authentication)
+        event(logging.INFO, "ready", listen=urls, target=bridge.target, auth=bridge.authentication, resume=resume)
     else:
-        _say(f"bridge ready on {urls} → {bridge.target} (auth: {bridge.authentication})")
+        _say(f"bridge ready on {urls} → {bridge.target} (auth: {bridge.authentication}, resume: {resume})")
     warnings = []
     if bridge.is_open_to_all:
         warnings.append("anybody who can reach this address may open tunnels: see --token-file")

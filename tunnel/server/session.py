@@ -1,6 +1,7 @@
 """One tunnel at the bridge: drives the pump between a WebSocket connection and its target, in asyncio's loop.
 
-This is the one way that data flows at the bridge. The sockets stay plain non-blocking sockets that the loop watches,
+This is the one way that data flows at the bridge, for plain tunnels (here) and resumable ones
+(`tunnel.server.resumable`). The sockets stay plain non-blocking sockets that the loop watches,
 rather than asyncio transports: bytes are read into one buffer of the loop's and written from there, without a copy of
 their own, and a tunnel that is idle costs no memory for buffers.
 """
@@ -19,6 +20,7 @@ from tunnel.protocol.stream import PlainStream, ReadBuffers
 
 if TYPE_CHECKING:
     from tunnel.net.channel import Channel
+    from tunnel.protocol.resume import ResumableStream
 
 # How long a last Close may take to go out, and the peer to hang up after it, in seconds.
 FAREWELL_LIMIT = 5.0
@@ -39,31 +41,20 @@ class Ending:
 class Session:
     """A tunnel between ``wire`` (upgraded already) and ``target`` (connected), both of which it owns from now on.
 
-    ``buffers`` are those of the event loop, shared by all its sessions. Times are in seconds.
+    What is common to both kinds of tunnel is here: who calls what when. A kind says how ends are passed on, and when
+    the tunnel is over.
     """
 
-    def __init__(
-        self,
-        wire: Channel,
-        target: Channel,
-        *,
-        buffers: ReadBuffers,
-        ping_interval: float = PING_INTERVAL,
-        ping_timeout: float = PING_TIMEOUT,
-    ) -> None:
+    def __init__(self, wire: Channel, target: Channel, stream: PlainStream | ResumableStream) -> None:
         self._loop = asyncio.get_running_loop()
-        self._wire = wire
         self._target = target
-        self._stream = PlainStream(
-            client=False, buffers=buffers, keepalive=Keepalive(time.monotonic(), ping_interval, ping_timeout)
-        )
-        self._pump = Pump(wire, target, target, self._stream)
+        self._pump = Pump(wire, target, target, stream)
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._watched: set[tuple[int, bool]] = set()
-        self._half_closed = False
         self._asked_to_end = ""
         self._started = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
+        self._tick_at = 0.0
         self._farewell: asyncio.TimerHandle | None = None
 
     async def run(self) -> Ending:
@@ -71,23 +62,55 @@ class Session:
 
         Never raises for what a peer or a network does. When cancelled, both connections are cut.
         """
-        self._timer = self._loop.call_later(self._stream.keepalive.tick, self._tick)
         try:
             self._step()
             await self._over
+            await self._part()
         finally:
             self._finish()
-            self._wire.close()
+            self._pump.wire.close()
             self._close_target()
         return Ending(self._reason(), self._pump.to_sink, self._pump.to_wire, time.monotonic() - self._started)
 
     def close(self, code: int = GOING_AWAY, reason: str = "") -> None:
-        """Ask the session to end: what was read is still delivered, then comes a Close with ``code``."""
+        """Ask the session to end; ``code`` and ``reason`` are for the peer."""
         if not self._over.done():
             self._asked_to_end = reason or f"closed with {code}"
-            self._stream.close(code, reason)
-            self._limit_farewell()
+            self._end(code, reason)
+            self._limit_farewell(FAREWELL_LIMIT)
             self._step()
+
+    @property
+    def attached(self) -> bool:
+        """Whether a client is connected."""
+        return True
+
+    # ---- what a kind of tunnel decides
+
+    def _end(self, code: int, reason: str) -> None:
+        """Begin to end the stream from this side."""
+        raise NotImplementedError
+
+    def _pass_ends_on(self) -> None:
+        """Pass an end of file, or a failure, of one side on to the other."""
+        raise NotImplementedError
+
+    def _is_over(self) -> bool:
+        raise NotImplementedError
+
+    async def _part(self) -> None:
+        """Let the peers read what was sent last, before both connections are closed; may take a few seconds."""
+
+    def _close_target(self) -> None:
+        raise NotImplementedError
+
+    def _reason(self) -> str:
+        """Return how the tunnel ended, for the log."""
+        raise NotImplementedError
+
+    @property
+    def _may_read_target(self) -> bool:
+        return self._pump.wants_source
 
     # ---- what the loop calls
 
@@ -108,8 +131,8 @@ class Session:
         self._step()
 
     def _tick(self) -> None:
-        self._stream.tick(time.monotonic())
-        self._timer = self._loop.call_later(self._stream.keepalive.tick, self._tick)
+        self._timer = None
+        self._pump.stream.tick(time.monotonic())
         self._step()
 
     # ---- the course of a session
@@ -118,30 +141,111 @@ class Session:
         """After each turn: pass ends on, see whether all is over, and watch what is wanted next."""
         if self._over.done():
             return
-        pump, stream = self._pump, self._stream
-        if stream.sink_ended and not self._half_closed:
-            self._half_close_target()
-        if pump.source_is_over:
-            self._end_stream()
-        elif stream.close_received and not self._clean:
-            stream.close(stream.close_code)
-        pump.write_wire()
+        self._pass_ends_on()
+        self._pump.write_wire()
         if self._is_over():
             self._finish()
             return
-        if pump.wants_wire_read and self._wire.pending:
+        if self._pump.wants_wire_read and self._pump.wire.pending:
             self._loop.call_soon(self._read_wire)
-        stream.settle()
+        self._pump.stream.settle()
         self._watch_wanted()
+        self._set_timer()
 
     def _half_close_target(self) -> None:
         """Tell the target that nothing more comes; what it still has to say is relayed."""
-        self._half_closed = True
-        if self._clean and not self._pump.sink_error:
+        if not self._pump.sink_error:
             try:
                 self._target.end_writing()
             except OSError as exc:
                 self._pump.sink_error = exc
+
+    def _set_timer(self) -> None:
+        now = time.monotonic()
+        delay = self._pump.stream.next_tick(now)
+        # A timer that rings too early sets the next one; so it need not be moved at every turn.
+        if self._timer is None or now + delay < self._tick_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._tick_at = now + delay
+            self._timer = self._loop.call_later(delay, self._tick)
+
+    def _limit_farewell(self, seconds: float) -> None:
+        if self._farewell is None:
+            self._farewell = self._loop.call_later(seconds, self._finish)
+
+    def _finish(self) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
+        for timer in (self._timer, self._farewell):
+            if timer is not None:
+                timer.cancel()
+        self._watch(set())
+
+    # ---- watching
+
+    def _watch_wanted(self) -> None:
+        pump = self._pump
+        wire, target = pump.wire.fileno(), self._target.fileno()
+        wanted = set()
+        if pump.wants_wire_read:
+            wanted.add((wire, False))
+        if pump.wants_wire_write:
+            wanted.add((wire, True))
+        if self._may_read_target:
+            wanted.add((target, False))
+        if pump.wants_sink:
+            wanted.add((target, True))
+        self._watch(wanted)
+
+    def _watch(self, wanted: set[tuple[int, bool]]) -> None:
+        """Watch the descriptors in ``wanted``: (descriptor, whether for writing)."""
+        if wanted == self._watched:
+            return
+        wire = self._pump.wire.fileno()
+        for fd, writing in self._watched - wanted:
+            (self._loop.remove_writer if writing else self._loop.remove_reader)(fd)
+        for fd, writing in wanted - self._watched:
+            if writing:
+                self._loop.add_writer(fd, self._write_wire if fd == wire else self._write_target)
+            else:
+                self._loop.add_reader(fd, self._read_wire if fd == wire else self._read_target)
+        self._watched = wanted
+
+
+class PlainSession(Session):
+    """A tunnel on Wire 1, which lives and dies with its WebSocket connection.
+
+    ``buffers`` are those of the event loop, shared by all its sessions. Times are in seconds.
+    """
+
+    def __init__(
+        self,
+        wire: Channel,
+        target: Channel,
+        *,
+        buffers: ReadBuffers,
+        ping_interval: float = PING_INTERVAL,
+        ping_timeout: float = PING_TIMEOUT,
+    ) -> None:
+        keepalive = Keepalive(time.monotonic(), ping_interval, ping_timeout)
+        self._stream = PlainStream(client=False, buffers=buffers, keepalive=keepalive)
+        self._half_closed = False
+        super().__init__(wire, target, self._stream)
+
+    def _end(self, code: int, reason: str) -> None:
+        self._stream.close(code, reason)
+
+    def _pass_ends_on(self) -> None:
+        pump, stream = self._pump, self._stream
+        if stream.sink_ended and not self._half_closed:
+            self._half_closed = True
+            if self._clean:
+                self._half_close_target()
+        if pump.source_is_over:
+            self._end_stream()
+        elif stream.close_received and not self._clean:
+            stream.close(stream.close_code)
 
     def _end_stream(self) -> None:
         """Tell the client, behind the last of the target's bytes, how the target ended."""
@@ -157,7 +261,7 @@ class Session:
         if stream.wants_sink_write:
             return False  # what the client sent is still owed to the target
         if stream.failure:
-            self._limit_farewell()
+            self._limit_farewell(FAREWELL_LIMIT)
             return not stream.wants_wire_write
         if stream.wire_is_over and not stream.close_received:
             return True
@@ -170,18 +274,6 @@ class Session:
         """Whether the client's stream is whole: it ended with a Close that means success."""
         return self._stream.close_received and self._stream.close_code in (NORMAL, NO_CODE)
 
-    def _limit_farewell(self) -> None:
-        if self._farewell is None:
-            self._farewell = self._loop.call_later(FAREWELL_LIMIT, self._finish)
-
-    def _finish(self) -> None:
-        if not self._over.done():
-            self._over.set_result(None)
-        for timer in (self._timer, self._farewell):
-            if timer is not None:
-                timer.cancel()
-        self._watch(set())
-
     def _close_target(self) -> None:
         """Close the target's connection; a stream that broke off is reset, lest it look finished to the target."""
         pump = self._pump
@@ -191,36 +283,6 @@ class Session:
             self._target.abort()
         else:
             self._target.close()
-
-    # ---- watching
-
-    def _watch_wanted(self) -> None:
-        pump = self._pump
-        wire, target = self._wire.fileno(), self._target.fileno()
-        wanted = set()
-        if pump.wants_wire_read:
-            wanted.add((wire, False))
-        if pump.wants_wire_write:
-            wanted.add((wire, True))
-        if pump.wants_source:
-            wanted.add((target, False))
-        if pump.wants_sink:
-            wanted.add((target, True))
-        self._watch(wanted)
-
-    def _watch(self, wanted: set[tuple[int, bool]]) -> None:
-        """Watch the descriptors in ``wanted``: (descriptor, whether for writing)."""
-        if wanted == self._watched:
-            return
-        wire = self._wire.fileno()
-        for fd, writing in self._watched - wanted:
-            (self._loop.remove_writer if writing else self._loop.remove_reader)(fd)
-        for fd, writing in wanted - self._watched:
-            if writing:
-                self._loop.add_writer(fd, self._write_wire if fd == wire else self._write_target)
-            else:
-                self._loop.add_reader(fd, self._read_wire if fd == wire else self._read_target)
-        self._watched = wanted
 
     def _reason(self) -> str:
         pump, stream = self._pump, self._stream

@@ -64,6 +64,24 @@ class BridgeSettings:
         metavar="N",
         limits=(0, 1_000_000),
     )
+    resume_for: float = _option(
+        3600.0,
+        "How long a session whose connection is lost waits for its client; 0: tunnels end with their connections.",
+        metavar="SECONDS",
+        limits=(0, _DAY),
+    )
+    max_detached: int = _option(
+        1000, "How many sessions may wait so; the oldest go first.", metavar="N", limits=(0, 1_000_000)
+    )
+    max_detached_per_address: int = _option(
+        0, "How many of them of one address; 0: as many.", metavar="N", limits=(0, 1_000_000)
+    )
+    resume_memory: int = _option(
+        512,
+        "Memory for all that may have to be sent again, both ways; when it is used up, tunnels are plain ones.",
+        metavar="MIB",
+        limits=(1, 1_000_000),
+    )
     handshake_timeout: float = _option(
         10.0, "How long a client may take for TLS and its request.", metavar="SECONDS", limits=(0.1, 600)
     )

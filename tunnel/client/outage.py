@@ -1,0 +1,101 @@
+"""One outage of a resumable tunnel: when to dial again, and when to give up. Sans-I/O, with the clock passed in.
+
+    answer to a resume                          what the client does
+    410, 401, 403, 400 of the bridge itself     ends
+    409 of the bridge (a stale epoch)           again above the bridge's number; ends after 8 in a row
+    101 of another server                       ends, as for 410
+    401, 403, 407 of an edge or a proxy         again with credentials read anew; ends after 3 in a row
+    any other status, DNS, TCP or TLS failure   again, later and later, and not before Retry-After
+
+A refusal of the bridge itself has the header ``Wstunnel-Error``. All ends at the latest when the limit is over.
+"""
+
+from __future__ import annotations
+
+import os
+
+from tunnel.protocol.errors import ConnectionLost, UpgradeRefused, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tunnel.protocol.errors import TunnelError
+
+FIRST_DELAY, LONGEST_DELAY = 0.25, 10.0  # seconds between two attempts; each is jittered down to half
+LONGEST_RETRY_AFTER = 60.0  # seconds that a server may ask us to wait
+GRACE = 60.0  # seconds that there are at least after this machine has slept
+STALE_LIMIT, CREDENTIALS_LIMIT = 8, 3
+_GONE, _REFUSED = (400, 410), (401, 403)  # of the bridge itself
+_CREDENTIALS = (401, 403, 407)  # of anyone else
+
+
+class Outage:
+    """The time from the loss of a connection, at ``now``, for ``reason``, until the session goes on or is given up.
+
+    ``limit`` are the seconds that it may last. ``epoch`` is the number of the last attempt, of this outage or before.
+    """
+
+    def __init__(self, now: float, limit: float, reason: str, epoch: int) -> None:
+        self.began = now
+        self.limit = limit
+        self.reason = reason
+        self.epoch = epoch
+        self.deadline = now + limit
+        self.next_at = now + FIRST_DELAY * _jitter() / 2
+        self._failures = 0
+        self._stale = 0
+        self._unauthorized = 0
+
+    def begin_attempt(self) -> int:
+        """Return the epoch of an attempt that begins now; each has its own, answered or not."""
+        self.epoch += 1
+        return self.epoch
+
+    def lost_again(self, now: float) -> None:
+        """Note that an attempt succeeded, but that its connection was lost before anything came over it."""
+        self._delay(now)
+
+    def failed(self, error: TunnelError, now: float) -> None:
+        """Note why an attempt failed. Raises what the user is to be told if that ends the session."""
+        self.reason = str(error)
+        status = error.status if isinstance(error, UpgradeRefused) else 0
+        headers = dict(error.headers) if isinstance(error, UpgradeRefused) else {}
+        from_bridge = "wstunnel-error" in headers
+        if from_bridge and status in _GONE:
+            raise ConnectionLost("session-gone", reason=error) from error
+        if from_bridge and status in _REFUSED:
+            raise error
+        self._stale = self._stale + 1 if from_bridge and status == 409 else 0
+        refused = status in _CREDENTIALS or error.cause == "proxy-auth" or isinstance(error, UsageError)
+        self._unauthorized = self._unauthorized + 1 if refused else 0
+        if self._stale:
+            self.epoch = max(self.epoch, _number(headers.get("wstunnel-epoch")))
+        if self._stale >= STALE_LIMIT or self._unauthorized >= CREDENTIALS_LIMIT:
+            raise error
+        self._delay(now, min(float(_number(headers.get("retry-after"))), LONGEST_RETRY_AFTER))
+
+    def check(self, now: float) -> None:
+        """Raise ConnectionLost when the limit is over."""
+        if now >= self.deadline:
+            raise ConnectionLost("given-up", seconds=now - self.began, reason=self.reason)
+
+    def slept(self, now: float) -> None:
+        """Note that this machine, or this process, stood still: the network may be back, and time was lost."""
+        self.deadline = max(self.deadline, now + GRACE)
+        self.next_at = now
+        self._failures = 0
+
+    def _delay(self, now: float, at_least: float = 0.0) -> None:
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self._failures, 10))
+        self._failures += 1
+        self.next_at = now + max(delay * _jitter(), at_least)
+
+
+def _jitter() -> float:
+    """Return a random factor from 0.5 to 1, so that the clients of a gateway that restarts do not all come at once."""
+    # Not by `random`, whose import costs more than all that is done here.
+    return 0.5 + int.from_bytes(os.urandom(2), "big") / 131072
+
+
+def _number(text: str | None) -> int:
+    """Return the number in a header; 0 when there is none (a Retry-After may also be a date, which is not worth it)."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else 0

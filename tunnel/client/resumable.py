@@ -1,0 +1,224 @@
+"""The relay of a resumable tunnel: when its connection dies it dials again and goes on, and its user never notices.
+
+    attached ──connection lost, or silent──▶ detached ──dialled, 101 with Wstunnel-Received──▶ attached
+    detached ──refused for good, or the limit is over──▶ the tunnel fails
+
+While it is detached nothing is read and nothing is lost: the source waits, and what the bridge has not confirmed is
+kept. What the answers to a resume mean is told in `tunnel.client.outage`.
+"""
+
+from __future__ import annotations
+
+import time
+
+from tunnel.client.relay import READ, Relay, SessionNeverBegan, loss_reason
+from tunnel.protocol.control import SUBPROTOCOL, resume_request
+from tunnel.protocol.errors import ConnectionLost, RemoteProtocolError, TunnelError
+from tunnel.protocol.frames import INTERNAL_ERROR
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tunnel.client.dial import Connection
+    from tunnel.client.outage import Outage
+    from tunnel.client.redial import Dial, Redial
+    from tunnel.client.relay import Interrupts, LocalSink, LocalSource
+    from tunnel.net.channel import Channel
+    from tunnel.protocol.resume import ResumableStream
+
+NOTICE_AFTER = 10.0  # seconds of an outage after which the user is told
+JUMP = 5.0  # seconds that a wait may take too long before it is clear that this machine, or this process, stood still
+
+
+class ResumableRelay(Relay):
+    """The relay of a resumable tunnel; see `Relay`.
+
+    ``dial`` opens another connection to the same bridge, ``limit`` are the seconds that an outage may last (the bridge
+    may set a lower one), ``notice`` is told what a user should know, ``step`` what explains the rest.
+    """
+
+    def __init__(
+        self,
+        wire: Channel,
+        source: LocalSource,
+        sink: LocalSink,
+        stream: ResumableStream,
+        interrupts: Interrupts,
+        *,
+        dial: Dial,
+        limit: float,
+        notice: Callable[[str], None],
+        step: Callable[[str, str], None],
+    ) -> None:
+        super().__init__(wire, source, sink, stream, interrupts)
+        self._stream = stream
+        self._dial = dial
+        self._limit = limit
+        self._notice = notice
+        self._step = step
+        self._epoch = 0
+        self._outage: Outage | None = None
+        self._noticed = False
+        self._redial: Redial | None = None
+        self._failure: TunnelError | None = None
+
+    def run(self) -> None:
+        """As `Relay.run`. Raises SessionNeverBegan when everything may be tried again from the start."""
+        try:
+            super().run()
+        finally:
+            if self._redial:
+                self._redial.abandon()
+
+    # ---- as `Relay` asks
+
+    def _advance(self) -> bool:
+        pump, stream = self._pump, self._stream
+        if stream.sink_ended and not stream.fin_delivered:
+            stream.sink_half_closed()
+            # Behind the end of the peer's stream nothing that we send has a reader.
+            pump.source_is_over = True
+        if pump.source_error:
+            stream.source_failed(INTERNAL_ERROR, "the input broke off")
+        elif pump.source_is_over:
+            stream.source_ended()
+        pump.write_wire()
+        if self.signal or pump.sink_error or stream.over or self._failure or stream.complete:
+            return True
+        if not stream.wire_is_over:
+            if self._outage and stream.heard_since_attach:
+                self._end_outage()
+            return False
+        if stream.attached:
+            self._detach()
+        return self._failure is not None
+
+    def _begin_farewell(self) -> None:
+        self._stream.finish(clean=self._is_clean)
+
+    def _raise_failure(self) -> None:
+        if self._failure:
+            raise self._failure
+        if self._stream.failure:
+            raise self._stream.failure
+        self._raise_local_failure()
+
+    def _wanted(self) -> dict[int, int]:
+        wanted = super()._wanted()
+        if self._redial:
+            wanted[self._redial.fileno()] = READ
+        return wanted
+
+    def _turn(self, limit: float) -> None:
+        outage = self._outage if not self._stream.attached else None
+        if outage:
+            until = min(outage.deadline, outage.began + NOTICE_AFTER if not self._noticed else outage.deadline)
+            limit = max(0.0, min(until, until if self._redial else outage.next_at) - time.monotonic())
+        before, wall_before = time.monotonic(), time.time()
+        super()._turn(limit)
+        # A machine that sleeps stops the one clock or the other, depending on the platform.
+        if max(time.monotonic() - before, time.time() - wall_before) > limit + JUMP:
+            self._wake_up()
+        if outage:
+            self._pursue(outage)
+
+    def _serve(self, events: dict[int, int]) -> None:
+        super()._serve(events)
+        if self._redial and self._redial.fileno() in events:
+            self._finish_redial(self._redial)
+
+    # ---- outages
+
+    def _detach(self) -> None:
+        """Let go of a connection that is lost."""
+        stream, now = self._stream, time.monotonic()
+        reason = "nothing came for too long" if stream.is_silent else loss_reason(self._pump)
+        if stream.offer is None:
+            self._failure = SessionNeverBegan("lost", reason=reason)
+            return
+        stream.detach()
+        self._pump.wire.close()
+        self._step("lost", f"{reason}; {stream.unacknowledged} bytes are kept to be sent again")
+        if self._outage:
+            self._outage.lost_again(now)
+        else:
+            # Imported late, as most tunnels need it never.
+            from tunnel.client.outage import Outage
+
+            self._outage = Outage(now, min(self._limit, stream.offer.retain), reason, self._epoch)
+
+    def _pursue(self, outage: Outage) -> None:
+        """While detached: dial when it is time, tell the user when it takes long, give up when it takes too long."""
+        now = time.monotonic()
+        if self._stream.attached or self._failure or self.signal:
+            return
+        try:
+            outage.check(now)
+        except ConnectionLost as exc:
+            self._failure = exc
+            return
+        if not self._noticed and now >= outage.began + NOTICE_AFTER:
+            self._noticed = True
+            self._notice(f"no connection for {now - outage.began:.0f} s ({outage.reason}); trying to get it back")
+        if not self._redial and now >= outage.next_at:
+            self._begin_redial(outage)
+
+    def _begin_redial(self, outage: Outage) -> None:
+        from tunnel.client.redial import Redial
+
+        stream = self._stream
+        if stream.offer is None:
+            return
+        self._epoch = outage.begin_attempt()
+        request = resume_request(stream.offer.id, stream.offer.key, self._epoch, stream.delivered)
+        self._step("resume", f"attempt {self._epoch}, {stream.delivered} received")
+        self._redial = Redial(self._dial, [("Wstunnel-Resume", request.header())])
+
+    def _finish_redial(self, redial: Redial) -> None:
+        self._redial, outage, now = None, self._outage, time.monotonic()
+        if outage is None:
+            redial.abandon()
+            return
+        try:
+            try:
+                connection = redial.result()
+            except TunnelError as exc:
+                self._step("resume", str(exc))
+                outage.failed(exc, now)
+                self._epoch = outage.epoch
+            else:
+                self._attach(connection, now)
+        except TunnelError as exc:
+            self._failure = exc
+
+    def _attach(self, connection: Connection, now: float) -> None:
+        """Go on over a new connection. Raises TunnelError when it leads to somebody who has not got our session."""
+        received = dict(connection.headers).get("wstunnel-received", "")
+        try:
+            if connection.subprotocol != SUBPROTOCOL or not (received.isascii() and received.isdigit()):
+                raise ConnectionLost("session-gone", reason="another server answers at the bridge's address")
+            self._stream.attach(int(received), now)
+        except (RemoteProtocolError, ConnectionLost) as exc:
+            connection.channel.close()
+            raise ConnectionLost("session-gone", reason=exc.fields.get("reason", exc)) from exc
+        # What it answers tells that the connection is not only open, but works.
+        self._stream.request_ack()
+        self._pump.wire = connection.channel
+        self._pump.wire_error = None
+        self._step("resumed", f"the bridge has received {received}; {self._stream.unacknowledged} bytes go again")
+
+    def _end_outage(self) -> None:
+        """Note that the new connection works: the next loss is an outage of its own."""
+        if self._outage:
+            self._step("resumed", f"connected again after {time.monotonic() - self._outage.began:.1f} s")
+        self._outage = None
+        self._noticed = False
+
+    def _wake_up(self) -> None:
+        now = time.monotonic()
+        self._step("wake-up", "this machine or this process stood still")
+        if self._outage:
+            self._outage.slept(now)
+        self._stream.probe(now)
+        self._pump.write_wire()

@@ -1,0 +1,48 @@
+"""Signals as something that a selector can wait for; a handler alone would not end the wait."""
+
+from __future__ import annotations
+
+import signal
+import socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+
+class SignalPipe:
+    """While it is entered, SIGINT, SIGTERM and SIGHUP (where there is one) become bytes in a pipe."""
+
+    def __init__(self) -> None:
+        self._previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+
+    def __enter__(self) -> SignalPipe:
+        # A socket pair, because Windows' wake-up descriptor must be a socket.
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
+            self._previous[number] = signal.signal(number, lambda *_: None)
+        return self
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
+        return self._reader.fileno()
+
+    def caught(self) -> int:
+        """Return the number of the signal that came first; call it when the descriptor is readable."""
+        return self._reader.recv(1)[0]
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._reader.close()
+        self._writer.close()
+
+
+def exit_code_for_signal(number: int) -> int:
+    """Return the exit code after a signal: SIGHUP is how ssh ends its ProxyCommand, so that is success."""
+    return 0 if number == getattr(signal, "SIGHUP", None) else 128 + number

@@ -1,0 +1,247 @@
+"""A resumable tunnel at the bridge: a session that outlives its WebSocket connections.
+
+While a client is *attached* bytes flow as in any session. When its connection is lost the session is *detached*: it
+keeps the target's connection and what the client has not confirmed, moves nothing, and waits for a client that proves
+to be the same one. Who may come back, and for how long a session waits, is decided by `tunnel.server.sessions`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from tunnel.protocol.errors import ConnectionLost
+from tunnel.protocol.frames import TARGET_LOST, TARGET_REFUSED_DATA
+from tunnel.protocol.keepalive import STALL_LIMIT
+from tunnel.protocol.resume import ResumableStream
+from tunnel.server.exchange import Refusal
+from tunnel.server.log import event
+from tunnel.server.session import FAREWELL_LIMIT, Session, unsent
+from tunnel.server.waiting import close_gently
+
+if TYPE_CHECKING:
+    from tunnel.net.channel import Channel
+    from tunnel.protocol.control import ResumeRequest, SessionOffer
+    from tunnel.protocol.stream import ReadBuffers
+    from tunnel.server.access import Seat
+    from tunnel.server.address import Client
+    from tunnel.server.session import Ending
+    from tunnel.server.sessions import Sessions
+
+
+class ResumableSession(Session):
+    """A tunnel on Wire 2; see `Session` for ``wire`` and ``target``.
+
+    ``offer`` is what the client is told of it. Its ``number`` stands for it in the log, where its id must not go.
+    ``client`` is who is, or was last, connected.
+    """
+
+    def __init__(
+        self,
+        wire: Channel,
+        target: Channel,
+        *,
+        sessions: Sessions,
+        offer: SessionOffer,
+        client: Client,
+        seat: Seat,
+        buffers: ReadBuffers,
+        ping_interval: float,
+        ping_timeout: float,
+    ) -> None:
+        self._stream = ResumableStream(
+            client=False,
+            buffers=buffers,
+            now=time.monotonic(),
+            offer=offer,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+        )
+        super().__init__(wire, target, self._stream)
+        self._sessions = sessions
+        self._seat = seat
+        self._epoch = 0
+        self._kept = 0  # what the replay buffer occupies, as the budget knows it
+        self._detached_at = 0.0
+        self._target_is_closed = False
+        self.number = sessions.next_number()
+        self.offer = offer
+        self.client = client
+
+    @property
+    def attached(self) -> bool:
+        """Whether a client is connected."""
+        return self._stream.attached
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the client has ever said that it knows of this session."""
+        return self._stream.confirmed
+
+    async def run(self) -> Ending:
+        """As `Session.run`, but for a session that waits detached it takes as long as that."""
+        self._sessions.add(self)
+        try:
+            return await super().run()
+        finally:
+            self._seat.free()
+
+    def take_over(
+        self, request: ResumeRequest, wire: Channel, client: Client, seat: Callable[[Seat], Seat],
+        answer: Callable[[int], bytes],
+    ) -> None:  # fmt: skip
+        """Go on over ``wire``, whose client's proof was found right; it is owned from now on.
+
+        ``seat`` takes a seat instead of the one it is given; ``answer`` makes the 101 from what this end has received.
+        Raises Refusal, by ``seat`` too, and then everything is as it was. All in one step, so that nothing comes over
+        the old connection any more once it is known how much has come.
+        """
+        if request.epoch <= self._epoch:
+            raise Refusal(
+                HTTPStatus.CONFLICT,
+                "stale-epoch",
+                f"attempt {request.epoch} is not above {self._epoch}, which was accepted last",
+                {"Wstunnel-Epoch": str(self._epoch)},
+            )
+        if not self._stream.can_attach(request.received):
+            raise Refusal(HTTPStatus.BAD_REQUEST, "bad-offset", f"{request.received} cannot be what was received")
+        self._seat = seat(self._seat)
+        now = time.monotonic()
+        away = 0.0
+        if self._stream.attached:
+            self._let_go()
+        else:
+            away = now - self._detached_at
+            self._sessions.reattached(self)
+        self._epoch = request.epoch
+        self._stream.attach(request.received, now, answer(self._stream.delivered))
+        self._pump.wire = wire
+        self._pump.wire_error = None
+        self.client = client
+        event(
+            logging.INFO, "resumed", client=client.address, session=self.number, epoch=request.epoch, away=away,
+            again=self._stream.unacknowledged,
+        )  # fmt: skip
+        self._step()
+
+    def expire(self, reason: str) -> None:
+        """End a detached session, for ``reason``: nobody came in time, or others need the room."""
+        self._asked_to_end = reason
+        self._finish()
+
+    # ---- as `Session` asks
+
+    def _finish(self) -> None:
+        super()._finish()
+        self._count_memory(0)
+        self._sessions.remove(self)
+
+    async def _part(self) -> None:
+        if self._stream.failure and self._stream.attached:
+            await close_gently(self._pump.wire.sock)
+        if self._stream.over and not self._stream.failure and not self._pump.source_is_over:
+            await close_gently(self._target.sock)
+
+    def _end(self, code: int, reason: str) -> None:
+        self._stream.fail("shutdown", ConnectionLost("going-away", reason=reason), text=reason)
+
+    def _pass_ends_on(self) -> None:
+        pump, stream = self._pump, self._stream
+        if stream.sink_ended and not stream.fin_delivered:
+            self._half_close_target()
+            stream.sink_half_closed()
+        if pump.source_error:
+            stream.source_failed(TARGET_LOST, pump.source_error.strerror or "")
+        elif pump.source_is_over and stream.undelivered:
+            stream.source_failed(TARGET_REFUSED_DATA, f"{stream.undelivered} bytes")
+        elif pump.source_is_over:
+            stream.source_ended()
+        if stream.complete and not self._target_is_closed:
+            # From here on only a record is kept, for a client that has not heard yet that all is well.
+            self._watch(set())
+            self._target_is_closed = True
+            self._target.close()
+
+    def _is_over(self) -> bool:
+        stream = self._stream
+        if not stream.over:
+            return False
+        if stream.failure:
+            self._limit_farewell(FAREWELL_LIMIT)
+            return not stream.wants_wire_write
+        # The client has ended the session; what it sent before is still owed to the target.
+        self._limit_farewell(STALL_LIMIT)
+        return not stream.wants_sink_write or self._pump.sink_error is not None
+
+    @property
+    def _may_read_target(self) -> bool:
+        return self._pump.wants_source and self._sessions.budget.allows(self._kept)
+
+    def _step(self) -> None:
+        super()._step()
+        if self._over.done():
+            return
+        self._count_memory(self._stream.replay.memory)
+        if self._stream.attached and self._stream.wire_is_over:
+            self._detach()
+
+    def _detach(self) -> None:
+        reason = self._wire_reason()
+        self._let_go()
+        self._seat.free()
+        self._detached_at = time.monotonic()
+        event(
+            logging.INFO, "detached", client=self.client.address, session=self.number, reason=reason,
+            unconfirmed=self._stream.unacknowledged,
+        )  # fmt: skip
+        self._sessions.detached(self)
+
+    def _let_go(self) -> None:
+        """Abandon the connection without a word: nothing that still comes over it counts."""
+        self._watch(set())
+        self._stream.detach()
+        self._pump.wire.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set_timer(self) -> None:
+        if not self._stream.wire_is_over:
+            super()._set_timer()
+
+    def _count_memory(self, kept: int) -> None:
+        if kept != self._kept:
+            self._sessions.budget.borrow(self._kept, kept)
+            self._kept = kept
+
+    def _close_target(self) -> None:
+        """Close the target's connection; a session that broke off resets it, lest it look finished to the target."""
+        if self._target_is_closed:
+            return
+        pump, stream = self._pump, self._stream
+        ended = stream.over and not stream.failure
+        if ended or pump.source_is_over or pump.sink_error or stream.wants_sink_write or unsent(self._target):
+            self._target.close()
+        else:
+            self._target.abort()
+
+    def _wire_reason(self) -> str:
+        error = self._pump.wire_error
+        if error is not None:
+            return error.strerror or str(error)
+        return "client is silent" if self._stream.is_silent else "client hung up"
+
+    def _reason(self) -> str:
+        stream = self._stream
+        if self._asked_to_end:
+            return self._asked_to_end
+        if self._pump.source_error:
+            return f"target lost: {self._pump.source_error.strerror or self._pump.source_error}"
+        if stream.failure:
+            return str(stream.failure)
+        if stream.undelivered:
+            return f"target refused {stream.undelivered} bytes"
+        return "target ended" if self._pump.source_is_over else "client ended"
