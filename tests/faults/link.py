@@ -37,6 +37,7 @@ CHUNK = 256 * 1024
 DELAYED_LIMIT = 64 << 20  # bytes that are on their way at most where there is latency
 HEAD_LIMIT = 16 * 1024
 LIMIT = 20.0  # seconds for the thread to do what it was told
+_BLANK_LINE = b"\r\n\r\n"
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
@@ -164,8 +165,9 @@ class Flow:
 class Connection:
     """One connection through the link, as a test sees it: ``number`` from 1, and what became of it.
 
-    ``request`` is the head that the client sent, ``opened_at`` and ``last_byte_at`` are of the monotonic clock,
-    ``broken`` says how the link broke it, and ``over`` that the link has let go of it for whatever reason.
+    ``request`` and ``response`` are the heads that the client and the bridge have sent; ``opened_at`` and
+    ``last_byte_at`` are of the monotonic clock; ``broken`` says how the link broke it, and ``over`` that the link has
+    let go of it for whatever reason.
     """
 
     def __init__(self, number: int, plan: Plan, client: socket.socket, bridge: socket.socket | None) -> None:
@@ -174,6 +176,7 @@ class Connection:
         self.client = client
         self.bridge = bridge
         self.request = b""
+        self.response = b""
         self.opened_at = self.last_byte_at = time.monotonic()
         self.broken: Break | None = None
         self.over = False
@@ -195,14 +198,12 @@ class Connection:
         """Bytes that went from the bridge to the client."""
         return self.flows["down"].count if self.flows else 0
 
-    @property
-    def head_is_complete(self) -> bool:
-        return b"\r\n\r\n" in self.request or len(self.request) >= HEAD_LIMIT
-
-    def note_head(self, data: memoryview) -> None:
-        if not self.head_is_complete:
-            head, end, _ = (self.request + bytes(data[:HEAD_LIMIT])).partition(b"\r\n\r\n")
-            self.request = head + end
+    def note_head(self, direction: Direction, data: memoryview) -> None:
+        """Keep what comes until the blank line."""
+        if direction == "up":
+            self.request = _head(self.request, data)
+        else:
+            self.response = _head(self.response, data)
 
     def bridge_lets_go(self, seconds: float) -> bool:
         """Wait until the bridge has closed or reset a connection on which the link keeps silent."""
@@ -440,15 +441,14 @@ class Link:
     def _read(self, connection: Connection, flow: Flow, now: float) -> None:
         data = flow.read(self._buffer, now)
         connection.last_byte_at = now
-        if flow is connection.flows["up"]:
-            connection.note_head(data)
+        connection.note_head("up" if flow is connection.flows["up"] else "down", data)
 
     def _answer(self, connection: Connection) -> None:
         """Play the server: read the head of the request, then send what the plan says and hang up."""
         try:
             data = connection.client.recv(HEAD_LIMIT)
-            connection.note_head(memoryview(data))
-            if connection.head_is_complete:
+            connection.note_head("up", memoryview(data))
+            if connection.request.endswith(_BLANK_LINE):
                 answer = connection.plan.answer
                 assert answer is not None
                 connection.client.sendall(answer(connection.request) if callable(answer) else answer)
@@ -558,6 +558,13 @@ class Link:
         connection.over = True
         with self._changed:
             self._changed.notify_all()
+
+
+def _head(before: bytes, data: memoryview) -> bytes:
+    if before.endswith(_BLANK_LINE) or len(before) >= HEAD_LIMIT:
+        return before
+    head, end, _ = (before + bytes(data[:HEAD_LIMIT])).partition(_BLANK_LINE)
+    return head + end
 
 
 def _plan_for(plans: Plans, number: int) -> Plan:

@@ -24,7 +24,7 @@ from websockets.uri import parse_uri
 from tests.server.clients import UPGRADE, Answer, ask, port_of
 
 RESUMABLE = Subprotocol("v1.resume.wstunnel-py")
-OFFER = (Subprotocol("binary"), RESUMABLE)
+OFFER = ("binary", RESUMABLE)
 LIMIT = 20.0  # seconds that any single wait may take
 
 
@@ -59,7 +59,7 @@ class Peer:
     ended: "fin" or "rst", or None while it stands; ``close_code`` is that of the Close that came.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None, *, offer: tuple[str, ...] = OFFER) -> None:
         self.data = bytearray()
         self.lines: list[str] = []
         self.ended: str | None = None
@@ -67,7 +67,7 @@ class Peer:
         self._text = b""
         self._opcode = Opcode.BINARY
         self.sock = socket.create_connection(("127.0.0.1", port_of(url)), timeout=LIMIT)
-        self._protocol = ClientProtocol(parse_uri(url), subprotocols=OFFER, max_size=None)
+        self._protocol = ClientProtocol(parse_uri(url), subprotocols=[*map(Subprotocol, offer)] or None, max_size=None)
         request = self._protocol.connect()
         request.headers.update(headers or {})
         self._protocol.send_request(request)

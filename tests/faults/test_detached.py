@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import resource
 import threading
@@ -13,7 +14,8 @@ from contextlib import ExitStack
 import pytest
 
 from tests.bed.processes import Bed, ticks
-from tests.bed.tunnels import Bridge, start_bridge
+from tests.bed.targets import Target
+from tests.bed.tunnels import OURS, Bridge, start_bridge
 from tests.faults.conftest import StartBridge
 from tests.faults.peer import Peer, Session, assert_echoes, assert_refused, refusal
 from tests.faults.seen import LIMIT, health, resident, wait_for_detached
@@ -144,14 +146,27 @@ def test_unconfirmed_sessions_go_first(start: StartBridge) -> None:
         assert_echoes(again, b"still mine")
 
 
-def test_neither_id_nor_key_is_logged(start: StartBridge) -> None:
-    bridge = start("--log-format", "json")
-    peer, session = Peer.open(bridge.url)
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_session_s_life_is_logged_but_neither_its_id_nor_its_key(
+    bed: Bed, echo_target: Target, log_format: str
+) -> None:
+    target = f"127.0.0.1:{echo_target.port}"
+    process = bed.start(*(*OURS, "serve", "--listen", "127.0.0.1:0", "--target", target, "--log-format", log_format))
+    url = process.wait_for_line(r"ws://127.0.0.1:\d+")[0]
+    peer, session = Peer.open(url)
     peer.reset()
-    bridge.process.wait_for_line('"detached"')
-    with Peer(bridge.url, session.resume(3, 0)) as again:
-        bridge.process.wait_for_line('"resumed"')
+    process.wait_for_line("detached")
+    with Peer(url, session.resume(3, 0)) as again:
+        process.wait_for_line("resumed")
+        refusal(url, session.resume(3, 0))
+        process.wait_for_line("refused")
         again.end()
         again.wait_for_end()
-    bridge.process.wait_for_line('"event": "tunnel"')
-    assert session.id not in bridge.process.log() and session.key not in bridge.process.log()
+    process.wait_for_line("tunnel client=" if log_format == "text" else '"event": "tunnel"')
+    assert session.id not in process.log() and session.key not in process.log()
+    if log_format == "json":
+        events = [json.loads(line) for line in process.log().splitlines()]
+        seen = {each["event"]: each for each in events}
+        assert seen["detached"]["session"] == seen["resumed"]["session"] == seen["tunnel"]["session"]
+        assert seen["resumed"]["epoch"] == 3 and seen["resumed"]["away"] >= 0
+        assert seen["refused"]["error"] == "stale-epoch"
