@@ -62,6 +62,10 @@ def our_client(door: Door) -> list[str]:
     return [*ours(), "connect", door.url]
 
 
+def our_plain_client(door: Door) -> list[str]:
+    return [*ours(), "connect", "--no-resume", door.url]
+
+
 def our_bridge(listen: int, target: int) -> list[str]:
     listening = ["--listen", f"127.0.0.1:{listen}", "--target", f"127.0.0.1:{target}"]
     return [*ours(), "serve", *listening, "--drain", "0"]
@@ -93,7 +97,8 @@ PEERS = {
     for peer in (
         Peer("direct", "no ProxyCommand, no bridge: what everything is compared with"),
         Peer("nc", "OpenBSD netcat as ProxyCommand, no bridge: the floor of any ProxyCommand", nc_client),
-        Peer("ours", "wstunnel-py on both ends", our_client, our_bridge),
+        Peer("ours", "wstunnel-py on both ends, as it is by default: resumable", our_client, our_bridge),
+        Peer("ours-plain", "wstunnel-py on both ends, --no-resume", our_plain_client, our_bridge),
         Peer("websocat", "websocat on both ends", websocat_client, websocat_bridge),
         Peer("websockets", "Python's websockets (asyncio) on both ends", asyncio_client, asyncio_bridge),
     )

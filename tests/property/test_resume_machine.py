@@ -46,7 +46,8 @@ class End:
             return
         data = b"".join(self.stream.wire_output())[:size]
         if data:
-            peer.inbound += data
+            if peer.stream.attached:  # else it goes into a connection that nobody reads
+                peer.inbound += data
             self.stream.wire_sent(len(data), 0.0)
 
     def listen(self, size: int, now: float) -> None:
@@ -139,6 +140,17 @@ class ResumeMachine(RuleBasedStateMachine):
         delivered = bridge.stream.delivered
         bridge.stream.attach(received, self.now)
         client.stream.attach(delivered, self.now)
+
+    @precondition(lambda self: self.client.stream.established)
+    @rule()
+    def resume_in_vain(self) -> None:
+        """The bridge takes a new connection over, but its answer never reaches the client, who has to come again."""
+        client, bridge = self.client, self.bridge
+        client.stream.detach()
+        bridge.stream.detach()
+        client.inbound.clear()
+        bridge.inbound.clear()
+        bridge.stream.attach(client.stream.delivered, self.now)
 
     @invariant()
     def nothing_is_lost_doubled_or_reordered(self) -> None:

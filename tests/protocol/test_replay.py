@@ -6,7 +6,7 @@ import random
 
 from tunnel.protocol.control import SessionOffer
 from tunnel.protocol.frames import BINARY, FrameParser, Payload
-from tunnel.protocol.replay import LARGEST_CHUNK, SMALLEST_CHUNK, ReplayBuffer
+from tunnel.protocol.replay import LARGEST_CHUNK, MAX_SPARE, SMALLEST_CHUNK, ReplayBuffer
 from tunnel.protocol.resume import READ_AHEAD, ResumableStream
 from tunnel.protocol.stream import FRAME_LIMIT, ReadBuffers
 
@@ -68,6 +68,22 @@ def test_an_idle_buffer_keeps_no_memory() -> None:
     replay.take()
     replay.confirm(1)
     assert replay.memory == 0
+
+
+def test_large_chunks_are_used_again_and_given_back_in_the_end() -> None:
+    replay = ReplayBuffer()
+    chunks = set()
+    for _ in range(100):
+        for _ in range(4):
+            space = replay.space(FRAME_LIMIT)
+            chunks.add(id(space.obj))
+            replay.extend(len(space))
+            replay.take()
+        replay.confirm(replay.end)
+    assert replay.memory <= MAX_SPARE * LARGEST_CHUNK
+    replay.trim()
+    assert replay.memory == 0
+    assert len(chunks) < 20
 
 
 def test_small_reads_share_a_chunk() -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tunnel.protocol.errors import TunnelError
 
 FIRST_DELAY, LONGEST_DELAY = 0.25, 10.0  # seconds between two attempts; each is jittered down to half
+GROWTH = 1.5  # of the delay from one attempt to the next: the network is found back after half the outage at most
 LONGEST_RETRY_AFTER = 60.0  # seconds that a server may ask us to wait
 GRACE = 60.0  # seconds that there are at least after this machine has slept
 STALE_LIMIT, CREDENTIALS_LIMIT = 8, 3
@@ -85,7 +86,7 @@ class Outage:
         self._failures = 0
 
     def _delay(self, now: float, at_least: float = 0.0) -> None:
-        delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self._failures, 10))
+        delay = min(LONGEST_DELAY, FIRST_DELAY * GROWTH ** min(self._failures, 20))
         self._failures += 1
         self.next_at = now + max(delay * _jitter(), at_least)
 

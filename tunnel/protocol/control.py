@@ -159,9 +159,10 @@ def proof(id: str, key: str, epoch: int, received: int) -> str:
 
 def parse_resume(value: str) -> ResumeRequest:
     """Return what the header's value asks for. Raises RemoteProtocolError for any other form."""
-    fields = dict(part.strip().partition("=")[::2] for part in value.split(","))
+    parts = value.split(",")
+    fields = dict(part.strip().partition("=")[::2] for part in parts)
     identity, proof_text = fields.get("id", ""), fields.get("proof", "")
-    if len(fields) != 4 or not is_hex(identity, 32) or not is_hex(proof_text, 64):
+    if len(parts) != 4 or len(fields) != 4 or not is_hex(identity, 32) or not is_hex(proof_text, 64):
         raise RemoteProtocolError("the Wstunnel-Resume header is malformed")
     epoch, received = _count(fields.get("epoch", ""), "resume"), _count(fields.get("received", ""), "resume")
     return ResumeRequest(identity, epoch, received, proof_text)

@@ -2,6 +2,8 @@
 
 The source is read straight into a chunk of this buffer and sent from there, with room for a frame's header in front of
 each segment; so a byte is copied once on its way in and once on its way out, and again only when it is sent again.
+Large chunks are used again, because fresh memory costs the kernel as much time as the copying. Each buffer has its own,
+so that no acknowledgement, however wrong, makes one tunnel's bytes go out on another.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from tunnel.protocol.frames import MAX_HEADER
 SEGMENT_LIMIT = 256 * 1024  # bytes of a segment, which becomes one frame
 SMALLEST_CHUNK = 16 * 1024  # an idle terminal needs no more
 LARGEST_CHUNK = 512 * 1024
+MAX_SPARE = 4  # large chunks that are kept for further use, while bytes flow
 MAX_SEGMENTS = 8192  # so that a flood of tiny reads is bounded in objects as well as in bytes
 
 
@@ -36,7 +39,9 @@ class ReplayBuffer:
     ``memory`` is what it occupies, in bytes.
     """
 
-    __slots__ = ("_chunk", "_extends", "_fill", "_segments", "_size", "_unsent", "base", "end", "memory", "next")
+    __slots__ = (
+        "_chunk", "_extends", "_fill", "_segments", "_size", "_spare", "_unsent", "base", "end", "memory", "next",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.base = 0
@@ -44,6 +49,7 @@ class ReplayBuffer:
         self.end = 0
         self.memory = 0
         self._segments: deque[Segment] = deque()
+        self._spare: list[memoryview] = []
         self._unsent = 0  # index of the first segment that is not sent on this connection
         self._chunk = memoryview(b"")
         self._fill = 0  # bytes of the chunk that are taken
@@ -75,10 +81,20 @@ class ReplayBuffer:
 
     def _take_new_chunk(self) -> None:
         if not self._segments or self._segments[-1].chunk is not self._chunk:
-            self.memory -= len(self._chunk)  # nothing refers to the old one
-        self._chunk = memoryview(bytearray(self._size))
+            self._let_go(self._chunk)
+        if self._size == LARGEST_CHUNK and self._spare:
+            self._chunk = self._spare.pop()
+        else:
+            self._chunk = memoryview(bytearray(self._size))
+            self.memory += self._size
         self._fill = 0
-        self.memory += self._size
+
+    def _let_go(self, chunk: memoryview) -> None:
+        """Do with a chunk that nothing refers to any more what is to be done."""
+        if len(chunk) == LARGEST_CHUNK and len(self._spare) < MAX_SPARE:
+            self._spare.append(chunk)
+        else:
+            self.memory -= len(chunk)
 
     def extend(self, n: int) -> None:
         """Take in the ``n`` bytes that were read into `space`."""
@@ -115,14 +131,19 @@ class ReplayBuffer:
             self._segments.popleft()
             self._unsent = max(0, self._unsent - 1)
             if segment.chunk is not self._chunk and not (self._segments and self._segments[0].chunk is segment.chunk):
-                self.memory -= len(segment.chunk)
+                self._let_go(segment.chunk)
         if not self._segments:
-            # Nothing may linger for an idle tunnel; the next chunk is as large as this one's use deserved.
+            # The next chunk is as large as this one's use deserved.
             if self._fill < self._size // 8:
                 self._size = SMALLEST_CHUNK
+            self._let_go(self._chunk)
             self._chunk = memoryview(b"")
             self._fill = 0
-            self.memory = 0
+
+    def trim(self) -> None:
+        """Give back what is only kept because it may be of use soon."""
+        self.memory -= sum(map(len, self._spare))
+        self._spare.clear()
 
     def rewind(self) -> None:
         """Begin again at ``base``: a new connection has carried nothing yet."""

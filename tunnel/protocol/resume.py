@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from tunnel.protocol.frames import Buffer
 
 WINDOW = 16 << 20  # bytes that may be on their way, by default
-ACK_BYTES = 256 * 1024  # delivered bytes after which an ack is due at once …
+ACK_BYTES = 1 << 20  # delivered bytes after which an ack is due at once, if the window is not smaller …
 ACK_DELAY = 0.1  # … and seconds after which one is due in any case
 READ_AHEAD = 1 << 20  # bytes that are read from the source though the wire has not taken those before
 
@@ -313,6 +313,8 @@ class ResumableStream:
         if self.offer is None or self._fin_at is not None:
             raise RemoteProtocolError("the peer sent data " + ("behind its fin" if self.offer else "before a session"))
         self.confirmed = True
+        if self._is_client:
+            self.liveness.data_came()  # the bridge need not know soon: it waits for its client anyway
         self._received += len(data)
         if self._received - self._delivered_bytes > self.offer.window:
             raise RemoteProtocolError("the peer sent more than the window allows")
@@ -480,6 +482,8 @@ class ResumableStream:
         if self._ack_at is not None and now >= self._ack_at:
             self._ack_due = True
             self._ack_at = None
+        if not self.unacknowledged:
+            self.replay.trim()
         action = self.liveness.check(now, waiting=self._waits_for_peer)
         if action == "dead":
             self.is_silent = True

@@ -1,0 +1,158 @@
+"""When a lost connection is dialled again, and which answer to that ends the session."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunnel.client.outage import (
+    CREDENTIALS_LIMIT,
+    FIRST_DELAY,
+    GRACE,
+    LONGEST_DELAY,
+    LONGEST_RETRY_AFTER,
+    STALE_LIMIT,
+    Outage,
+)
+from tunnel.protocol.errors import ConnectionLost, DialError, TunnelError, UpgradeRefused, UsageError
+
+FROM_BRIDGE = (("wstunnel-error", "some-code"),)
+
+
+def refused(status: int, *headers: tuple[str, str]) -> UpgradeRefused:
+    return UpgradeRefused("http-status", status=status, headers=headers, url="wss://box", message="no")
+
+
+def outage(limit: float = 600.0) -> Outage:
+    return Outage(100.0, limit, "reset", epoch=0)
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "exit_code"),
+    [
+        (refused(410, *FROM_BRIDGE), "session-gone", 69),
+        (refused(400, *FROM_BRIDGE), "session-gone", 69),
+        (UpgradeRefused("unauthorized", status=401, headers=FROM_BRIDGE, url="", message=""), "unauthorized", 77),
+        (UpgradeRefused("forbidden", status=403, headers=FROM_BRIDGE, url="", message=""), "forbidden", 77),
+    ],
+)
+def test_a_refusal_of_the_bridge_itself_is_final(error: TunnelError, cause: str, exit_code: int) -> None:
+    with pytest.raises(TunnelError) as raised:
+        outage().failed(error, 101.0)
+    assert raised.value.cause == cause and raised.value.exit_code == exit_code
+
+
+@pytest.mark.parametrize("status", [404, 410, 429, 500, 502, 503, 504])
+def test_the_same_status_from_an_edge_is_not(status: int) -> None:
+    subject = outage()
+    for _ in range(50):
+        subject.failed(refused(status), 101.0)
+    assert subject.next_at > 101.0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DialError("dns", host="box", reason="no network"),
+        DialError("tcp-refused", address="192.0.2.1:443"),
+        DialError("tls", host="box", reason="eof"),
+        DialError("answer-timeout", hop="box", seconds=15.0),
+        DialError("not-http", url="wss://box", reason="a captive portal"),
+    ],
+)
+def test_the_network_may_fail_as_often_as_it_likes(error: DialError) -> None:
+    subject = outage()
+    for _ in range(50):
+        subject.failed(error, 101.0)
+    assert subject.reason == str(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        refused(401),
+        refused(403),
+        refused(407),
+        DialError("proxy-auth", proxy="p", reason="no"),
+        UsageError("the token file is empty"),
+    ],
+)
+def test_credentials_that_are_refused_on_the_way_are_tried_three_times(error: TunnelError) -> None:
+    subject = outage()
+    for _ in range(CREDENTIALS_LIMIT - 1):
+        subject.failed(error, 101.0)
+    with pytest.raises(type(error)):
+        subject.failed(error, 101.0)
+
+
+def test_only_refusals_in_a_row_count() -> None:
+    subject = outage()
+    for _ in range(10):
+        subject.failed(refused(401), 101.0)
+        subject.failed(refused(502), 101.0)
+        subject.failed(refused(409, *FROM_BRIDGE), 101.0)
+
+
+def test_a_stale_epoch_is_raised_above_the_bridge_s() -> None:
+    subject = outage()
+    assert subject.begin_attempt() == 1
+    subject.failed(refused(409, *FROM_BRIDGE, ("wstunnel-epoch", "41")), 101.0)
+    assert subject.begin_attempt() == 42
+    for _ in range(STALE_LIMIT - 2):
+        subject.failed(refused(409, *FROM_BRIDGE), 101.0)
+    with pytest.raises(UpgradeRefused):
+        subject.failed(refused(409, *FROM_BRIDGE), 101.0)
+
+
+def test_attempts_come_later_and_later_but_never_much_later() -> None:
+    subject, now = outage(), 100.0
+    assert subject.next_at <= now + FIRST_DELAY
+    delays = []
+    for _ in range(12):
+        now = subject.next_at
+        subject.failed(refused(502), now)
+        delays.append(subject.next_at - now)
+    assert all(FIRST_DELAY / 2 <= delay <= LONGEST_DELAY for delay in delays)
+    assert delays[0] <= FIRST_DELAY and delays[-1] >= LONGEST_DELAY / 2
+
+
+def test_two_clients_do_not_come_at_the_same_time() -> None:
+    assert len({outage().next_at for _ in range(20)}) > 10
+
+
+def test_a_server_may_ask_to_wait_but_not_for_long() -> None:
+    subject = outage()
+    subject.failed(refused(503, ("retry-after", "30")), 101.0)
+    assert subject.next_at == 131.0
+    subject.failed(refused(503, ("retry-after", "3600")), 101.0)
+    assert subject.next_at == 101.0 + LONGEST_RETRY_AFTER
+    subject.failed(refused(503, ("retry-after", "Tue, 24 Nov 2026 12:00:00 GMT")), 101.0)
+    assert subject.next_at < 101.0 + LONGEST_DELAY
+
+
+def test_a_connection_that_is_lost_again_at_once_does_not_make_a_new_outage() -> None:
+    subject = outage()
+    for _ in range(10):
+        subject.lost_again(200.0)
+    assert subject.next_at >= 200.0 + LONGEST_DELAY / 2
+    assert subject.deadline == 700.0
+
+
+def test_it_ends_when_its_limit_is_over() -> None:
+    subject = outage(limit=60.0)
+    subject.check(159.9)
+    subject.failed(refused(502), 159.9)
+    with pytest.raises(ConnectionLost) as raised:
+        subject.check(160.0)
+    assert raised.value.exit_code == 75
+    assert str(raised.value) == "no connection for 60 s, given up: wss://box answered 502: no"
+
+
+def test_a_sleep_gives_time_and_an_attempt_at_once() -> None:
+    subject = outage(limit=60.0)
+    for _ in range(8):
+        subject.failed(refused(502), 101.0)
+    subject.slept(5000.0)
+    assert subject.next_at == 5000.0
+    subject.check(5000.0 + GRACE - 1)
+    with pytest.raises(ConnectionLost):
+        subject.check(5000.0 + GRACE)

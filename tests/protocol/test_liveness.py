@@ -1,0 +1,90 @@
+"""How soon the connection under a resumable tunnel is found dead, and what is asked before."""
+
+from __future__ import annotations
+
+from tunnel.protocol.liveness import (
+    ACK_LIMIT,
+    PROBE_LIMIT,
+    SILENCE_AFTER_REQUEST,
+    SILENCE_BEFORE_REQUEST,
+    Liveness,
+)
+
+
+def course(
+    liveness: Liveness, end: float, *, waiting: bool = False, heard_every: float = 0.0
+) -> list[tuple[float, str]]:
+    """What is done from second 0 to ``end``, as (second, action), if it is looked at whenever that is asked for."""
+    done: list[tuple[float, str]] = []
+    now, heard = 0.0, heard_every
+    while now < end:
+        action = liveness.check(now, waiting=waiting)
+        if action:
+            done.append((round(now, 3), action))
+        if action == "dead":
+            break
+        at = max(liveness.next_check(now, waiting=waiting), now + 0.001)
+        if heard_every and at >= heard:
+            now, heard = heard, heard + heard_every
+            liveness.heard(now)
+        else:
+            now = at
+    return done
+
+
+def test_with_something_outstanding_silence_is_death_in_seconds() -> None:
+    asked, dead = SILENCE_BEFORE_REQUEST, SILENCE_BEFORE_REQUEST + SILENCE_AFTER_REQUEST
+    assert course(Liveness(0.0, 20.0, 60.0), 100, waiting=True) == [(asked, "request-ack"), (dead, "dead")]
+    assert dead < 15
+
+
+def test_a_receiver_whose_data_stop_coming_asks_as_soon() -> None:
+    liveness = Liveness(0.0, 20.0, 60.0)
+    liveness.data_came()
+    assert [action for _, action in course(liveness, 100)] == ["request-ack", "dead"]
+
+
+def test_a_receiver_asks_once_and_is_content_with_the_answer() -> None:
+    liveness = Liveness(0.0, 20.0, 60.0)
+    liveness.data_came()
+    assert liveness.check(5.0, waiting=False) == "request-ack"
+    liveness.heard(5.1)
+    assert liveness.check(24.0, waiting=False) == ""
+    assert liveness.check(25.1, waiting=False) == "ping"
+
+
+def test_an_idle_connection_is_pinged_at_the_interval() -> None:
+    assert course(Liveness(0.0, 20.0, 60.0), 100) == [(20.0, "ping"), (20.0 + SILENCE_AFTER_REQUEST, "dead")]
+
+
+def test_the_user_s_limits_hold_where_they_are_shorter() -> None:
+    assert course(Liveness(0.0, 2.0, 1.0), 100, waiting=True) == [(2.0, "request-ack"), (3.0, "dead")]
+    assert course(Liveness(0.0, 2.0, 1.0), 100) == [(2.0, "ping"), (3.0, "dead")]
+
+
+def test_any_byte_is_life() -> None:
+    assert course(Liveness(0.0, 20.0, 60.0), 100, heard_every=4.0) == []
+
+
+def test_a_hop_that_talks_by_itself_but_never_acknowledges_is_dead_too() -> None:
+    done = course(Liveness(0.0, 20.0, 60.0), 200, waiting=True, heard_every=4.0)
+    at, action = done[-1]
+    assert action == "dead" and ACK_LIMIT <= at <= ACK_LIMIT + 5
+    asked = [at for at, action in done if action == "request-ack"]
+    assert asked and min(asked) >= ACK_LIMIT / 2
+
+
+def test_progress_of_acks_forgives() -> None:
+    liveness = Liveness(0.0, 20.0, 60.0)
+    for second in range(0, 300, 3):
+        liveness.heard(float(second))
+        if second % 30 == 0:
+            liveness.acknowledged(float(second))
+        assert liveness.check(second + 0.5, waiting=True) != "dead"
+
+
+def test_a_probe_must_be_answered_at_once() -> None:
+    liveness = Liveness(0.0, 20.0, 60.0)
+    liveness.probed(100.0)
+    assert liveness.check(100.0 + PROBE_LIMIT - 0.1, waiting=False) == ""
+    assert liveness.check(100.0 + PROBE_LIMIT, waiting=False) == "dead"
