@@ -189,7 +189,7 @@ def cuts_of_the_resume(bridge: Bridge, listener: Listener, count: int | None) ->
     """Plans that cut the first connection in its middle, and the second one anywhere."""
     whole = sizes(bridge, listener, {}, 1)
     plans: list[dict[int, Plan]] = []
-    for (direction, part), how_at_first in zip(MIDDLES, ("rst", "fin", "rst"), strict=True):
+    for (direction, part), how_at_first in zip(MIDDLES, itertools.cycle(HOWS), strict=False):
         first = Plan(Cut(int(part * whole[direction]), direction, how_at_first))
         for again, size in sizes(bridge, listener, {1: first}, 2).items():
             for where, how in itertools.product(spread(size, count or size + 1), HOWS):
