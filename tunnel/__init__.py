@@ -12,17 +12,25 @@ if TYPE_CHECKING:
         DialError,
         LocalProtocolError,
         RemoteProtocolError,
+        TerminalError,
         TunnelError,
         UpgradeRefused,
         UsageError,
     )
+    from tunnel.pty.client.aio import AsyncSandbox
+    from tunnel.pty.client.model import PtySize
+    from tunnel.pty.client.sync import Sandbox
     from tunnel.server.bridge import serve
 
 _HOMES = {
+    "AsyncSandbox": "tunnel.pty.client.aio",
     "ConnectionLost": "tunnel.protocol.errors",
     "DialError": "tunnel.protocol.errors",
     "LocalProtocolError": "tunnel.protocol.errors",
+    "PtySize": "tunnel.pty.client.model",
     "RemoteProtocolError": "tunnel.protocol.errors",
+    "Sandbox": "tunnel.pty.client.sync",
+    "TerminalError": "tunnel.protocol.errors",
     "TunnelError": "tunnel.protocol.errors",
     "UpgradeRefused": "tunnel.protocol.errors",
     "UsageError": "tunnel.protocol.errors",
@@ -31,10 +39,14 @@ _HOMES = {
 
 __all__ = [  # noqa: RUF022  # the version first
     "__version__",
+    "AsyncSandbox",
     "ConnectionLost",
     "DialError",
     "LocalProtocolError",
+    "PtySize",
     "RemoteProtocolError",
+    "Sandbox",
+    "TerminalError",
     "TunnelError",
     "UpgradeRefused",
     "UsageError",

@@ -13,6 +13,8 @@ from tunnel.protocol.errors import UsageError
 COMMANDS = {
     "connect": "tunnel.cli.connect",
     "serve": "tunnel.cli.serve",
+    "shell": "tunnel.cli.shell",
+    "pty": "tunnel.cli.pty",
 }
 
 

@@ -44,14 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as exc:
-        verbose = any(word in ("-v", "--verbose") for word in words) or bool(os.environ.get("WSTUNNEL_PY_VERBOSE"))
-        if verbose:
-            import traceback
-
-            traceback.print_exc()
-        hint = "" if verbose else " (-v shows where)"
-        say(f"internal error: {type(exc).__name__}: {printable(str(exc))}{hint}")
+        tell_bug(exc, words)
         return INTERNAL
+
+
+def tell_bug(exc: Exception, words: Sequence[str]) -> None:
+    """Tell in one line of an error that nobody foresaw, and with -v where it came from."""
+    verbose = any(word in ("-v", "--verbose") for word in words) or bool(os.environ.get("WSTUNNEL_PY_VERBOSE"))
+    if verbose:
+        import traceback
+
+        traceback.print_exc()
+    hint = "" if verbose else " (-v shows where)"
+    say(f"internal error: {type(exc).__name__}: {printable(str(exc))}{hint}")
 
 
 def _dispatch(words: list[str]) -> int:

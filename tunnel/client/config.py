@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import sys
 
-from tunnel.client.options import BY_NAME, FLAG, HEADERS, OPTIONS, PATH, parse_value, suggestion
+from tunnel.client.options import ALL, FLAG, PATH, SEVERAL, parse_value, suggestion
 from tunnel.protocol.errors import UsageError
 
 TYPE_CHECKING = False
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     Values = dict[str, Value]
 
 # What makes no sense in the file that it is about, or for one run only.
-_NOT_IN_FILE = {"config", "stdin-thread"}
-_KEYS = [option.name for option in OPTIONS if option.kind != HEADERS and option.name not in _NOT_IN_FILE] + ["headers"]
+_NOT_IN_FILE = {"config", "stdin-thread", "pty-attach"}
+_KEYS = [option.name for option in ALL.values() if option.kind not in SEVERAL and option.name not in _NOT_IN_FILE]
+_KEYS.append("headers")
 SIZE_LIMIT = 1 << 20  # bytes
 
 
@@ -115,11 +116,11 @@ def _options(table: dict[str, object], where: str, path: str) -> Values:
             if not isinstance(word, dict) or not all(isinstance(value, str) for value in word.values()):
                 raise UsageError(f"{where}headers must be a table of texts")
             lines = [f"{name}: {value}" for name, value in word.items()]
-            values["header"] = [str(parse_value(BY_NAME["header"], line, where + key)) for line in lines]
+            values["header"] = [str(parse_value(ALL["header"], line, where + key)) for line in lines]
             continue
         if key not in _KEYS:
             raise UsageError(f"{where}there is no option {key!r}{suggestion(key, _KEYS)}")
-        option = BY_NAME[key]
+        option = ALL[key]
         if option.kind == FLAG and not isinstance(word, bool):
             raise UsageError(f"{where}{key} must be true or false")
         value = parse_value(option, word, where + key)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tunnel.client.address import Address
-    from tunnel.client.settings import Settings
+    from tunnel.client.settings import Settings, TLSSettings
     from tunnel.client.trace import Trace
 
     Place = tuple[int, tuple[str, int] | tuple[str, int, int, int]]
@@ -63,7 +63,7 @@ def dial(
     limit = _Limit(settings.connect_timeout)
     address = settings.address
     # Before any packet is sent: what the user wrote may be wrong.
-    context = _tls_context(settings) if address.secure else None
+    context = tls_context(settings) if address.secure else None
     proxy = choose_proxy(settings.proxy, address)
     sock = _connect(proxy or address, settings, limit, trace)
     try:
@@ -255,7 +255,8 @@ def _pass_proxy(sock: socket.socket, proxy: Proxy, address: Address, settings: S
 # ---- TLS
 
 
-def _tls_context(settings: Settings) -> ssl.SSLContext:
+def tls_context(settings: TLSSettings) -> ssl.SSLContext:
+    """Return how certificates are checked and shown. Raises UsageError for a file that cannot be used."""
     import ssl
 
     # The default context honours SSLKEYLOGFILE, SSL_CERT_FILE and SSL_CERT_DIR.

@@ -1,7 +1,8 @@
 """The table of the client's options, which feeds the command line, the environment and the config file alike.
 
 An option is called ``--ca-file`` on the command line, ``WSTUNNEL_PY_CA_FILE`` in the environment and ``ca-file`` in the
-config file. This room turns words into values and knows which word was wrong; what the values mean is in `settings`.
+config file. What is about terminals only is called ``pty-user`` there, and ``--user`` in the commands about terminals.
+This room turns words into values and knows which word was wrong; what the values mean is in `settings`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ _FALSE = ("0", "false", "no", "off")
 
 # Kinds of values.
 TEXT, PATH, SECONDS, PORT, FLAG, HEADERS, PROXY = "text", "path", "seconds", "port", "flag", "headers", "proxy"
+LIMIT, PID, ENVIRON, LETTER = "limit", "pid", "environ", "letter"
+SEVERAL = (HEADERS, ENVIRON)
+PTY = "pty-"
 
 
 class Option:
@@ -45,6 +49,11 @@ class Option:
         self.hidden = hidden
 
     @property
+    def flag(self) -> str:
+        """The name on the command line, without the dashes."""
+        return self.name.removeprefix(PTY)
+
+    @property
     def variable(self) -> str:
         """The environment variable that gives this option."""
         return ENVIRONMENT + self.name.upper().replace("-", "_")
@@ -53,7 +62,7 @@ class Option:
 OPTIONS = (
     Option("url", TEXT, "URL of the bridge; {host} and {port} are filled in.", metavar="TEMPLATE"),
     Option("port", PORT, "Port of the bridge, for {port} in the template.", metavar="N", default=8081),
-    Option("header", HEADERS, "Add a header to the upgrade request; may be repeated.", metavar="'NAME: VALUE'",
+    Option("header", HEADERS, "Add a header to the request; may be repeated.", metavar="'NAME: VALUE'",
            short="H"),
     Option("token-file", PATH, "File with the bearer token that the bridge wants; WSTUNNEL_PY_TOKEN may hold the token "
            "itself.", metavar="FILE"),
@@ -82,7 +91,37 @@ OPTIONS = (
 )  # fmt: skip
 
 BY_NAME = {option.name: option for option in OPTIONS}
-BY_SHORT = {option.short: option for option in OPTIONS if option.short}
+
+# What `shell`, `pty ps` and `pty kill` need to reach a terminal service, beside some of the above.
+PTY_OPTIONS = (
+    Option("pty-url", TEXT, "URL of the terminal service; {host} and {port} are filled in.", metavar="TEMPLATE"),
+    Option("pty-port", PORT, "Port of the terminal service, for {port} in the template.", metavar="N", default=49983),
+    Option("pty-token-file", PATH, "File with the access token that the service wants; WSTUNNEL_PY_PTY_TOKEN may hold "
+           "the token itself.", metavar="FILE"),
+    *(BY_NAME[name] for name in (
+        "header", "ca-file", "client-cert", "client-key", "insecure", "proxy", "connect-timeout", "config", "quiet",
+        "verbose",
+    )),
+)  # fmt: skip
+
+SHELL_OPTIONS = (
+    Option("pty-attach", PID, "Join the terminal with this pid instead of starting one.", metavar="PID"),
+    Option("pty-cwd", TEXT, "Folder to start in; a relative one is below the user's home.", metavar="FOLDER"),
+    Option("pty-user", TEXT, "User to run as.", metavar="NAME"),
+    Option("pty-env", ENVIRON, "Set a variable; may be repeated.", metavar="NAME=VALUE", short="e"),
+    Option("pty-timeout", LIMIT, "Kill the terminal after this time, whoever uses it; 0: never.", metavar="SECONDS",
+           default=0.0),
+    Option("pty-keep", FLAG, "Let the terminal go on when this command is ended by a signal, or for good cut off."),
+    Option("pty-grace", SECONDS, "How long the terminal lives on when nobody is connected to it, unless --keep.",
+           metavar="SECONDS", default=60.0),
+    Option("pty-reconnect-for", SECONDS, "How long to try to get a lost connection back.", metavar="SECONDS",
+           default=600.0),
+    Option("pty-escape", LETTER, "Character that begins an escape at the start of a line, or 'none'.", metavar="CHAR",
+           default="~"),
+    *PTY_OPTIONS,
+)  # fmt: skip
+
+ALL = {option.name: option for option in (*OPTIONS, *SHELL_OPTIONS)}
 
 
 def parse_value(option: Option, word: object, origin: str) -> Value:
@@ -97,18 +136,21 @@ def parse_value(option: Option, word: object, origin: str) -> Value:
         if not isinstance(word, str) or word.lower() not in _TRUE + _FALSE:
             raise wrong("yes or no")
         return word.lower() in _TRUE
-    if option.kind == SECONDS:
+    if option.kind in (SECONDS, LIMIT):
         try:
             number = float(word) if isinstance(word, (str, int, float)) and not isinstance(word, bool) else -1.0
         except (ValueError, OverflowError):
             number = -1.0
-        if not 0.0 < number <= LONGEST:
+        if not 0.0 < number <= LONGEST and not (option.kind == LIMIT and number == 0.0):
             raise wrong(f"a number of seconds above 0, up to {LONGEST:g}")
         return number
-    if option.kind == PORT:
+    if option.kind in (PORT, PID):
         text = str(word)
-        if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536):
-            raise wrong("a port number from 1 to 65535")
+        highest, what = (
+            (65535, "a port number from 1 to 65535") if option.kind == PORT else (2**31 - 1, "a process's pid")
+        )
+        if not (text.isascii() and text.isdigit() and len(text) <= 10 and 0 < int(text) <= highest):
+            raise wrong(what)
         return int(text)
     if not isinstance(word, str):
         raise wrong("text")
@@ -119,6 +161,10 @@ def parse_value(option: Option, word: object, origin: str) -> Value:
         raise UsageError(f"{origin} has characters that are not printable")
     if option.kind == HEADERS:
         _check_header_line(word, origin)
+    elif option.kind == ENVIRON and "=" not in word[1:]:
+        raise UsageError(f"{origin}: a variable is written NAME=VALUE")
+    elif option.kind == LETTER and word != "none" and len(word) != 1:
+        raise wrong("one character, or 'none'")
     elif option.kind == PROXY and word.lower() != "none":
         from tunnel.client.proxy import parse_proxy
 
@@ -141,64 +187,80 @@ def _check_header_line(line: str, origin: str) -> None:
         raise UsageError(f"{origin}: {exc}") from exc
 
 
-def parse_command_line(words: Sequence[str]) -> tuple[dict[str, Value], list[str]]:
+def parse_command_line(
+    words: Sequence[str], options: Sequence[Option] = OPTIONS, command: str = "connect"
+) -> tuple[dict[str, Value], list[str]]:
     """Return the options (name → value) and the operands of a command line in the GNU style. Raises UsageError."""
-    values: dict[str, Value] = {}
-    operands: list[str] = []
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        if word == "--":
-            operands += rest
-            break
-        if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
-            option = BY_NAME.get(name)
-            negated = BY_NAME.get(name.removeprefix("no-"))
-            if option is not None:
-                _take(values, option, f"--{name}", value if equals else None, rest)
-            elif negated is not None and negated.kind == FLAG and not equals:
-                values[negated.name] = False
+    return _CommandLine(options, command).parse(words)
+
+
+class _CommandLine:
+    """The command line of one command, being read."""
+
+    def __init__(self, options: Sequence[Option], command: str) -> None:
+        self._long = {option.flag: option for option in options}
+        self._short = {option.short: option for option in options if option.short}
+        self._command = command
+        self._values: dict[str, Value] = {}
+        self._rest: list[str] = []
+
+    def parse(self, words: Sequence[str]) -> tuple[dict[str, Value], list[str]]:
+        operands: list[str] = []
+        self._rest = list(words)
+        while self._rest:
+            word = self._rest.pop(0)
+            if word == "--":
+                operands += self._rest
+                break
+            if word.startswith("--"):
+                self._take_long(word[2:])
+            elif word.startswith("-") and len(word) > 1:
+                self._take_short(word[1:])
             else:
-                near = suggestion(name, [option.name for option in OPTIONS if not option.hidden], "--")
-                raise UsageError(f"there is no option --{name}{near}; see wstunnel-py connect --help")
-        elif word.startswith("-") and len(word) > 1:
-            _take_short(values, word[1:], rest)
+                operands.append(word)
+        return self._values, operands
+
+    def _take_long(self, word: str) -> None:
+        name, equals, value = word.partition("=")
+        option = self._long.get(name)
+        negated = self._long.get(name.removeprefix("no-"))
+        if option is not None:
+            self._take(option, f"--{name}", value if equals else None)
+        elif negated is not None and negated.kind == FLAG and not equals:
+            self._values[negated.name] = False
         else:
-            operands.append(word)
-    return values, operands
+            near = suggestion(name, [flag for flag, option in self._long.items() if not option.hidden], "--")
+            raise UsageError(f"there is no option --{name}{near}; see wstunnel-py {self._command} --help")
 
+    def _take_short(self, letters: str) -> None:
+        while letters:
+            letter, letters = letters[0], letters[1:]
+            option = self._short.get(letter)
+            if option is None:
+                raise UsageError(f"there is no option -{letter}; see wstunnel-py {self._command} --help")
+            if option.kind == FLAG:
+                self._take(option, f"-{letter}", None)
+            else:
+                self._take(option, f"-{letter}", letters or None)
+                return
 
-def _take_short(values: dict[str, Value], letters: str, rest: list[str]) -> None:
-    while letters:
-        letter, letters = letters[0], letters[1:]
-        option = BY_SHORT.get(letter)
-        if option is None:
-            raise UsageError(f"there is no option -{letter}; see wstunnel-py connect --help")
+    def _take(self, option: Option, origin: str, word: str | None) -> None:
         if option.kind == FLAG:
-            _take(values, option, f"-{letter}", None, rest)
-        else:
-            _take(values, option, f"-{letter}", letters or None, rest)
+            if word is not None:
+                raise UsageError(f"{origin} takes no value")
+            self._values[option.name] = True
             return
-
-
-def _take(values: dict[str, Value], option: Option, origin: str, word: str | None, rest: list[str]) -> None:
-    if option.kind == FLAG:
-        if word is not None:
-            raise UsageError(f"{origin} takes no value")
-        values[option.name] = True
-        return
-    if word is None:
-        if not rest:
-            raise UsageError(f"{origin} needs a value: {option.metavar}")
-        word = rest.pop(0)
-    value = parse_value(option, word, origin)
-    if option.kind == HEADERS:
-        earlier = values.setdefault(option.name, [])
-        if isinstance(earlier, list):
-            earlier.append(str(value))
-    else:
-        values[option.name] = value
+        if word is None:
+            if not self._rest:
+                raise UsageError(f"{origin} needs a value: {option.metavar}")
+            word = self._rest.pop(0)
+        value = parse_value(option, word, origin)
+        if option.kind in SEVERAL:
+            earlier = self._values.setdefault(option.name, [])
+            if isinstance(earlier, list):
+                earlier.append(str(value))
+        else:
+            self._values[option.name] = value
 
 
 def suggestion(name: str, known: list[str], prefix: str = "") -> str:

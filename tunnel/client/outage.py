@@ -68,10 +68,13 @@ class Outage:
         self._stale = self._stale + 1 if from_bridge and status == 409 else 0
         refused = status in _CREDENTIALS or error.cause == "proxy-auth" or isinstance(error, UsageError)
         self._unauthorized = self._unauthorized + 1 if refused else 0
-        if self._stale:
-            self.epoch = max(self.epoch, _number(headers.get("wstunnel-epoch")))
         if self._stale >= STALE_LIMIT or self._unauthorized >= CREDENTIALS_LIMIT:
             raise error
+        if self._stale:
+            # The right number is known now, and nothing else is wrong.
+            self.epoch = max(self.epoch, _number(headers.get("wstunnel-epoch")))
+            self.next_at = now
+            return
         self._delay(now, min(float(_number(headers.get("retry-after"))), LONGEST_RETRY_AFTER))
 
     def check(self, now: float) -> None:

@@ -11,7 +11,6 @@ import selectors
 import sys
 import time
 
-from tunnel.client.signals import exit_code_for_signal
 from tunnel.net.pump import Pump
 from tunnel.protocol.errors import ConnectionLost
 from tunnel.protocol.frames import GOING_AWAY, INTERNAL_ERROR, NO_CODE, NORMAL, TARGET_LOST, TARGET_REFUSED_DATA
@@ -26,27 +25,34 @@ if TYPE_CHECKING:
     from tunnel.protocol.stream import PlainStream
 
     class LocalSource(Source, Protocol):
-        """A source, and whether a selector can tell when to read it."""
+        """What is read at this end; ``waitable``: whether a selector can tell when."""
 
         @property
         def waitable(self) -> bool: ...
 
     class LocalSink(Sink, Protocol):
-        """A sink, and whether it is a pipe, whose writing end tells when its reader is gone."""
+        """What is written at this end; ``is_pipe``: whether it tells by itself when its reader is gone."""
 
-        is_pipe: bool
+        @property
+        def is_pipe(self) -> bool: ...
+
+        def end_stream(self) -> bool:
+            """Pass an end of the peer's stream on, if that is possible; return whether the source still counts."""
 
     class Interrupts(Protocol):
         """What ends a relay from outside; see `tunnel.client.signals.SignalPipe`."""
 
         def fileno(self) -> int: ...
-        def caught(self) -> int: ...
+
+        def caught(self) -> int:
+            """Return the exit code that it stands for; 0 is a clean end."""
 
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
-# After a signal, or once the sink is closed: what was read is still sent, for this many seconds at most.
+# After an interrupt, or once the sink is closed: what was read is still sent, for this many seconds at most.
 FAREWELL_LIMIT = 2.0
+LINGER_LIMIT = 0.5  # seconds that the peer then has to hang up
 
 
 class SessionNeverBegan(ConnectionLost):
@@ -71,7 +77,7 @@ class Relay:
         # poll, unlike epoll, takes files and devices too, and needs no system call when the interest changes.
         self._selector = selectors.PollSelector() if sys.platform == "linux" else selectors.SelectSelector()
         self._registered: dict[int, int] = {}
-        self.signal: int | None = None
+        self.interrupted: int | None = None  # the exit code of what ended it from outside
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -82,7 +88,7 @@ class Relay:
         """Move bytes until the tunnel ends; return if all went as it should.
 
         Raises ConnectionLost when the connection broke or the peer ended it for a reason, OSError when the sink cannot
-        be written (BrokenPipeError: it is closed). A signal that ended it is in ``signal``.
+        be written (BrokenPipeError: it is closed), but nothing when it was ``interrupted``.
         """
         try:
             self._relay()
@@ -90,7 +96,7 @@ class Relay:
         finally:
             self._selector.close()
             self._pump.wire.close()
-        if not self.signal:
+        if self.interrupted is None:
             self._raise_failure()
 
     # ---- what a kind of tunnel decides
@@ -131,7 +137,7 @@ class Relay:
         self._register(wanted)
         events = {key.fd: mask for key, mask in self._selector.select(0 if ready_now else limit)}
         if self._interrupts.fileno() in events:
-            self.signal = self._interrupts.caught()
+            self.interrupted = self._interrupts.caught()
             return
         self._serve(events)
         pump.stream.settle()
@@ -185,7 +191,7 @@ class Relay:
         """Send what was read, and the last words, as far as the peer takes them in time."""
         pump = self._pump
         deadline = time.monotonic() + FAREWELL_LIMIT
-        if self.signal and pump.wants_source and self._source_waitable:
+        if self.interrupted is not None and pump.wants_source and self._source_waitable:
             # What ssh wrote last may still be in the pipe; a terminal, though, would block an unprompted read.
             self._register({pump.source.fileno(): READ})
             if self._selector.select(0):
@@ -195,11 +201,27 @@ class Relay:
             self._register({pump.wire.fileno(): WRITE})
             if self._selector.select(left):
                 pump.write_wire()
+        if self.interrupted is not None or pump.sink_error:
+            self._linger()
+
+    def _linger(self) -> None:
+        """Let the last words arrive: closing while something is unread resets the connection, which overtakes them."""
+        wire = self._pump.wire
+        deadline = time.monotonic() + LINGER_LIMIT
+        space = memoryview(bytearray(64 * 1024))
+        try:
+            wire.end_writing()
+            self._register({wire.fileno(): READ})
+            while (left := deadline - time.monotonic()) > 0:
+                if self._selector.select(left) and wire.receive_into(space) == 0:
+                    return
+        except (OSError, ValueError):
+            return  # it is closed already, by whichever end
 
     @property
     def _is_clean(self) -> bool:
-        """Whether what ends the relay from this side is no failure: SIGHUP is how ssh ends it."""
-        return not (self.signal and exit_code_for_signal(self.signal))
+        """Whether what ends the relay from this side, if anything does, is no failure."""
+        return not self.interrupted
 
     def _raise_local_failure(self) -> None:
         pump = self._pump
@@ -226,7 +248,7 @@ class PlainRelay(Relay):
                 stream.close(INTERNAL_ERROR, "the input broke off")
             stream.source_ended()
             pump.write_wire()
-        if stream.failure or pump.sink_error or self.signal:
+        if stream.failure or pump.sink_error or self.interrupted is not None:
             return True
         return stream.sink_ended and (stream.close_sent or stream.wire_is_over)
 

@@ -53,6 +53,7 @@ class ResumableRelay(Relay):
     ) -> None:
         super().__init__(wire, source, sink, stream, interrupts)
         self._stream = stream
+        self._sink = sink
         self._dial = dial
         self._limit = limit
         self._notice = notice
@@ -76,15 +77,15 @@ class ResumableRelay(Relay):
     def _advance(self) -> bool:
         pump, stream = self._pump, self._stream
         if stream.sink_ended and not stream.fin_delivered:
+            if not pump.sink_error and not self._sink.end_stream():
+                pump.source_is_over = True
             stream.sink_half_closed()
-            # Behind the end of the peer's stream nothing that we send has a reader.
-            pump.source_is_over = True
         if pump.source_error:
             stream.source_failed(INTERNAL_ERROR, "the input broke off")
         elif pump.source_is_over:
             stream.source_ended()
         pump.write_wire()
-        if self.signal or pump.sink_error or stream.over or self._failure or stream.complete:
+        if self.interrupted is not None or pump.sink_error or stream.over or self._failure or stream.complete:
             return True
         if not stream.wire_is_over:
             if self._outage and stream.heard_since_attach:
@@ -151,7 +152,7 @@ class ResumableRelay(Relay):
     def _pursue(self, outage: Outage) -> None:
         """While detached: dial when it is time, tell the user when it takes long, give up when it takes too long."""
         now = time.monotonic()
-        if self._stream.attached or self._failure or self.signal:
+        if self._stream.attached or self._failure or self.interrupted is not None:
             return
         try:
             outage.check(now)

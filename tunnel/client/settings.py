@@ -12,20 +12,34 @@ import socket
 
 from tunnel.client.address import DEFAULT_TEMPLATE, fill_template, parse_url
 from tunnel.client.config import load_config
-from tunnel.client.options import ENVIRONMENT, FLAG, HEADERS, OPTIONS, parse_value, split_header
+from tunnel.client.options import ENVIRONMENT, FLAG, OPTIONS, SEVERAL, parse_value, split_header
 from tunnel.protocol.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from typing import Protocol
 
     from tunnel.client.address import Address
     from tunnel.client.config import Values
-    from tunnel.client.options import Value
+    from tunnel.client.options import Option, Value
+
+    class TLSSettings(Protocol):
+        """What of the settings is about TLS: paths of PEM files, and whether to trust anybody."""
+
+        @property
+        def ca_file(self) -> str | None: ...
+        @property
+        def client_cert(self) -> str | None: ...
+        @property
+        def client_key(self) -> str | None: ...
+        @property
+        def insecure(self) -> bool: ...
+
 
 TOKEN_VARIABLE = "WSTUNNEL_PY_TOKEN"  # noqa: S105  # the name of a variable, not a secret
 TOKEN_LIMIT = 8192  # characters, well below what servers take as a header
-_CREDENTIALS = ("token-file", "header", "client-cert", "client-key")
+_CREDENTIALS = ("token-file", "pty-token-file", "header", "client-cert", "client-key")
 
 
 class Settings:
@@ -77,14 +91,14 @@ class Settings:
             raise UsageError("--client-key needs --client-cert")
 
 
-def read_environment(environ: Mapping[str, str]) -> Values:
-    """Return the options that the environment gives. Raises UsageError, which names the variable."""
+def read_environment(environ: Mapping[str, str], options: Sequence[Option] = OPTIONS) -> Values:
+    """Return the ``options`` that the environment gives. Raises UsageError, which names the variable."""
     values: Values = {}
-    for option in OPTIONS:
+    for option in options:
         word = environ.get(option.variable)
         if word is None:
             continue
-        if option.kind == HEADERS:
+        if option.kind in SEVERAL:
             lines = [line for line in word.split("\n") if line.strip()]
             values[option.name] = [str(parse_value(option, line, option.variable)) for line in lines]
         elif option.kind == FLAG and not word:
@@ -110,13 +124,10 @@ def resolve(host: str, given: Values, environ: Mapping[str, str] = os.environ) -
     name, table = found if found else (host, {})
 
     sources: list[Values] = [given, table, environment, config.options]
-    template = _first("url", sources)
+    template = first("url", sources)
     foreign = "url" not in given and (is_url or ("url" in table and "{host}" not in str(table["url"])))
-    withheld = []
-    if foreign:
-        withheld = [name for name in _CREDENTIALS if any(name in source for source in sources[2:])]
-        withheld += ["token"] if TOKEN_VARIABLE in environ else []
-        sources[2:] = map(_without_credentials, sources[2:])
+    withheld = withhold(sources) if foreign else []
+    withheld += ["token"] if foreign and TOKEN_VARIABLE in environ else []
     merged: Values = {option.name: option.default if option.default is not None else False for option in OPTIONS}
     for source in reversed(sources):
         merged.update(source)
@@ -128,8 +139,8 @@ def resolve(host: str, given: Values, environ: Mapping[str, str] = os.environ) -
         address = fill_template(text, name, port if isinstance(port, int) else 0)
 
     warnings: list[str] = []
-    headers = _headers(sources)
-    token = _token(sources, None if foreign else environ.get(TOKEN_VARIABLE), config.path, warnings)
+    headers = headers_of(sources)
+    token = token_of(sources, None if foreign else environ.get(TOKEN_VARIABLE), config.path, warnings)
     if token is not None:
         if any(field.lower() == "authorization" for field, _ in headers):
             raise UsageError("both a token and an Authorization header are given")
@@ -142,15 +153,19 @@ def resolve(host: str, given: Values, environ: Mapping[str, str] = os.environ) -
     return settings
 
 
-def _first(name: str, sources: list[Values]) -> Value | None:
+def first(name: str, sources: list[Values]) -> Value | None:
+    """Return the value that the nearest of the ``sources`` has for an option."""
     return next((source[name] for source in sources if name in source), None)
 
 
-def _without_credentials(values: Values) -> Values:
-    return {name: value for name, value in values.items() if name not in _CREDENTIALS}
+def withhold(sources: list[Values]) -> list[str]:
+    """Take the credentials out of the environment and of the config's global options; return the names of those."""
+    withheld = [name for name in _CREDENTIALS if any(name in source for source in sources[2:])]
+    sources[2:] = [{name: value for name, value in source.items() if name not in withheld} for source in sources[2:]]
+    return withheld
 
 
-def _headers(sources: list[Values]) -> list[tuple[str, str]]:
+def headers_of(sources: list[Values]) -> list[tuple[str, str]]:
     """Return the headers of all ``sources``; those of the same name only from the nearest source that has it."""
     headers: list[tuple[str, str]] = []
     for source in sources:
@@ -161,15 +176,21 @@ def _headers(sources: list[Values]) -> list[tuple[str, str]]:
     return headers
 
 
-def _token(sources: list[Values], from_environment: str | None, config: str, warnings: list[str]) -> str | None:
-    """Return the bearer token: from the file that the nearest source names, or from the environment itself."""
-    origins = ("--token-file", f"{config}: token-file", f"{ENVIRONMENT}TOKEN_FILE", f"{config}: token-file")
-    nearest = next((at for at, source in enumerate(sources) if "token-file" in source), len(sources))
+def token_of(
+    sources: list[Values], from_environment: str | None, config: str, warnings: list[str], prefix: str = ""
+) -> str | None:
+    """Return the token: from the file that the nearest source names, or from the environment itself.
+
+    ``prefix`` is that of the option's name: ``pty-`` for the token of a terminal service.
+    """
+    name, variable = f"{prefix}token-file", f"{ENVIRONMENT}{prefix.upper().replace('-', '_')}TOKEN"
+    origins = ("--token-file", f"{config}: {name}", f"{variable}_FILE", f"{config}: {name}")
+    nearest = next((at for at, source in enumerate(sources) if name in source), len(sources))
     if from_environment is not None and nearest > 1:
-        return _checked(from_environment.strip(), TOKEN_VARIABLE)
+        return _checked(from_environment.strip(), variable)
     if nearest == len(sources):
         return None
-    path, origin = str(sources[nearest]["token-file"]), origins[nearest]
+    path, origin = str(sources[nearest][name]), origins[nearest]
     try:
         with open(path, "rb") as file:
             if hasattr(os, "getuid") and os.fstat(file.fileno()).st_mode & 0o044:

@@ -32,8 +32,8 @@ class SignalPipe:
         return self._reader.fileno()
 
     def caught(self) -> int:
-        """Return the number of the signal that came first; call it when the descriptor is readable."""
-        return self._reader.recv(1)[0]
+        """Return the exit code for the signal that came first; call it when the descriptor is readable."""
+        return exit_code_for_signal(self._reader.recv(1)[0])
 
     def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(self._wakeup)

@@ -116,6 +116,10 @@ class StandardOutput:
         except (BlockingIOError, InterruptedError):
             return 0
 
+    def end_stream(self) -> bool:
+        """Return False: our exit tells whoever reads this, and behind the peer's end nothing we send has a reader."""
+        return False
+
     def close(self) -> None:
         """Give the descriptor back as it was."""
         if self._restore:

@@ -6,7 +6,8 @@
     ├── UsageError             an option, a variable, a file or a name is wrong
     ├── DialError              no tunnel came about
     │   └── UpgradeRefused     … because an HTTP server answered something else than 101
-    └── ConnectionLost         a tunnel that was open broke
+    ├── ConnectionLost         a tunnel, or a terminal's stream, that was open broke
+    └── TerminalError          the terminal service answered a call with an error (``code``: that of Connect)
 
 Every instance knows its ``cause``, a key of `CAUSES`. The text of each cause stands in that table and nowhere else, so
 the table is all that a user can ever be shown, and the exit codes (those of BSD's sysexits.h) can be read beside it.
@@ -66,9 +67,21 @@ CAUSES: dict[str, tuple[int, str]] = {
         UNREACHABLE,
         "the target behind the bridge did not take everything that was sent{reason}",
     ),
-    "session-error": (PROTOCOL, "the bridge ended the session ({code}){reason}"),
+    "session-error": (PROTOCOL, "{peer} ended the session ({code}){reason}"),
     "closed": (PROTOCOL, "the peer closed the tunnel with code {code}{reason}"),
     "violation": (PROTOCOL, "{problem}"),
+    # Terminals.
+    "pty-extra": (USAGE, "terminals need the package {package}: pip install 'wstunnel-py[pty]'"),
+    "pty-unknown": (UNREACHABLE, "there is no process {process} at {place}"),
+    "pty-argument": (USAGE, "{place} does not take that: {message}"),
+    "pty-unauthenticated": (REFUSED, "{place} refuses us: {message}"),
+    "pty-deadline": (TRY_LATER, "the terminal's time is over, or the call's: {message}"),
+    "pty-unavailable": (TRY_LATER, "{place} cannot do that now: {message}"),
+    "pty-error": (PROTOCOL, "{place} answered {code}: {message}"),
+    "pty-lost": (UNREACHABLE, "connection to {place} lost, and not back within {seconds:g} s: {reason}"),
+    "pty-gone": (UNREACHABLE, "the terminal ended while the connection to {place} was lost; how is not known"),
+    "pty-gap": (UNREACHABLE, "the connection to {place} was lost, and {missing} of output with it"),
+    "pty-input-unsure": (UNREACHABLE, "the input may have arrived at {place} or not: {reason}"),
     "output": (UNREACHABLE, "cannot write to standard output: {reason}"),
     "input": (UNREACHABLE, "cannot read standard input: {reason}"),
     "internal": (INTERNAL, "internal error: {problem}"),
@@ -129,6 +142,17 @@ class UpgradeRefused(DialError):
 
 class ConnectionLost(TunnelError):
     """A tunnel that was open broke, or its peer ended it for a reason other than being done."""
+
+
+class TerminalError(TunnelError):
+    """The terminal service answered a call, or ended a stream, with an error.
+
+    ``code`` is Connect's name for it (``not_found``, ``invalid_argument``, ``deadline_exceeded``, …).
+    """
+
+    def __init__(self, cause: str, *, code: str, **fields: object) -> None:
+        super().__init__(cause, code=code, **fields)
+        self.code = code
 
 
 def printable(text: str, limit: int = 500) -> str:

@@ -76,10 +76,10 @@ class ResumableStream:
 
     __slots__ = (
         "_ack_at", "_ack_due", "_acked_received", "_buffers", "_control", "_delivered_bytes", "_discarding",
-        "_ever_sent", "_fin_at", "_fin_sent", "_is_client", "_line", "_outbox", "_parser",
-        "_peer_acked", "_ping_limits", "_received", "_sink", "_source_failure", "_source_fin", "attached", "confirmed",
-        "failure", "fin_delivered", "heard_since_attach", "is_silent", "liveness", "offer", "over", "replay",
-        "undelivered", "wire_is_over",
+        "_ever_sent", "_fin_at", "_fin_sent", "_is_client", "_line", "_outbox", "_parser", "_peer_acked",
+        "_ping_limits", "_received", "_sink", "_source_failure", "_source_fin", "_wire_is_deaf", "attached",
+        "confirmed", "failure", "fin_delivered", "heard_since_attach", "is_silent", "liveness", "offer", "over",
+        "replay", "undelivered", "wire_is_over",
     )  # fmt: skip
 
     def __init__(
@@ -118,6 +118,7 @@ class ResumableStream:
     def _reset_connection(self, now: float) -> None:
         self.attached = True
         self.wire_is_over = False
+        self._wire_is_deaf = False  # it takes nothing any more
         self.heard_since_attach = False  # whether anything came on this connection
         self.is_silent = False  # whether that is because nothing came for too long
         self._parser = FrameParser(masked=not self._is_client)
@@ -229,7 +230,9 @@ class ResumableStream:
     @property
     def wants_wire_write(self) -> bool:
         """Whether bytes wait for the wire."""
-        return bool(self._outbox.pieces or self._control) or (self.attached and self._has_more())
+        return not self._wire_is_deaf and (
+            bool(self._outbox.pieces or self._control) or (self.attached and self._has_more())
+        )
 
     def _has_more(self) -> bool:
         if self.offer is None or self.over or self.wire_is_over:
@@ -270,8 +273,13 @@ class ResumableStream:
         self._outbox.sent(n)
 
     def wire_write_failed(self) -> None:
-        """Note that the wire takes nothing any more: this connection is over."""
-        self.wire_ended()
+        """Note that the wire takes nothing any more. What the peer sent before it hung up is still to be read."""
+        self._stop_writing()
+        self._wire_is_deaf = True
+
+    def _stop_writing(self) -> None:
+        self._outbox.clear()
+        self._control = []
 
     # ---- wire → sink
 
@@ -341,7 +349,7 @@ class ResumableStream:
             # The first ack tells the bridge that its session line has arrived.
             self._ack_due = True
         elif isinstance(control, SessionError):
-            self.failure = self.failure or session_failure(control)
+            self.failure = self.failure or session_failure(control, "the bridge" if self._is_client else "the client")
             self._end()
         elif self.offer is None:
             if control is not None:
@@ -369,10 +377,9 @@ class ResumableStream:
         self._report_source_failure()
 
     def wire_ended(self) -> None:
-        """Note the end of file, or a broken connection, when reading or writing the wire."""
+        """Note the end of file, or a broken connection, when reading the wire."""
         self.wire_is_over = True
-        self._outbox.clear()
-        self._control = []
+        self._stop_writing()
 
     @property
     def wants_sink_write(self) -> bool:
@@ -441,7 +448,7 @@ class ResumableStream:
         if clean:
             self.end()
         else:
-            self.fail("interrupted", ConnectionLost("input", reason="interrupted"))
+            self.fail("interrupted", ConnectionLost("input", reason="interrupted"), text="")
 
     def fail(self, code: str, error: TunnelError, *, text: str | None = None) -> None:
         """End the session with an ``error`` line and a Close; what was not delivered is lost."""
@@ -516,14 +523,14 @@ class ResumableStream:
         self.liveness.probed(now)
 
 
-def session_failure(error: SessionError) -> TunnelError:
-    """Return what an ``error`` line of the peer stands for."""
+def session_failure(error: SessionError, peer: str) -> TunnelError:
+    """Return what an ``error`` line of the ``peer`` (as it is called in messages) stands for."""
     said = f": {error.text}" if error.text else ""
     if error.code == "shutdown":
         return ConnectionLost("going-away", reason=said)
     if error.code in ("target-lost", "undelivered"):
         return ConnectionLost(error.code, reason=said)
-    return ConnectionLost("session-error", code=error.code, reason=said)
+    return ConnectionLost("session-error", peer=peer, code=error.code, reason=said)
 
 
 def _is_view_of(piece: Buffer, space: memoryview) -> bool:

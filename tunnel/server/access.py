@@ -28,9 +28,10 @@ class Tokens:
     is admitted.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
+    def __init__(self, paths: Sequence[str], option: str = "--token-file") -> None:
         """Read the files. Raises UsageError when one cannot be read, has no token, or a line that can be none."""
         self._paths = paths
+        self._option = option
         self._digests: list[bytes] = []
         self.reload()
 
@@ -40,7 +41,7 @@ class Tokens:
 
     def reload(self) -> None:
         """Read the files again; on UsageError (see the constructor) the tokens stay as they were."""
-        self._digests = [digest for path in self._paths for digest in _read_tokens(path)]
+        self._digests = [digest for path in self._paths for digest in _read_tokens(path, self._option)]
 
     def admit(self, authorization: Sequence[str]) -> None:
         """Check the values of a request's ``Authorization`` fields; raises Refusal (401, RFC 6750 section 3)."""
@@ -49,10 +50,14 @@ class Tokens:
         scheme, _, token = authorization[0].partition(" ") if len(authorization) == 1 else ("", "", "")
         if scheme.lower() != "bearer":
             raise _unauthorized("a token is needed: Authorization: Bearer TOKEN", "Bearer")
-        digest = _digest(token.strip())
-        # All of them, and digests, so that the time tells neither which token was near nor how long one is.
-        if sum(hmac.compare_digest(digest, known) for known in self._digests) == 0:
+        if not self.know(token.strip()):
             raise _unauthorized("this token is not known here", 'Bearer error="invalid_token"')
+
+    def know(self, token: str) -> bool:
+        """Return whether ``token`` is one of them."""
+        digest = _digest(token)
+        # All of them, and digests, so that the time tells neither which token was near nor how long one is.
+        return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
 
 
 class Origins:
@@ -138,26 +143,26 @@ def _full(message: str) -> Refusal:
     return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "full", message, {"Retry-After": str(RETRY_AFTER)})
 
 
-def _read_tokens(path: str) -> list[bytes]:
+def _read_tokens(path: str, option: str) -> list[bytes]:
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read(_FILE_LIMIT + 1)
     except OSError as exc:
-        raise _bad_file(path, exc.strerror or str(exc)) from exc
+        raise _bad_file(option, path, exc.strerror or str(exc)) from exc
     except UnicodeDecodeError as exc:
-        raise _bad_file(path, "it is no text") from exc
+        raise _bad_file(option, path, "it is no text") from exc
     if len(text) > _FILE_LIMIT:
-        raise _bad_file(path, f"it is longer than {_FILE_LIMIT} characters")
+        raise _bad_file(option, path, f"it is longer than {_FILE_LIMIT} characters")
     digests = []
     for number, line in enumerate(text.splitlines(), 1):
         token = line.strip()
         if not token or token.startswith("#"):
             continue
         if not _TOKEN.fullmatch(token):
-            raise _bad_file(path, f"line {number} is no token: letters, digits and -._~+/ only")
+            raise _bad_file(option, path, f"line {number} is no token: letters, digits and -._~+/ only")
         digests.append(_digest(token))
     if not digests:
-        raise _bad_file(path, "there is no token in it")
+        raise _bad_file(option, path, "there is no token in it")
     return digests
 
 
@@ -165,5 +170,5 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode(errors="surrogateescape")).digest()
 
 
-def _bad_file(path: str, reason: str) -> UsageError:
-    return UsageError("", cause="file", option="--token-file", path=path, reason=reason)
+def _bad_file(option: str, path: str, reason: str) -> UsageError:
+    return UsageError("", cause="file", option=option, path=path, reason=reason)

@@ -18,14 +18,15 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+from tunnel.net.address import TCPAddress, is_loopback
+from tunnel.net.listening import ListeningSocket, open_listening
 from tunnel.protocol.errors import UsageError
 from tunnel.protocol.frames import GOING_AWAY
 from tunnel.server.access import Origins, Seats, Tokens
-from tunnel.server.address import TCPAddress, is_loopback
 from tunnel.server.certificates import Certificates
 from tunnel.server.connection import Common, Connection
 from tunnel.server.handshake import HEALTH_PATH, Rules
-from tunnel.server.listen import Listener, open_listeners
+from tunnel.server.listen import Listener
 from tunnel.server.log import event
 from tunnel.server.session import FAREWELL_LIMIT
 from tunnel.server.sessions import Sessions
@@ -90,10 +91,11 @@ class Bridge:
         return self.authentication == "none" and not all(is_loopback(each.address) for each in self._listeners)
 
     async def __aenter__(self) -> Self:
-        self._listeners = [Listener(sock) for sock in take_sockets(os.environ)]
+        self._listeners = [Listener(ListeningSocket(sock)) for sock in take_sockets(os.environ)]
         specs = self._settings.listen or (() if self._listeners else (DEFAULT_LISTEN,))
         try:
-            self._listeners += open_listeners(specs, unix_mode=int(self._settings.unix_mode, 8))
+            opened = open_listening([(spec, "--listen") for spec in specs], unix_mode=int(self._settings.unix_mode, 8))
+            self._listeners += map(Listener, opened)
         except BaseException:
             self._close_listeners()
             raise

@@ -12,13 +12,13 @@ import ssl
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
+from tunnel.net.address import Client
 from tunnel.net.channel import Channel
 from tunnel.net.tls import TLSChannel
 from tunnel.protocol.control import SUBPROTOCOL, SessionOffer
 from tunnel.protocol.errors import DialError
 from tunnel.protocol.stream import ReadBuffers
 from tunnel.server.access import RETRY_AFTER, Seat, Seats
-from tunnel.server.address import Client
 from tunnel.server.certificates import Certificates, start_tls
 from tunnel.server.exchange import Head, Refusal, read_head, send, send_last
 from tunnel.server.handshake import Rules, Upgrade, health_answer, is_health_check

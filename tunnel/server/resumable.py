@@ -23,11 +23,11 @@ from tunnel.server.session import FAREWELL_LIMIT, Session, unsent
 from tunnel.server.waiting import close_gently
 
 if TYPE_CHECKING:
+    from tunnel.net.address import Client
     from tunnel.net.channel import Channel
     from tunnel.protocol.control import ResumeRequest, SessionOffer
     from tunnel.protocol.stream import ReadBuffers
     from tunnel.server.access import Seat
-    from tunnel.server.address import Client
     from tunnel.server.session import Ending
     from tunnel.server.sessions import Sessions
 
@@ -67,6 +67,7 @@ class ResumableSession(Session):
         self._kept = 0  # what the replay buffer occupies, as the budget knows it
         self._detached_at = 0.0
         self._target_is_closed = False
+        self._tail_at: float | None = None  # when the target, once half-closed, spoke last
         self.number = sessions.next_number()
         self.offer = offer
         self.client = client
@@ -153,6 +154,7 @@ class ResumableSession(Session):
         if stream.sink_ended and not stream.fin_delivered:
             self._half_close_target()
             stream.sink_half_closed()
+            self._tail_at = time.monotonic()
         if pump.source_error:
             stream.source_failed(TARGET_LOST, pump.source_error.strerror or "")
         elif pump.source_is_over and stream.undelivered:
@@ -179,6 +181,16 @@ class ResumableSession(Session):
     @property
     def _may_read_target(self) -> bool:
         return self._pump.wants_source and self._sessions.budget.allows(self._kept)
+
+    def _read_target(self) -> None:
+        if self._tail_at is not None:
+            self._tail_at = time.monotonic()
+        super()._read_target()
+
+    def _tick(self) -> None:
+        if self._tail_at is not None and time.monotonic() - self._tail_at >= STALL_LIMIT and not self._stream.complete:
+            self._stream.fail("no-tail", ConnectionLost("no-tail", seconds=STALL_LIMIT))
+        super()._tick()
 
     def _step(self) -> None:
         super()._step()

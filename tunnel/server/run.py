@@ -1,4 +1,4 @@
-"""The process around a bridge: event loop, log, descriptors, signals, the ready line, and news for systemd."""
+"""The process around a bridge and terminals: event loop, log, descriptors, signals, ready lines, news for systemd."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 from tunnel.protocol.errors import UsageError, printable
 from tunnel.server.bridge import Bridge
@@ -15,12 +17,15 @@ from tunnel.server.log import event, reopen, set_up
 from tunnel.server.settings import ServeSettings
 from tunnel.server.systemd import notify, reloading
 
+if TYPE_CHECKING:
+    from tunnel.pty.service import TerminalService
+
 # Descriptors beside those of tunnels, which have two each: listeners, log, event loop, handshakes.
 _OTHER_DESCRIPTORS = 64
 
 
 def run(settings: ServeSettings) -> None:
-    """Run a bridge until SIGTERM or SIGINT, and drain it then.
+    """Run a bridge, or terminals, or both until SIGTERM or SIGINT, and drain them then.
 
     Raises UsageError or DialError when it cannot start; once it is ready nothing but signals ends it.
     """
@@ -42,10 +47,26 @@ def _uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
     return factory
 
 
+def _terminals(settings: ServeSettings) -> TerminalService | None:
+    if settings.pty is None:
+        return None
+    try:
+        from tunnel.pty.service import TerminalService
+    except ModuleNotFoundError as exc:
+        if exc.name != "aiohttp":
+            raise
+        raise UsageError("--pty: aiohttp is not installed: pip install 'wstunnel-py[pty]'") from exc
+    return TerminalService(settings)
+
+
 async def _run(settings: ServeSettings, handler: logging.Handler) -> None:
     loop = asyncio.get_running_loop()
     stop, stop_at_once = asyncio.Event(), asyncio.Event()
-    bridge = Bridge(settings)
+    # "none" is no address, so that a bridge is what happens unless somebody says so.
+    bridge = None if settings.listen == ("none",) else Bridge(settings)
+    terminals = _terminals(settings)
+    if bridge is None and terminals is None:
+        raise UsageError("--listen none leaves nothing to serve: add --pty ADDRESS")
 
     def on_stop() -> None:
         (stop_at_once if stop.is_set() else stop).set()
@@ -53,24 +74,42 @@ async def _run(settings: ServeSettings, handler: logging.Handler) -> None:
     def on_reload() -> None:
         _tell_systemd(reloading())
         reopen(handler)
-        bridge.reload()
+        if bridge is not None:
+            bridge.reload()
+        if terminals is not None:
+            terminals.reload()
         _tell_systemd("READY=1")
 
-    async with bridge:
+    async with AsyncExitStack() as doors:
+        if bridge is not None:
+            await doors.enter_async_context(bridge)
+        if terminals is not None:
+            await doors.enter_async_context(terminals)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_stop)
         loop.add_signal_handler(signal.SIGHUP, on_reload)
-        _announce(bridge, settings)
+        if bridge is not None:
+            _announce(bridge, settings)
+        if terminals is not None:
+            _announce_terminals(terminals, settings)
         _tell_systemd("READY=1")
         await stop.wait()
         _tell_systemd("STOPPING=1")
         event(logging.INFO, "draining", seconds=settings.drain)
-        draining = asyncio.create_task(bridge.drain(settings.drain))
+        draining = asyncio.create_task(_drain(bridge, terminals, settings.drain))
         hurry = asyncio.create_task(stop_at_once.wait())
         await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
         for task in (draining, hurry):
             task.cancel()
         await asyncio.gather(draining, hurry, return_exceptions=True)
+
+
+async def _drain(bridge: Bridge | None, terminals: TerminalService | None, seconds: float) -> None:
+    async with asyncio.TaskGroup() as closing:
+        if bridge is not None:
+            closing.create_task(bridge.drain(seconds))
+        if terminals is not None:
+            closing.create_task(terminals.close())
 
 
 def _announce(bridge: Bridge, settings: ServeSettings) -> None:
@@ -95,6 +134,15 @@ def _announce(bridge: Bridge, settings: ServeSettings) -> None:
             event(logging.WARNING, "warning", message=warning)
         else:
             _say(f"warning: {warning}")
+
+
+def _announce_terminals(terminals: TerminalService, settings: ServeSettings) -> None:
+    urls = ", ".join(terminals.urls)
+    if settings.log_format == "json":
+        event(logging.INFO, "terminals-ready", listen=urls, auth=terminals.authentication)
+    else:
+        _say(f"terminals ready on {urls} (auth: {terminals.authentication})")
+    _raise_descriptor_limit()
 
 
 def _say(line: str) -> None:

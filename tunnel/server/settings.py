@@ -1,7 +1,8 @@
 """The options of the bridge, in one table: name, default, limits and help of each.
 
 The command line and the environment (``WSTUNNEL_PY_SERVE_…``) are made from it by `tunnel.cli.serve`; from Python the
-same values are given to `BridgeSettings`. What an option's text means is checked by the module that uses it.
+same values are given to `BridgeSettings` and `TerminalSettings`. What an option's text means is checked by the module
+that uses it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class BridgeSettings:
     listen: tuple[str, ...] = _option(
         (),
         f"Where to listen: HOST:PORT, [IPV6]:PORT, :PORT (all addresses) or unix:PATH; port 0 takes a free one. "
-        f"Several are possible. Default: the sockets that systemd passes, else {DEFAULT_LISTEN}.",
+        f"Several are possible; none: no bridge, for --pty alone. "
+        f"Default: the sockets that systemd passes, else {DEFAULT_LISTEN}.",
         metavar="ADDRESS",
     )
     unix_mode: str = _option("0600", "Permissions of Unix sockets that are listened on.", metavar="MODE")
@@ -102,18 +104,49 @@ class BridgeSettings:
     )
 
     def __post_init__(self) -> None:
-        for option in dataclasses.fields(self):
-            value, limits, choices = getattr(self, option.name), option.metadata["limits"], option.metadata["choices"]
-            # Written so that a NaN fails too.
-            if limits and not limits[0] <= value <= limits[1]:
-                raise UsageError(f"{flag(option.name)}: {value} is not between {limits[0]:g} and {limits[1]:g}")
-            if choices and value not in choices:
-                raise UsageError(f"{flag(option.name)}: {value!r} is none of {', '.join(choices)}")
+        _check(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeSettings(BridgeSettings):
-    """The options of ``wstunnel-py serve``: those of the bridge, and those of the process that it runs in."""
+class TerminalSettings:
+    """What a `TerminalService` is made from. Raises UsageError for a value beyond its limits."""
+
+    pty: str | None = _option(
+        None,
+        "Serve terminals (E2B's PTY protocol) over HTTP here: HOST:PORT or unix:PATH. E2B's own port is 49983. "
+        "With --listen none, nothing but terminals.",
+        metavar="ADDRESS",
+    )
+    pty_token_file: tuple[str, ...] = _option(
+        (),
+        "Demand one of the access tokens in this file, one a line, for terminals. Several are possible. "
+        "Without a token terminals are on loopback only.",
+        metavar="FILE",
+    )
+    pty_user: str | None = _option(
+        None,
+        "Run terminals as this user unless a client with a token asks for another. Default: the bridge's own.",
+        metavar="USER",
+    )
+    pty_host: tuple[str, ...] = _option(
+        (),
+        "A name that clients call the terminal service by, beside localhost and addresses: box.example.org, "
+        "*.example.org, * for any. Several are possible.",
+        metavar="NAME",
+    )
+    pty_scrollback: int = _option(
+        1 << 20, "How many bytes of output to keep for each terminal.", metavar="BYTES", limits=(0, 1 << 30)
+    )
+    pty_max_processes: int = _option(500, "How many terminals and commands may run.", metavar="N", limits=(1, 100_000))
+    pty_max_subscribers: int = _option(64, "How many clients may follow one terminal.", metavar="N", limits=(1, 10_000))
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings(TerminalSettings, BridgeSettings):
+    """The options of ``wstunnel-py serve``: of the bridge, of terminals, and of the process that both run in."""
 
     log_format: str = _option("text", "How log lines are written.", choices=("text", "json"))
     log_file: str | None = _option(
@@ -130,3 +163,13 @@ def flag(name: str) -> str:
 def variable(name: str) -> str:
     """Return the environment variable for the option ``name``."""
     return f"WSTUNNEL_PY_SERVE_{name.upper()}"
+
+
+def _check(settings: BridgeSettings | TerminalSettings) -> None:
+    for option in dataclasses.fields(settings):
+        value, limits, choices = getattr(settings, option.name), option.metadata["limits"], option.metadata["choices"]
+        # Written so that a NaN fails too.
+        if limits and not limits[0] <= value <= limits[1]:
+            raise UsageError(f"{flag(option.name)}: {value} is not between {limits[0]:g} and {limits[1]:g}")
+        if choices and value not in choices:
+            raise UsageError(f"{flag(option.name)}: {value!r} is none of {', '.join(choices)}")

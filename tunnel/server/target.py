@@ -12,9 +12,9 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
+from tunnel.net.address import Address, UnixAddress, join, parse_address
 from tunnel.net.channel import set_nodelay
 from tunnel.protocol.errors import DialError, UsageError
-from tunnel.server.address import Address, UnixAddress, join, parse_address
 
 _BUSY_PAUSE = 0.05  # seconds between two tries at a Unix socket with a full backlog
 

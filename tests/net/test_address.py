@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tunnel.net.address import Client, TCPAddress, UnixAddress, client_of, parse_address
 from tunnel.protocol.errors import UsageError
-from tunnel.server.address import Client, TCPAddress, UnixAddress, client_of, parse_address
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""Commands that click documents, but whose command line the client's own parser reads, by the table of options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from tunnel.client.options import FLAG, SEVERAL, Option
+
+
+def parameter(option: Option) -> click.Option:
+    """Return what click needs to know of an option to show it."""
+    names = ([f"-{option.short}"] if option.short else []) + [f"--{option.flag}"]
+    return click.Option(
+        [*names, option.name.replace("-", "_")],
+        is_flag=option.kind == FLAG,
+        multiple=option.kind in SEVERAL,
+        metavar=option.metavar or None,
+        help=option.help,
+        default=option.default,
+        show_default=option.default is not None,
+        envvar=option.variable,
+        show_envvar=True,
+        hidden=option.hidden,
+    )
+
+
+class DirectCommand(click.Command):
+    """A command that is given its words as they are; ``run`` returns its exit code."""
+
+    def __init__(self, name: str, run: Callable[[list[str]], int], **settings: Any) -> None:
+        super().__init__(name, **settings)
+        self._run = run
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.obj = list(args)
+        words = args[: args.index("--")] if "--" in args else args
+        return super().parse_args(ctx, args) if "--help" in words else []
+
+    def invoke(self, ctx: click.Context) -> int:
+        return self._run(ctx.obj)

@@ -1,0 +1,67 @@
+"""``wstunnel-py shell``: an interactive terminal in a sandbox."""
+
+from __future__ import annotations
+
+import click
+
+from tunnel.cli.direct import DirectCommand, parameter
+from tunnel.cli.main import tell_bug
+from tunnel.client.options import SHELL_OPTIONS, parse_command_line
+from tunnel.client.trace import Trace, say
+from tunnel.protocol.errors import TunnelError, UsageError
+
+FAILED = 255  # what ssh returns for failures of its own; every other code may be the remote shell's
+
+
+def _shell(words: list[str]) -> int:
+    try:
+        return _run(words)
+    except TunnelError as exc:
+        say(str(exc))
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+    except Exception as exc:
+        tell_bug(exc, words)
+        return FAILED
+
+
+def _run(words: list[str]) -> int:
+    command: list[str] = []
+    if "--" in words:
+        at = words.index("--")
+        words, command = words[:at], words[at + 1 :]
+    given, operands = parse_command_line(words, SHELL_OPTIONS, "shell")
+    if len(operands) > 1:
+        raise UsageError("one host; usage: wstunnel-py shell [OPTIONS] [HOST] [-- COMMAND [ARGUMENT]…]")
+    from tunnel.pty.shell.session import run
+    from tunnel.pty.shell.settings import resolve
+
+    settings = resolve(operands[0] if operands else None, given, command)
+    if not settings.quiet:
+        for warning in settings.warnings:
+            say(f"warning: {warning}")
+    trace = Trace(verbose=settings.verbose)
+    trace.step("url", str(settings.place))
+    return run(settings, trace)
+
+
+shell = DirectCommand(
+    "shell",
+    _shell,
+    params=[
+        *map(parameter, SHELL_OPTIONS),
+        click.Argument(["host"], required=False),
+        click.Argument(["command"], nargs=-1, metavar="[-- COMMAND [ARGUMENT]…]"),
+    ],
+    short_help="Open a terminal in a sandbox.",
+    help=(
+        "Open a terminal on HOST: an interactive login bash, or COMMAND, by the sandbox's terminal service.\n\n"
+        "HOST is an http:// or https:// URL, a name from the config file, or what goes into the URL template in place "
+        "of {host}. The template is --url, else WSTUNNEL_PY_PTY_URL, else pty-url in the config file, else "
+        "https://{port}-{host}.e2b.app. Without HOST: the service that these name, else the one on this machine.\n\n"
+        "The exit code is that of the terminal, 128 + n for signal n, 255 for a failure of this command. At the start "
+        "of a line ~. leaves, ~& leaves the terminal running, ~? shows these. When standard input is no terminal, its "
+        "end is typed as Ctrl-D."
+    ),
+)

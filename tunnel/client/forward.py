@@ -1,0 +1,124 @@
+"""Local ports that lead through tunnels, for clients that take no ProxyCommand: one tunnel for each connection."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+
+from tunnel.client.signals import SignalPipe
+from tunnel.client.sockets import EXIT_LIMIT, relay_in_thread
+from tunnel.client.trace import Trace
+from tunnel.client.tunnel import Tunnel
+from tunnel.net.address import UnixAddress, client_of, is_loopback
+from tunnel.net.listening import open_listening
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tunnel.client.local import Stop
+    from tunnel.client.settings import Settings
+    from tunnel.net.listening import ListeningSocket
+    from tunnel.protocol.errors import TunnelError
+
+PAUSE = 1.0  # seconds without accepting after the system had no descriptor or no memory left
+
+
+class Forward:
+    """Listens at ``listen`` (as for ``--listen`` of the bridge) and tunnels each connection to a bridge.
+
+    ``make_settings`` makes the settings of each tunnel; ``tell`` is told in one line what happens; ``most`` limits the
+    connections at one time. Raises UsageError and DialError (``listen``) when it cannot listen.
+    """
+
+    def __init__(
+        self,
+        listen: str,
+        make_settings: Callable[[], Settings],
+        *,
+        unix_mode: int = 0o600,
+        most: int = 100,
+        trace: Trace,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._make_settings = make_settings
+        self._listeners: list[ListeningSocket] = open_listening([(listen, "LISTEN")], unix_mode=unix_mode)
+        self._most = most
+        self._trace = trace
+        self._tell = tell
+        self._tunnels: set[Stop] = set()
+        self._lock = threading.Lock()
+        self._none_left = threading.Condition(self._lock)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens, with the real ports."""
+        return [str(listener.address) for listener in self._listeners]
+
+    @property
+    def is_open_to_all(self) -> bool:
+        """Whether other machines can connect."""
+        return not all(is_loopback(listener.address) for listener in self._listeners)
+
+    def example(self) -> str:
+        """Return how ssh uses it."""
+        address = self._listeners[0].address
+        if isinstance(address, UnixAddress):
+            return f"ssh -o ProxyCommand='nc -U {address.path}' USER@HOST"
+        return f"ssh -p {address.port} USER@{'localhost' if is_loopback(address) else address.host}"
+
+    def run(self) -> int:
+        """Serve until a signal; return the exit code for it. Tunnels that are open then are ended well."""
+        with SignalPipe() as signals, selectors.DefaultSelector() as selector:
+            selector.register(signals, selectors.EVENT_READ)
+            for listener in self._listeners:
+                selector.register(listener.sock, selectors.EVENT_READ, listener)
+            try:
+                while True:
+                    for key, _ in selector.select():
+                        if key.data is None:
+                            return signals.caught()
+                        self._accept(key.data, signals)
+            finally:
+                self._close()
+
+    def _accept(self, listener: ListeningSocket, signals: SignalPipe) -> None:
+        try:
+            sock, sockaddr = listener.sock.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as exc:
+            self._tell(f"cannot accept connections for a moment: {exc.strerror or exc}")
+            with selectors.DefaultSelector() as pause:
+                pause.register(signals, selectors.EVENT_READ)
+                pause.select(PAUSE)
+            return
+        who = client_of(sockaddr).address
+        with self._lock:
+            if len(self._tunnels) >= self._most:
+                self._tell(f"{who}: refused, {self._most} connections are open, which is the limit (--max-connections)")
+                sock.close()
+                return
+            self._start(sock, who)
+
+    def _start(self, sock: socket.socket, who: str) -> None:
+        tunnel = Tunnel(self._make_settings(), self._trace, self._make_settings, notice=lambda line: self._tell(line))
+
+        def ended(failure: TunnelError | None) -> None:
+            if failure is not None:
+                self._tell(f"{who}: {failure}")
+            with self._lock:
+                self._tunnels.discard(stop)
+                self._none_left.notify_all()
+
+        stop = relay_in_thread(tunnel, tunnel.dial, sock, ended=ended)
+        self._tunnels.add(stop)
+
+    def _close(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        with self._lock:
+            for stop in self._tunnels:
+                stop.set()
+            self._none_left.wait_for(lambda: not self._tunnels, EXIT_LIMIT)

@@ -1,0 +1,79 @@
+"""Tunnels for asyncio: a pair of streams, and what may be awaited as well as entered."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from types import TracebackType
+from typing import Generic, TypeVar
+
+from tunnel.client.options import Value
+from tunnel.client.sockets import TunnelSocket, open_socket
+
+T = TypeVar("T")
+
+
+class Opening(Generic[T]):
+    """Something that is being opened: ``await`` it and close it yourself, or use it with ``async with``."""
+
+    def __init__(self, open_it: Callable[[], Awaitable[T]], close_it: Callable[[T], Awaitable[None]]) -> None:
+        self._open = open_it
+        self._close = close_it
+        self._opened: T | None = None
+
+    def __await__(self) -> Generator[object, None, T]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> T:
+        self._opened = await self._open()
+        return self._opened
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._opened is not None:
+            await self._close(self._opened)
+
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+def open_connection(
+    host: str, *, token: str | None = None, headers: Mapping[str, str] | None = None, **options: Value
+) -> Opening[Streams]:
+    """Open a tunnel to ``host`` as `asyncio.open_connection` opens a TCP connection; arguments as for `open_socket`.
+
+    ``reader, writer = await open_connection(…)`` or ``async with open_connection(…) as (reader, writer)``. When the
+    tunnel breaks, reading raises ConnectionResetError with the reason.
+    """
+    opening = functools.partial(open_socket, host, token=token, headers=headers, **options)
+
+    async def open_streams() -> Streams:
+        return await asyncio.open_connection(sock=await open_in_thread(opening))
+
+    return Opening(open_streams, _close_streams)
+
+
+async def open_in_thread(opening: Callable[[], TunnelSocket]) -> TunnelSocket:
+    """Dial without blocking the loop. When cancelled, what the thread still opens is closed."""
+    future = asyncio.get_running_loop().run_in_executor(None, opening)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        future.add_done_callback(_discard)
+        raise
+
+
+def _discard(future: asyncio.Future[TunnelSocket]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        future.result().close()
+
+
+async def _close_streams(streams: Streams) -> None:
+    writer = streams[1]
+    writer.close()
+    try:
+        await writer.wait_closed()
+    except ConnectionError:
+        pass  # whoever read has been told

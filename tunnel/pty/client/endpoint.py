@@ -1,0 +1,84 @@
+"""Where a terminal service is, and what is said to it with every request: its URL, its token, added headers.
+
+A service is named by its http:// or https:// URL, by a host name, or by a sandbox's id, which goes into E2B's URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tunnel.client.address import Address, check_host, split_authority
+from tunnel.protocol.errors import UsageError
+from tunnel.protocol.upgrade import check_header
+
+PORT = 49983  # of E2B's daemon in a sandbox
+TEMPLATE = "https://{port}-{host}.e2b.app"
+LOCAL = f"http://127.0.0.1:{PORT}"
+TOKEN_FIELD = "X-Access-Token"  # noqa: S105  # the name of a header, not a secret
+_TWINS = {"http": "ws", "https": "wss"}
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Endpoint:
+    """A terminal service: ``url`` without a slash at its end, and the ``headers`` of every request (never print them).
+
+    ``str()`` is the URL. ``address`` is the same place as the rest of the client names places, for choosing a proxy.
+    """
+
+    __slots__ = ("address", "headers", "url")
+
+    def __init__(self, url: str, headers: Sequence[tuple[str, str]] = ()) -> None:
+        self.url, self.address = _parse(url)
+        self.headers = tuple(headers)
+
+    def __str__(self) -> str:
+        return self.url
+
+
+def locate(host_or_url: str, *, token: str | None = None, headers: Mapping[str, str] | None = None) -> Endpoint:
+    """Return the service at a URL, on a host (``49983-id.e2b.app``) or in the E2B sandbox with an id.
+
+    Raises UsageError for what is none of these, and for headers that cannot be sent.
+    """
+    fields = list((headers or {}).items())
+    if token is not None:
+        fields.append((TOKEN_FIELD, token))
+    for name, value in fields:
+        check_header(name, value)
+    if "://" in host_or_url:
+        return Endpoint(host_or_url, fields)
+    if "." in host_or_url:
+        check_host(host_or_url)
+        return Endpoint(f"https://{host_or_url}", fields)
+    return Endpoint(fill(TEMPLATE, host_or_url, PORT), fields)
+
+
+def fill(template: str, host: str, port: int) -> str:
+    """Return the URL that ``template`` gives for ``host`` and ``port``. Raises UsageError for an unfit name."""
+    rest = template.replace("{host}", "").replace("{port}", "")
+    if "{" in rest or "}" in rest:
+        raise UsageError("a URL template knows {host} and {port}, nothing else", cause="url", url=template)
+    if "{host}" in template:
+        check_host(host)
+    return template.replace("{port}", str(port)).replace("{host}", host)
+
+
+def _parse(url: str) -> tuple[str, Address]:
+    scheme, separator, rest = url.partition("://")
+    scheme = scheme.lower()
+    authority, slash, path = rest.partition("/")
+    if "@" in authority:
+        # The URL itself is kept out of the message: it holds a password.
+        raise UsageError("a URL must not hold a user name or password; use a token file or a header")
+    try:
+        if not separator or scheme not in _TWINS:
+            raise ValueError("a terminal service's URL begins with http:// or https://")
+        if not all("!" <= c <= "~" and c not in "?#" for c in path):
+            raise ValueError("the path has characters that do not belong there")
+        host, port = split_authority(authority)
+    except ValueError as exc:
+        raise UsageError(str(exc), cause="url", url=url.partition("?")[0]) from exc
+    address = Address(_TWINS[scheme], host, port or _DEFAULT_PORTS[scheme], "/")
+    # Lower case and IDNA, as `split_authority` made it.
+    shown = address.authority if port else address.host_field
+    return f"{scheme}://{shown}{slash}{path}".rstrip("/"), address

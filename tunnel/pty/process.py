@@ -1,0 +1,287 @@
+"""One process: its output goes to the fan-out, input to it waits in a bounded queue, its end is noticed and told once.
+
+A pidfd tells of the end, and only this class reaps: until it does, the pid cannot be another's, so no signal can hit a
+stranger. (A child watcher of asyncio would cost a thread per process on Python 3.11, and would reap on its own.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from tunnel.pty.fanout import Fanout
+from tunnel.pty.framing import ConnectError
+from tunnel.pty.session import signal_sessions
+from tunnel.pty.spawn import Child, resize
+from tunnel.pty.users import User
+from tunnel.pty.wire import Ended, Input, ProcessInfo, Size, StartRequest
+
+INPUT_LIMIT = 1 << 20  # bytes of input that may wait for a process; one message more is let in
+INPUT_PATIENCE = 10.0  # seconds that input may wait for room there
+INPUT_KEYS = 64  # that are remembered
+_READ_SIZE = 64 << 10
+_READS = 16  # at most, before others have their turn
+_TAIL_LIMIT = 2 << 20  # bytes; more than any pty or pipe can hold, for a tail that background processes lengthen
+
+
+class Process:
+    """A running process, and for a while what is known of one that has ended (`exited`).
+
+    ``on_exit`` is called once, when everything that it wrote is in its fan-out.
+    """
+
+    def __init__(
+        self,
+        request: StartRequest,
+        user: User,
+        cwd: str,
+        child: Child,
+        *,
+        scrollback: int,
+        max_subscribers: int,
+        on_exit: Callable[[Process], None],
+    ) -> None:
+        self.pid = child.process.pid
+        self.tag = request.tag
+        self.user = user
+        self.id = secrets.token_hex(16)
+        self.info = ProcessInfo(self.pid, request.cmd, request.args, request.envs, cwd, request.tag)
+        self.exited = asyncio.Event()
+        self.timed_out = False
+        self._on_pty = request.size is not None
+        self._child = child
+        self._fanout = Fanout(scrollback, max_subscribers, self._brake, self._on_audience)
+        self.subscribe = self._fanout.subscribe
+        self._on_exit = on_exit
+        self._loop = asyncio.get_running_loop()
+        self._started_at = self._loop.time()
+        self._outputs = dict(child.outputs)
+        self._braked = False
+        self._stdin = child.stdin
+        self._input: deque[memoryview] = deque()
+        self._input_size = 0
+        self._input_turn = asyncio.Lock()
+        self._input_room = asyncio.Event()
+        self._input_room.set()
+        self._input_keys: deque[str] = deque(maxlen=INPUT_KEYS)
+        self._input_ends = False
+        self._doomed = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._grace: float | None = None
+        self._lonely: asyncio.TimerHandle | None = None
+        self._watch_for_exit()
+        for descriptor in self._outputs:
+            self._loop.add_reader(descriptor, self._readable, descriptor)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the start."""
+        return self._loop.time() - self._started_at
+
+    @property
+    def kept(self) -> int:
+        """How many bytes of output are kept."""
+        return self._fanout.kept
+
+    @property
+    def ended(self) -> Ended | None:
+        """How the process has ended, if it has."""
+        return self._fanout.ended
+
+    # --- Output
+
+    def _readable(self, descriptor: int) -> None:
+        for _ in range(_READS):
+            if self._braked or not self._read(descriptor):
+                return
+
+    def _read(self, descriptor: int) -> int:
+        """Read once; return the number of bytes, 0 when there is nothing for now or for ever."""
+        try:
+            data = os.read(descriptor, _READ_SIZE)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            data = b""  # EIO: nobody has the terminal open any more
+        if data:
+            self._fanout.write(self._outputs[descriptor], data)
+        else:
+            self._loop.remove_reader(descriptor)
+            del self._outputs[descriptor]
+            if descriptor != self._stdin:
+                os.close(descriptor)
+        return len(data)
+
+    def _brake(self, on: bool) -> None:
+        self._braked = on
+        for descriptor in self._outputs:
+            if on:
+                self._loop.remove_reader(descriptor)
+            else:
+                self._loop.add_reader(descriptor, self._readable, descriptor)
+
+    # --- Input
+
+    async def send(self, given: Input, key: str | None = None) -> None:
+        """Queue input for the process, in the order of the calls; waits for room at most `INPUT_PATIENCE`.
+
+        Input with the ``key`` of input that was queued before is that input, sent again by a client that has heard no
+        answer, and dropped.
+
+        Raises ConnectError: ``internal`` for the wrong kind, ``failed_precondition`` when it takes no input (any
+        more), ``resource_exhausted`` when it does not read what it was sent, ``not_found`` when it ends meanwhile.
+        None of the input is sent then.
+        """
+        if self._on_pty != (given.kind == "pty"):
+            kind = "on a terminal: send pty input" if self._on_pty else "not on a terminal: send stdin input"
+            raise ConnectError("internal", f"process {self.pid} is {kind}, not {given.kind}")
+        try:
+            async with asyncio.timeout(INPUT_PATIENCE), self._input_turn:
+                await self._input_room.wait()
+        except TimeoutError:
+            raise ConnectError(
+                "resource_exhausted", f"process {self.pid} does not read: {self._input_size} bytes of input wait"
+            ) from None
+        if key is not None and key in self._input_keys:
+            return
+        if self.exited.is_set():
+            raise ConnectError("not_found", f"process {self.pid} has ended")
+        if self._stdin is None or self._input_ends:
+            raise ConnectError("failed_precondition", f"the standard input of process {self.pid} is closed")
+        if key is not None:
+            self._input_keys.append(key)
+        if given.data:
+            self._input.append(memoryview(given.data))
+            self._input_size += len(given.data)
+            self._write_input()
+
+    def close_input(self) -> None:
+        """Close standard input after what waits for it. Raises ConnectError (``unknown``) on a terminal."""
+        if self._on_pty:
+            raise ConnectError("unknown", "a terminal's input cannot be closed: send Ctrl+D (byte 4) instead")
+        self._input_ends = True
+        self._write_input()
+
+    def _write_input(self) -> None:
+        if self._stdin is None:
+            return
+        try:
+            while self._input:
+                written = os.write(self._stdin, self._input[0])
+                self._input_size -= written
+                if written == len(self._input[0]):
+                    self._input.popleft()
+                else:
+                    self._input[0] = self._input[0][written:]
+        except BlockingIOError:
+            self._loop.add_writer(self._stdin, self._write_input)
+        except OSError:
+            self._drop_input()  # EPIPE, EIO: nobody will ever read it
+        else:
+            self._loop.remove_writer(self._stdin)
+            if self._input_ends:
+                self._drop_input()
+        if self._input_size < INPUT_LIMIT:
+            self._input_room.set()
+        else:
+            self._input_room.clear()
+
+    def _drop_input(self) -> None:
+        self._input.clear()
+        self._input_size = 0
+        self._input_room.set()
+        if self._stdin is not None:
+            self._loop.remove_writer(self._stdin)
+            if self._stdin not in self._outputs:
+                os.close(self._stdin)
+            self._stdin = None
+
+    # --- Control
+
+    def resize(self, size: Size) -> None:
+        """Raises ConnectError (``internal``) when the process is not on a terminal."""
+        if not self._on_pty:
+            raise ConnectError("internal", f"process {self.pid} is not on a terminal")
+        for descriptor in self._child.outputs:
+            if descriptor in self._outputs or descriptor == self._stdin:
+                resize(descriptor, size)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the whole session of the process, if it has not ended."""
+        if self._child.process.returncode is None:
+            self._doomed = self._doomed or number == signal.SIGKILL
+            signal_sessions((self.pid,), number)
+
+    def doom(self) -> None:
+        """Let nothing of its session outlive the process."""
+        self._doomed = True
+
+    def kill_after(self, seconds: float) -> None:
+        """Kill the process when it runs for that long (from now)."""
+        self._timer = self._loop.call_later(seconds, self._time_out)
+
+    def kill_when_left(self, grace: float | None) -> None:
+        """Kill the process when it has had no subscriber for ``grace`` seconds; None: let it run."""
+        self._grace = grace
+        self._on_audience(self._fanout.has_audience)
+
+    def _on_audience(self, present: bool) -> None:
+        if self._lonely is not None:
+            self._lonely.cancel()
+            self._lonely = None
+        if not present and self._grace is not None and not self.exited.is_set():
+            self._lonely = self._loop.call_later(self._grace, self.signal, signal.SIGKILL)
+
+    def _time_out(self) -> None:
+        self.timed_out = True
+        self.signal(signal.SIGKILL)
+
+    # --- The end
+
+    def _watch_for_exit(self) -> None:
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):  # an older kernel, or none of Linux
+            threading.Thread(target=self._wait_in_thread, daemon=True).start()
+            return
+
+        def on_exit() -> None:
+            self._loop.remove_reader(pidfd)
+            os.close(pidfd)
+            self._finish()
+
+        self._loop.add_reader(pidfd, on_exit)
+
+    def _wait_in_thread(self) -> None:
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        try:
+            self._loop.call_soon_threadsafe(self._finish)
+        except RuntimeError:
+            pass  # the loop is closed, and the program about to end
+
+    def _finish(self) -> None:
+        if self._doomed:
+            signal_sessions((self.pid,), signal.SIGKILL)  # while the process still holds its number
+        for timer in (self._timer, self._lonely):
+            if timer is not None:
+                timer.cancel()
+        # What it wrote is in the pty or pipe by now. Processes that it left in the background may write on for ever.
+        self._braked = False
+        for descriptor in list(self._outputs):
+            left = _TAIL_LIMIT
+            while left > 0 and (size := self._read(descriptor)):
+                left -= size
+        self._child.process.wait()
+        self._drop_input()
+        for descriptor in list(self._outputs):
+            self._loop.remove_reader(descriptor)
+            os.close(descriptor)
+        self._outputs.clear()
+        self._fanout.finish(Ended.of(self._child.process.returncode))
+        self.exited.set()
+        self._on_exit(self)

@@ -1,0 +1,119 @@
+"""All processes of the service: started within a limit, found by pid or tag, kept for a while after their end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+from tunnel.pty.framing import ConnectError
+from tunnel.pty.process import Process
+from tunnel.pty.session import signal_sessions
+from tunnel.pty.spawn import spawn
+from tunnel.pty.users import User, environment, working_directory
+from tunnel.pty.wire import ProcessInfo, Selector, StartRequest
+from tunnel.server.log import event
+
+RETENTION = 30.0  # seconds that the end of a process is kept for a late Connect
+RETAINED = 1000  # such processes at most
+RETAINED_BYTES = 64 << 20  # of their output at most
+HANGUP_LIMIT = 3.0  # seconds that processes have to end on SIGHUP when the service stops
+KILL_LIMIT = 5.0  # seconds until a killed process must have ended; it may hang in the kernel
+
+
+class Processes:
+    """The registry. ``scrollback`` is in bytes and per process, ``max_subscribers`` per process too."""
+
+    def __init__(self, max_processes: int, max_subscribers: int, scrollback: int) -> None:
+        self._max_processes = max_processes
+        self._max_subscribers = max_subscribers
+        self._scrollback = scrollback
+        self._running: dict[int, Process] = {}
+        self._ended: dict[int, Process] = {}
+        self._closing = False
+
+    def start(self, request: StartRequest, user: User) -> Process:
+        """Start a process. Raises ConnectError: ``resource_exhausted``, ``unavailable``, ``invalid_argument`` (cwd)."""
+        if self._closing:
+            raise ConnectError("unavailable", "the service is stopping")
+        if len(self._running) >= self._max_processes:
+            raise ConnectError(
+                "resource_exhausted", f"{self._max_processes} processes run, the limit (--pty-max-processes)"
+            )
+        cwd = working_directory(user, request.cwd)
+        env = environment(user, request.envs or {}, terminal=request.size is not None)
+        command = (request.cmd, *request.args)
+        try:
+            child = spawn(command, user, cwd, env, size=request.size, stdin=request.stdin)
+        except OSError as exc:
+            code = "permission_denied" if isinstance(exc, PermissionError) else "resource_exhausted"
+            raise ConnectError(code, f"cannot start {request.cmd!r} in {cwd!r}: {exc.strerror or exc}") from exc
+        process = Process(
+            request,
+            user,
+            cwd,
+            child,
+            scrollback=self._scrollback,
+            max_subscribers=self._max_subscribers,
+            on_exit=self._on_exit,
+        )
+        self._ended.pop(process.pid, None)  # an earlier one with the same number
+        self._running[process.pid] = process
+        return process
+
+    def find(self, selector: Selector, *, ended: bool = False) -> Process:
+        """Return the process with this pid, or the latest with this tag; with ``ended`` also one that is still kept.
+
+        Raises ConnectError (``not_found``).
+        """
+        for processes in (self._running, self._ended) if ended else (self._running,):
+            if isinstance(selector, int):
+                if selector in processes:
+                    return processes[selector]
+            else:
+                for process in reversed(processes.values()):
+                    if process.tag == selector:
+                        return process
+        name = f"pid {selector}" if isinstance(selector, int) else f"tag {selector!r}"
+        raise ConnectError("not_found", f"there is no process with {name}")
+
+    def list(self) -> list[ProcessInfo]:
+        return [process.info for process in self._running.values()]
+
+    async def close(self) -> None:
+        """End all processes and everything in their sessions: SIGHUP, and SIGKILL for what is left; again: at once."""
+        hurry, self._closing = self._closing, True
+        for process in self._running.values():
+            process.doom()
+        steps = ((signal.SIGHUP, HANGUP_LIMIT), (signal.SIGKILL, KILL_LIMIT))
+        for number, limit in steps[1:] if hurry else steps:
+            signal_sessions(self._running, number)
+            if number == signal.SIGHUP:
+                signal_sessions(self._running, signal.SIGCONT)  # a stopped one takes no signal but SIGKILL
+            waiting = [asyncio.ensure_future(process.exited.wait()) for process in self._running.values()]
+            if waiting:
+                _, late = await asyncio.wait(waiting, timeout=limit)
+                for each in late:
+                    each.cancel()
+
+    def _on_exit(self, process: Process) -> None:
+        del self._running[process.pid]
+        ended = self._ended
+        ended[process.pid] = process
+        while len(ended) > RETAINED or sum(each.kept for each in ended.values()) > RETAINED_BYTES:
+            del ended[next(iter(ended))]
+        # By its id, so that what was let go above is not held by the timer.
+        asyncio.get_running_loop().call_later(RETENTION, self._forget, process.pid, process.id)
+        event(
+            logging.INFO,
+            "process",
+            pid=process.pid,
+            user=process.user.name,
+            command=process.info.cmd,
+            seconds=process.age,
+            end=process.ended.status if process.ended else "",
+        )
+
+    def _forget(self, pid: int, process_id: str) -> None:
+        if pid in self._ended and self._ended[pid].id == process_id:
+            del self._ended[pid]

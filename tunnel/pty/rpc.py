@@ -1,0 +1,333 @@
+"""The eight methods of process.Process over HTTP: what a request must look like, its time limit, its reply.
+
+Refusals before a method runs are plain HTTP (404, 405, 415); errors of unary methods are HTTP statuses with JSON, those
+of streams are in the last envelope of a reply that has begun with 200.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+from aiohttp import web
+
+from tunnel.pty import framing, wire
+from tunnel.pty.fanout import Subscriber
+from tunnel.pty.framing import ConnectError, Decoder, Malformed, Object
+from tunnel.pty.process import Process
+from tunnel.pty.processes import KILL_LIMIT, Processes
+from tunnel.pty.users import Users, asked_user
+from tunnel.server.log import unexpected
+
+BODY_LIMIT = 60.0  # seconds that a request's body may take
+WRITE_LIMIT = 900.0  # seconds that a subscriber may take nothing of its stream
+TERMINATE_LIMIT = 1.0  # seconds that SIGTERM's answer waits for the end; a process may ignore the signal
+KEEPALIVE_DEFAULT = 90  # seconds
+_KEEPALIVE_LIMITS = (1, 3600)
+_UNLIMITED = 10.0**9
+_KILL_WITH_GRACE = re.compile(r"kill; *grace=([0-9]{1,5})")
+_KEY = re.compile(r"[0-9a-f]{32}")
+
+_NO_STORE = {"Cache-Control": "no-store"}
+# Proxies such as nginx would hold a stream back until they have a buffer full of it.
+_STREAM_HEADERS = {"Content-Type": framing.STREAM_TYPE, "X-Accel-Buffering": "no", **_NO_STORE}
+
+Unary = Callable[[web.Request, Object], Awaitable[Object]]
+Streaming = Callable[["_Stream"], Awaitable[None]]
+
+
+class ProcessService:
+    """The handler of ``/process.Process/{method}``."""
+
+    def __init__(self, processes: Processes, users: Users) -> None:
+        self._processes = processes
+        self._users = users
+        self._unary: Mapping[str, Unary] = {
+            "List": self._list,
+            "Update": self._update,
+            "SendInput": self._send_input,
+            "SendSignal": self._send_signal,
+            "CloseStdin": self._close_stdin,
+        }
+        self._streaming: Mapping[str, Streaming] = {
+            "Start": self._start,
+            "Connect": self._connect,
+            "StreamInput": self._stream_input,
+        }
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["method"]
+        if name not in self._unary and name not in self._streaming:
+            return web.Response(status=404, text=f"process.Process has no method {name[:100]}\n")
+        if request.method != "POST":
+            return web.Response(status=405, headers={"Allow": "POST"})
+        expected = framing.UNARY_TYPE if name in self._unary else framing.STREAM_TYPE
+        if request.content_type != expected:
+            return web.Response(status=415, headers={"Accept-Post": expected})
+        if name in self._unary:
+            return await _answer(request, self._unary[name])
+        return await _Stream(request).run(self._streaming[name])
+
+    # --- Streams
+
+    async def _start(self, stream: _Stream) -> None:
+        start = wire.parse_start_request(await stream.read_message())
+        user = self._users.choose(asked_user(stream.request.headers.get("Authorization")))
+        grace = _grace(stream.request)
+        process = self._processes.start(start, user)
+        if stream.seconds is not None:
+            process.kill_after(stream.seconds)
+        if grace is not None:
+            process.kill_when_left(grace)
+        await stream.relay(process, process.subscribe(0), owner=True)
+
+    async def _connect(self, stream: _Stream) -> None:
+        selector = wire.parse_selector(await stream.read_message())
+        process = self._processes.find(selector, ended=True)
+        wanted = stream.request.headers.get(wire.PROCESS)
+        if wanted is not None and wanted != process.id:
+            raise ConnectError("not_found", f"pid {process.pid} is another process now")
+        offset = _number(stream.request.headers, wire.REPLAY_FROM, digits=18)
+        await stream.relay(process, process.subscribe(offset), owner=False)
+
+    async def _stream_input(self, stream: _Stream) -> None:
+        process: Process | None = None
+        async for message in stream.messages():
+            told = wire.parse_stream_message(message)
+            if isinstance(told, int | str):
+                if process is not None:
+                    raise Malformed("start comes once")
+                process = self._processes.find(told)
+            elif process is None:
+                raise Malformed("the first message is a start")
+            elif told is not None:
+                if process.exited.is_set():
+                    raise ConnectError("not_found", f"process {process.pid} has ended")
+                await process.send(told)
+        if process is None:
+            raise Malformed("there was no message")
+        await stream.write(framing.envelope(framing.encode({})))
+
+    # --- Unary methods
+
+    async def _list(self, request: web.Request, message: Object) -> Object:
+        return wire.list_reply(self._processes.list())
+
+    async def _update(self, request: web.Request, message: Object) -> Object:
+        selector, size = wire.parse_update_request(message)
+        process = self._processes.find(selector)
+        keep = request.headers.get(wire.ON_DISCONNECT)
+        if keep not in (None, "keep"):
+            raise Malformed(f"{wire.ON_DISCONNECT} of Update is keep, not {keep[:50]!r}")
+        if size is not None:
+            process.resize(size)
+        if keep:
+            process.kill_when_left(None)
+        return {}
+
+    async def _send_input(self, request: web.Request, message: Object) -> Object:
+        selector, given = wire.parse_input_request(message)
+        key = request.headers.get(wire.INPUT_KEY)
+        if key is not None and not _KEY.fullmatch(key):
+            raise Malformed(f"{wire.INPUT_KEY} is 32 hexadecimal digits, not {key[:50]!r}")
+        await self._processes.find(selector).send(given, key)
+        return {}
+
+    async def _send_signal(self, request: web.Request, message: Object) -> Object:
+        selector, number = wire.parse_signal_request(message)
+        process = self._processes.find(selector)
+        process.signal(number)
+        kill = number == signal.SIGKILL
+        try:
+            async with asyncio.timeout(KILL_LIMIT if kill else TERMINATE_LIMIT):
+                await process.exited.wait()
+        except TimeoutError:
+            if kill:
+                raise ConnectError("internal", f"process {process.pid} was killed but has not ended yet") from None
+        return {}
+
+    async def _close_stdin(self, request: web.Request, message: Object) -> Object:
+        self._processes.find(wire.parse_selector(message)).close_input()
+        return {}
+
+
+class _Stream:
+    """One request of a streaming method, and its reply.
+
+    ``seconds`` is the request's time limit (None: none), which `relay` keeps and which input runs under.
+    """
+
+    def __init__(self, request: web.Request) -> None:
+        self.request = request
+        self.seconds: float | None = None
+        self._began = asyncio.get_running_loop().time()
+        self._response: web.StreamResponse | None = None
+
+    async def run(self, method: Streaming) -> web.StreamResponse:
+        """Let ``method`` write the reply, and end it, with the error that the method raises."""
+        try:
+            error = await self._try(method)
+            response = self._response or await self.open({})
+            await response.write_eof(framing.end_of_stream(error))
+        except ConnectionResetError:
+            pass  # the client has gone
+        return self._response or await self.open({})
+
+    async def _try(self, method: Streaming) -> ConnectError | None:
+        try:
+            _check_version(self.request)
+            if self.request.headers.get("Connect-Content-Encoding", "identity") != "identity":
+                raise ConnectError("unimplemented", "messages may not be compressed")
+            self.seconds = _timeout(self.request)
+            await method(self)
+        except ConnectError as exc:
+            return exc
+        except ConnectionResetError:
+            raise
+        except Exception as exc:
+            unexpected(exc, path=self.request.path)
+            return ConnectError("internal", "an unexpected error; the service's log has more")
+        return None
+
+    async def open(self, headers: Mapping[str, str]) -> web.StreamResponse:
+        """Begin the reply."""
+        self._response = web.StreamResponse(headers={**_STREAM_HEADERS, **headers})
+        await self._response.prepare(self.request)
+        return self._response
+
+    async def write(self, data: bytes) -> None:
+        """Write to the reply, which has been opened; raises ConnectionResetError when the client does not take it."""
+        response = self._response or await self.open({})
+        try:
+            async with asyncio.timeout(WRITE_LIMIT):
+                await response.write(data)
+        except TimeoutError:
+            if self.request.transport is not None:
+                self.request.transport.abort()
+            raise ConnectionResetError(f"the client took nothing for {WRITE_LIMIT:g} s") from None
+
+    async def read_message(self) -> Object:
+        """Return the only message of the request; raises ConnectError."""
+        decoder = Decoder()
+        found = decoder.feed(await _read_body(self.request, framing.MESSAGE_LIMIT + 5))
+        decoder.finish()
+        if len(found) != 1:
+            raise Malformed(f"the request has {len(found)} messages, not one")
+        return framing.decode(found[0].data)
+
+    async def messages(self) -> AsyncIterator[Object]:
+        """Yield the messages of the request as they come; raises ConnectError, also when its time is over."""
+        decoder = Decoder()
+        try:
+            async with asyncio.timeout(self.seconds):
+                async for data in self.request.content.iter_any():
+                    for each in decoder.feed(data):
+                        yield framing.decode(each.data)
+        except TimeoutError:
+            raise ConnectError("deadline_exceeded", "the time for this request is over") from None
+        decoder.finish()
+
+    async def relay(self, process: Process, subscriber: Subscriber, *, owner: bool) -> None:
+        """Write events until the process has ended; raises ConnectError.
+
+        The time limit of the ``owner``, who has started the process, is the process's own and kills it.
+        """
+        loop = asyncio.get_running_loop()
+        ends = self._began + (_UNLIMITED if self.seconds is None else self.seconds)
+        keepalive = _keepalive(self.request)
+        try:
+            await self.open({wire.OFFSET: str(subscriber.offset), wire.PROCESS: process.id})
+            await self._write_event(wire.Started(process.pid))
+            while True:
+                left = ends - loop.time()
+                if left > 0:
+                    event = await subscriber.next(min(keepalive, left))
+                if left <= 0 or (event is None and loop.time() >= ends) or (owner and process.timed_out):
+                    raise ConnectError("deadline_exceeded", "the time for this request is over")
+                await self._write_event(event or wire.Keepalive())
+                if isinstance(event, wire.Ended):
+                    return
+        finally:
+            subscriber.close()
+
+    async def _write_event(self, event: wire.Event) -> None:
+        await self.write(framing.envelope(framing.encode(wire.event_message(event))))
+
+
+async def _answer(request: web.Request, method: Unary) -> web.Response:
+    try:
+        _check_version(request)
+        async with asyncio.timeout(_timeout(request)):
+            message = framing.decode(await _read_body(request, framing.MESSAGE_LIMIT))
+            return _json(200, await method(request, message))
+    except TimeoutError:
+        error = ConnectError("deadline_exceeded", "the time for this request is over")
+    except ConnectError as exc:
+        error = exc
+    except Exception as exc:
+        unexpected(exc, path=request.path)
+        error = ConnectError("internal", "an unexpected error; the service's log has more")
+    return error_response(error)
+
+
+def error_response(error: ConnectError) -> web.Response:
+    """Return the reply of a unary method that has failed."""
+    return _json(framing.STATUS[error.code], framing.error_object(error))
+
+
+def _json(status: int, message: Object) -> web.Response:
+    return web.Response(status=status, body=framing.encode(message), content_type=framing.UNARY_TYPE, headers=_NO_STORE)
+
+
+async def _read_body(request: web.Request, limit: int) -> bytes:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_LIMIT):
+            async for data in request.content.iter_any():
+                body += data
+                if len(body) > limit:
+                    raise ConnectError("resource_exhausted", f"a request of more than {limit} bytes")
+    except TimeoutError:
+        raise ConnectError("deadline_exceeded", f"the request took more than {BODY_LIMIT:g} s to come") from None
+    return bytes(body)
+
+
+def _check_version(request: web.Request) -> None:
+    version = request.headers.get("Connect-Protocol-Version", framing.PROTOCOL_VERSION)
+    if version != framing.PROTOCOL_VERSION:
+        raise Malformed(f"Connect-Protocol-Version must be {framing.PROTOCOL_VERSION}, not {version[:20]!r}")
+
+
+def _timeout(request: web.Request) -> float | None:
+    """Return the request's time limit in seconds; a limit of 0 is none."""
+    return (_number(request.headers, framing.TIMEOUT, digits=10) or 0) / 1000 or None
+
+
+def _grace(request: web.Request) -> float | None:
+    """Return for how many seconds a process may run without a subscriber, None for ever."""
+    text = request.headers.get(wire.ON_DISCONNECT)
+    if text is None:
+        return None
+    match = _KILL_WITH_GRACE.fullmatch(text)
+    if match is None:
+        raise Malformed(f"{wire.ON_DISCONNECT} of Start is kill; grace=SECONDS, not {text[:50]!r}")
+    return float(match[1])
+
+
+def _keepalive(request: web.Request) -> float:
+    try:
+        seconds = _number(request.headers, wire.KEEPALIVE, digits=10) or KEEPALIVE_DEFAULT
+    except Malformed:
+        seconds = KEEPALIVE_DEFAULT
+    return min(max(seconds, _KEEPALIVE_LIMITS[0]), _KEEPALIVE_LIMITS[1])
+
+
+def _number(headers: Mapping[str, str], name: str, *, digits: int) -> int | None:
+    text = headers.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= digits):
+        raise Malformed(f"{name} must be a number of at most {digits} digits, not {text[:30]!r}")
+    return int(text)

@@ -1,0 +1,121 @@
+"""The way of the input: read from standard input, batched, sent in order, and never dropped.
+
+A key that is pressed after a pause is sent at once; what follows within 10 ms, or while a call is under way, goes
+together. What cannot be sent waits, up to `BUFFER`; then standard input is not read, and whoever writes to it waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+
+from tunnel.pty.client import calls
+from tunnel.pty.shell.escapes import Command, EscapeReader
+
+BATCH = 0.01  # seconds
+BUFFER = 1 << 20  # bytes
+READ = 64 * 1024
+END_OF_FILE = b"\x04"  # Ctrl-D
+EOF_INTERVAL = 1.0  # seconds
+
+
+class Keyboard:
+    """Standard input on its way to a terminal. ``send`` types bytes there, and raises TunnelError if it cannot.
+
+    ``on_command`` is called for escapes, ``on_end`` when the input has ended.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[bytes], Awaitable[object]],
+        escapes: EscapeReader,
+        on_command: Callable[[Command], object],
+        on_end: Callable[[], object],
+        fd: int = 0,
+    ) -> None:
+        self._send = send
+        self._escapes = escapes
+        self._on_command = on_command
+        self._on_end = on_end
+        self._fd = fd
+        self._buffer = bytearray()
+        self._more = asyncio.Event()
+        self._all_sent = asyncio.Event()
+        self._attached = False
+        self.ended = False
+        self._last = b"\n"  # the last byte that was read
+
+    async def run(self) -> None:
+        """Read and send until the input has ended and all of it was sent. Raises TunnelError."""
+        self._attach()
+        try:
+            while True:
+                if not self._buffer:
+                    if self.ended:
+                        self._all_sent.set()
+                        return
+                    self._more.clear()
+                    await self._more.wait()
+                    continue
+                began = time.monotonic()
+                piece = bytes(self._buffer[: calls.INPUT_LIMIT])
+                await self._send(piece)
+                del self._buffer[: len(piece)]
+                self._attach()
+                await asyncio.sleep(began + BATCH - time.monotonic())
+        finally:
+            self._detach()
+
+    async def sent(self) -> None:
+        """Wait until the input has ended and all of it was sent."""
+        await self._all_sent.wait()
+
+    async def keep_ending(self) -> None:
+        """Type Ctrl-D behind an input that has ended, and again, until nobody is there to read it.
+
+        Again, because a terminal does not remember an end of file: one that comes while a program runs that does not
+        read is lost when the shell behind it takes over. To whom stdin is at its end, every further read says so.
+        """
+        # Behind a line that is not ended Ctrl-D only hands over what is there.
+        ending = END_OF_FILE if self._last in (b"\n", b"\r") else END_OF_FILE * 2
+        while True:
+            await self._send(ending)
+            ending = END_OF_FILE
+            await asyncio.sleep(EOF_INTERVAL)
+
+    def _attach(self) -> None:
+        if not self._attached and not self.ended and len(self._buffer) < BUFFER:
+            self._attached = True
+            asyncio.get_running_loop().add_reader(self._fd, self._read)
+
+    def _detach(self) -> None:
+        if self._attached:
+            self._attached = False
+            asyncio.get_running_loop().remove_reader(self._fd)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._fd, READ)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""  # a terminal that was hung up
+        if not data:
+            self._buffer += self._escapes.end()
+            self.ended = True
+            self._detach()
+            self._more.set()
+            self._on_end()
+            return
+        self._last = data[-1:]
+        for each in self._escapes.feed(data):
+            if isinstance(each, Command):
+                self._on_command(each)
+            else:
+                self._buffer += each
+        if self._buffer:
+            self._more.set()
+        if len(self._buffer) >= BUFFER:
+            self._detach()

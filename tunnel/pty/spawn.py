@@ -1,0 +1,123 @@
+"""Starting a process on a new pty or on pipes, as a user; what is particular to POSIX is here.
+
+Between fork and exec no Python runs, so that threads of this program do no harm: `subprocess` does its part in C, and
+/bin/sh the rest. As the leader of a new session it makes the terminal the controlling one by opening it, and then
+turns into the command, or ends with 127 as shells do when there is no such command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import grp
+import os
+import resource
+import struct
+import subprocess
+import termios
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tunnel.pty.users import User
+from tunnel.pty.wire import OutputKind, Size
+
+# $1 is the limit of open files, $2 the terminal.
+_ON_PTY = 'ulimit -S -n "$1" 2>/dev/null; exec <>"$2" >&0 2>&0; shift 2; exec "$@"'
+_ON_PIPES = 'ulimit -S -n "$1" 2>/dev/null; shift 1; exec "$@"'
+_IUTF8 = getattr(termios, "IUTF8", 0x4000)  # named since Python 3.13; the number is Linux's and macOS's
+
+# The soft limit of open files that this program was given: it raises its own, which few other programs are ready for.
+_soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+_FILES = "unlimited" if _soft == resource.RLIM_INFINITY else str(_soft)
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A started process and this program's ends of its streams, which do not block.
+
+    On a pty they are one descriptor; without ``stdin`` the process reads from /dev/null.
+    """
+
+    process: subprocess.Popen[bytes]
+    outputs: dict[int, OutputKind]
+    stdin: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Streams:
+    ours: Mapping[int, OutputKind]
+    our_stdin: int | None
+    theirs: tuple[int, int, int]
+    prefix: tuple[str, ...]
+
+
+def spawn(
+    command: Sequence[str], user: User, cwd: str, env: Mapping[str, str], *, size: Size | None, stdin: bool
+) -> Child:
+    """Start ``command`` on a pty of ``size``, or on pipes (None), as the leader of a new session.
+
+    Raises OSError when the system has no room for it, or the user may not enter ``cwd``.
+    """
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+        streams = _pipes(stdin, ours, theirs) if size is None else _pty(size, user, ours, theirs)
+        process = subprocess.Popen(
+            [*streams.prefix, *command],
+            stdin=streams.theirs[0],
+            stdout=streams.theirs[1],
+            stderr=streams.theirs[2],
+            cwd=cwd,
+            env=env,
+            start_new_session=True,
+            user=user.uid if user.switches else None,
+            group=user.gid if user.switches else None,
+            extra_groups=user.groups if user.switches else None,
+        )
+        ours.pop_all()
+    return Child(process, dict(streams.ours), streams.our_stdin)
+
+
+def resize(descriptor: int, size: Size) -> None:
+    """Set the size of the terminal behind ``descriptor``; the kernel tells its foreground processes."""
+    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", size.rows, size.cols, 0, 0))
+
+
+def _pty(size: Size, user: User, ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> _Streams:
+    controller, terminal = os.openpty()
+    ours.callback(os.close, controller)
+    theirs.callback(os.close, terminal)
+    os.set_blocking(controller, False)
+    resize(terminal, size)
+    modes = termios.tcgetattr(terminal)
+    modes[0] |= _IUTF8  # erasing a character takes all its bytes
+    termios.tcsetattr(terminal, termios.TCSANOW, modes)
+    if user.switches:
+        # As login programs do: it is the user's, and programs such as `write` reach it by its group.
+        try:
+            group, mode = grp.getgrnam("tty").gr_gid, 0o620
+        except KeyError:
+            group, mode = user.gid, 0o600
+        os.fchown(terminal, user.uid, group)
+        os.fchmod(terminal, mode)
+    prefix = ("/bin/sh", "-c", _ON_PTY, "sh", _FILES, os.ttyname(terminal))
+    return _Streams({controller: "pty"}, controller, (terminal, terminal, terminal), prefix)
+
+
+def _pipes(stdin: bool, ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> _Streams:
+    kinds: tuple[OutputKind, ...] = ("stdout", "stderr")
+    outputs: dict[int, OutputKind] = {}
+    ends = []
+    for kind in kinds:
+        output, end = os.pipe()
+        ours.callback(os.close, output)
+        theirs.callback(os.close, end)
+        os.set_blocking(output, False)
+        outputs[output] = kind
+        ends.append(end)
+    if stdin:
+        source, our_stdin = os.pipe()
+        ours.callback(os.close, our_stdin)
+        os.set_blocking(our_stdin, False)
+    else:
+        source, our_stdin = os.open(os.devnull, os.O_RDONLY), None
+    theirs.callback(os.close, source)
+    return _Streams(outputs, our_stdin, (source, ends[0], ends[1]), ("/bin/sh", "-c", _ON_PIPES, "sh", _FILES))

@@ -1,0 +1,429 @@
+"""The messages of E2B's service process.Process, as JSON objects and as types of our own.
+
+Both ends use it: clients build requests and parse events, the service the other way round. JSON follows proto3's
+mapping: lowerCamelCase names, oneofs flattened, bytes in base64, defaults omitted, unknown fields ignored. What a
+parser cannot accept raises Malformed; envelopes and errors are the business of `tunnel.pty.framing`.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from tunnel.pty.framing import ConnectError, Malformed, Object, as_object
+
+PREFIX = "/process.Process/"  # of a method's path
+ACCESS_TOKEN = "X-Access-Token"  # noqa: S105 - the name of a header
+KEEPALIVE = "Keepalive-Ping-Interval"  # of Start and Connect: seconds
+
+# Headers of ours; official clients send none of them and ignore them.
+REPLAY_FROM = "Wstunnel-Replay-From"  # request of Connect: the offset of the first byte of output that is wanted
+OFFSET = "Wstunnel-Offset"  # reply of Start and Connect: the offset of the first byte of output that follows
+PROCESS = (
+    "Wstunnel-Process"  # reply of both: an id of the process, as pids are reused; request of Connect: insist on it
+)
+SERVICE = "Wstunnel-Service"  # reply of everything: the version of what is said here
+ON_DISCONNECT = "Wstunnel-On-Disconnect"  # request of Start: "kill; grace=<seconds>"; of Update: "keep"
+INPUT_KEY = "Wstunnel-Input"  # request of SendInput: a key of this piece of input, which is not taken twice
+
+SIZE_LIMIT = 65535  # columns and rows: struct winsize has 16 bits for each
+
+Selector = int | str  # a process is told by its pid or by its tag
+InputKind = Literal["pty", "stdin"]
+OutputKind = Literal["pty", "stdout", "stderr"]
+SIGNALS = {"SIGNAL_SIGTERM": 15, "SIGNAL_SIGKILL": 9}  # names and numbers of the enum process.Signal
+
+
+# --- Requests
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A terminal's size in characters."""
+
+    cols: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """A process to start: on a pty if it has a ``size``, else on pipes (of standard input only with ``stdin``)."""
+
+    cmd: str
+    args: tuple[str, ...] = ()
+    envs: Mapping[str, str] | None = None
+    cwd: str | None = None
+    size: Size | None = None
+    tag: str | None = None
+    stdin: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Bytes for a process, and of what kind the sender believes its input to be."""
+
+    kind: InputKind
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessInfo:
+    """A running process, as List tells it."""
+
+    pid: int
+    cmd: str
+    args: tuple[str, ...] = ()
+    envs: Mapping[str, str] | None = None
+    cwd: str | None = None
+    tag: str | None = None
+
+
+def start_request(request: StartRequest) -> Object:
+    message: dict[str, object] = {"process": _config(request.cmd, request.args, request.envs, request.cwd)}
+    if request.size is not None:
+        message["pty"] = _pty(request.size)
+    if request.tag is not None:
+        message["tag"] = request.tag
+    if not request.stdin:
+        message["stdin"] = False
+    return message
+
+
+def parse_start_request(message: Object) -> StartRequest:
+    cmd, args, envs, cwd = _parse_config(message)
+    if not cmd:
+        raise Malformed("process.cmd is missing")
+    for text in (cmd, *args, *envs, *envs.values(), cwd or ""):
+        if "\0" in text:
+            raise Malformed("a NUL can be in no command, argument, variable or path")
+    for name in envs:
+        if not name or "=" in name:
+            raise Malformed(f"{name!r} can be no variable's name")
+    pty = message.get("pty")
+    size = None
+    if pty is not None:
+        size = _parse_size(as_object(pty, "pty"), unknown=True) or Size(80, 24)
+    return StartRequest(
+        cmd, args, envs, cwd, size, tag=_text(message, "tag") or None, stdin=_boolean(message, "stdin", default=True)
+    )
+
+
+def selector_request(selector: Selector) -> dict[str, object]:
+    """The request of Connect and CloseStdin, and a part of every other that is about one process."""
+    return {"process": {"pid": selector} if isinstance(selector, int) else {"tag": selector}}
+
+
+def parse_selector(message: Object) -> Selector:
+    """Raises ConnectError: ``unimplemented`` when no process is told, Malformed."""
+    process = as_object(message.get("process") or {}, "process")
+    if process.get("pid") is not None:
+        return _integer(process, "pid")
+    tag = _text(process, "tag")
+    if not tag:
+        raise ConnectError("unimplemented", "the request names no process: neither by pid nor by tag")
+    return tag
+
+
+def update_request(selector: Selector, size: Size) -> Object:
+    return {**selector_request(selector), "pty": _pty(size)}
+
+
+def parse_update_request(message: Object) -> tuple[Selector, Size | None]:
+    pty = message.get("pty")
+    return parse_selector(message), None if pty is None else _parse_size(as_object(pty, "pty"))
+
+
+def input_request(selector: Selector, given: Input) -> Object:
+    return {**selector_request(selector), "input": _input(given)}
+
+
+def parse_input_request(message: Object) -> tuple[Selector, Input]:
+    return parse_selector(message), _parse_input(message)
+
+
+def signal_request(selector: Selector, number: int) -> Object:
+    """``number`` is 15 or 9; raises KeyError for others."""
+    return {**selector_request(selector), "signal": {number: name for name, number in SIGNALS.items()}[number]}
+
+
+def parse_signal_request(message: Object) -> tuple[Selector, int]:
+    """Return the process and the number of the signal."""
+    selector = parse_selector(message)
+    signal = message.get("signal")
+    if isinstance(signal, str) and signal in SIGNALS:
+        return selector, SIGNALS[signal]
+    if not isinstance(signal, bool) and signal in SIGNALS.values():
+        return selector, int(str(signal))
+    raise ConnectError("unimplemented", "the signal must be SIGNAL_SIGTERM or SIGNAL_SIGKILL")
+
+
+def stream_start(selector: Selector) -> Object:
+    """The first message of StreamInput."""
+    return {"start": selector_request(selector)}
+
+
+def stream_data(given: Input) -> Object:
+    return {"data": {"input": _input(given)}}
+
+
+def stream_keepalive() -> Object:
+    return {"keepalive": {}}
+
+
+def parse_stream_message(message: Object) -> Selector | Input | None:
+    """Return what a message of StreamInput tells: the process (``Selector``), its input, or nothing (a keepalive)."""
+    if message.get("start") is not None:
+        return parse_selector(as_object(message["start"], "start"))
+    if message.get("data") is not None:
+        return _parse_input(as_object(message["data"], "data"))
+    if message.get("keepalive") is not None:
+        return None
+    raise ConnectError("unimplemented", "a message of StreamInput is one of start, data, keepalive")
+
+
+def list_reply(processes: Iterable[ProcessInfo]) -> Object:
+    found = []
+    for each in processes:
+        entry: dict[str, object] = {"config": _config(each.cmd, each.args, each.envs, each.cwd), "pid": each.pid}
+        if each.tag is not None:
+            entry["tag"] = each.tag
+        found.append(entry)
+    return {"processes": found} if found else {}
+
+
+def parse_list_reply(message: Object) -> list[ProcessInfo]:
+    found = []
+    for each in _array(message, "processes"):
+        entry = as_object(each, "processes")
+        cmd, args, envs, cwd = _parse_config(entry, "config")
+        found.append(ProcessInfo(_integer(entry, "pid"), cmd, args, envs, cwd, _text(entry, "tag") or None))
+    return found
+
+
+# --- Events, the messages of the replies of Start and Connect
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The first event of every reply."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    kind: OutputKind
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Keepalive:
+    """Nothing happened for a while, and the stream is alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The last event: ``exit_code`` is -1 and ``exited`` false for a process that a signal has ended."""
+
+    exit_code: int = 0
+    exited: bool = True
+    status: str = "exit status 0"
+    error: str | None = None
+
+    @classmethod
+    def of(cls, returncode: int) -> Ended:
+        """Make it from an exit code, or from a signal's number as a negative one."""
+        if returncode >= 0:
+            status = f"exit status {returncode}"
+            return cls(returncode, True, status, status if returncode else None)
+        status = f"signal: {SIGNAL_TEXTS.get(-returncode, f'signal {-returncode}')}"
+        return cls(-1, False, status, status)
+
+
+Event = Started | Output | Keepalive | Ended
+
+# What Go's runtime, and so E2B's daemon, calls the signals of Linux.
+SIGNAL_TEXTS = {
+    1: "hangup",
+    2: "interrupt",
+    3: "quit",
+    4: "illegal instruction",
+    5: "trace/breakpoint trap",
+    6: "aborted",
+    7: "bus error",
+    8: "floating point exception",
+    9: "killed",
+    10: "user defined signal 1",
+    11: "segmentation fault",
+    12: "user defined signal 2",
+    13: "broken pipe",
+    14: "alarm clock",
+    15: "terminated",
+}
+
+
+def event_message(event: Event) -> Object:
+    match event:
+        case Started(pid):
+            body: Object = {"start": {"pid": pid}}
+        case Output(kind, data):
+            body = {"data": {kind: _base64(data)}}
+        case Keepalive():
+            body = {"keepalive": {}}
+        case Ended(exit_code, exited, status, error):
+            end: dict[str, object] = {}
+            if exit_code:
+                end["exitCode"] = exit_code
+            if exited:
+                end["exited"] = True
+            end["status"] = status
+            if error:
+                end["error"] = error
+            body = {"end": end}
+    return {"event": body}
+
+
+def parse_event_message(message: Object) -> Event | None:
+    """Return the event, or None for a kind that is not known; raises Malformed."""
+    event = as_object(message.get("event") or {}, "event")
+    if event.get("start") is not None:
+        return Started(_integer(as_object(event["start"], "start"), "pid"))
+    if event.get("data") is not None:
+        data = as_object(event["data"], "data")
+        kinds: tuple[OutputKind, ...] = ("pty", "stdout", "stderr")
+        for kind in kinds:
+            if data.get(kind) is not None:
+                return Output(kind, _bytes(data, kind))
+        return None
+    if event.get("keepalive") is not None:
+        return Keepalive()
+    if event.get("end") is not None:
+        end = as_object(event["end"], "end")
+        return Ended(
+            _integer(end, "exitCode", minimum=-(1 << 31)),
+            _boolean(end, "exited", default=False),
+            _text(end, "status") or "",
+            _text(end, "error") or None,
+        )
+    return None
+
+
+# --- Parts
+
+
+def _config(cmd: str, args: Iterable[str], envs: Mapping[str, str] | None, cwd: str | None) -> Object:
+    config: dict[str, object] = {"cmd": cmd}
+    if args := list(args):
+        config["args"] = args
+    if envs:
+        config["envs"] = dict(envs)
+    if cwd is not None:
+        config["cwd"] = cwd
+    return config
+
+
+def _parse_config(message: Object, name: str = "process") -> tuple[str, tuple[str, ...], dict[str, str], str | None]:
+    config = as_object(message.get(name) or {}, name)
+    args = tuple(_as_text(each, "args") for each in _array(config, "args"))
+    envs = as_object(config.get("envs") or {}, "envs")
+    return (
+        _text(config, "cmd") or "",
+        args,
+        {name: _as_text(value, f"envs[{name!r}]") for name, value in envs.items()},
+        _text(config, "cwd") or None,
+    )
+
+
+def _pty(size: Size) -> Object:
+    return {"size": {"cols": size.cols, "rows": size.rows}}
+
+
+def _parse_size(pty: Object, *, unknown: bool = False) -> Size | None:
+    if pty.get("size") is None:
+        return None
+    fields = as_object(pty["size"], "size")
+    size = Size(_integer(fields, "cols"), _integer(fields, "rows"))
+    if unknown and size == Size(0, 0):
+        return None  # what E2B's CLI sends when its own terminal has no size, as in an editor's or a script's
+    if not (1 <= size.cols <= SIZE_LIMIT and 1 <= size.rows <= SIZE_LIMIT):
+        raise Malformed(f"a terminal cannot be of {size.cols} x {size.rows} characters: 1 to {SIZE_LIMIT} each")
+    return size
+
+
+def _input(given: Input) -> Object:
+    return {given.kind: _base64(given.data)}
+
+
+def _parse_input(message: Object) -> Input:
+    fields = as_object(message.get("input") or {}, "input")
+    if fields.get("pty") is not None:
+        return Input("pty", _bytes(fields, "pty"))
+    if fields.get("stdin") is not None:
+        return Input("stdin", _bytes(fields, "stdin"))
+    raise ConnectError("unimplemented", "the request has no input: neither pty nor stdin")
+
+
+def _array(fields: Object, name: str) -> list[object]:
+    value = fields.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise Malformed(f"{name} is no JSON array")
+    return value
+
+
+def _text(fields: Object, name: str) -> str | None:
+    value = fields.get(name)
+    return None if value is None else _as_text(value, name)
+
+
+def _as_text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise Malformed(f"{name} is no text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as exc:  # a lone surrogate, which JSON can spell
+        raise Malformed(f"{name} is no valid Unicode") from exc
+    return value
+
+
+def _boolean(fields: Object, name: str, *, default: bool) -> bool:
+    value = fields.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise Malformed(f"{name} is neither true nor false")
+    return value
+
+
+def _integer(fields: Object, name: str, *, minimum: int = 0) -> int:
+    """proto3 writes a number as one or as a text, and leaves a zero out."""
+    value = fields.get(name)
+    if value is None:
+        return 0
+    if isinstance(value, str) and value.isascii() and len(value) <= 11 and value.removeprefix("-").isdigit():
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value < 1 << 32:
+        raise Malformed(f"{name} is no number of 32 bits")
+    return value
+
+
+def _base64(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
+
+
+def _bytes(fields: Object, name: str) -> bytes:
+    """proto3 takes both alphabets, with padding or without; anything else is refused."""
+    text = _text(fields, name) or ""
+    if "-" in text or "_" in text:
+        text = text.replace("-", "+").replace("_", "/")
+    if "=" not in text:
+        text += "=" * (-len(text) % 4)
+    try:
+        return binascii.a2b_base64(text.encode("ascii"), strict_mode=True)
+    except (ValueError, UnicodeEncodeError) as exc:
+        raise Malformed(f"{name} is no base64") from exc

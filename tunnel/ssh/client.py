@@ -1,0 +1,45 @@
+"""SSH from asyncio programs, through a tunnel: asyncssh over a socket of ours."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import asyncssh
+
+from tunnel.client.options import Value
+from tunnel.client.sockets import open_socket
+from tunnel.client.streams import Opening, open_in_thread
+
+
+def connect(
+    host: str,
+    *,
+    token: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    tunnel_options: Mapping[str, Value] | None = None,
+    **ssh_options: Any,
+) -> Opening[asyncssh.SSHClientConnection]:
+    """Open an SSH connection through a tunnel to ``host``, which is as for `tunnel.open_socket`.
+
+    ``token``, ``headers`` and ``tunnel_options`` are for the tunnel, as there; ``ssh_options`` are those of
+    `asyncssh.connect` (``username``, ``client_keys``, ``known_hosts``, ``host_key_alias``, …). ``await`` it, or use it
+    with ``async with``. Raises DialError, UsageError, and asyncssh's own errors.
+    """
+    opening = functools.partial(open_socket, host, token=token, headers=headers, **(tunnel_options or {}))
+
+    async def open_connection() -> asyncssh.SSHClientConnection:
+        sock = await open_in_thread(opening)
+        try:
+            return await asyncssh.connect(host, sock=sock, **ssh_options)
+        except BaseException:
+            sock.close()
+            raise
+
+    return Opening(open_connection, _close)
+
+
+async def _close(connection: asyncssh.SSHClientConnection) -> None:
+    connection.close()
+    await connection.wait_closed()
