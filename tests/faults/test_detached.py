@@ -90,7 +90,7 @@ def detach_many(bridge: Bridge, count: int) -> list[Session]:
 
 @pytest.mark.parametrize(
     ("count", "cap"),
-    [(300, 100), pytest.param(10_000, 10_000, marks=[pytest.mark.full, pytest.mark.timeout(600)])],
+    [(150, 50), pytest.param(10_000, 10_000, marks=[pytest.mark.full, pytest.mark.timeout(600)])],
 )
 def test_many_detached_sessions_are_bounded_and_the_healthy_ones_go_on(
     bed: Bed, holder: Holder, count: int, cap: int

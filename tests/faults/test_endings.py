@@ -327,5 +327,6 @@ def test_end_gives_the_target_everything_that_came_before_it(bed: Bed) -> None:
             peer.send(TAIL)
             peer.say(f"fin {len(TAIL)}")
             peer.end()
+            peer.wait_for_end()
         assert target.result() == checksum(TAIL)
         assert refusal(bridge.url, session.resume(1, 0)).status == 410

@@ -85,7 +85,7 @@ def test_clients_that_never_acknowledge_stay_within_the_budget_of_all(bed: Bed, 
     before = peak(bridge)
     with ExitStack() as stack:
         peers = []
-        for _ in range(20):
+        for _ in range(8):
             peer = stack.enter_context(Peer(bridge.url))
             if peer.subprotocol == RESUMABLE:
                 peer.wait_for_line("session ")
