@@ -7,6 +7,8 @@ from tunnel._version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from tunnel.client.sockets import TunnelSocket, open_socket
+    from tunnel.client.streams import open_connection
     from tunnel.protocol.errors import (
         ConnectionLost,
         DialError,
@@ -34,6 +36,9 @@ _HOMES = {
     "TunnelError": "tunnel.protocol.errors",
     "UpgradeRefused": "tunnel.protocol.errors",
     "UsageError": "tunnel.protocol.errors",
+    "TunnelSocket": "tunnel.client.sockets",
+    "open_connection": "tunnel.client.streams",
+    "open_socket": "tunnel.client.sockets",
     "serve": "tunnel.server.bridge",
 }
 
@@ -50,12 +55,20 @@ __all__ = [  # noqa: RUF022  # the version first
     "TunnelError",
     "UpgradeRefused",
     "UsageError",
+    "TunnelSocket",
+    "open_connection",
+    "open_socket",
     "serve",
+    "ssh",
 ]
 
 
 def __getattr__(name: str) -> object:
     """Import the room that a public name lives in (PEP 562)."""
+    if name == "ssh":
+        import tunnel.ssh
+
+        return tunnel.ssh
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib

@@ -13,6 +13,7 @@ from tunnel.protocol.errors import UsageError
 COMMANDS = {
     "connect": "tunnel.cli.connect",
     "serve": "tunnel.cli.serve",
+    "forward": "tunnel.cli.forward",
     "shell": "tunnel.cli.shell",
     "pty": "tunnel.cli.pty",
 }

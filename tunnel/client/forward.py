@@ -12,6 +12,7 @@ from tunnel.client.trace import Trace
 from tunnel.client.tunnel import Tunnel
 from tunnel.net.address import UnixAddress, client_of, is_loopback
 from tunnel.net.listening import open_listening
+from tunnel.protocol.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,14 +23,15 @@ if TYPE_CHECKING:
     from tunnel.net.listening import ListeningSocket
     from tunnel.protocol.errors import TunnelError
 
+MAX_CONNECTIONS = 100
 PAUSE = 1.0  # seconds without accepting after the system had no descriptor or no memory left
 
 
 class Forward:
     """Listens at ``listen`` (as for ``--listen`` of the bridge) and tunnels each connection to a bridge.
 
-    ``make_settings`` makes the settings of each tunnel; ``tell`` is told in one line what happens; ``most`` limits the
-    connections at one time. Raises UsageError and DialError (``listen``) when it cannot listen.
+    ``make_settings`` makes the settings of each tunnel; ``tell`` is told in one line what happens.
+    Raises UsageError and DialError (``listen``) when it cannot listen.
     """
 
     def __init__(
@@ -37,14 +39,11 @@ class Forward:
         listen: str,
         make_settings: Callable[[], Settings],
         *,
-        unix_mode: int = 0o600,
-        most: int = 100,
         trace: Trace,
         tell: Callable[[str], None],
     ) -> None:
         self._make_settings = make_settings
-        self._listeners: list[ListeningSocket] = open_listening([(listen, "LISTEN")], unix_mode=unix_mode)
-        self._most = most
+        self._listeners: list[ListeningSocket] = open_listening([(listen, "LISTEN")], unix_mode=0o600)
         self._trace = trace
         self._tell = tell
         self._tunnels: set[Stop] = set()
@@ -96,15 +95,19 @@ class Forward:
             return
         who = client_of(sockaddr).address
         with self._lock:
-            if len(self._tunnels) >= self._most:
-                self._tell(f"{who}: refused, {self._most} connections are open, which is the limit (--max-connections)")
+            if len(self._tunnels) >= MAX_CONNECTIONS:
+                self._tell(f"{who}: refused, as {MAX_CONNECTIONS} connections are open, which is the limit")
                 sock.close()
                 return
-            self._start(sock, who)
+            try:
+                settings = self._make_settings()
+            except UsageError as exc:  # a token file that is gone, for example
+                self._tell(f"{who}: {exc}")
+                sock.close()
+                return
+            self._start(sock, who, Tunnel(settings, self._trace, self._make_settings, self._tell))
 
-    def _start(self, sock: socket.socket, who: str) -> None:
-        tunnel = Tunnel(self._make_settings(), self._trace, self._make_settings, notice=lambda line: self._tell(line))
-
+    def _start(self, sock: socket.socket, who: str, tunnel: Tunnel) -> None:
         def ended(failure: TunnelError | None) -> None:
             if failure is not None:
                 self._tell(f"{who}: {failure}")

@@ -90,6 +90,9 @@ OPTIONS = (
     Option("stdin-thread", FLAG, "Read standard input in a thread, as on Windows.", hidden=True),
 )  # fmt: skip
 
+# `forward` has no standard input to relay.
+FORWARD_OPTIONS = tuple(option for option in OPTIONS if option.name != "stdin-thread")
+
 BY_NAME = {option.name: option for option in OPTIONS}
 
 # What `shell`, `pty ps` and `pty kill` need to reach a terminal service, beside some of the above.

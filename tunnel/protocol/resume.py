@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 WINDOW = 16 << 20  # bytes that may be on their way, by default
 ACK_BYTES = 1 << 20  # delivered bytes after which an ack is due at once, if the window is not smaller …
 ACK_DELAY = 0.1  # … and seconds after which one is due in any case
+_SMALL_PIECE = 16 * 1024  # bytes; pieces that are smaller on the average are joined when they have to wait
 READ_AHEAD = 1 << 20  # bytes that are read from the source though the wire has not taken those before
 
 
@@ -77,9 +78,9 @@ class ResumableStream:
     __slots__ = (
         "_ack_at", "_ack_due", "_acked_received", "_buffers", "_control", "_delivered_bytes", "_discarding",
         "_ever_sent", "_fin_at", "_fin_sent", "_is_client", "_line", "_outbox", "_parser", "_peer_acked",
-        "_ping_limits", "_received", "_sink", "_source_failure", "_source_fin", "_wire_is_deaf", "attached",
-        "confirmed", "failure", "fin_delivered", "heard_since_attach", "is_silent", "liveness", "offer", "over",
-        "replay", "undelivered", "wire_is_over",
+        "_ping_limits", "_received", "_settled", "_sink", "_source_failure", "_source_fin", "_wire_is_deaf",
+        "attached", "confirmed", "failure", "fin_delivered", "heard_since_attach", "is_silent", "liveness", "offer",
+        "over", "replay", "undelivered", "wire_is_over",
     )  # fmt: skip
 
     def __init__(
@@ -111,6 +112,7 @@ class ResumableStream:
         self.over = False
         # What belongs to one connection; see `_reset_connection`.
         self._sink: list[Buffer] = []
+        self._settled = 0
         self._reset_connection(now)
         if offer is not None:
             self._control.append(offer.line())
@@ -127,12 +129,16 @@ class ResumableStream:
         self._line = b""
         self._fin_sent = False
         self._fin_at = self._delivered_bytes if self.fin_delivered else None
-        self._sink.clear()
+        self._drop_undelivered()
         self._received = self._delivered_bytes
         self._acked_received = self.delivered  # the resume's own offset is an ack
         self._ack_due = False
         self._ack_at: float | None = None
         self.liveness = Liveness(now, *self._ping_limits)
+
+    def _drop_undelivered(self) -> None:
+        self._sink = []
+        self._settled = 0  # pieces of the sink that `settle` has seen
 
     # ---- connections
 
@@ -155,7 +161,7 @@ class ResumableStream:
         """Let go of the connection: from here on nothing that came on it counts, but what was delivered."""
         self.attached = False
         self.wire_ended()
-        self._sink = []
+        self._drop_undelivered()
         self._received = self._delivered_bytes
         self._fin_at = self._delivered_bytes if self.fin_delivered else None
 
@@ -392,7 +398,9 @@ class ResumableStream:
 
     def sink_sent(self, n: int, now: float) -> None:
         """Note that the sink took the first ``n`` bytes of `sink_output`."""
+        before = len(self._sink)
         consume(self._sink, n)
+        self._settled = max(0, self._settled - (before - len(self._sink)))
         self._delivered(n, now)
 
     def sink_failed(self, now: float) -> None:
@@ -400,7 +408,7 @@ class ResumableStream:
         self._discarding = True
         waiting = sum(map(len, self._sink))
         self.undelivered += waiting
-        self._sink = []
+        self._drop_undelivered()
         self._delivered(waiting, now)
 
     def _delivered(self, n: int, now: float) -> None:
@@ -472,15 +480,18 @@ class ResumableStream:
 
     def settle(self) -> None:
         """Move what is still in the read buffers to memory of the stream's own, before another stream reads."""
-        fresh = [i for i, piece in enumerate(self._sink) if _is_view_of(piece, self._buffers.wire)]
+        sink, start = self._sink, self._settled
+        fresh = sink[start:]
         if not fresh:
             return
-        # One piece for all: a window full of one-byte frames must not become millions of objects.
-        kept = self._sink[: fresh[0]]
-        joined = b"".join(self._sink[fresh[0] :])
-        if kept and len(kept[-1]) + len(joined) <= FRAME_LIMIT:
-            joined = bytes(kept.pop()) + joined
-        self._sink = [*kept, joined]
+        size = sum(map(len, fresh))
+        owned = not any(_is_view_of(piece, self._buffers.wire) for piece in fresh)
+        if not (owned and size >= _SMALL_PIECE * len(fresh)):
+            # One piece for all: a window full of one-byte frames must not become millions of objects.
+            if start and len(sink[start - 1]) + size <= FRAME_LIMIT:
+                start -= 1
+            sink[start:] = [b"".join(sink[start:])]
+        self._settled = len(sink)
 
     def tick(self, now: float) -> None:
         """Look at the clock: acknowledge, ping, or declare the connection dead (``wire_is_over``)."""

@@ -1,0 +1,57 @@
+"""``wstunnel-py forward``: a local port for clients that take no ProxyCommand."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from tunnel.cli.direct import DirectCommand, parameter
+from tunnel.client.options import FORWARD_OPTIONS, parse_command_line
+from tunnel.client.trace import Trace, say
+from tunnel.protocol.errors import UsageError
+
+ANY_PORT = "127.0.0.1:0"
+
+
+def _forward(words: list[str]) -> int:
+    given, operands = parse_command_line(words, FORWARD_OPTIONS, "forward")
+    if not 1 <= len(operands) <= 2:
+        raise UsageError("which host? usage: wstunnel-py forward [OPTIONS] [LISTEN] HOST")
+    listen, host = operands if len(operands) == 2 else (ANY_PORT, operands[0])
+    from tunnel.client.forward import Forward
+    from tunnel.client.settings import resolve
+
+    settings = resolve(host, given)
+    if not settings.quiet:
+        for warning in settings.warnings:
+            say(f"warning: {warning}")
+    trace = Trace(verbose=settings.verbose, log_file=settings.log_file)
+    forward = Forward(
+        f"127.0.0.1:{listen}" if listen.isdigit() else listen,
+        lambda: resolve(host, given),
+        trace=trace,
+        tell=(lambda _: None) if settings.quiet else say,
+    )
+    if forward.is_open_to_all and not settings.quiet:
+        say("warning: other machines can connect to this port, too")
+    # The ready line is for people and for programs that wait for it; nothing else goes to standard output.
+    print(f"forwarding {', '.join(forward.addresses)} → {settings.address}; try: {forward.example()}", flush=True)
+    code = forward.run()
+    sys.stdout.flush()
+    return code
+
+
+forward = DirectCommand(
+    "forward",
+    _forward,
+    params=[*map(parameter, FORWARD_OPTIONS), click.Argument(["listen"], required=False), click.Argument(["host"])],
+    short_help="Open a local port that leads through tunnels.",
+    help=(
+        "Listen at LISTEN and open a tunnel to HOST for each connection: for clients that take no ProxyCommand "
+        "(graphical SFTP clients, JetBrains).\n\n"
+        "LISTEN is PORT or HOST:PORT (on 127.0.0.1 if no host is given), or unix:PATH, which only you can connect to; "
+        "without it a free port of 127.0.0.1 is taken. HOST is as for connect. The line on standard output says "
+        "where it listens. SIGTERM and SIGINT end it."
+    ),
+)
