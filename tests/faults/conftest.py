@@ -1,0 +1,39 @@
+"""What the tests of faults share: an echo, bridges behind links, our client as a program."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.bed.processes import Bed, Process
+from tests.bed.targets import Target, echo
+from tests.bed.tunnels import OURS, Bridge, start_bridge
+
+StartBridge = Callable[..., Bridge]
+StartClient = Callable[..., Process]
+
+
+@pytest.fixture(scope="session")
+def echo_target() -> Iterator[Target]:
+    with Target(echo) as target:
+        yield target
+
+
+@pytest.fixture
+def start(bed: Bed, echo_target: Target) -> StartBridge:
+    """Start a bridge to the echo with the given options."""
+    return lambda *options: start_bridge(bed, "ours", echo_target.port, *options)
+
+
+@pytest.fixture(scope="module")
+def echo_bridge(shared_bed: Bed, echo_target: Target) -> Bridge:
+    """A bridge with default options in front of the echo."""
+    return start_bridge(shared_bed, "ours", echo_target.port)
+
+
+@pytest.fixture
+def connect(bed: Bed) -> StartClient:
+    """Start our client by hand for a URL and options, with an input that stays open."""
+    return lambda url, *options: bed.start(*OURS, "connect", *options, url, stdin=subprocess.PIPE)
