@@ -179,6 +179,20 @@ def test_without_retention_no_session_is_offered() -> None:
 # ---- memory
 
 
+def test_sessions_that_nobody_confirmed_make_room_for_new_ones_and_others_do_not() -> None:
+    async def work() -> None:
+        sessions = Sessions(settings(resume_memory=8))
+        loyal = detach(sessions)
+        waiting = [detach(sessions, confirmed=False) for _ in range(200)]
+        assert sum(bool(each.ended) for each in waiting) > 150 and not loyal.ended
+        while (offer := sessions.offer()) is not None:
+            last = offer
+        assert all(each.ended for each in waiting) and not loyal.ended
+        assert last.window == SMALLEST_WINDOW
+
+    asyncio.run(work())
+
+
 def test_the_first_windows_are_large_and_the_last_small_and_then_there_are_none() -> None:
     budget = Budget(64 * MIB)
     windows = []

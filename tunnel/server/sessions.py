@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tunnel.server.settings import BridgeSettings
 
 UNCONFIRMED_WAIT = 30.0  # seconds that a session waits whose client may never have heard of it
+GOOD_WINDOW = 1 << 20  # bytes; where a new session would get less, those that nobody has confirmed have to go
 JUMP = 5.0  # seconds by which a timer that rings late shows that this process, or its machine, stood still …
 GRACE = 60.0  # … and seconds that clients get then, as they could not come before
 
@@ -53,6 +54,12 @@ class Sessions:
         if not self._retain:
             return None
         window = self.budget.grant(WINDOW)
+        # Clients that hang up in the handshake must not make everybody's tunnel a plain one.
+        while window < GOOD_WINDOW and (victim := next((each for each in self._waiting if not each.confirmed), None)):
+            victim.expire("evicted: never confirmed, and others need the memory")
+            if window:
+                self.budget.release(window)
+            window = self.budget.grant(WINDOW)
         if not window:
             return None
         return SessionOffer(secrets.token_hex(16), secrets.token_hex(32), window, max(1, int(self._retain)))
