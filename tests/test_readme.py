@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.client.options import OPTIONS
+from tunnel.client.options import OPTIONS, SHELL_OPTIONS
 from tunnel.protocol.errors import CAUSES
 from tunnel.server.settings import ServeSettings, flag, variable
 
@@ -29,6 +29,11 @@ def rows(title: str) -> dict[str, str]:
 def test_the_table_of_connect_has_its_options_and_no_others() -> None:
     expected = {f"--{option.name}": option.variable for option in OPTIONS if not option.hidden}
     assert rows("Options of `connect`") == expected
+
+
+def test_the_table_of_shell_has_its_options_and_no_others() -> None:
+    expected = {f"--{option.flag}": option.variable for option in SHELL_OPTIONS if not option.hidden}
+    assert rows("Options of `shell`") == expected
 
 
 def test_the_table_of_serve_has_its_options_and_no_others() -> None:
