@@ -14,6 +14,7 @@ COMMANDS = {
     "connect": "tunnel.cli.connect",
     "serve": "tunnel.cli.serve",
     "forward": "tunnel.cli.forward",
+    "doctor": "tunnel.cli.doctor",
     "shell": "tunnel.cli.shell",
     "pty": "tunnel.cli.pty",
 }

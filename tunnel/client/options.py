@@ -28,7 +28,7 @@ _FALSE = ("0", "false", "no", "off")
 TEXT, PATH, SECONDS, PORT, FLAG, HEADERS, PROXY = "text", "path", "seconds", "port", "flag", "headers", "proxy"
 LIMIT, PID, ENVIRON, LETTER = "limit", "pid", "environ", "letter"
 SEVERAL = (HEADERS, ENVIRON)
-PTY = "pty-"
+PTY, DOCTOR = "pty-", "doctor-"
 
 
 class Option:
@@ -51,7 +51,7 @@ class Option:
     @property
     def flag(self) -> str:
         """The name on the command line, without the dashes."""
-        return self.name.removeprefix(PTY)
+        return self.name.removeprefix(PTY).removeprefix(DOCTOR)
 
     @property
     def variable(self) -> str:
@@ -122,6 +122,11 @@ SHELL_OPTIONS = (
     Option("pty-escape", LETTER, "Character that begins an escape at the start of a line, or 'none'.", metavar="CHAR",
            default="~"),
     *PTY_OPTIONS,
+)  # fmt: skip
+
+DOCTOR_OPTIONS = (
+    Option("doctor-json", FLAG, "Print one JSON object instead of lines."),
+    *FORWARD_OPTIONS,
 )  # fmt: skip
 
 ALL = {option.name: option for option in (*OPTIONS, *SHELL_OPTIONS)}

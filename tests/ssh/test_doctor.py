@@ -1,0 +1,129 @@
+"""The doctor names the hop that is broken, on ways that are broken for real."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import socket
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.bed.processes import Bed, Finished
+from tests.bed.sshd import Sshd
+from tests.bed.targets import Target, echo, read_to_end
+from tests.bed.tunnels import OURS, start_bridge
+
+FORBIDDEN = b'{"message": "the traffic token is missing"}'
+
+
+def doctor(bed: Bed, *words: str) -> Finished:
+    return bed.run(*OURS, "doctor", *words)
+
+
+def failure(done: Finished) -> tuple[str, str]:
+    """The hop that failed, and all that is said of it; what came before it went well."""
+    *good, bad, advice = done.text.splitlines()
+    assert all(line.startswith("✓ ") for line in good)
+    assert bad.startswith("✗ ") and advice.startswith(" ")
+    return bad.split()[1], f"{bad}\n{advice}"
+
+
+def test_a_good_way_is_told_hop_by_hop(bed: Bed, sshd: Sshd) -> None:
+    bridge = start_bridge(bed, "ours", sshd.port)
+    done = doctor(bed, bridge.url)
+    assert done.status == 0 and done.stderr == ""
+    assert [line.split()[:2] for line in done.text.splitlines()] == [
+        ["✓", hop] for hop in ("url", "dns", "tcp", "upgrade", "resume", "ssh")
+    ]
+    assert "SSH-2.0-OpenSSH" in done.text and "survives lost connections" in done.text
+    bridge.process.wait_for_line("tunnel client=")
+
+
+def test_the_same_is_told_to_programs(bed: Bed, sshd: Sshd) -> None:
+    report = json.loads(doctor(bed, "--json", "--no-resume", start_bridge(bed, "ours", sshd.port).url).stdout)
+    assert report["ok"] is True
+    hops = {finding["hop"]: finding for finding in report["hops"]}
+    assert hops["ssh"]["ok"] and hops["ssh"]["seconds"] > 0
+    assert "--no-resume" in hops["resume"]["text"]
+    bad = json.loads(doctor(bed, "--json", "ws://127.0.0.1:1").stdout)
+    assert bad["ok"] is False and bad["hops"][-1]["hop"] == "tcp" and bad["hops"][-1]["exit_code"] == 69
+
+
+def test_a_plain_websocat_is_good_enough_and_said_to_be_plain(bed: Bed, sshd: Sshd) -> None:
+    done = doctor(bed, start_bridge(bed, "websocat", sshd.port).url)
+    assert done.status == 0 and "a plain tunnel" in done.text and "SSH-2.0" in done.text
+
+
+def test_a_wrong_name(bed: Bed) -> None:
+    done = doctor(bed, "wss://no-such-name.invalid")
+    assert failure(done)[0] == "dns" and done.status == 69
+
+
+def test_a_closed_port(bed: Bed) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    done = doctor(bed, f"ws://127.0.0.1:{port}")
+    hop, said = failure(done)
+    assert hop == "tcp" and "nothing listens there" in said and "wstunnel-py serve" in said and done.status == 69
+
+
+def test_no_tls_where_there_should_be_some(bed: Bed, sshd: Sshd) -> None:
+    bridge = start_bridge(bed, "ours", sshd.port)
+    done = doctor(bed, bridge.url.replace("ws://", "wss://"))
+    hop, said = failure(done)
+    assert hop == "tls" and "ws://" in said and done.status == 76
+
+
+def test_a_certificate_that_has_expired(bed: Bed, sshd: Sshd, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    expired = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    leaf = authority.issue_cert("127.0.0.1", not_after=expired)
+    leaf.private_key_and_cert_chain_pem.write_to_path(tmp_path / "leaf.pem")
+    bridge = start_bridge(bed, "ours", sshd.port, "--tls-cert", str(tmp_path / "leaf.pem"))
+    done = doctor(bed, "--ca-file", str(tmp_path / "ca.pem"), bridge.url)
+    hop, said = failure(done)
+    assert hop == "tls" and "expired" in said and done.status == 77
+
+
+def test_an_edge_that_wants_a_token_for_the_sandbox(bed: Bed) -> None:
+    def refuse(connection: socket.socket) -> None:
+        connection.recv(65536)
+        head = f"HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: {len(FORBIDDEN)}\r\n\r\n"
+        connection.sendall(head.encode() + FORBIDDEN)
+
+    with Target(refuse) as target:
+        done = doctor(bed, f"ws://127.0.0.1:{target.port}")
+    hop, said = failure(done)
+    assert hop == "upgrade" and "the traffic token is missing" in said and "e2b-traffic-access-token" in said
+    assert done.status == 77
+
+
+def test_a_bridge_without_an_sshd_behind_it(bed: Bed) -> None:
+    with Target(echo) as target:
+        port = target.port
+    done = doctor(bed, start_bridge(bed, "ours", port).url)
+    hop, said = failure(done)
+    assert hop == "upgrade" and f"127.0.0.1:{port} refused" in said and done.status == 69
+
+
+@pytest.mark.parametrize("greeting", [b"HTTP/1.1 400 Bad Request\r\n", b""])
+def test_something_else_than_an_sshd_behind_the_bridge(bed: Bed, greeting: bytes) -> None:
+    with Target(lambda connection: connection.sendall(greeting)) as target:
+        done = doctor(bed, start_bridge(bed, "ours", target.port).url)
+    hop, said = failure(done)
+    assert hop == "ssh" and "no SSH server" in said and done.status == 69
+
+
+def test_a_server_that_never_answers(bed: Bed) -> None:
+    with Target(read_to_end) as target:
+        done = doctor(bed, "--connect-timeout", "1", f"ws://127.0.0.1:{target.port}")
+    assert failure(done)[0] == "upgrade" and done.status == 75
+
+
+def test_what_was_written_wrong(bed: Bed) -> None:
+    done = doctor(bed, "--token-file", "/no/such/file", "wss://box.example")
+    assert done.text.startswith("✗ url") and done.status == 2
+    assert doctor(bed).stderr == "wstunnel-py: which host? usage: wstunnel-py doctor [OPTIONS] HOST\n"

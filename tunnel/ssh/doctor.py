@@ -1,0 +1,152 @@
+"""Diagnosis: goes the way of a tunnel hop by hop, times each, and names the first that fails with what to do about it.
+
+    url → dns → tcp → proxy → tls → upgrade → resume → ssh
+
+The hops up to the upgrade are those of `tunnel.client.dial`, whose own steps and errors are what is reported; so this
+tells of the same way that ssh's ProxyCommand takes.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tunnel.client.settings import Settings
+from tunnel.client.sockets import relay_in_thread
+from tunnel.client.trace import Trace
+from tunnel.client.tunnel import Tunnel
+from tunnel.protocol.control import SUBPROTOCOL
+from tunnel.protocol.errors import UNREACHABLE, TunnelError, printable
+
+BANNER_LIMIT = 10.0  # seconds that an SSH server may take to speak; sshd looks up its client's name first
+_BANNER_SIZE = 255  # bytes, RFC 4253 section 4.2
+
+# Where an error of each cause happened. One that is not here happened behind the last hop that was reached.
+_HOPS = {
+    "dns": "dns",
+    "tcp": "tcp",
+    "tcp-refused": "tcp",
+    "tcp-timeout": "tcp",
+    "proxy-auth": "proxy",
+    "proxy-refused": "proxy",
+    "proxy-protocol": "proxy",
+    "tls": "tls",
+    "tls-untrusted": "tls",
+    "usage": "url",
+    "config": "url",
+    "file": "url",
+    "url": "url",
+    "host": "url",
+}
+
+_ADVICE = {
+    "dns": "Is the name right? A sandbox that has ended has none. Is this machine online?",
+    "tcp-refused": "Does the bridge run there (wstunnel-py serve), and is it this port?",
+    "tcp": "Is there a way to that address from here? A proxy may be needed: --proxy.",
+    "tcp-timeout": "A firewall may drop what goes there. A proxy may be needed: --proxy.",
+    "proxy-auth": "Put user and password into the proxy's URL, in the environment or the config file.",
+    "proxy-refused": "The proxy does not let this name or port through; ask who runs it.",
+    "proxy-protocol": "Is that address a proxy of this kind? http://, socks5:// and socks5h:// are possible.",
+    "tls-untrusted": "If the certificate is your own: --ca-file. A proxy that looks into TLS has a CA of its own. "
+    "An expired one must be renewed at the edge.",
+    "tls": "Does that port speak TLS? Without it the URL begins with ws://.",
+    "not-http": "Something else than a web server listens there; is it the right port?",
+    "not-websocket": "A web server answers, but no bridge; is it the right port and path?",
+    "redirect": "Redirects are not followed; if that place is yours, put it into the URL.",
+    "unauthorized": "The bridge wants a token: --token-file, or WSTUNNEL_PY_TOKEN.",
+    "forbidden": "A private sandbox wants its traffic token: -H 'e2b-traffic-access-token: …' or the config file.",
+    "not-found": "Is it the right host and path? The sandbox may have ended.",
+    "bad-gateway": "The edge or the bridge is there, but not what is behind it. Do the sandbox, its bridge and sshd run?",
+    "overloaded": "Try again in a while.",
+    "answer-timeout": "The hop is there but silent; try again, or with a longer --connect-timeout.",
+    "hung-up": "The other side hung up; if it should speak TLS, the URL begins with wss://.",
+}
+_NO_BANNER = "A tunnel opens, but no SSH server speaks behind it: is sshd running, and --target of the bridge right?"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found at ``hop``, after ``seconds``; ``advice`` is what to do if it is not ``ok``."""
+
+    hop: str
+    ok: bool
+    seconds: float
+    text: str
+    advice: str = ""
+    exit_code: int = 0
+
+
+class _Steps(Trace):
+    """Keeps the steps of a dial, with the seconds that each took, instead of showing them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.findings: list[Finding] = []
+        self._last = time.monotonic()
+
+    def step(self, hop: str, text: str) -> None:
+        self.findings.append(Finding(hop, True, self.lap(), printable(text)))
+
+    def lap(self) -> float:
+        """Return the seconds since the last step, and begin the next."""
+        now = time.monotonic()
+        passed, self._last = now - self._last, now
+        return passed
+
+
+def examine(make_settings: Callable[[], Settings]) -> Iterator[Finding]:
+    """Go the way to the bridge that ``make_settings`` names; yield what is found at each hop, a failure last."""
+    steps = _Steps()
+    try:
+        settings = make_settings()
+        steps.step("url", str(settings.address))
+        tunnel = Tunnel(settings, steps, make_settings, notice=lambda _: None)
+        connection = tunnel.dial()
+    except TunnelError as exc:
+        yield from steps.findings
+        yield _failure(exc, steps)
+        return
+    yield from steps.findings
+    resumable = connection.subprotocol == SUBPROTOCOL
+    unwanted = "not asked for (--no-resume)" if not settings.resume else "not offered by this bridge: a plain tunnel"
+    yield Finding("resume", True, 0.0, "the session survives lost connections" if resumable else unwanted)
+    steps.lap()
+    ours, theirs = socket.socketpair()
+    failures: list[TunnelError | None] = []
+    relay_in_thread(tunnel, lambda: connection, theirs, ended=failures.append)
+    with ours:
+        ours.settimeout(BANNER_LIMIT)
+        banner = _banner(ours)
+    if banner.startswith("SSH-"):
+        yield Finding("ssh", True, steps.lap(), banner)
+    else:
+        said = f"it said {banner!r}" if banner else "nothing came"
+        reason = next((str(failure) for failure in failures if failure), said)
+        yield Finding("ssh", False, steps.lap(), f"no SSH server answers: {reason}", _NO_BANNER, UNREACHABLE)
+
+
+def _banner(sock: socket.socket) -> str:
+    """Return the first line that comes, if it comes in time."""
+    data = b""
+    try:
+        while b"\n" not in data and len(data) < _BANNER_SIZE:
+            chunk = sock.recv(_BANNER_SIZE)
+            if not chunk:
+                break
+            data += chunk
+    except OSError:
+        pass  # a time limit, or a reset: what came until then is all there is
+    return printable(data.split(b"\n")[0].decode("ascii", "replace"))
+
+
+def _failure(error: TunnelError, steps: _Steps) -> Finding:
+    last = steps.findings[-1].hop if steps.findings else "url"
+    hop = _HOPS.get(error.cause)
+    if hop is None:
+        # The dial fails at the hop behind the last that it told of; a TLS handshake is named in the text.
+        silent_tls = error.cause in ("answer-timeout", "hung-up") and "TLS" in str(error.fields.get("hop", ""))
+        behind = {"url": "dns", "dns": "tcp", "tcp": "tls" if silent_tls else "upgrade", "proxy": "upgrade"}
+        hop = "tls" if silent_tls else behind.get(last, "upgrade")
+    return Finding(hop, False, steps.lap(), str(error), _ADVICE.get(error.cause, ""), error.exit_code)
