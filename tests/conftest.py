@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import random
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.bed.processes import Bed, open_beds
 from tests.bed.sshd import Sshd
-from tests.bed.tunnels import OWN_PAIR, PAIRS, Pair, Route, start_bridge
+from tests.bed.targets import Target, echo
+from tests.bed.tunnels import OWN_PAIR, PAIRS, Bridge, Pair, Route, start_bridge
 
 SIZES = (0, 1, 65535, 65536, 65537, 100_000_001)  # around the buffers and frames of both programs, and much more
+StartBridge = Callable[..., Bridge]
 LOG_TAIL = 4000  # characters of each program's log that a failing test shows
 
 
@@ -79,6 +81,18 @@ def route(request: pytest.FixtureRequest, shared_bed: Bed, sshd: Sshd) -> Route:
 def own_route(shared_bed: Bed, sshd: Sshd) -> Route:
     """The way to the sshd through our client and our bridge."""
     return make_route(shared_bed, sshd, OWN_PAIR)
+
+
+@pytest.fixture(scope="session")
+def echo_target() -> Iterator[Target]:
+    with Target(echo) as target:
+        yield target
+
+
+@pytest.fixture
+def start(bed: Bed, echo_target: Target) -> StartBridge:
+    """Start a bridge to the echo with the given options."""
+    return lambda *options: start_bridge(bed, "ours", echo_target.port, *options)
 
 
 @pytest.fixture(scope="session")

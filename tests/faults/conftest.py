@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from tests.bed.processes import Bed, Process
-from tests.bed.targets import Target, echo
+from tests.bed.targets import Target
 from tests.bed.tunnels import OURS, Bridge, start_bridge
 
-StartBridge = Callable[..., Bridge]
 StartClient = Callable[..., Process]
-
-
-@pytest.fixture(scope="session")
-def echo_target() -> Iterator[Target]:
-    with Target(echo) as target:
-        yield target
-
-
-@pytest.fixture
-def start(bed: Bed, echo_target: Target) -> StartBridge:
-    """Start a bridge to the echo with the given options."""
-    return lambda *options: start_bridge(bed, "ours", echo_target.port, *options)
 
 
 @pytest.fixture(scope="module")

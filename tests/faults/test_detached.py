@@ -16,7 +16,7 @@ import pytest
 from tests.bed.processes import Bed, ticks
 from tests.bed.targets import Target
 from tests.bed.tunnels import OURS, Bridge, start_bridge
-from tests.faults.conftest import StartBridge
+from tests.conftest import StartBridge
 from tests.faults.peer import Peer, Session, assert_echoes, assert_refused, refusal
 from tests.faults.seen import LIMIT, health, resident, wait_for_detached
 

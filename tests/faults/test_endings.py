@@ -16,7 +16,8 @@ import pytest
 from tests.bed.processes import Bed, ticks
 from tests.bed.targets import Target, checksum, read_exactly, read_to_end, reset
 from tests.bed.tunnels import OURS, start_bridge
-from tests.faults.conftest import StartBridge, StartClient
+from tests.conftest import StartBridge
+from tests.faults.conftest import StartClient
 from tests.faults.link import Link
 from tests.faults.peer import Peer, refusal
 from tests.faults.seen import LIMIT, assert_one_line, health, wait_for_detached, wait_for_output

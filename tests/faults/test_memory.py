@@ -13,7 +13,7 @@ import pytest
 from tests.bed.processes import Bed, ticks
 from tests.bed.targets import Target
 from tests.bed.tunnels import Bridge, start_bridge
-from tests.faults.conftest import StartBridge
+from tests.conftest import StartBridge
 from tests.faults.peer import RESUMABLE, Peer, Session
 from tests.faults.seen import LIMIT, resident
 from tests.server.clients import assert_echo, open_tunnel

@@ -13,7 +13,8 @@ from websockets.utils import accept_key
 from tests.bed.processes import Bed, Process
 from tests.bed.targets import Target, echo, read_to_end
 from tests.bed.tunnels import CLIENTS, start_bridge
-from tests.faults.conftest import StartBridge, StartClient
+from tests.conftest import StartBridge
+from tests.faults.conftest import StartClient
 from tests.faults.link import Link, Plan
 from tests.faults.peer import RESUMABLE, Peer, assert_echoes
 from tests.faults.seen import LIMIT, assert_one_line, wait_for_output

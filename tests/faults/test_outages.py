@@ -14,7 +14,8 @@ import pytest
 from tests.bed.processes import Bed, Process
 from tests.bed.targets import Target, checksum, read_to_end
 from tests.bed.tunnels import OURS, Bridge, start_bridge
-from tests.faults.conftest import StartBridge, StartClient
+from tests.conftest import StartBridge
+from tests.faults.conftest import StartClient
 from tests.faults.link import Link, Plan
 from tests.faults.seen import LIMIT, assert_one_line, wait_for_detached, wait_for_output
 from tests.server.clients import port_of

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.bed.tunnels import Bridge
-from tests.faults.conftest import StartBridge
+from tests.conftest import StartBridge
 from tests.faults.peer import RESUMABLE, Peer, Session, assert_echoes, assert_refused, refusal
 from tests.faults.seen import health, resident, wait_for_detached
 

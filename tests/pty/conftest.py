@@ -9,6 +9,7 @@ import pytest
 from tests.bed.processes import Bed
 from tests.pty.beds import Service, start_service
 from tests.pty.raw import Raw
+from tunnel import Sandbox
 
 StartService = Callable[..., Service]
 
@@ -19,6 +20,13 @@ def service(shared_bed: Bed) -> Iterator[Service]:
     service = start_service(shared_bed)
     yield service
     service.process.end()
+
+
+@pytest.fixture
+def sandbox(service: Service) -> Iterator[Sandbox]:
+    """Our own client of that service."""
+    with Sandbox(service.url) as sandbox:
+        yield sandbox
 
 
 @pytest.fixture

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 import tunnel
-from tests.bed.processes import Bed
-from tests.pty.beds import LIMIT, Service, alive, start_service
+from tests.pty.beds import LIMIT, Service, alive
 from tunnel import AsyncSandbox, PtySize
 
 CAT = ("/bin/cat",)
 SLEEP = ("/bin/sleep", "60")
-
-
-@pytest.fixture(scope="module")
-def service(shared_bed: Bed) -> Iterator[Service]:
-    service = start_service(shared_bed)
-    yield service
-    service.process.end()
 
 
 @pytest.fixture

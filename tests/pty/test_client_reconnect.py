@@ -19,13 +19,6 @@ COUNT = ("/bin/sh", "-c", f"stty -opost; seq 1 {LINES}; exit 5")  # 589 kB, less
 WANTED = "".join(f"{n}\n" for n in range(1, LINES + 1)).encode()
 
 
-@pytest.fixture(scope="module")
-def service(shared_bed: Bed) -> Iterator[Service]:
-    service = start_service(shared_bed)
-    yield service
-    service.process.end()
-
-
 @pytest.fixture
 def proxy(service: Service) -> Iterator[CuttingProxy]:
     with CuttingProxy(service.url) as proxy:

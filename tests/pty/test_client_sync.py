@@ -6,7 +6,6 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,19 +17,6 @@ from tunnel import PtySize, Sandbox
 
 CAT = ("/bin/cat",)
 SLEEP = ("/bin/sleep", "60")
-
-
-@pytest.fixture(scope="module")
-def service(shared_bed: Bed) -> Iterator[Service]:
-    service = start_service(shared_bed)
-    yield service
-    service.process.end()
-
-
-@pytest.fixture
-def sandbox(service: Service) -> Iterator[Sandbox]:
-    with Sandbox(service.url) as sandbox:
-        yield sandbox
 
 
 def sh(script: str) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,19 +15,6 @@ from tests.pty.beds import Service, alive, start_service
 from tunnel import Sandbox
 
 PLAIN = ("/bin/bash", "--norc", "--noprofile", "-i")
-
-
-@pytest.fixture(scope="module")
-def service(shared_bed: Bed) -> Iterator[Service]:
-    service = start_service(shared_bed)
-    yield service
-    service.process.end()
-
-
-@pytest.fixture
-def sandbox(service: Service) -> Iterator[Sandbox]:
-    with Sandbox(service.url) as sandbox:
-        yield sandbox
 
 
 def shell(bed: Bed, service: Service, *words: str, stdin: bytes | Path = b"", **environ: str) -> Finished:

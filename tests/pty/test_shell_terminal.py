@@ -5,33 +5,19 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.bed.processes import Bed, ticks
+from tests.bed.processes import ticks
 from tests.bed.tunnels import OURS
-from tests.pty.beds import Service, alive, start_service
+from tests.pty.beds import Service, alive
 from tests.pty.cutting import CuttingProxy
 from tests.pty.typist import Typist
 from tunnel import Sandbox
 
 PROMPT = "box> "
 PLAIN = ("--", "/bin/bash", "--norc", "--noprofile", "-i")
-
-
-@pytest.fixture(scope="module")
-def service(shared_bed: Bed) -> Iterator[Service]:
-    service = start_service(shared_bed)
-    yield service
-    service.process.end()
-
-
-@pytest.fixture
-def sandbox(service: Service) -> Iterator[Sandbox]:
-    with Sandbox(service.url) as sandbox:
-        yield sandbox
 
 
 def shell(service: Service, *options: str, command: tuple[str, ...] = PLAIN) -> Typist:

@@ -13,7 +13,7 @@ import pytest
 from tests.bed.edges import program
 from tests.bed.processes import Bed, ticks
 from tests.bed.tunnels import OURS
-from tests.pty.beds import Service, start_service
+from tests.pty.beds import Service
 
 CURSES = """
 import curses
@@ -68,13 +68,6 @@ class Tmux:
 
     def close(self) -> None:
         self._bed.run(program("tmux"), "kill-server", env=self._env)
-
-
-@pytest.fixture(scope="module")
-def service(shared_bed: Bed) -> Iterator[Service]:
-    service = start_service(shared_bed)
-    yield service
-    service.process.end()
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from websockets.exceptions import InvalidStatus
 from tests.bed.processes import Bed, free_port
 from tests.bed.targets import Target
 from tests.bed.tunnels import OURS
+from tests.conftest import StartBridge
 from tests.server.clients import UPGRADE, Answer, ask, assert_echo, open_tunnel
-from tests.server.conftest import StartBridge
 from tunnel.protocol.errors import UsageError
 from tunnel.server.access import Origins, Seats, Tokens
 from tunnel.server.exchange import Refusal

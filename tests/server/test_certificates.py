@@ -16,8 +16,8 @@ import trustme
 
 from tests.bed.processes import Bed
 from tests.bed.tunnels import OURS, Bridge
+from tests.conftest import StartBridge
 from tests.server.clients import LIMIT, UPGRADE, assert_echo, dial, open_tunnel, read_answer, request_head
-from tests.server.conftest import StartBridge
 
 
 class Issuer:

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests.bed.tunnels import Bridge
+from tests.conftest import StartBridge
 from tests.server.clients import (
     UPGRADE,
     Answer,
@@ -20,7 +21,6 @@ from tests.server.clients import (
     read_answer,
     request_head,
 )
-from tests.server.conftest import StartBridge
 
 
 def without(*names: str) -> dict[str, str]:

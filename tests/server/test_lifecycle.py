@@ -16,8 +16,8 @@ from websockets.exceptions import ConnectionClosed
 from tests.bed.processes import Bed, Process
 from tests.bed.targets import Target
 from tests.bed.tunnels import OURS, Bridge, start_bridge
+from tests.conftest import StartBridge
 from tests.server.clients import LIMIT, ask, assert_echo, assert_received, dial, open_tunnel, read_answer, request_head
-from tests.server.conftest import StartBridge
 
 LOOPS = pytest.mark.parametrize("loop", [(), ("--uvloop",)], ids=["asyncio", "uvloop"])
 

@@ -13,8 +13,8 @@ import pytest
 from tests.bed.processes import Bed, free_port, ticks
 from tests.bed.targets import Target
 from tests.bed.tunnels import OURS
+from tests.conftest import StartBridge
 from tests.server.clients import LIMIT, ask, assert_echo, dial, open_tunnel, port_of
-from tests.server.conftest import StartBridge
 
 
 def connect_unix(path: Path) -> socket.socket:

@@ -11,8 +11,8 @@ from typing import Any
 from tests.bed.processes import Bed
 from tests.bed.targets import Target, read_to_end
 from tests.bed.tunnels import OURS, start_bridge
+from tests.conftest import StartBridge
 from tests.server.clients import UPGRADE, ask, ask_raw, assert_echo, dial, open_tunnel, request_head
-from tests.server.conftest import StartBridge
 
 TIMESTAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 

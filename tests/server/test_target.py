@@ -15,8 +15,8 @@ import pytest
 from tests.bed.processes import free_port
 from tests.bed.targets import Target as Listening
 from tests.bed.tunnels import Bridge
+from tests.conftest import StartBridge
 from tests.server.clients import ask, open_tunnel
-from tests.server.conftest import StartBridge
 from tunnel.protocol.errors import DialError, UsageError
 from tunnel.server.target import parse_target
 

@@ -58,7 +58,7 @@ _ADVICE = {
     "unauthorized": "The bridge wants a token: --token-file, or WSTUNNEL_PY_TOKEN.",
     "forbidden": "A private sandbox wants its traffic token: -H 'e2b-traffic-access-token: …' or the config file.",
     "not-found": "Is it the right host and path? The sandbox may have ended.",
-    "bad-gateway": "The edge or the bridge is there, but not what is behind it. Do the sandbox, its bridge and sshd run?",
+    "bad-gateway": "The edge or the bridge is there, but not what is behind it: the sandbox, its bridge, or sshd.",
     "overloaded": "Try again in a while.",
     "answer-timeout": "The hop is there but silent; try again, or with a longer --connect-timeout.",
     "hung-up": "The other side hung up; if it should speak TLS, the URL begins with wss://.",
