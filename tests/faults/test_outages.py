@@ -27,8 +27,13 @@ FULL = [pytest.mark.full, pytest.mark.timeout(400)]
 
 @pytest.fixture
 def download(bed: Bed) -> Iterator[Bridge]:
-    """A bridge to a target that sends the data."""
-    with Target(lambda connection: connection.sendall(DATA)) as target:
+    """A bridge to a target that sends the data, and waits for ever while nobody takes it."""
+
+    def send(connection: socket.socket) -> None:
+        connection.settimeout(None)
+        connection.sendall(DATA)
+
+    with Target(send) as target:
         yield start_bridge(bed, "ours", target.port)
 
 
@@ -55,8 +60,12 @@ def test_a_download_goes_on_after_a_total_outage(download: Bridge, connect: Star
 
 @pytest.mark.parametrize("seconds", [6, pytest.param(60, marks=FULL)])
 def test_an_upload_goes_on_after_a_total_outage(bed: Bed, seconds: float) -> None:
+    def receive(connection: socket.socket) -> str:
+        connection.settimeout(None)
+        return checksum(read_to_end(connection))
+
     with (
-        Target(lambda connection: checksum(read_to_end(connection))) as target,
+        Target(receive) as target,
         Link(port_of(start_bridge(bed, "ours", target.port).url), Plan(rate=RATE)) as link,
     ):
         sample = bed.folder / "sample"
