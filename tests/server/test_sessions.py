@@ -179,6 +179,27 @@ def test_without_retention_no_session_is_offered() -> None:
 # ---- memory
 
 
+def test_sessions_that_nobody_confirmed_hold_no_memory_until_somebody_does() -> None:
+    async def work() -> None:
+        sessions = Sessions(settings(resume_memory=8))
+        waiting = [detach(sessions, confirmed=False) for _ in range(200)]
+        assert sessions.budget.reserved == 0 and not any(each.ended for each in waiting)
+        sessions.admit(cast(ResumableSession, waiting[0]))
+        assert sessions.budget.reserved == waiting[0].offer.window + OWN_SHARE
+        while sessions.offer():
+            pass
+        with pytest.raises(Refusal) as refusal:
+            sessions.admit(cast(ResumableSession, waiting[1]))
+        assert refusal.value.status.value == 503 and refusal.value.code == "full"
+        before = sessions.budget.reserved
+        waiting[1].expire("")
+        assert sessions.budget.reserved == before
+        waiting[0].expire("")
+        assert sessions.budget.reserved == before - waiting[0].offer.window - OWN_SHARE
+
+    asyncio.run(work())
+
+
 def test_the_first_windows_are_large_and_the_last_small_and_then_there_are_none() -> None:
     budget = Budget(64 * MIB)
     windows = []

@@ -6,10 +6,12 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from tunnel.client.options import Value
 from tunnel.client.sockets import TunnelSocket, open_socket
+
+if TYPE_CHECKING:
+    from tunnel.client.options import Value
 
 T = TypeVar("T")
 

@@ -30,13 +30,17 @@ class Budget:
         while window > SMALLEST_WINDOW and window + OWN_SHARE > left // 4:
             window //= 2
         window = max(window, SMALLEST_WINDOW)
+        return window if self.take(window) else 0
+
+    def take(self, window: int) -> bool:
+        """Reserve a window of just that size, if there is room."""
         if self.reserved + self.borrowed + window + OWN_SHARE > self._total:
-            return 0
+            return False
         self.reserved += window + OWN_SHARE
-        return window
+        return True
 
     def release(self, window: int) -> None:
-        """Give back a window that `grant` has given."""
+        """Give back a window that `grant` or `take` has given."""
         self.reserved -= window + OWN_SHARE
 
     def borrow(self, before: int, after: int) -> None:

@@ -109,6 +109,7 @@ class ResumableSession(Session):
             )
         if not self._stream.can_attach(request.received):
             raise Refusal(HTTPStatus.BAD_REQUEST, "bad-offset", f"{request.received} cannot be what was received")
+        self._sessions.admit(self)
         self._seat = seat(self._seat)
         now = time.monotonic()
         away = 0.0

@@ -49,6 +49,8 @@ def _uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
 
 def _terminals(settings: ServeSettings) -> TerminalService | None:
     if settings.pty is None:
+        if settings.web:
+            raise UsageError("--web: the page needs --pty ADDRESS")
         return None
     try:
         from tunnel.pty.service import TerminalService
@@ -56,7 +58,13 @@ def _terminals(settings: ServeSettings) -> TerminalService | None:
         if exc.name != "aiohttp":
             raise
         raise UsageError("--pty: aiohttp is not installed: pip install 'wstunnel-py[pty]'") from exc
-    return TerminalService(settings)
+    if not settings.web:
+        return TerminalService(settings)
+    if not settings.pty_token_file:
+        raise UsageError("--web: a page for browsers needs --pty-token-file: other pages of the browser could use it")
+    from tunnel.pty.web import PATHS, routes
+
+    return TerminalService(settings, routes=routes(), open_paths=PATHS, same_origin=True)
 
 
 async def _run(settings: ServeSettings, handler: logging.Handler) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from tunnel.protocol.control import ResumeRequest, SessionOffer, parse_resume, proof
 from tunnel.protocol.errors import RemoteProtocolError
 from tunnel.protocol.resume import WINDOW
+from tunnel.server.access import RETRY_AFTER
 from tunnel.server.budget import Budget
 from tunnel.server.exchange import Refusal
 
@@ -38,6 +39,7 @@ class Sessions:
         self.budget = Budget(settings.resume_memory << 20)
         self._by_id: dict[str, ResumableSession] = {}
         self._waiting: dict[ResumableSession, asyncio.TimerHandle] = {}  # detached ones, the oldest first
+        self._without_memory: set[ResumableSession] = set()  # detached ones whose memory is not reserved
         self._by_source: Counter[str | None] = Counter()
         self._last_number = 0
 
@@ -74,7 +76,10 @@ class Sessions:
         """Forget a session that is over, if that has not been done."""
         if self._by_id.pop(session.offer.id, None) is None:
             return
-        self.budget.release(session.offer.window)
+        if session in self._without_memory:
+            self._without_memory.remove(session)
+        else:
+            self.budget.release(session.offer.window)
         if session in self._waiting:
             self.reattached(session)
 
@@ -99,7 +104,12 @@ class Sessions:
 
     def detached(self, session: ResumableSession) -> None:
         """Let a session wait that has lost its client, and end others if that makes too many."""
-        seconds = self._retain if session.confirmed else min(self._retain, UNCONFIRMED_WAIT)
+        seconds = self._retain
+        if not session.confirmed:
+            # Clients that hang up in the handshake must not make everybody's tunnel a plain one.
+            seconds = min(seconds, UNCONFIRMED_WAIT)
+            self.budget.release(session.offer.window)
+            self._without_memory.add(session)
         self._wait(session, seconds, f"nobody came back for {seconds:g} s")
         self._by_source[session.client.source] += 1
         source = session.client.source
@@ -107,6 +117,18 @@ class Sessions:
             self._evict([each for each in self._waiting if each.client.source == source])
         if len(self._waiting) > self._limit:
             self._evict(list(self._waiting))
+
+    def admit(self, session: ResumableSession) -> None:
+        """Reserve again what `detached` has given back, if it has; raises Refusal (503) when that is not possible."""
+        if session in self._without_memory:
+            if not self.budget.take(session.offer.window):
+                raise Refusal(
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                    "full",
+                    "there is no memory for this session for now (--resume-memory)",
+                    {"Retry-After": str(RETRY_AFTER)},
+                )
+            self._without_memory.remove(session)
 
     def reattached(self, session: ResumableSession) -> None:
         """Note that a client has come back to a session, or that it is over."""

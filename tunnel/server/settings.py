@@ -123,6 +123,9 @@ class TerminalSettings:
         "Without a token terminals are on loopback only.",
         metavar="FILE",
     )
+    web: bool = _option(
+        False, "Serve a page with a terminal for browsers at the --pty address; needs --pty-token-file."
+    )
     pty_user: str | None = _option(
         None,
         "Run terminals as this user unless a client with a token asks for another. Default: the bridge's own.",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
-from tunnel.client.options import Value
 from tunnel.client.sockets import open_socket
 from tunnel.client.streams import Opening, open_in_thread
+
+if TYPE_CHECKING:
+    from tunnel.client.options import Value
 
 
 def connect(

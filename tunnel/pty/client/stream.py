@@ -69,6 +69,7 @@ class TerminalStream:
         self._strict = strict
         self._state = NEW
         self._process: str | None = None
+        self._answer = Response(200, "", ())
         self._queue: deque[bytes | Gap] = deque()
         self._decoder = framing.Decoder()
         self._backoff = Backoff()
@@ -122,26 +123,15 @@ class TerminalStream:
         if answer.status != 200:
             self._fail(calls.error_of(answer, self._place, self._begin.about))
             return False
-        begins = answer.get(wire.OFFSET.lower())
-        resumed = self._state in (UNSURE, LIVE)
-        self.counted = begins is not None and begins.isdigit()
-        if self.counted:
-            offset = int(begins or 0)
-            if resumed and offset < self.offset:
-                problem = framing.Malformed(f"it begins at {offset} instead of {self.offset}")
-                self._end(calls.violation(self._place, problem))
-            elif resumed and offset > self.offset:
-                self._miss(Gap(offset - self.offset))
-            self.offset = offset
-            self._process = answer.get(wire.PROCESS.lower())
-        elif resumed:
-            self._miss(Gap(None))
-        return not self.over
+        self._answer = answer
+        return True
 
     def receive(self, data: bytes) -> bool:
         """Take in bytes of the stream; return whether more of this connection is to be read."""
         try:
             for envelope in self._decoder.feed(data):
+                if self.over:
+                    break
                 if envelope.last:
                     self._stream_ended(framing.parse_end_of_stream(envelope.data))
                     return False
@@ -179,7 +169,10 @@ class TerminalStream:
 
     def _event(self, event: wire.Event | None) -> None:
         if isinstance(event, wire.Started):
-            self.pid, self._state = event.pid, LIVE
+            self._align()
+            self.pid = event.pid
+            if not self.over:
+                self._state = LIVE
             self._broke_at, self._refusals, self._backoff = None, 0, Backoff()
         elif isinstance(event, wire.Output):
             self.offset += len(event.data)
@@ -188,6 +181,24 @@ class TerminalStream:
         elif isinstance(event, wire.Ended):
             self.result = Result.of(event)
             self._state = OVER
+
+    def _align(self) -> None:
+        """Compare where this connection begins with where the last one broke off."""
+        begins = self._answer.get(wire.OFFSET.lower())
+        resumed = self._state in (UNSURE, LIVE)
+        self.counted = begins is not None and begins.isascii() and begins.isdigit()
+        if not self.counted:
+            if resumed:
+                self._miss(Gap(None))
+            return
+        offset = int(begins or 0)
+        if resumed and offset < self.offset:
+            problem = framing.Malformed(f"it begins at {offset} instead of {self.offset}")
+            self._end(calls.violation(self._place, problem))
+        elif resumed and offset > self.offset:
+            self._miss(Gap(offset - self.offset))
+        self.offset = offset
+        self._process = self._answer.get(wire.PROCESS.lower())
 
     def _stream_ended(self, error: framing.ConnectError | None) -> None:
         if error is not None:

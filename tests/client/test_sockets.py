@@ -1,0 +1,299 @@
+"""Tunnels from Python: real sockets and streams, that end as sockets do, and say why when they break."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import paramiko
+import pytest
+
+import tunnel
+from tests.bed.processes import Bed, ticks
+from tests.bed.sshd import Sshd
+from tests.bed.targets import Target, checksum, echo, read_exactly, read_to_end, reset
+from tests.bed.tunnels import Bridge, start_bridge
+from tests.server.clients import ask
+
+LIMIT = 20.0
+DATA = os.urandom(3_000_000)
+MODES = pytest.mark.parametrize("no_resume", [False, True], ids=["resumable", "plain"])
+
+
+def wait_for_tunnels(bridge: Bridge, tunnels: int, detached: int = 0) -> None:
+    for _ in ticks(LIMIT):
+        health = ask(bridge.url, "/healthz").json
+        if (health["tunnels"], health["detached"]) == (tunnels, detached):
+            return
+    raise AssertionError(health)
+
+
+@MODES
+def test_a_socket_carries_bytes_and_half_closes(bed: Bed, no_resume: bool) -> None:
+    with Target(echo) as target:
+        bridge = start_bridge(bed, "ours", target.port)
+        with tunnel.open_socket(bridge.url, no_resume=no_resume) as sock:
+            assert isinstance(sock, socket.socket)
+            sock.settimeout(LIMIT)
+            sock.sendall(DATA[:1000])
+            assert read_exactly(sock, 1000) == DATA[:1000]
+            sock.shutdown(socket.SHUT_WR)
+            assert read_to_end(sock) == b""
+        wait_for_tunnels(bridge, 0)
+        bridge.process.wait_for_line('bytes_in=1000 bytes_out=1000 .*reason="target ended"')
+
+
+def test_a_target_that_half_closes_first_can_still_be_written_to(bed: Bed) -> None:
+    def greet_and_listen(connection: socket.socket) -> bytes:
+        connection.sendall(b"hello")
+        connection.shutdown(socket.SHUT_WR)
+        return read_to_end(connection)
+
+    with Target(greet_and_listen) as target:
+        bridge = start_bridge(bed, "ours", target.port)
+        with tunnel.open_socket(bridge.url) as sock:
+            sock.settimeout(LIMIT)
+            assert read_to_end(sock) == b"hello"
+            sock.sendall(DATA)
+        assert checksum(bytes(target.result())) == checksum(DATA)  # type: ignore[call-overload]
+
+
+@MODES
+def test_closing_the_socket_ends_the_tunnel(bed: Bed, no_resume: bool) -> None:
+    with Target(echo) as target:
+        bridge = start_bridge(bed, "ours", target.port)
+        for _ in range(3):
+            tunnel.open_socket(bridge.url, no_resume=no_resume).close()
+        wait_for_tunnels(bridge, 0)
+
+
+@MODES
+def test_a_broken_tunnel_is_no_silent_end(bed: Bed, no_resume: bool) -> None:
+    def send_and_reset(connection: socket.socket) -> None:
+        connection.sendall(b"half")
+        read_exactly(connection, 1)
+        reset(connection)
+
+    with Target(send_and_reset) as target:
+        bridge = start_bridge(bed, "ours", target.port)
+        with tunnel.open_socket(bridge.url, no_resume=no_resume) as sock:
+            sock.settimeout(LIMIT)
+            assert read_exactly(sock, 4) == b"half"
+            sock.sendall(b"x")
+            with pytest.raises(ConnectionResetError, match="the target behind the bridge broke the connection"):
+                sock.recv(1)
+            assert isinstance(sock.failure, tunnel.ConnectionLost)
+
+
+def test_what_cannot_be_opened_says_why_before_there_is_a_socket(bed: Bed) -> None:
+    with Target(echo) as target:
+        port = target.port
+    bridge = start_bridge(bed, "ours", port)
+    with pytest.raises(tunnel.UpgradeRefused, match=r"502.*refused"):
+        tunnel.open_socket(bridge.url)
+    with pytest.raises(tunnel.UsageError, match="there is no option colour"):
+        tunnel.open_socket(bridge.url, colour="red")
+    with pytest.raises(tunnel.UsageError, match="connect_timeout"):
+        tunnel.open_socket(bridge.url, connect_timeout=-1)
+
+
+def test_token_and_headers_go_along(bed: Bed, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("secret\n")
+    with Target(echo) as target:
+        bridge = start_bridge(bed, "ours", target.port, "--token-file", str(tokens))
+        with pytest.raises(tunnel.UpgradeRefused, match="401"):
+            tunnel.open_socket(bridge.url, headers={"X-Forwarded-For": "192.0.2.1"})
+        with tunnel.open_socket(bridge.url, token="secret", headers={"X-Forwarded-For": "192.0.2.7"}) as sock:
+            sock.settimeout(LIMIT)
+            sock.sendall(b"hello")
+            assert read_exactly(sock, 5) == b"hello"
+        bridge.process.wait_for_line("forwarded=192.0.2.7")
+        assert "secret" not in bridge.process.log()
+
+
+def test_a_program_that_just_ends_leaves_no_session_behind(bed: Bed) -> None:
+    program = "import tunnel, sys; s = tunnel.open_socket(sys.argv[1]); s.sendall(b'x'); s.recv(1)"
+    with Target(echo) as target:
+        bridge = start_bridge(bed, "ours", target.port)
+        bed.check(sys.executable, "-c", program, bridge.url)
+        wait_for_tunnels(bridge, 0)
+
+
+def test_paramiko_takes_the_socket(bed: Bed, sshd: Sshd) -> None:
+    bridge = start_bridge(bed, "ours", sshd.port)
+    with paramiko.SSHClient() as client:
+        client.load_host_keys(str(sshd.folder / "known_hosts"))
+        client.connect(
+            "bed",
+            username=getpass.getuser(),
+            key_filename=str(sshd.folder / "user"),
+            allow_agent=False,
+            look_for_keys=False,
+            sock=tunnel.open_socket(bridge.url),
+            timeout=LIMIT,
+        )
+        _, stdout, _ = client.exec_command("echo through; exit 7", timeout=LIMIT)
+        assert (stdout.read(), stdout.channel.recv_exit_status()) == (b"through\n", 7)
+    wait_for_tunnels(bridge, 0)
+
+
+# ---- asyncio
+
+
+def test_streams_are_awaited_or_entered(bed: Bed) -> None:
+    async def work(url: str) -> None:
+        reader, writer = await tunnel.open_connection(url)
+        writer.write(DATA)
+        writer.write_eof()
+        assert checksum(await reader.read()) == checksum(DATA)
+        writer.close()
+        await writer.wait_closed()
+        async with tunnel.open_connection(url) as (reader, writer):
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+
+    with Target(echo) as target:
+        bridge = start_bridge(bed, "ours", target.port)
+        asyncio.run(asyncio.wait_for(work(bridge.url), LIMIT))
+        wait_for_tunnels(bridge, 0)
+
+
+def test_a_break_reaches_the_reader_of_a_stream(bed: Bed) -> None:
+    async def work(url: str) -> None:
+        async with tunnel.open_connection(url) as (reader, writer):
+            writer.write(b"x")
+            with pytest.raises(ConnectionResetError, match="broke the connection"):
+                await reader.read()
+
+    def read_and_reset(connection: socket.socket) -> None:
+        read_exactly(connection, 1)
+        reset(connection)
+
+    with Target(read_and_reset) as target:
+        bridge = start_bridge(bed, "ours", target.port)
+        asyncio.run(asyncio.wait_for(work(bridge.url), LIMIT))
+
+
+def test_dialling_does_not_block_the_loop_and_can_be_cancelled() -> None:
+    async def work(url: str) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(tunnel.open_connection(url, connect_timeout=2)._open(), 0.3)
+
+    with Target(read_to_end) as target:  # never answers
+        asyncio.run(work(f"ws://127.0.0.1:{target.port}"))
+
+
+def test_asyncssh_connects_through_a_tunnel(bed: Bed, sshd: Sshd) -> None:
+    bridge = start_bridge(bed, "ours", sshd.port)
+
+    async def work() -> None:
+        async with tunnel.ssh.connect(
+            bridge.url,
+            username=getpass.getuser(),
+            client_keys=[str(sshd.folder / "user")],
+            known_hosts=str(sshd.folder / "known_hosts"),
+            host_key_alias="bed",
+            config=[],
+            agent_path=None,
+        ) as connection:
+            finished = await connection.run("echo through; exit 7")
+            assert (finished.stdout, finished.exit_status) == ("through\n", 7)
+
+    asyncio.run(asyncio.wait_for(work(), LIMIT))
+    wait_for_tunnels(bridge, 0)
+
+
+# ---- forwarded ports
+
+
+def start_forward(bed: Bed, *words: str) -> tuple[str, int]:
+    """Start ``forward``; return where it listens and its number among the bed's processes."""
+    process = bed.start(sys.executable, "-m", "tunnel", "forward", *words)
+    return process.wait_for_line(r"^forwarding (\S+) →")[1], len(bed.processes) - 1
+
+
+def test_ssh_goes_through_a_forwarded_port(bed: Bed, sshd: Sshd) -> None:
+    bridge = start_bridge(bed, "ours", sshd.port)
+    address, _ = start_forward(bed, bridge.url)
+    host, _, port = address.rpartition(":")
+    assert host == "127.0.0.1"
+    config = sshd.write_client_config(bed.folder / "config", ("unused",))
+    direct = ("ssh", "-F", str(config), "-o", "ProxyCommand=none", "-p", port, "127.0.0.1")
+    runs = [subprocess.Popen([*direct, f"echo {n}"], stdout=subprocess.PIPE, text=True) for n in range(5)]
+    assert [run.communicate(timeout=LIMIT)[0] for run in runs] == [f"{n}\n" for n in range(5)]
+    wait_for_tunnels(bridge, 0)
+
+
+def test_a_forwarded_unix_socket_is_for_its_owner_only(bed: Bed, short_folder: Path) -> None:
+    path = short_folder / "door"
+    with Target(echo) as target:
+        bridge = start_bridge(bed, "ours", target.port)
+        address, number = start_forward(bed, f"unix:{path}", bridge.url)
+        assert address == f"unix:{path}"
+        assert path.stat().st_mode & 0o777 == 0o600
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(LIMIT)
+            sock.connect(str(path))
+            sock.sendall(DATA)
+            sock.shutdown(socket.SHUT_WR)
+            assert checksum(read_to_end(sock)) == checksum(DATA)
+        bed.processes[number].send_signal(signal.SIGTERM)
+        assert bed.processes[number].wait(LIMIT) == 143
+        assert not path.exists()
+
+
+def test_a_forward_that_is_stopped_ends_its_tunnels_well(bed: Bed) -> None:
+    with Target(echo) as target:
+        bridge = start_bridge(bed, "ours", target.port)
+        address, number = start_forward(bed, "0", bridge.url)
+        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), LIMIT) as sock:
+            sock.sendall(b"hello")
+            assert read_exactly(sock, 5) == b"hello"
+            bed.processes[number].send_signal(signal.SIGINT)
+            assert bed.processes[number].wait(LIMIT) == 130
+            assert read_to_end(sock) == b""
+        wait_for_tunnels(bridge, 0)
+
+
+def test_a_forward_whose_bridge_is_gone_says_so_for_each_connection_and_goes_on(bed: Bed) -> None:
+    with Target(echo) as target:
+        port = target.port
+    bridge = start_bridge(bed, "ours", port)
+    address, number = start_forward(bed, bridge.url)
+    for _ in range(2):
+        door = ("127.0.0.1", int(address.rpartition(":")[2]))
+        with socket.create_connection(door, LIMIT) as sock, pytest.raises(ConnectionResetError):
+            sock.recv(1)
+    log = bed.processes[number].err.read_text()
+    assert log.count("\n") == 2 and log.count("answered 502: the target cannot be reached") == 2
+    assert bed.processes[number].status is None
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ((), "which host?"),
+        (("a", "b", "c"), "which host?"),
+        (("nonsense:port", "ws://127.0.0.1:1"), "LISTEN: 'nonsense:port' is not HOST:PORT"),
+        (("192.0.2.1:0", "ws://127.0.0.1:1"), "cannot listen on 192.0.2.1:0"),
+        (("--stdin-thread", "ws://127.0.0.1:1"), "there is no option --stdin-thread"),
+    ],
+)
+def test_a_forward_that_cannot_be_is_one_line(bed: Bed, words: tuple[str, ...], problem: str) -> None:
+    done = bed.run(sys.executable, "-m", "tunnel", "forward", *words)
+    assert done.status in (2, 69)
+    assert done.stderr.startswith(f"wstunnel-py: {problem}") and done.stderr.count("\n") == 1
+
+
+def test_importing_what_opens_sockets_needs_neither_asyncio_nor_asyncssh(bed: Bed) -> None:
+    program = "import tunnel, sys, json; tunnel.open_socket; print(json.dumps(sorted(sys.modules)))"
+    modules = json.loads(bed.check(sys.executable, "-c", program).stdout)
+    assert not {"asyncio", "asyncssh", "click", "websockets", "logging"} & set(modules)

@@ -1,0 +1,232 @@
+"""The core of the terminal clients: one output over many connections, errors that end it and errors that do not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunnel.protocol.errors import ConnectionLost, DialError, RemoteProtocolError, TerminalError, TunnelError
+from tunnel.protocol.upgrade import Response
+from tunnel.pty import framing, wire
+from tunnel.pty.client import calls
+from tunnel.pty.client.model import PtySize, Result
+from tunnel.pty.client.stream import Gap, TerminalStream
+
+PLACE = "http://box.test"
+LOST = ConnectionLost("lost", reason="Connection reset by peer")
+PID = 7
+
+
+def stream_of(*, timeout: float = 0.0, strict: bool = True, reconnect_for: float = 60.0) -> TerminalStream:
+    begin = calls.start(PtySize(rows=24, cols=80), "tag")
+    return TerminalStream(
+        begin, place=PLACE, now=0.0, timeout=timeout, strict=strict, reconnect_for=reconnect_for, tag="tag"
+    )
+
+
+def head(offset: int | None = None, status: int = 200, body: bytes = b"") -> Response:
+    fields = () if offset is None else ((wire.OFFSET.lower(), str(offset)), (wire.PROCESS.lower(), "ab" * 16))
+    response = Response(status, "", fields)
+    response.body = body
+    return response
+
+
+def message(event: wire.Event) -> bytes:
+    return framing.envelope(framing.encode(wire.event_message(event)))
+
+
+STARTED = message(wire.Started(PID))
+
+
+def answer(output: bytes, ending: bytes = b"") -> bytes:
+    """What a service sends on a stream, in small pieces."""
+    pieces = [message(wire.Output("pty", output[at : at + 5])) for at in range(0, len(output), 5)]
+    return STARTED + b"".join(pieces) + ending
+
+
+EXIT = message(wire.Ended.of(7)) + framing.end_of_stream()
+
+
+def error(code: str, text: str = "because") -> bytes:
+    return framing.end_of_stream(framing.ConnectError(code, text))
+
+
+def taken(stream: TerminalStream) -> bytes:
+    output = b""
+    while (item := stream.take()) is not None:
+        assert isinstance(item, bytes)
+        output += item
+    return output
+
+
+def live(offset: int | None = 0, output: bytes = b"hello", **settings: bool | float) -> TerminalStream:
+    """A stream that has received some output."""
+    stream = stream_of(**settings)  # type: ignore[arg-type]
+    assert stream.answered(head(offset))
+    assert stream.receive(answer(output))
+    assert taken(stream) == output
+    return stream
+
+
+@given(output=st.binary(max_size=200), cuts=st.lists(st.integers(0, 400), max_size=12), step=st.integers(1, 50))
+def test_however_often_it_breaks_each_byte_comes_once(output: bytes, cuts: list[int], step: int) -> None:
+    stream, got = stream_of(), b""
+    for cut in [*cuts, 10**6]:
+        call = stream.call(0.0)
+        if call.method == "Connect":
+            assert call.message == {"process": {"tag": "tag"} if stream.pid is None else {"pid": PID}}
+        begins = int(call.fields.get(wire.REPLAY_FROM, "0"))
+        assert stream.answered(head(begins))
+        data = answer(output[begins:], EXIT)[:cut]
+        for at in range(0, len(data), step):
+            more = stream.receive(data[at : at + step])
+            got += taken(stream)
+            if not more:
+                break
+        if stream.over:
+            break
+        stream.broke(LOST, 0.0)
+    assert got == output
+    assert stream.result == Result(7, "exit status 7", "exit status 7")
+
+
+def test_a_start_whose_answer_got_lost_is_found_by_its_tag() -> None:
+    stream = stream_of()
+    assert stream.call(0.0).method == "Start"
+    assert stream.broke(LOST, 0.0, arrived=True) > 0
+    call = stream.call(1.0)
+    assert (call.method, call.message) == ("Connect", {"process": {"tag": "tag"}})
+    assert call.fields[wire.REPLAY_FROM] == "0"
+    stream.answered(head(0))
+    assert not stream.receive(answer(b"$ ", EXIT))
+    assert (stream.pid, taken(stream)) == (PID, b"$ ")
+
+
+def test_a_start_that_never_arrived_fails_with_the_first_error() -> None:
+    stream = stream_of()
+    stream.broke(LOST, 0.0, arrived=True)
+    stream.call(1.0)
+    stream.answered(head())
+    assert not stream.receive(error("not_found"))
+    with pytest.raises(ConnectionLost, match="Connection reset by peer"):
+        stream.take()
+
+
+def test_a_service_that_cannot_be_reached_is_tried_once() -> None:
+    stream = stream_of()
+    stream.broke(DialError("tcp-refused", address="box.test:80"), 0.0, arrived=False)
+    assert stream.over
+    with pytest.raises(DialError, match="refused"):
+        stream.take()
+
+
+def test_the_end_of_a_patience_is_told_with_the_last_reason() -> None:
+    stream = live(reconnect_for=20.0)
+    now, delays = 100.0, []
+    while not stream.over:
+        delays.append(stream.broke(LOST, now, arrived=False))
+        now += delays[-1] + 1.0
+    assert 0.12 < delays[0] <= 0.25 and max(delays) <= 10.0
+    with pytest.raises(ConnectionLost, match=r"not back within 20 s: connection lost: Connection reset by peer"):
+        stream.take()
+
+
+def test_a_stream_that_fell_behind_comes_back_where_it_was() -> None:
+    stream = live()
+    assert not stream.receive(error("resource_exhausted"))
+    stream.broke(LOST, 0.0)
+    call = stream.call(0.0)
+    assert (call.message, call.fields[wire.REPLAY_FROM]) == ({"process": {"pid": PID}}, "5")
+    assert call.fields[wire.PROCESS] == "ab" * 16
+
+
+@pytest.mark.parametrize(
+    ("ending", "cause"),
+    [
+        (error("deadline_exceeded"), "pty-deadline"),
+        (error("internal"), "pty-error"),
+        (framing.envelope(b"no json"), "violation"),
+        (b"\xff" + b"\0" * 4, "violation"),
+    ],
+)
+def test_what_does_not_pass_ends_the_stream_behind_its_output(ending: bytes, cause: str) -> None:
+    stream = stream_of()
+    stream.answered(head(0))
+    assert stream.receive(answer(b"hello"))
+    assert not stream.receive(ending)
+    assert stream.take() == b"hello"
+    with pytest.raises(TunnelError) as caught:
+        stream.take()
+    assert caught.value.cause == cause
+
+
+def test_an_end_that_was_missed_is_said_to_be_unknown() -> None:
+    stream = live()
+    stream.broke(LOST, 0.0)
+    stream.answered(head())
+    stream.receive(error("not_found"))
+    with pytest.raises(ConnectionLost, match=r"ended while the connection .* was lost"):
+        stream.take()
+
+
+def test_an_edge_that_refuses_for_a_moment_is_tried_again() -> None:
+    stream = live()
+    for status in (502, 503, 401, 403):
+        stream.broke(LOST, 0.0)
+        assert not stream.answered(head(status=status, body=b'{"message": "restarting"}'))
+    stream.broke(LOST, 0.0)
+    assert not stream.over
+    stream.answered(head(status=401))
+    with pytest.raises(TunnelError, match="answered 401"):
+        stream.take()
+
+
+def test_output_that_is_gone_is_an_error_with_its_size() -> None:
+    stream = live()
+    stream.broke(LOST, 0.0)
+    stream.answered(head(12))
+    assert not stream.receive(STARTED)
+    with pytest.raises(ConnectionLost, match="and 7 bytes of output with it"):
+        stream.take()
+
+
+def test_a_tolerant_stream_tells_of_the_gap_and_goes_on() -> None:
+    stream = live(strict=False)
+    stream.broke(LOST, 0.0)
+    stream.answered(head(12))
+    stream.receive(answer(b"!", EXIT))
+    assert [stream.take(), stream.take(), stream.take()] == [Gap(7), b"!", None]
+
+
+def test_without_offsets_a_strict_stream_does_not_pretend() -> None:
+    stream = live(offset=None)
+    stream.broke(LOST, 0.0)
+    with pytest.raises(ConnectionLost, match="Connection reset"):
+        stream.take()
+    tolerant = live(offset=None, strict=False)
+    tolerant.broke(LOST, 0.0)
+    assert wire.REPLAY_FROM not in tolerant.call(0.0).fields
+    tolerant.answered(head())
+    tolerant.receive(STARTED)
+    assert tolerant.take() == Gap(None)
+
+
+def test_a_service_that_goes_back_in_time_is_not_believed() -> None:
+    stream = live()
+    stream.broke(LOST, 0.0)
+    stream.answered(head(3))
+    assert not stream.receive(STARTED)
+    with pytest.raises(RemoteProtocolError, match="begins at 3 instead of 5"):
+        stream.take()
+
+
+def test_the_time_that_is_left_goes_with_each_connection() -> None:
+    stream = live(timeout=60.0)
+    stream.broke(LOST, 20.0)
+    assert stream.call(20.5).fields[framing.TIMEOUT] == "39500"
+    assert stream.patience(59.0) == 6.0
+    stream.broke(LOST, 61.0)
+    with pytest.raises(TerminalError) as caught:
+        stream.take()
+    assert caught.value.code == "deadline_exceeded"

@@ -1,0 +1,205 @@
+"""``wstunnel-py shell`` in scripts: input from pipes and files, options, settings; and ``pty ps`` and ``pty kill``."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bed.processes import Bed, Finished, ticks
+from tests.bed.tunnels import OURS
+from tests.pty.beds import Service, alive, start_service
+from tunnel import Sandbox
+
+PLAIN = ("/bin/bash", "--norc", "--noprofile", "-i")
+
+
+@pytest.fixture(scope="module")
+def service(shared_bed: Bed) -> Iterator[Service]:
+    service = start_service(shared_bed)
+    yield service
+    service.process.end()
+
+
+@pytest.fixture
+def sandbox(service: Service) -> Iterator[Sandbox]:
+    with Sandbox(service.url) as sandbox:
+        yield sandbox
+
+
+def shell(bed: Bed, service: Service, *words: str, stdin: bytes | Path = b"", **environ: str) -> Finished:
+    return bed.run(*OURS, "shell", service.url, *words, stdin=stdin, env=environ)
+
+
+# ---- input
+
+
+def test_piped_input_is_typed_and_the_exit_code_comes_back(bed: Bed, service: Service) -> None:
+    finished = shell(bed, service, stdin=b"echo sum-$((40 + 2))\nexit 7\n")
+    assert (finished.status, finished.stderr) == (7, "")
+    assert b"sum-42\r\n" in finished.stdout
+
+
+@pytest.mark.parametrize("typed", [b"echo hi\n", b"", b"sleep 1\n", b"cat\nend without a line feed"])
+def test_the_end_of_the_input_ends_the_shell(bed: Bed, service: Service, typed: bytes) -> None:
+    assert shell(bed, service, "--", *PLAIN, stdin=typed).status == 0
+
+
+def test_what_still_runs_when_the_input_ends_is_waited_for(bed: Bed, service: Service) -> None:
+    finished = shell(bed, service, "--", "/bin/sh", "-c", "sleep 1.5; echo late; exit 3", stdin=b"x\n")
+    assert (finished.status, b"late" in finished.stdout) == (3, True)
+
+
+def test_a_file_is_read_to_its_end(bed: Bed, service: Service, tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_bytes(b"".join(b"%06d\n" % n for n in range(60_000)))  # 420 kB, many calls
+    finished = shell(bed, service, "--", "/bin/sh", "-c", "stty -echo; echo ready; exec wc -lc", stdin=text)
+    assert finished.status == 0
+    assert finished.stdout.split()[-2:] == [b"60000", b"420000"]
+
+
+def test_control_d_is_not_typed_on_a_terminal_of_others(bed: Bed, service: Service, sandbox: Sandbox) -> None:
+    with sandbox.pty.create(command=("/bin/cat",)) as terminal:
+        guest = bed.start(*OURS, "shell", service.url, "--attach", str(terminal.pid), stdin=Path("/dev/null"))
+        sandbox.pty.send_stdin(terminal.pid, b"seen\n")
+        guest.wait_for_line("seen")
+        assert alive(terminal.pid)
+        terminal.kill()
+        assert guest.wait(20) == 128 + 9
+
+
+# ---- the command, and how it ends
+
+
+def test_a_command_is_run_with_its_arguments_as_they_are(bed: Bed, service: Service) -> None:
+    finished = shell(bed, service, "--", "/usr/bin/printf", "%s\n", "a b", "$HOME", "--help", "~.")
+    assert (finished.status, finished.stdout) == (0, b"a b\r\n$HOME\r\n--help\r\n~.\r\n")
+
+
+@pytest.mark.parametrize(
+    ("script", "status"), [("exit 0", 0), ("exit 255", 255), ("kill -TERM $$", 143), ("kill -KILL $$", 137)]
+)
+def test_the_exit_code_is_that_of_the_command(bed: Bed, service: Service, script: str, status: int) -> None:
+    assert shell(bed, service, "--", "/bin/sh", "-c", script).status == status
+
+
+def test_a_command_that_there_is_not(bed: Bed, service: Service) -> None:
+    assert shell(bed, service, "--", "/nonexistent").status == 127
+
+
+def test_the_options_of_the_terminal(bed: Bed, service: Service, tmp_path: Path) -> None:
+    script = "echo $A-$B-$PWD-$(id -un)-$TERM; stty size"
+    options = ("--cwd", str(tmp_path), "--user", "root", "-e", "A=1", "--env=B=two words", "--timeout", "30")
+    finished = shell(bed, service, *options, "--", "/bin/sh", "-c", script)
+    assert finished.stdout == f"1-two words-{tmp_path}-root-xterm-256color\r\n24 80\r\n".encode()
+
+
+def test_the_time_of_the_terminal_ends_it(bed: Bed, service: Service) -> None:
+    finished = shell(bed, service, "--timeout", "0.5", "--", "/bin/sleep", "60")
+    assert finished.status == 255
+    assert finished.stderr.startswith("wstunnel-py: the terminal's time is over")
+
+
+def test_who_closes_our_output_ends_the_terminal(bed: Bed, service: Service, tmp_path: Path) -> None:
+    script = f"echo $$ > {tmp_path}/pid; while :; do echo y; sleep 0.01; done"
+    command = '"$@" | head -n 3; echo "status ${PIPESTATUS[0]}"'
+    words = (*OURS, "shell", service.url, "--", "/bin/sh", "-c", script)
+    finished = bed.run("bash", "-c", command, "bash", *words, stdin=b"")
+    assert finished.stdout == b"y\r\ny\r\ny\r\nstatus 141\n"
+    pid = int((tmp_path / "pid").read_text())
+    assert any(not alive(pid) for _ in ticks(20))
+
+
+def test_a_signal_while_nobody_types_leaves_no_orphan(bed: Bed, service: Service, tmp_path: Path) -> None:
+    script = f"echo $$ > {tmp_path}/pid; echo ready; sleep 60"
+    process = bed.start(*OURS, "shell", service.url, "--", "/bin/sh", "-c", script, stdin=subprocess.PIPE)
+    process.wait_for_line("ready")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 143
+    pid = int((tmp_path / "pid").read_text())
+    assert any(not alive(pid) for _ in ticks(20))
+
+
+# ---- where it goes
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["http://127.0.0.1:1"], "127.0.0.1:1 refused the connection: nothing listens there"),
+        (["ws://127.0.0.1:1"], "ws://127.0.0.1:1: a terminal service's URL begins with http:// or https://"),
+        (["--foo"], "there is no option --foo; see wstunnel-py shell --help"),
+        (["--usr", "x"], "there is no option --usr; did you mean --user?; see wstunnel-py shell --help"),
+        (["a", "b"], "one host; usage: wstunnel-py shell [OPTIONS] [HOST] [-- COMMAND [ARGUMENT]…]"),
+        (["-e", "A"], "-e: a variable is written NAME=VALUE"),
+        (["--attach", "x"], "--attach: 'x' is not a process's pid"),
+        (["--attach", "7", "--", "ls"],
+         "--attach joins a terminal as it is: it takes no command, --cwd, --user or -e"),
+    ],
+)  # fmt: skip
+def test_a_failure_of_its_own_is_one_line_and_255(bed: Bed, words: list[str], line: str) -> None:
+    finished = bed.run(*OURS, "shell", *words)
+    assert (finished.status, finished.stdout, finished.stderr) == (255, b"", f"wstunnel-py: {line}\n")
+
+
+@pytest.fixture
+def guarded(bed: Bed, tmp_path: Path) -> Service:
+    """A service that wants a token."""
+    (tmp_path / "token").write_text("correct-horse\n")
+    (tmp_path / "token").chmod(0o600)
+    return start_service(bed, "--pty-token-file", str(tmp_path / "token"))
+
+
+def test_the_service_and_its_token_come_from_the_environment(bed: Bed, guarded: Service) -> None:
+    environ = {"WSTUNNEL_PY_PTY_URL": guarded.url, "WSTUNNEL_PY_PTY_TOKEN": "correct-horse"}
+    finished = bed.run(*OURS, "shell", "--", "/bin/echo", "hi", env=environ)
+    assert (finished.status, finished.stdout, finished.stderr) == (0, b"hi\r\n", "")
+
+
+def test_a_literal_url_gets_no_token_that_was_meant_for_others(bed: Bed, guarded: Service, tmp_path: Path) -> None:
+    finished = bed.run(*OURS, "shell", guarded.url, env={"WSTUNNEL_PY_PTY_TOKEN": "correct-horse"})
+    assert finished.status == 255
+    assert re.fullmatch(r"wstunnel-py: http://\S+ refuses us: .+\n", finished.stderr)
+    assert "correct-horse" not in finished.stderr
+    option = bed.run(*OURS, "shell", "--token-file", str(tmp_path / "token"), guarded.url, "--", "/bin/true")
+    assert (option.status, option.stderr) == (0, "")
+
+
+def test_a_host_of_the_config_file(bed: Bed, guarded: Service, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f'[hosts.box]\npty-url = "{guarded.url}"\npty-token-file = "token"\npty-user = "root"\n')
+    finished = bed.run(*OURS, "shell", "--config", str(config), "box", "--", "/bin/echo", "hi")
+    assert (finished.status, finished.stdout, finished.stderr) == (0, b"hi\r\n", "")
+
+
+# ---- ps and kill
+
+
+def test_ps_lists_and_kill_ends_what_runs(bed: Bed, service: Service, sandbox: Sandbox, tmp_path: Path) -> None:
+    one = sandbox.pty.create(command=("/bin/sleep", "61"), cwd=str(tmp_path))
+    two = sandbox.pty.create(command=("/bin/sh", "-c", "sleep 62; true"))
+    lines = bed.check(*OURS, "pty", "ps", service.url).text.splitlines()
+    assert lines[0].split() == ["PID", "FOLDER", "COMMAND"]
+    assert [str(one.pid), str(tmp_path), "/bin/sleep", "61"] in [line.split() for line in lines]
+    assert any(re.search(rf"^ *{two.pid} .* /bin/sh -c 'sleep 62; true'$", line) for line in lines)
+    bed.check(*OURS, "pty", "kill", service.url, str(one.pid), str(two.pid))
+    assert (one.wait().signal, two.wait().signal) == (9, 9)
+    again = bed.run(*OURS, "pty", "kill", service.url, str(one.pid))
+    assert (again.status, again.stderr) == (69, f"wstunnel-py: there is no process {one.pid}\n")
+
+
+def test_kill_wants_to_know_whom(bed: Bed, service: Service) -> None:
+    finished = bed.run(*OURS, "pty", "kill", service.url)
+    usage = "which processes? usage: wstunnel-py pty kill [OPTIONS] [HOST] PID…"
+    assert (finished.status, finished.stderr) == (2, f"wstunnel-py: {usage}\n")
+
+
+@pytest.mark.parametrize("words", [["shell"], ["pty", "ps"], ["pty", "kill"]])
+def test_help_shows_the_options_with_their_variables(bed: Bed, words: list[str]) -> None:
+    text = bed.check(*OURS, *words, "--help").text
+    assert "--token-file FILE" in text
+    assert "WSTUNNEL_PY_PTY_TOKEN_FILE" in re.sub(r"\s+", "", text)

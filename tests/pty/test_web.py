@@ -1,0 +1,216 @@
+"""The terminal in the browser, looked at and typed into in headless Chromium."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.bed.processes import Bed, ticks
+from tests.bed.tunnels import OURS
+from tests.pty.beds import LIMIT, Service, start_service
+from tests.pty.cutting import CuttingProxy
+
+TOKEN = "a-token-of-this-test"
+# Without a sandbox as tests run as root, and without what would look for hosts in the wide world.
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+MILLISECONDS = LIMIT * 1000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    assert chromium, "chromium is missing: scripts/test installs it"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def web(bed: Bed, tmp_path: Path) -> Service:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{TOKEN}\n")
+    return start_service(bed, "--web", "--pty-token-file", str(tokens))
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page in which scripts must not fail and no policy may be broken."""
+    context = browser.new_context(viewport={"width": 900, "height": 500})
+    page = context.new_page()
+    page.set_default_timeout(MILLISECONDS)
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text))
+    yield page
+    # The browser itself tells of every request that fails, and these tests make some fail.
+    assert [text for text in complaints if "Failed to load resource" not in text] == []
+    context.close()
+
+
+def log_in(page: Page, url: str, token: str = TOKEN) -> None:
+    page.goto(url)
+    page.fill("#token", token)
+    page.keyboard.press("Enter")
+    expect(page.locator(".xterm-rows")).to_contain_text(re.compile("[#$]"), timeout=MILLISECONDS)
+
+
+def run(page: Page, command: str) -> None:
+    page.keyboard.type(command)
+    page.keyboard.press("Enter")
+
+
+def screen(page: Page) -> str:
+    return page.inner_text(".xterm-rows")
+
+
+def wait_for_text(page: Page, pattern: str) -> str:
+    for _ in ticks(LIMIT):
+        found = re.search(pattern, screen(page))
+        if found:
+            return found[0]
+        page.wait_for_timeout(50)
+    raise AssertionError(f"no {pattern!r} in\n{screen(page)}")
+
+
+def test_what_is_typed_is_run_and_colours_are_shown(web: Service, page: Page) -> None:
+    log_in(page, web.url)
+    run(page, r"printf '\033[31m%s\033[0m\n' red-$((40+2)); echo héllo-✓; tty")
+    wait_for_text(page, "héllo-✓\n(.|\n)*/dev/pts/")
+    red = page.locator(".xterm-rows span", has_text=re.compile("^red-42$"))
+    assert red.evaluate("element => getComputedStyle(element).color") != page.locator(".xterm-rows").evaluate(
+        "element => getComputedStyle(element).color"
+    )
+
+
+def test_the_terminal_has_the_size_of_the_window(web: Service, page: Page) -> None:
+    log_in(page, web.url)
+    sizes = []
+    for width, height in ((900, 500), (600, 300)):
+        page.set_viewport_size({"width": width, "height": height})
+        for _ in ticks(LIMIT):
+            run(page, "clear; stty size")
+            rows, columns = map(int, wait_for_text(page, r"\b\d+ \d+\b").split())
+            if abs(columns * 9 - width) < 60:
+                break
+            page.wait_for_timeout(100)
+        sizes.append((rows, columns))
+    assert sizes[0][0] > sizes[1][0] and sizes[0][1] > sizes[1][1]
+    assert page.locator(".xterm-rows > div").count() == sizes[1][0]
+
+
+def test_a_reload_finds_the_same_shell_with_what_it_wrote(web: Service, page: Page) -> None:
+    log_in(page, web.url)
+    run(page, "secret=$((6*7)); echo before-$secret")
+    wait_for_text(page, "before-42")
+    page.reload()
+    wait_for_text(page, "before-42")
+    run(page, "echo after-$secret")
+    wait_for_text(page, "after-42")
+
+
+def test_a_lost_connection_comes_back_and_nothing_is_missing_or_doubled(web: Service, page: Page) -> None:
+    with CuttingProxy(web.url) as proxy:
+        log_in(page, proxy.url)
+        run(page, "for i in $(seq 1 8); do echo line-$i-; sleep 0.3; done; echo done-$((40+2))")
+        wait_for_text(page, "line-2-")
+        proxy.cut()
+        wait_for_text(page, "line-4-")
+        proxy.cut()
+        wait_for_text(page, "done-42")
+        lines = re.findall(r"^line-(\d)-$", screen(page), re.MULTILINE)
+        assert lines == list("12345678")
+        assert proxy.calls.count("Connect") >= 2
+        page.goto("about:blank")  # lets the connections go before the proxy does
+
+
+def test_a_wrong_token_is_told_and_can_be_mended(web: Service, page: Page) -> None:
+    page.goto(web.url)
+    page.fill("#token", "wrong")
+    page.keyboard.press("Enter")
+    expect(page.locator("#problem")).to_have_text("This token is not known here.", timeout=MILLISECONDS)
+    page.fill("#token", TOKEN)
+    page.keyboard.press("Enter")
+    run(page, "echo in-$((40+2))")
+    wait_for_text(page, "in-42")
+    assert TOKEN not in page.url
+
+
+def test_the_end_of_the_shell_is_told_and_another_can_be_opened(web: Service, page: Page) -> None:
+    log_in(page, web.url)
+    run(page, "exit 7")
+    expect(page.locator("#message")).to_have_text("The shell has ended with exit code 7.", timeout=MILLISECONDS)
+    page.click("#again")
+    expect(page.locator(".xterm-rows")).to_contain_text(re.compile("[#$]"), timeout=MILLISECONDS)
+    run(page, "echo again-$((40+2))")
+    wait_for_text(page, "again-42")
+
+
+def test_a_flood_is_shown_to_its_end(web: Service, page: Page) -> None:
+    log_in(page, web.url)
+    run(page, "seq 1 200000; echo flooded-$((40+2))")
+    wait_for_text(page, "199999\n200000\nflooded-42")
+
+
+# ---- who may
+
+
+def answer(url: str, path: str, **headers: str) -> tuple[int, dict[str, str]]:
+    place = urlsplit(url)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=LIMIT)
+    try:
+        connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        response = connection.getresponse()
+        response.read()
+        return response.status, {name.lower(): value for name, value in response.getheaders()}
+    finally:
+        connection.close()
+
+
+def test_the_page_lets_scripts_come_from_itself_only(web: Service) -> None:
+    status, headers = answer(web.url, "/")
+    assert status == 200 and headers["content-type"] == "text/html; charset=utf-8"
+    policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
+    assert policy["script-src"] == policy["connect-src"] == "'self'"
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_other_pages_and_other_names_are_refused(web: Service) -> None:
+    assert answer(web.url, "/", Origin="https://evil.example")[0] == 403
+    assert answer(web.url, "/", Host="evil.example")[0] == 403
+    assert answer(web.url, "/files?path=/etc/passwd")[0] == 401
+    assert answer(web.url, "/vendor/LICENSE")[0] == 200
+    assert answer(web.url, "/vendor/../settings.py")[0] in (401, 404)
+
+
+def test_without_a_token_file_there_is_no_page(bed: Bed, tmp_path: Path) -> None:
+    def refusal(*options: str) -> str:
+        done = bed.run(*OURS, "serve", "--listen", "127.0.0.1:0", *options)
+        assert done.status == 2 and done.stderr.count("\n") == 1
+        return done.stderr
+
+    empty = tmp_path / "empty"
+    empty.touch()
+    assert "--web: a page for browsers needs --pty-token-file" in refusal("--pty", "127.0.0.1:0", "--web")
+    assert "--web: the page needs --pty ADDRESS" in refusal("--web")
+    assert "there is no token in it" in refusal("--pty", "127.0.0.1:0", "--web", "--pty-token-file", str(empty))
+
+
+def test_a_service_without_the_page_has_none(bed: Bed) -> None:
+    assert answer(start_service(bed).url, "/")[0] == 404

@@ -1,0 +1,51 @@
+"""The terminal in the browser: one page, its scripts, and xterm.js, all of them from this package.
+
+The page speaks the protocol of `tunnel.pty.rpc` as any other client does. Its files tell nothing that would need a
+token; what they ask for does. ``vendor/`` is xterm.js 6.0.0 with its fit addon 0.11.0, under the licence beside them.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from aiohttp import web
+
+_TYPES = {
+    "index.html": "text/html",
+    "terminal.css": "text/css",
+    "terminal.js": "text/javascript",
+    "connect.js": "text/javascript",
+    "vendor/xterm.css": "text/css",
+    "vendor/xterm.js": "text/javascript",
+    "vendor/addon-fit.js": "text/javascript",
+    "vendor/LICENSE": "text/plain",
+}
+# Nothing but what this service serves; xterm.js makes style elements for the colours and sizes that it is set to.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+
+PATHS = ("/", *(f"/{name}" for name in _TYPES if name != "index.html"))
+
+
+def routes() -> list[web.RouteDef]:
+    """Return the routes of the page, at `PATHS`; its files are read now, and kept."""
+    return [_route("/" if name == "index.html" else f"/{name}", name, kind) for name, kind in _TYPES.items()]
+
+
+def _route(path: str, name: str, kind: str) -> web.RouteDef:
+    body = files(__package__).joinpath(*name.split("/")).read_bytes()
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=body, content_type=kind, charset="utf-8", headers=_HEADERS)
+
+    return web.get(path, answer)
