@@ -103,7 +103,8 @@ def test_a_session_of_questions_and_bulk_outlives_kills_at_random_bytes(bed: Bed
                 wait_for_text(session, f"done {number}\n")
         session.end_input()
         assert session.wait(60) == 0
-        assert session.err.read_text() == ""
+        # Kills that hit one handshake after the other may last so long that the user is told.
+        assert all("no connection for 1" in line for line in session.err.read_text().splitlines())
         assert checksum(session.out.read_bytes()) == checksum(expected.encode())
         assert link.broken >= kills
 
