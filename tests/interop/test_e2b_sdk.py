@@ -233,7 +233,7 @@ EXPECTED = {
     "2_timeout": (r"[#$] ", False),
     "3_send_input": (r"\nHello from PTY\n", False),
     "4_resize": (r"[#$] ", False),
-    "5_reconnect": (r"Handler 2: (.|\n)*\nworld\n", False),
+    "5_reconnect": (r"Handler 2: (.|\n)*(: |\n)world\n", False),
     "6_kill": (r"Killed: true", True),
     "7_wait": (r"Exit code: 0", True),
 }
