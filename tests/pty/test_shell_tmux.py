@@ -86,7 +86,7 @@ def tmux(bed: Bed, service: Service, short_folder: Path) -> Iterator[Tmux]:
             *OURS, "shell", service.url, "--cwd", str(bed.folder), "-e", "PS1=box> ", "-e", "LESS=",
             "--", "/bin/bash", "--norc", "--noprofile", "-i",
         )  # fmt: skip
-        tmux.see(r"^box> $")
+        tmux.see(r"^box>$")
         yield tmux
         tmux.type("exit 7", "Enter")
         tmux.see(r"Pane is dead \(status 7")
@@ -106,7 +106,7 @@ def test_less_pages_and_searches(tmux: Tmux, bed: Bed) -> None:
     screen = tmux.see(r"^line 53\d$")
     assert screen.splitlines()[:39] == [f"line {n}" for n in range(500, 539)]
     tmux.type("q")
-    tmux.see(r"^box> $")
+    tmux.see(r"^box>$")
 
 
 def test_vim_edits_and_saves(tmux: Tmux, bed: Bed) -> None:
@@ -117,7 +117,7 @@ def test_vim_edits_and_saves(tmux: Tmux, bed: Bed) -> None:
     tmux.resize(30, 120)
     tmux.see(r"\AHello, grün\nsecond\n(~\n){26,27}")
     tmux.type("yyp", ":wq", "Enter")
-    tmux.see(r"^box> $")
+    tmux.see(r"^box>$")
     assert (bed.folder / "text").read_text() == "Hello, grün\nsecond\nsecond\n"
 
 
@@ -132,7 +132,7 @@ def test_top_refreshes_and_follows_the_size(tmux: Tmux) -> None:
             break
     assert len(lines) > 24 and any(line.split()[:2] == ["1", "root"] for line in lines)
     tmux.type("q")
-    tmux.see(r"^box> $")
+    tmux.see(r"^box>$")
 
 
 def test_a_curses_program_fills_the_screen_before_and_after_a_resize(tmux: Tmux, bed: Bed) -> None:
@@ -145,4 +145,4 @@ def test_a_curses_program_fills_the_screen_before_and_after_a_resize(tmux: Tmux,
         assert all(len(line) == cols for line in screen)
         assert all(line[0] == line[-1] for line in screen[1:-1])  # the border
     tmux.type("q")
-    tmux.see(r"^box> $")
+    tmux.see(r"^box>$")

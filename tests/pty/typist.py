@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import select
 import signal
 import struct
 import subprocess
@@ -23,6 +24,7 @@ class Typist:
     def __init__(self, *argv: str, rows: int = 24, cols: int = 80) -> None:
         self._argv: Sequence[str] = argv
         self.output = Output()
+        self._closing = False
         self._master, self._slave = pty.openpty()
         self.resize(rows, cols)
         self.modes_before = self.modes
@@ -49,10 +51,12 @@ class Typist:
                 self._process.kill()
                 self._process.wait(10)
         self.hang_up()
-        self._thread.join(10)
 
     def _read(self) -> None:
-        while True:
+        # A read that waits would keep the terminal open when we close it.
+        while not self._closing:
+            if not select.select([self._master], [], [], 0.05)[0]:
+                continue
             try:
                 data = os.read(self._master, 65536)
             except OSError:
@@ -98,6 +102,8 @@ class Typist:
 
     def hang_up(self) -> None:
         """Take the terminal away, as a closed window does."""
+        self._closing = True
+        self._thread.join(10)
         for fd in (self._slave, self._master):
             with contextlib.suppress(OSError):
                 os.close(fd)
