@@ -46,7 +46,6 @@ class Tmux:
 
     def open(self, *argv: str, rows: int = 24, cols: int = 80) -> None:
         self.command("new-session", "-d", "-x", str(cols), "-y", str(rows), "-s", "test", *argv)
-        self.command("set-option", "-g", "remain-on-exit", "on")
 
     def type(self, *keys: str) -> None:
         self.command("send-keys", "-t", "test", *keys)
@@ -75,14 +74,16 @@ def tmux(bed: Bed, service: Service, short_folder: Path) -> Iterator[Tmux]:
     """A tmux window with a prompt in the sandbox."""
     tmux = Tmux(bed, short_folder, {"PYTHONPATH": os.environ["PYTHONPATH"]})
     try:
+        # The exit status is told by a shell: tmux was seen to leave what has ended a zombie, and its pane alive.
         tmux.open(
+            "sh", "-c", '"$@"; echo "[ended with $?]"; read _', "sh",
             *OURS, "shell", service.url, "--cwd", str(bed.folder), "-e", "PS1=box> ", "-e", "LESS=",
             "--", "/bin/bash", "--norc", "--noprofile", "-i",
         )  # fmt: skip
         tmux.see(r"^box>$")
         yield tmux
         tmux.type("exit 7", "Enter")
-        tmux.see(r"Pane is dead \(status 7")
+        tmux.see(r"^\[ended with 7\]$")
     finally:
         tmux.close()
 
