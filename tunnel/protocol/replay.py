@@ -15,7 +15,7 @@ from tunnel.protocol.frames import MAX_HEADER
 SEGMENT_LIMIT = 256 * 1024  # bytes of a segment, which becomes one frame
 SMALLEST_CHUNK = 16 * 1024  # an idle terminal needs no more
 LARGEST_CHUNK = 512 * 1024
-MAX_SPARE = 4  # large chunks that are kept for further use, while bytes flow
+MAX_SPARE = 8  # large chunks that are kept for further use, while bytes flow
 MAX_SEGMENTS = 8192  # so that a flood of tiny reads is bounded in objects as well as in bytes
 
 

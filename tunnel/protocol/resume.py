@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from tunnel.protocol.frames import Buffer
 
 WINDOW = 16 << 20  # bytes that may be on their way, by default
-ACK_BYTES = 1 << 20  # delivered bytes after which an ack is due at once, if the window is not smaller …
+ACK_BYTES = 2 << 20  # delivered bytes after which an ack is due at once, if the window is not smaller …
 ACK_DELAY = 0.1  # … and seconds after which one is due in any case
 _SMALL_PIECE = 16 * 1024  # bytes; pieces that are smaller on the average are joined when they have to wait
 READ_AHEAD = 1 << 20  # bytes that are read from the source though the wire has not taken those before
