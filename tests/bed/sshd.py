@@ -8,6 +8,7 @@ import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.bed.processes import Bed
 
@@ -57,6 +58,28 @@ class Sshd:
             """
         )
         return config
+
+    @property
+    def paramiko(self) -> dict[str, Any]:
+        """How `paramiko.SSHClient.connect` logs in here; the host is ``bed``."""
+        return {
+            "username": getpass.getuser(),
+            "key_filename": str(self.folder / "user"),
+            "allow_agent": False,
+            "look_for_keys": False,
+            "timeout": 20,
+        }
+
+    @property
+    def asyncssh(self) -> dict[str, Any]:
+        """How `asyncssh.connect` logs in here; the host is ``bed``."""
+        return {
+            "username": getpass.getuser(),
+            "client_keys": [str(self.folder / "user")],
+            "known_hosts": str(self.folder / "known_hosts"),
+            "config": [],
+            "agent_path": None,
+        }
 
     def write_client_config(self, path: Path, proxy_command: Sequence[str]) -> Path:
         """Write an ssh_config with which any host name leads through ``proxy_command`` to this sshd."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 import os
 import signal
@@ -131,15 +130,7 @@ def test_paramiko_takes_the_socket(bed: Bed, sshd: Sshd) -> None:
     bridge = start_bridge(bed, "ours", sshd.port)
     with paramiko.SSHClient() as client:
         client.load_host_keys(str(sshd.folder / "known_hosts"))
-        client.connect(
-            "bed",
-            username=getpass.getuser(),
-            key_filename=str(sshd.folder / "user"),
-            allow_agent=False,
-            look_for_keys=False,
-            sock=tunnel.open_socket(bridge.url),
-            timeout=LIMIT,
-        )
+        client.connect("bed", sock=tunnel.open_socket(bridge.url), **sshd.paramiko)
         _, stdout, _ = client.exec_command("echo through; exit 7", timeout=LIMIT)
         assert (stdout.read(), stdout.channel.recv_exit_status()) == (b"through\n", 7)
     wait_for_tunnels(bridge, 0)
@@ -195,15 +186,7 @@ def test_asyncssh_connects_through_a_tunnel(bed: Bed, sshd: Sshd) -> None:
     bridge = start_bridge(bed, "ours", sshd.port)
 
     async def work() -> None:
-        async with tunnel.ssh.connect(
-            bridge.url,
-            username=getpass.getuser(),
-            client_keys=[str(sshd.folder / "user")],
-            known_hosts=str(sshd.folder / "known_hosts"),
-            host_key_alias="bed",
-            config=[],
-            agent_path=None,
-        ) as connection:
+        async with tunnel.ssh.connect(bridge.url, host_key_alias="bed", **sshd.asyncssh) as connection:
             finished = await connection.run("echo through; exit 7")
             assert (finished.stdout, finished.exit_status) == ("through\n", 7)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import getpass
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,15 +30,7 @@ def paramiko_client(command: tuple[str, ...], sshd: Sshd) -> Iterator[paramiko.S
     client.load_host_keys(str(sshd.folder / "known_hosts"))
     proxy = paramiko.ProxyCommand(shlex.join(command))
     try:
-        client.connect(
-            "bed",
-            username=getpass.getuser(),
-            key_filename=str(sshd.folder / "user"),
-            allow_agent=False,
-            look_for_keys=False,
-            sock=proxy,
-            timeout=20,
-        )
+        client.connect("bed", sock=proxy, **sshd.paramiko)
         yield client
     finally:
         transport = client.get_transport()
@@ -89,15 +80,7 @@ def test_asyncssh_runs_a_command_and_copies_files(
     command: tuple[str, ...], sshd: Sshd, samples: list[Path], tmp_path: Path
 ) -> None:
     async def use() -> None:
-        async with asyncssh.connect(
-            "bed",
-            proxy_command=list(command),
-            username=getpass.getuser(),
-            client_keys=[str(sshd.folder / "user")],
-            known_hosts=str(sshd.folder / "known_hosts"),
-            config=[],
-            agent_path=None,
-        ) as connection:
+        async with asyncssh.connect("bed", proxy_command=list(command), **sshd.asyncssh) as connection:
             finished = await connection.run("echo out; echo err >&2; exit 7")
             assert (finished.stdout, finished.stderr, finished.exit_status) == ("out\n", "err\n", 7)
             async with connection.start_sftp_client() as sftp:

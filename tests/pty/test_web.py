@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -16,6 +14,7 @@ from tests.bed.processes import Bed, ticks
 from tests.bed.tunnels import OURS
 from tests.pty.beds import LIMIT, Service, start_service
 from tests.pty.cutting import CuttingProxy
+from tests.server.clients import ask
 
 TOKEN = "a-token-of-this-test"
 # Without a sandbox as tests run as root, and without what would look for hosts in the wide world.
@@ -170,21 +169,10 @@ def test_a_flood_is_shown_to_its_end(web: Service, page: Page) -> None:
 # ---- who may
 
 
-def answer(url: str, path: str, **headers: str) -> tuple[int, dict[str, str]]:
-    place = urlsplit(url)
-    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=LIMIT)
-    try:
-        connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
-        response = connection.getresponse()
-        response.read()
-        return response.status, {name.lower(): value for name, value in response.getheaders()}
-    finally:
-        connection.close()
-
-
 def test_the_page_lets_scripts_come_from_itself_only(web: Service) -> None:
-    status, headers = answer(web.url, "/")
-    assert status == 200 and headers["content-type"] == "text/html; charset=utf-8"
+    answer = ask(web.url, headers={})
+    headers = answer.headers
+    assert answer.status == 200 and headers["content-type"] == "text/html; charset=utf-8"
     policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
     assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
     assert policy["script-src"] == policy["connect-src"] == "'self'"
@@ -192,11 +180,11 @@ def test_the_page_lets_scripts_come_from_itself_only(web: Service) -> None:
 
 
 def test_other_pages_and_other_names_are_refused(web: Service) -> None:
-    assert answer(web.url, "/", Origin="https://evil.example")[0] == 403
-    assert answer(web.url, "/", Host="evil.example")[0] == 403
-    assert answer(web.url, "/files?path=/etc/passwd")[0] == 401
-    assert answer(web.url, "/vendor/LICENSE")[0] == 200
-    assert answer(web.url, "/vendor/../settings.py")[0] in (401, 404)
+    assert ask(web.url, headers={"Origin": "https://evil.example"}).status == 403
+    assert ask(web.url, headers={"Host": "evil.example"}).status == 403
+    assert ask(web.url, "/files?path=/etc/passwd", headers={}).status == 401
+    assert ask(web.url, "/vendor/LICENSE", headers={}).status == 200
+    assert ask(web.url, "/vendor/../settings.py", headers={}).status in (401, 404)
 
 
 def test_without_a_token_file_there_is_no_page(bed: Bed, tmp_path: Path) -> None:
@@ -213,4 +201,4 @@ def test_without_a_token_file_there_is_no_page(bed: Bed, tmp_path: Path) -> None
 
 
 def test_a_service_without_the_page_has_none(bed: Bed) -> None:
-    assert answer(start_service(bed).url, "/")[0] == 404
+    assert ask(start_service(bed).url, headers={}).status == 404

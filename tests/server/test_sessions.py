@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from tunnel.net.address import Client
+from tunnel.net.channel import Channel
 from tunnel.protocol.control import SessionOffer, resume_request
+from tunnel.protocol.stream import ReadBuffers
+from tunnel.server.access import Seats
 from tunnel.server.budget import OWN_SHARE, SMALLEST_WINDOW, Budget
 from tunnel.server.exchange import Refusal
 from tunnel.server.resumable import ResumableSession
@@ -226,3 +231,46 @@ def test_a_greedy_session_waits_before_the_budget_is_used_up_and_a_modest_one_do
     assert budget.grant(16 * MIB), "there is still room for another session"
     budget.borrow(kept, 0)
     assert budget.borrowed == 0
+
+
+def test_a_client_that_finds_no_seat_leaves_the_memory_to_others() -> None:
+    async def work() -> None:
+        sessions = Sessions(settings())
+        offer = sessions.offer()
+        assert offer is not None
+        (wire, far_wire), (target, far_target) = socket.socketpair(), socket.socketpair()
+        seats = Seats(1, 0)
+        session = ResumableSession(
+            Channel(wire),
+            Channel(target),
+            sessions=sessions,
+            offer=offer,
+            client=Client("192.0.2.1:1234", "192.0.2.1"),
+            seat=seats.take("192.0.2.1"),
+            buffers=ReadBuffers(),
+            ping_interval=20,
+            ping_timeout=60,
+        )
+        with far_wire, far_target:
+            running = asyncio.create_task(session.run())
+            await asyncio.sleep(0)
+            far_wire.close()  # without a word, so that the bridge cannot know whether this client knows the session
+            for _ in range(1000):
+                if not session.attached:
+                    break
+                await asyncio.sleep(0.01)
+            assert not session.attached and sessions.budget.reserved == 0
+            other = seats.take("192.0.2.2")
+            request = resume_request(offer.id, offer.key, 1, 0)
+            near, far = socket.socketpair()
+            with near, far, pytest.raises(Refusal, match="--max-tunnels"):
+                session.take_over(
+                    request, Channel(near), session.client, lambda seat: seats.take("192.0.2.1", seat), lambda _: b""
+                )
+            assert sessions.budget.reserved == 0 and seats.taken == 1
+            other.free()
+            session.expire("this test is over")
+            await running
+        assert sessions.budget.reserved == 0 and seats.taken == 0
+
+    asyncio.run(work())

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FIRST_DELAY, LONGEST_DELAY = 0.25, 10.0  # seconds between two attempts; each is jittered down to half
 GROWTH = 1.5  # of the delay from one attempt to the next: the network is found back after half the outage at most
+NOTICE_AFTER = 10.0  # seconds of an outage after which the user is told
 LONGEST_RETRY_AFTER = 60.0  # seconds that a server may ask us to wait
 GRACE = 60.0  # seconds that there are at least after this machine has slept
 STALE_LIMIT, CREDENTIALS_LIMIT = 8, 3
@@ -37,7 +38,7 @@ class Outage:
 
     def __init__(self, now: float, limit: float, reason: str, epoch: int) -> None:
         self.began = now
-        self.limit = limit
+        self.notice_at = now + NOTICE_AFTER  # when the user is to be told; infinite once he was
         self.reason = reason
         self.epoch = epoch
         self.deadline = now + limit
@@ -76,6 +77,18 @@ class Outage:
             self.next_at = now
             return
         self._delay(now, min(float(_number(headers.get("retry-after"))), LONGEST_RETRY_AFTER))
+
+    def notice(self, now: float) -> str:
+        """Return what to tell the user now, once; else nothing."""
+        if now < self.notice_at:
+            return ""
+        self.notice_at = float("inf")
+        return f"no connection for {now - self.began:.0f} s ({self.reason}); trying to get it back"
+
+    def next_look(self, *, dialling: bool) -> float:
+        """Return when there is something to be done next, if no attempt ends before."""
+        at = min(self.deadline, self.notice_at)
+        return at if dialling else min(at, self.next_at)
 
     def check(self, now: float) -> None:
         """Raise ConnectionLost when the limit is over."""

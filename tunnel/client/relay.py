@@ -10,6 +10,7 @@ from __future__ import annotations
 import selectors
 import sys
 import time
+from abc import ABC, abstractmethod
 
 from tunnel.net.pump import Pump
 from tunnel.protocol.errors import ConnectionLost
@@ -59,7 +60,7 @@ class SessionNeverBegan(ConnectionLost):
     """The connection was lost before the bridge had offered its session: nothing was sent, so dial anew."""
 
 
-class Relay:
+class Relay(ABC):
     """One tunnel over an open connection. A kind of tunnel says how ends are passed on, and what comes of a loss."""
 
     def __init__(
@@ -101,17 +102,17 @@ class Relay:
 
     # ---- what a kind of tunnel decides
 
+    @abstractmethod
     def _advance(self) -> bool:
         """Pass ends on; return whether the tunnel is over."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _begin_farewell(self) -> None:
         """Queue the last words: nothing more will be read."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _raise_failure(self) -> None:
         """Raise what ended the tunnel, unless that was success."""
-        raise NotImplementedError
 
     # ---- the loop
 

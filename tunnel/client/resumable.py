@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tunnel.net.channel import Channel
     from tunnel.protocol.resume import ResumableStream
 
-NOTICE_AFTER = 10.0  # seconds of an outage after which the user is told
 JUMP = 5.0  # seconds that a wait may take too long before it is clear that this machine, or this process, stood still
 
 
@@ -58,9 +57,8 @@ class ResumableRelay(Relay):
         self._limit = limit
         self._notice = notice
         self._step = step
-        self._epoch = 0
+        self._epoch = 0  # of the last attempt, as far as outages that are over know
         self._outage: Outage | None = None
-        self._noticed = False
         self._redial: Redial | None = None
         self._failure: TunnelError | None = None
 
@@ -114,8 +112,7 @@ class ResumableRelay(Relay):
     def _turn(self, limit: float) -> None:
         outage = self._outage if not self._stream.attached else None
         if outage:
-            until = min(outage.deadline, outage.began + NOTICE_AFTER if not self._noticed else outage.deadline)
-            limit = max(0.0, min(until, until if self._redial else outage.next_at) - time.monotonic())
+            limit = max(0.0, outage.next_look(dialling=self._redial is not None) - time.monotonic())
         before, wall_before = time.monotonic(), time.time()
         super()._turn(limit)
         # A machine that sleeps stops the one clock or the other, depending on the platform.
@@ -159,9 +156,8 @@ class ResumableRelay(Relay):
         except ConnectionLost as exc:
             self._failure = exc
             return
-        if not self._noticed and now >= outage.began + NOTICE_AFTER:
-            self._noticed = True
-            self._notice(f"no connection for {now - outage.began:.0f} s ({outage.reason}); trying to get it back")
+        if line := outage.notice(now):
+            self._notice(line)
         if not self._redial and now >= outage.next_at:
             self._begin_redial(outage)
 
@@ -171,9 +167,9 @@ class ResumableRelay(Relay):
         stream = self._stream
         if stream.offer is None:
             return
-        self._epoch = outage.begin_attempt()
-        request = resume_request(stream.offer.id, stream.offer.key, self._epoch, stream.delivered)
-        self._step("resume", f"attempt {self._epoch}, {stream.delivered} received")
+        epoch = outage.begin_attempt()
+        request = resume_request(stream.offer.id, stream.offer.key, epoch, stream.delivered)
+        self._step("resume", f"attempt {epoch}, {stream.delivered} received")
         self._redial = Redial(self._dial, [("Wstunnel-Resume", request.header())])
 
     def _finish_redial(self, redial: Redial) -> None:
@@ -187,7 +183,6 @@ class ResumableRelay(Relay):
             except TunnelError as exc:
                 self._step("resume", str(exc))
                 outage.failed(exc, now)
-                self._epoch = outage.epoch
             else:
                 self._attach(connection, now)
         except TunnelError as exc:
@@ -213,8 +208,8 @@ class ResumableRelay(Relay):
         """Note that the new connection works: the next loss is an outage of its own."""
         if self._outage:
             self._step("resumed", f"connected again after {time.monotonic() - self._outage.began:.1f} s")
+            self._epoch = self._outage.epoch
         self._outage = None
-        self._noticed = False
 
     def _wake_up(self) -> None:
         now = time.monotonic()

@@ -255,7 +255,9 @@ class ResumableStream:
         """Frame what is to go next: control lines first, then data, then the fin behind the last of the data."""
         lines, self._control = self._control, []
         if self._ack_due and self._has_more():
-            self._take_ack()
+            self._acked_received = self.delivered
+            self._ack_due = False
+            self._ack_at = None
             lines.append(f"ack {self.delivered}")
         for line in lines:
             self._outbox.add(TEXT, line.encode("ascii"))
@@ -268,11 +270,6 @@ class ResumableStream:
             self._fin_sent = True
             self._ever_sent = self.replay.end + 1
             self._outbox.add(TEXT, f"fin {self.replay.end}".encode("ascii"))
-
-    def _take_ack(self) -> None:
-        self._acked_received = self.delivered
-        self._ack_due = False
-        self._ack_at = None
 
     def wire_sent(self, n: int, now: float) -> None:
         """Note that the wire took the first ``n`` bytes of `wire_output`."""
@@ -356,7 +353,7 @@ class ResumableStream:
             self._ack_due = True
         elif isinstance(control, SessionError):
             self.failure = self.failure or session_failure(control, "the bridge" if self._is_client else "the client")
-            self._end()
+            self.over = True
         elif self.offer is None:
             if control is not None:
                 raise RemoteProtocolError("the peer did not begin with a session")
@@ -375,7 +372,7 @@ class ResumableStream:
         elif isinstance(control, End):
             if self._is_client:
                 raise RemoteProtocolError("the bridge sent an end, which only clients may")
-            self._end()
+            self.over = True
 
     def _confirm(self, count: int) -> None:
         self._peer_acked = count
@@ -413,9 +410,6 @@ class ResumableStream:
 
     def _delivered(self, n: int, now: float) -> None:
         self._delivered_bytes += n
-        self._schedule_ack(now)
-
-    def _schedule_ack(self, now: float) -> None:
         window = self.offer.window if self.offer else WINDOW
         if self.delivered - self._acked_received >= min(window // 4, ACK_BYTES):
             self._ack_due = True
@@ -471,9 +465,6 @@ class ResumableStream:
                 self._outbox.add(TEXT, line.encode("ascii"))
             self._outbox.add_close(NORMAL)
         self._control = []
-        self._end()
-
-    def _end(self) -> None:
         self.over = True
 
     # ---- both
@@ -506,8 +497,8 @@ class ResumableStream:
         if action == "dead":
             self.is_silent = True
             self.wire_ended()
-        elif action == "request-ack" and self.offer is not None:
-            self._control.append("ping")
+        elif action == "request-ack":
+            self.request_ack()
         elif action == "ping" and not self._outbox.pieces:
             self._outbox.add(PING, b"")
 

@@ -109,8 +109,13 @@ class ResumableSession(Session):
             )
         if not self._stream.can_attach(request.received):
             raise Refusal(HTTPStatus.BAD_REQUEST, "bad-offset", f"{request.received} cannot be what was received")
-        self._sessions.admit(self)
-        self._seat = seat(self._seat)
+        seat_taken = seat(self._seat)
+        try:
+            self._sessions.admit(self)
+        except Refusal:
+            seat_taken.free()  # only a detached session has to ask for memory, and that had no seat
+            raise
+        self._seat = seat_taken
         now = time.monotonic()
         away = 0.0
         if self._stream.attached:

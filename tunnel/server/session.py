@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from tunnel.net.pump import Pump
@@ -38,7 +39,7 @@ class Ending:
         self.seconds = seconds
 
 
-class Session:
+class Session(ABC):
     """A tunnel between ``wire`` (upgraded already) and ``target`` (connected), both of which it owns from now on.
 
     What is common to both kinds of tunnel is here: who calls what when. A kind says how ends are passed on, and when
@@ -87,26 +88,27 @@ class Session:
 
     # ---- what a kind of tunnel decides
 
+    @abstractmethod
     def _end(self, code: int, reason: str) -> None:
         """Begin to end the stream from this side."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _pass_ends_on(self) -> None:
         """Pass an end of file, or a failure, of one side on to the other."""
-        raise NotImplementedError
 
-    def _is_over(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def _is_over(self) -> bool: ...
 
+    @abstractmethod
     async def _part(self) -> None:
         """Let the peers read what was sent last, before both connections are closed; may take a few seconds."""
 
-    def _close_target(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _close_target(self) -> None: ...
 
+    @abstractmethod
     def _reason(self) -> str:
         """Return how the tunnel ended, for the log."""
-        raise NotImplementedError
 
     @property
     def _may_read_target(self) -> bool:
@@ -235,6 +237,9 @@ class PlainSession(Session):
 
     def _end(self, code: int, reason: str) -> None:
         self._stream.close(code, reason)
+
+    async def _part(self) -> None:
+        pass  # by now the peer has closed too, or is gone
 
     def _pass_ends_on(self) -> None:
         pump, stream = self._pump, self._stream
