@@ -124,9 +124,14 @@ def _announce(bridge: Bridge, settings: ServeSettings) -> None:
     urls = ", ".join(bridge.urls)
     resume = f"{settings.resume_for:g} s" if settings.resume_for else "off"
     if settings.log_format == "json":
-        event(logging.INFO, "ready", listen=urls, target=bridge.target, auth=bridge.authentication, resume=resume)
+        event(
+            logging.INFO, "ready", listen=urls, target=bridge.target, auth=bridge.authentication, resume=resume,
+            ssh=bridge.greeting,
+        )  # fmt: skip
     else:
         _say(f"bridge ready on {urls} → {bridge.target} (auth: {bridge.authentication}, resume: {resume})")
+        if bridge.greeting:
+            _say(f"embedded SSH server: {bridge.greeting}")
     warnings = []
     if bridge.is_open_to_all:
         warnings.append("anybody who can reach this address may open tunnels: see --token-file")
