@@ -144,7 +144,7 @@ def _report_include(change: Change) -> str:
 
 
 def _hosts(data: bytes) -> list[str]:
-    return [line[5:].strip().decode() for line in _lines(data) if line.startswith(b"Host ")]
+    return [line[5:].strip().decode(errors="replace") for line in _lines(data) if line.startswith(b"Host ")]
 
 
 def apply(changes: Sequence[Change]) -> None:
