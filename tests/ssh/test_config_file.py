@@ -169,10 +169,13 @@ def test_a_byte_order_mark_stays_in_front(ssh_config: Path) -> None:
 @pytest.mark.parametrize(
     "block", [b"Host foo\n", b"  match all\n", b"HOST=foo\n", b'"Host" foo\n', b"Host\tfoo\r\n", b" Host = foo\n"]
 )
-def test_an_include_that_has_got_behind_a_block_is_moved_to_the_top(ssh_config: Path, block: bytes) -> None:
+@pytest.mark.parametrize("again", [False, True])
+def test_an_include_that_has_got_behind_a_block_is_moved_to_the_top(
+    ssh_config: Path, block: bytes, again: bool
+) -> None:
     ssh_config.parent.mkdir()
     line = line_for(ssh_config)
-    ssh_config.write_bytes(block + line + b"  User bar\n" + line)
+    ssh_config.write_bytes(block + line + b"  User bar\n" + line * again)
     write(ssh_config)
     ours = line if not block.endswith(b"\r\n") else line[:-1] + b"\r\n"
     assert ssh_config.read_bytes() == ours + block + b"  User bar\n"
