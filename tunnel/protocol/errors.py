@@ -27,6 +27,7 @@ CAUSES: dict[str, tuple[int, str]] = {
     "usage": (USAGE, "{problem}"),
     "config": (USAGE, "{path}: {problem}"),
     "file": (USAGE, "{option}: cannot use {path}: {reason}"),
+    "file-changed": (TRY_LATER, "{path} was changed by another program meanwhile and is left as it is: try again"),
     "url": (USAGE, "{url}: {problem}"),
     "host": (USAGE, "{host!r} is no host name that could go into a URL: {problem}"),
     # The way to the bridge, hop by hop.
