@@ -72,7 +72,8 @@ class EmbeddedTarget:
         except UsageError:
             await self.close()
             raise
-        self.greeting = f"log in as {ready['user']}, with any of {ready['keys']} keys; host key {ready['host_key']}"
+        keys = "1 key" if ready["keys"] == 1 else f"{ready['keys']} keys"
+        self.greeting = f"log in as {ready['user']} ({keys} admitted); host key {ready['host_key']}"
 
     def _spawn(self, control: int, events: int) -> subprocess.Popen[bytes]:
         options = json.dumps({**self._options, "control": control, "events": events})
