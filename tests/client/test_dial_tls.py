@@ -128,7 +128,7 @@ def test_a_clients_certificate_is_shown(strict_url: str, ca_file: str, client_fi
 
 def test_a_server_that_misses_the_clients_certificate(strict_url: str, ca_file: str) -> None:
     failure = failure_of("--ca-file", ca_file, strict_url)
-    assert failure == Failure("TLS with 127.0.0.1 failed: tlsv13 alert certificate required", 76)
+    assert failure == Failure("127.0.0.1 refuses this client: it wants a client certificate (--client-cert)", 77)
 
 
 @pytest.mark.parametrize("option", ["--ca-file", "--client-cert"])
