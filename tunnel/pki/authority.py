@@ -130,8 +130,10 @@ class Authority:
         except (ValueError, TypeError, InvalidSignature) as exc:
             reason = "it is not of this authority, which renews only what it has issued"
             raise storage.unusable(path, reason) from exc
-        span = certificate.not_valid_after_utc - certificate.not_valid_before_utc - BACKDATED
-        asked = timedelta(days=days) if days is not None else max(span, timedelta(days=1))
+        if days is None:
+            span = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+            days = max(1, round(span / timedelta(days=1)))
+        asked = timedelta(days=days)
         begin, end = self._validity(asked, own=own)
         builder = _builder(certificate.subject, certificate.public_key(), begin, end, identified=False)
         for extension in certificate.extensions:
@@ -162,6 +164,8 @@ class Authority:
         if self.end <= self._now:
             reason = f"the authority {expiry(self.end, self._now)}; wstunnel-py certs renew gives it more time"
             raise storage.unusable(self.certificate_file, reason)
+        if self._certificate.not_valid_before_utc > self._now:
+            raise storage.unusable(self.certificate_file, "it is not valid yet: is the clock of this machine right?")
         return max(begin, self._certificate.not_valid_before_utc), min(end, self.end)
 
     def _sign(

@@ -31,8 +31,11 @@ def read_certificates(path: str) -> list[x509.Certificate]:
     """Return the certificates in a PEM file, of which there is one at least. Raises UsageError."""
     data = storage.read(path)
     try:
-        return x509.load_pem_x509_certificates(data)
-    except ValueError as exc:
+        certificates = x509.load_pem_x509_certificates(data)
+        for each in certificates:  # they are parsed when they are asked for, and that is where faults show
+            _ = each.extensions, each.subject, each.issuer, each.public_key()
+        return certificates
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
         damaged = b"-----BEGIN CERTIFICATE-----" in data
         raise storage.unusable(path, "it is damaged" if damaged else "there is no certificate (PEM) in it") from exc
 
