@@ -78,7 +78,7 @@ def pki(made: PKI, tmp_path: Path) -> PKI:
 
 @pytest.fixture
 def old(tmp_path: Path) -> PKI:
-    """An authority that ends in 10 days; ``localhost`` expired yesterday, ``alice`` just now, ``bob`` will in 3 days."""
+    """An authority that ends in 10 days; ``localhost`` and ``alice`` have expired, ``bob`` will in 3 days."""
     folder = tmp_path / "old"
     begin = NOW - 400 * DAY
     authority = Authority.make(str(folder), "old authority", 410, begin)

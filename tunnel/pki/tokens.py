@@ -6,6 +6,7 @@ its token alone.
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 
@@ -30,7 +31,12 @@ def make_token(path: str | None, *, append_to: str | None = None, force: bool = 
     if path is not None:
         storage.write([storage.NewFile(path, f"{token}\n".encode(), storage.SECRET)], force=force)
     if append_to is not None:
-        storage.append_line(append_to, token)
+        try:
+            storage.append_line(append_to, token)
+        except UsageError:
+            if path is not None and not force:
+                os.unlink(path)  # a token that no bridge knows would only lead astray
+            raise
     return token
 
 

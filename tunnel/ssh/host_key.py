@@ -76,9 +76,9 @@ def _kind(key: asyncssh.SSHKey) -> tuple[str, int]:
 def _read_private(path: str, data: bytes) -> asyncssh.SSHKey:
     try:
         return asyncssh.import_private_key(data)
-    except asyncssh.KeyEncryptionError as exc:
-        raise storage.unusable(path, f"it is encrypted; its public half is no secret: {path}.pub") from exc
-    except asyncssh.KeyImportError as exc:
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as exc:
+        if "assphrase" in str(exc):
+            raise storage.unusable(path, f"it is encrypted; its public half is no secret: {path}.pub") from exc
         raise storage.unusable(path, f"it is no SSH key ({printable(str(exc))})") from exc
 
 
