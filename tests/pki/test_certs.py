@@ -152,7 +152,7 @@ def test_nothing_is_overwritten_unless_asked_and_nothing_half(bed: Bed, pki: PKI
     folder = pki.folder / "out"
     folder.mkdir()
     (folder / there).write_text("precious")
-    words = ("server", "box", "--ca", pki.folder, "--out", folder / "box")
+    words = ("server", "box", "--ca", pki.folder, "--out", folder / "box.pem")
     assert line(certs(bed, *words)) == f"{folder / there} is there already; --force replaces it"
     assert [(each.name, each.read_text()) for each in folder.iterdir()] == [(there, "precious")]
     assert certs(bed, *words, "--force").status == 0

@@ -151,7 +151,8 @@ def _write(issued: Issued, out: str | None, name: str, force: bool, for_certific
     from tunnel.pki.authority import issue_files
     from tunnel.pki.names import file_name
 
-    certificate, key = issue_files(issued, out or file_name(name), force=force)
+    stem = out.removesuffix(".pem") if out else file_name(name)
+    certificate, key = issue_files(issued, stem, force=force)
     click.echo(f"{certificate}  for {for_certificate}, {_until(issued)}")
     click.echo(f"{key}  for {for_key}, a secret")
 

@@ -5,6 +5,7 @@
     409 of the bridge (a stale epoch)           again above the bridge's number; ends after 8 in a row
     101 of another server                       ends, as for 410
     401, 403, 407 of an edge or a proxy         again with credentials read anew; ends after 3 in a row
+    our client certificate is refused           the same
     any other status, DNS, TCP or TLS failure   again, later and later, and not before Retry-After
 
 A refusal of the bridge itself has the header ``Wstunnel-Error``. All ends at the latest when the limit is over.
