@@ -18,6 +18,8 @@ COMMANDS = {
     "doctor": "tunnel.cli.doctor",
     "shell": "tunnel.cli.shell",
     "pty": "tunnel.cli.pty",
+    "keys": "tunnel.cli.keys",
+    "certs": "tunnel.cli.certs",
 }
 
 

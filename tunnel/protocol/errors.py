@@ -39,6 +39,7 @@ CAUSES: dict[str, tuple[int, str]] = {
     "proxy-refused": (UNREACHABLE, "proxy {proxy} did not connect to {target}: {reason}"),
     "proxy-protocol": (PROTOCOL, "{proxy} does not speak {scheme}: {reason}"),
     "tls-untrusted": (REFUSED, "the certificate of {host} is not trusted: {reason}"),
+    "tls-refused": (REFUSED, "{host} refuses this client: {reason}"),
     "tls": (PROTOCOL, "TLS with {host} failed: {reason}"),
     "answer-timeout": (TRY_LATER, "{hop} did not answer within {seconds:g} s"),
     "hung-up": (UNREACHABLE, "{hop} hung up before it answered"),

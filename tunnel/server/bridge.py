@@ -97,6 +97,11 @@ class Bridge:
         """Whether anybody on the network may open a tunnel."""
         return self.authentication == "none" and not all(is_loopback(each.address) for each in self._listeners)
 
+    @property
+    def expiring(self) -> list[str]:
+        """A line for each certificate that has expired or soon will."""
+        return self._certificates.expiring() if self._certificates else []
+
     async def __aenter__(self) -> Self:
         self._listeners = [Listener(ListeningSocket(sock)) for sock in take_sockets(os.environ)]
         specs = self._settings.listen or (() if self._listeners else (DEFAULT_LISTEN,))
@@ -168,6 +173,8 @@ class Bridge:
                 event(logging.ERROR, "reload-failed", what=name, reason=str(exc), kept="those in use")
             else:
                 event(logging.INFO, "reloaded", what=name)
+        for line in self.expiring:
+            event(logging.WARNING, "warning", message=line)
 
     async def _accept(self, listener: Listener) -> None:
         handshakes = self._common.handshakes

@@ -135,6 +135,7 @@ def _announce(bridge: Bridge, settings: ServeSettings) -> None:
     warnings = []
     if bridge.is_open_to_all:
         warnings.append("anybody who can reach this address may open tunnels: see --token-file")
+    warnings += bridge.expiring
     needed = settings.max_tunnels * 2 + _OTHER_DESCRIPTORS
     available = _raise_descriptor_limit()
     if available < needed:
@@ -143,9 +144,9 @@ def _announce(bridge: Bridge, settings: ServeSettings) -> None:
             f"{needed} may be needed"
         )
     for warning in warnings:
-        if settings.log_format == "json":
+        if settings.log_format == "json" or settings.log_file is not None:
             event(logging.WARNING, "warning", message=warning)
-        else:
+        if settings.log_format != "json":
             _say(f"warning: {warning}")
 
 
