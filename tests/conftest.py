@@ -13,7 +13,7 @@ import pytest
 from tests.bed.processes import Bed, open_beds
 from tests.bed.sshd import Sshd
 from tests.bed.targets import Target, echo
-from tests.bed.tunnels import OWN_PAIR, PAIRS, Bridge, Pair, Route, start_bridge
+from tests.bed.tunnels import EMBEDDED_PAIR, OWN_PAIR, PAIRS, Bridge, Pair, Route, start_bridge, start_embedded
 
 SIZES = (0, 1, 65535, 65536, 65537, 100_000_001)  # around the buffers and frames of both programs, and much more
 StartBridge = Callable[..., Bridge]
@@ -66,14 +66,14 @@ def sshd(shared_bed: Bed) -> Sshd:
 
 
 def make_route(bed: Bed, sshd: Sshd, pair: Pair) -> Route:
-    bridge = start_bridge(bed, pair.bridge, sshd.port)
+    bridge = start_embedded(bed, sshd) if pair == EMBEDDED_PAIR else start_bridge(bed, pair.bridge, sshd.port)
     config = sshd.write_client_config(bed.folder / f"ssh_config.{pair}", pair.command(bridge.url))
     return Route(config, bridge)
 
 
-@pytest.fixture(scope="session", params=PAIRS, ids=str)
+@pytest.fixture(scope="session", params=(*PAIRS, EMBEDDED_PAIR), ids=str)
 def route(request: pytest.FixtureRequest, shared_bed: Bed, sshd: Sshd) -> Route:
-    """Ways to the sshd: our client and our bridge, and each of them with websocat at the other end."""
+    """Ways to an SSH server: our client and our bridge, each of them with websocat at the other end, and no sshd."""
     return make_route(shared_bed, sshd, request.param)
 
 

@@ -154,7 +154,11 @@ class Lab:
                 continue
             port = free_port()
             name = f"the {peer.name} bridge ({kind})"
-            process = self.start(name, peer.bridge(port, target), port)
+            command = peer.bridge(port, target)
+            if kind == "ssh" and peer.embedded:
+                keys = [str(self.directory / name) for name in ("host_key", "authorized_keys")]
+                command += ["--target", "embedded", "--host-key", keys[0], "--authorized-keys", keys[1]]
+            process = self.start(name, command, port)
             if kind == "raw":
                 self.bridges[peer.name] = process
             doors[peer.name] = self._edge(port) if self.tls else Door("ws", port)
@@ -170,6 +174,12 @@ class Lab:
     def ssh(self, peer: Peer, command: str) -> list[str]:
         """The ssh command line that runs `command` on the other side of `peer`."""
         return ["ssh", "-F", str(self.directory / "ssh_config_all"), "-T", peer.name, command]
+
+    def sftp(self, peer: Peer, commands: str) -> list[str]:
+        """The sftp command line that runs `commands` with the other side of `peer`."""
+        batch = self.directory / "batch"
+        batch.write_text(commands)
+        return ["sftp", "-q", "-F", str(self.directory / "ssh_config_all"), "-b", str(batch), peer.name]
 
     def _start_sshd(self) -> int:
         sshd = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/sbin:/usr/local/sbin")
@@ -195,6 +205,7 @@ KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 UseDNS no
 MaxStartups 200:30:400
+Subsystem sftp internal-sftp
 """
         )
         host_key = (self.directory / "host_key.pub").read_text()

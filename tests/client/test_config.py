@@ -104,6 +104,21 @@ def test_of_a_pattern_the_part_behind_the_star_becomes_the_host() -> None:
     assert url_of("abc.e2b") == "wss://9000-abc.e2b.app"
 
 
+def test_a_sandbox_is_known_by_its_id_with_e2b_behind_it_without_any_file() -> None:
+    assert url_of("abc.e2b") == url_of("Abc.E2B").lower() == "wss://8081-abc.e2b.app"
+    assert url_of("abc.e2b", WSTUNNEL_PY_URL="wss://{host}.edge.test") == "wss://abc.edge.test"
+    assert url_of("--url", "wss://{port}-{host}.own.test", "abc.e2b") == "wss://8081-abc.own.test"
+
+
+def test_a_table_of_the_file_replaces_what_is_known_without_it(config: Path) -> None:
+    config.write_text('[hosts."*.E2B"]\nport = 5\n[hosts."x.e2b"]\nurl = "wss://x.test"\n[hosts."*"]\nport = 6\n')
+    assert url_of("abc.e2b") == "wss://5-abc.e2b.app"
+    assert url_of("x.e2b") == "wss://x.test"
+    config.write_text('[hosts."*"]\nport = 6\n')
+    assert url_of("abc.e2b") == "wss://8081-abc.e2b.app"
+    assert url_of("abc") == "wss://6-abc.e2b.app"
+
+
 def test_upper_and_lower_case_are_the_same_as_ssh_does_not_keep_them(config: Path) -> None:
     config.write_text('[hosts.Build]\nport = 1\n[hosts."*.E2B"]\nport = 2\n')
     assert url_of("build") == "wss://1-build.e2b.app"

@@ -73,6 +73,7 @@ def test_the_network_may_fail_as_often_as_it_likes(error: DialError) -> None:
         refused(403),
         refused(407),
         DialError("proxy-auth", proxy="p", reason="no"),
+        DialError("tls-refused", host="h", reason="the client certificate has expired"),
         UsageError("the token file is empty"),
     ],
 )

@@ -318,6 +318,25 @@ def test_of_plain_text_the_first_line_is_shown() -> None:
     assert message_of(response) == "only from the office"
 
 
+@pytest.mark.parametrize(
+    ("title", "shown"),
+    [
+        ("400 No required SSL certificate was sent", "No required SSL certificate was sent"),
+        (
+            "400 No required SSL certificate was sent, and\x1b[2J more",
+            "No required SSL certificate was sent, and [2J more",
+        ),
+        ("400", "Bad Request"),
+        ("400 a &lt;b&gt;", "Bad Request"),
+        ("Sorry", "Bad Request"),
+    ],
+)
+def test_a_title_that_begins_with_the_status_is_what_the_server_says(title: str, shown: str) -> None:
+    body = f"<html>\r\n<head><title>{title}</title></head></html>".encode()
+    response = answer("400 Bad Request", "Content-Type: text/html", body=body)
+    assert message_of(response) == shown
+
+
 def test_html_is_not_shown() -> None:
     response = answer("403 Forbidden", "Content-Type: text/html", body=b"<html><h1>No</h1></html>")
     assert message_of(response) == "Forbidden"

@@ -17,15 +17,18 @@ from tests.bed.targets import Target as Listening
 from tests.bed.tunnels import Bridge
 from tests.conftest import StartBridge
 from tests.server.clients import ask, open_tunnel
+from tunnel.net.address import Client
 from tunnel.protocol.errors import DialError, UsageError
 from tunnel.server.target import parse_target
+
+CLIENT = Client("192.0.2.1:1234", "192.0.2.1")
 
 
 def dial(address: str, seconds: float = 10) -> bytes:
     """Dial ``address`` and return what an echo there answers."""
 
     async def talk() -> bytes:
-        sock = await parse_target(address).dial(seconds)
+        sock = await parse_target(address).dial(seconds, CLIENT)
         with sock:
             assert sock.getblocking() is False
             loop = asyncio.get_running_loop()
@@ -84,7 +87,7 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(full_port: int
         names["box.test"] = ["127.0.0.1", "127.0.0.2"]
 
         async def connect() -> None:
-            (await parse_target(f"box.test:{full_port}").dial(2)).close()
+            (await parse_target(f"box.test:{full_port}").dial(2, CLIENT)).close()
 
         asyncio.run(connect())
 
@@ -129,7 +132,7 @@ def test_a_unix_target_is_dialled(short_folder: Path) -> None:
     async def talk() -> bytes:
         async with await asyncio.start_unix_server(answer, path):
             loop = asyncio.get_running_loop()
-            with await parse_target(f"unix:{path}").dial(10) as sock:
+            with await parse_target(f"unix:{path}").dial(10, CLIENT) as sock:
                 await loop.sock_sendall(sock, b"hello")
                 return await loop.sock_recv(sock, 100)
 
@@ -150,9 +153,9 @@ def test_a_unix_target_with_a_full_backlog_is_waited_for(short_folder: Path) -> 
             listener.listen(0)
             first.connect(path)
             with pytest.raises(DialError, match=f"no connection to unix:{path} within 0.2 s"):
-                await parse_target(f"unix:{path}").dial(0.2)
+                await parse_target(f"unix:{path}").dial(0.2, CLIENT)
             asyncio.get_running_loop().call_later(0.2, lambda: listener.accept()[0].close())
-            (await parse_target(f"unix:{path}").dial(10)).close()
+            (await parse_target(f"unix:{path}").dial(10, CLIENT)).close()
 
     asyncio.run(connect())
 

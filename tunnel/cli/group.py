@@ -14,9 +14,12 @@ COMMANDS = {
     "connect": "tunnel.cli.connect",
     "serve": "tunnel.cli.serve",
     "forward": "tunnel.cli.forward",
+    "config-ssh": "tunnel.cli.config_ssh",
     "doctor": "tunnel.cli.doctor",
     "shell": "tunnel.cli.shell",
     "pty": "tunnel.cli.pty",
+    "keys": "tunnel.cli.keys",
+    "certs": "tunnel.cli.certs",
 }
 
 
@@ -32,7 +35,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name.replace("-", "_"))
         return command if isinstance(command, click.Command) else None
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -21,7 +21,8 @@ RESERVED = frozenset(
 )  # fmt: skip
 
 HINT = """\
-wstunnel-py carries ssh over a WebSocket; ssh starts it for you. Put this into ~/.ssh/config:
+wstunnel-py carries ssh over a WebSocket; ssh starts it for you. Put this into ~/.ssh/config,
+or have it put there by wstunnel-py config-ssh --write:
 
     Host *.e2b
         ProxyCommand wstunnel-py connect -- %h

@@ -8,7 +8,7 @@
     [hosts."*.e2b"]               # wstunnel-py abc123.e2b: the part for the * becomes {host}
     headers = { e2b-traffic-access-token = "…" }
 
-It is read only if it exists; only then is ``tomllib`` imported.
+It is read only if it exists; only then is ``tomllib`` imported. The pattern ``*.e2b`` is known without it, too.
 """
 
 from __future__ import annotations
@@ -30,17 +30,24 @@ _NOT_IN_FILE = {"config", "stdin-thread", "pty-attach"}
 _KEYS = [option.name for option in ALL.values() if option.kind not in SEVERAL and option.name not in _NOT_IN_FILE]
 _KEYS.append("headers")
 SIZE_LIMIT = 1 << 20  # bytes
+# Known without a table: in an ssh_config E2B's sandboxes need a name that tells them from other hosts, as ID.e2b does.
+SANDBOXES = "*.e2b"
 
 
 class Config:
-    """What a config file says: ``options`` for all hosts, and ``hosts`` by name or pattern in lower case."""
+    """What a config file says: ``options`` for all hosts, and ``hosts`` by name or pattern in lower case.
 
-    __slots__ = ("hosts", "options", "path")
+    `SANDBOXES` is among the hosts, whether or not the file has it. ``spellings`` are the names as the file has them.
+    """
+
+    __slots__ = ("hosts", "options", "path", "spellings")
 
     def __init__(self, path: str, options: Values, hosts: dict[str, Values]) -> None:
         self.path = path
         self.options = options
-        self.hosts = hosts
+        self.spellings = {name.lower(): name for name in hosts}
+        self.hosts: dict[str, Values] = {SANDBOXES: {}}
+        self.hosts.update((name.lower(), table) for name, table in hosts.items())
 
     def lookup(self, host: str) -> tuple[str, Values] | None:
         """Return what becomes {host}, and the table for ``host``: that of the exact name, or of the longest pattern.
@@ -99,13 +106,13 @@ def parse_config(data: bytes, path: str) -> Config:
     tables = tree.pop("hosts", {})
     if not isinstance(tables, dict):
         raise UsageError("hosts must be a table", cause="config", path=path)
-    hosts = {}
+    hosts: dict[str, Values] = {}
     for name, table in tables.items():
         if name.count("*") > 1:
             raise UsageError(f"hosts.{name}: a pattern has one *", cause="config", path=path)
         if not isinstance(table, dict):
             raise UsageError(f"hosts.{name} must be a table", cause="config", path=path)
-        hosts[name.lower()] = _options(table, f"{path}: hosts.{name}: ", path)
+        hosts[name] = _options(table, f"{path}: hosts.{name}: ", path)
     return Config(path, _options(tree, f"{path}: ", path), hosts)
 
 

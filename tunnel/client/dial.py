@@ -301,8 +301,23 @@ def _start_tls(
         raise DialError("answer-timeout", hop=f"TLS with {address.host}", seconds=limit.seconds) from exc
     except OSError as exc:
         raise _tls_error(exc, address) or DialError("hung-up", hop=f"TLS with {address.host}") from exc
-    trace.step("tls", f"{tls.version()} with {address.host}")
+    expires = (tls.getpeercert() or {}).get("notAfter", "")  # nothing with --insecure: it was not looked at
+    trace.step("tls", f"{tls.version()} with {address.host}", expires=str(expires))
     return tls
+
+
+# What a server tells by an alert (RFC 8446 section 6.2) of the certificate that we showed, or did not. In TLS 1.3 that
+# comes when the handshake is done for us already.
+_CLIENT_ALERTS = {
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a client certificate (--client-cert)",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it wants another client certificate, or one at all (--client-cert)",
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "the client certificate is not for clients",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": "the client certificate was revoked",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the client certificate has expired",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it does not accept the client certificate",
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not know the authority of the client certificate",
+    "TLSV1_ALERT_ACCESS_DENIED": "the client certificate gives no access",
+}
 
 
 def _tls_error(exc: OSError, address: Address) -> DialError | None:
@@ -313,9 +328,13 @@ def _tls_error(exc: OSError, address: Address) -> DialError | None:
 
     if not isinstance(exc, ssl.SSLError) or isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return None
+    if exc.reason in _CLIENT_ALERTS:
+        return DialError("tls-refused", host=address.host, reason=_CLIENT_ALERTS[exc.reason])
     reason = (exc.reason or str(exc)).replace("_", " ").lower()
     if exc.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
         reason = "the server does not speak TLS there; a URL without TLS begins with ws://"
+    if exc.reason == "SSLV3_ALERT_HANDSHAKE_FAILURE":  # also TLS 1.2's answer to a certificate that is missing
+        reason = "the server refused the handshake; does it want a client certificate (--client-cert)?"
     return DialError("tls", host=address.host, reason=reason)
 
 

@@ -5,6 +5,7 @@
     409 of the bridge (a stale epoch)           again above the bridge's number; ends after 8 in a row
     101 of another server                       ends, as for 410
     401, 403, 407 of an edge or a proxy         again with credentials read anew; ends after 3 in a row
+    our client certificate is refused           the same
     any other status, DNS, TCP or TLS failure   again, later and later, and not before Retry-After
 
 A refusal of the bridge itself has the header ``Wstunnel-Error``. All ends at the latest when the limit is over.
@@ -28,6 +29,7 @@ GRACE = 60.0  # seconds that there are at least after this machine has slept
 STALE_LIMIT, CREDENTIALS_LIMIT = 8, 3
 _GONE, _REFUSED = (400, 410), (401, 403)  # of the bridge itself
 _CREDENTIALS = (401, 403, 407)  # of anyone else
+_OUR_CREDENTIALS = ("proxy-auth", "tls-refused")
 
 
 class Outage:
@@ -67,7 +69,7 @@ class Outage:
         if from_bridge and status in _REFUSED:
             raise error
         self._stale = self._stale + 1 if from_bridge and status == 409 else 0
-        refused = status in _CREDENTIALS or error.cause == "proxy-auth" or isinstance(error, UsageError)
+        refused = status in _CREDENTIALS or error.cause in _OUR_CREDENTIALS or isinstance(error, UsageError)
         self._unauthorized = self._unauthorized + 1 if refused else 0
         if self._stale >= STALE_LIMIT or self._unauthorized >= CREDENTIALS_LIMIT:
             raise error

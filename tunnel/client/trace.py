@@ -26,10 +26,14 @@ class Trace:
                 reason = exc.strerror or str(exc)
                 raise UsageError("", cause="file", option="--log-file", path=log_file, reason=reason) from exc
 
-    def step(self, hop: str, text: str) -> None:
-        """Tell that ``hop`` (dns, tcp, proxy, tls, upgrade, relay, end) did or found ``text``."""
+    def step(self, hop: str, text: str, *, expires: str = "") -> None:
+        """Tell that ``hop`` (dns, tcp, proxy, tls, upgrade, relay, end) did or found ``text``.
+
+        ``expires`` is when the server's certificate does, as `ssl` gives it: reading dates would cost imports.
+        """
         if not self._verbose and self._log < 0:
             return
+        text += f", certificate expires {expires}" if expires else ""
         line = f"[{(time.monotonic() - self._start) * 1000:8.1f} ms] {hop}: {printable(text)}"
         if self._verbose:
             say(line)

@@ -27,6 +27,7 @@ CAUSES: dict[str, tuple[int, str]] = {
     "usage": (USAGE, "{problem}"),
     "config": (USAGE, "{path}: {problem}"),
     "file": (USAGE, "{option}: cannot use {path}: {reason}"),
+    "file-changed": (TRY_LATER, "{path} was changed by another program meanwhile and is left as it is: try again"),
     "url": (USAGE, "{url}: {problem}"),
     "host": (USAGE, "{host!r} is no host name that could go into a URL: {problem}"),
     # The way to the bridge, hop by hop.
@@ -38,6 +39,7 @@ CAUSES: dict[str, tuple[int, str]] = {
     "proxy-refused": (UNREACHABLE, "proxy {proxy} did not connect to {target}: {reason}"),
     "proxy-protocol": (PROTOCOL, "{proxy} does not speak {scheme}: {reason}"),
     "tls-untrusted": (REFUSED, "the certificate of {host} is not trusted: {reason}"),
+    "tls-refused": (REFUSED, "{host} refuses this client: {reason}"),
     "tls": (PROTOCOL, "TLS with {host} failed: {reason}"),
     "answer-timeout": (TRY_LATER, "{hop} did not answer within {seconds:g} s"),
     "hung-up": (UNREACHABLE, "{hop} hung up before it answered"),

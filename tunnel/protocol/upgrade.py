@@ -222,7 +222,16 @@ def message_of(response: Response) -> str:
         said = _message_in_json(text)
     elif kind == "text/plain" and text:
         said = text.splitlines()[0]
+    elif kind == "text/html":
+        said = _message_in_title(text, response.status)
     return printable(said, 300) or printable(response.reason) or "no reason given"
+
+
+def _message_in_title(page: str, status: int) -> str:
+    """Return what the title says after the status, as nginx tells why: ``400 No required SSL certificate was sent``."""
+    title = page.partition("<title>")[2].partition("</title>")[0].strip()
+    said = title.removeprefix(f"{status} ")
+    return "" if said == title or "<" in said or "&" in said else said
 
 
 def _message_in_json(text: str) -> str:

@@ -1,7 +1,6 @@
 """One process: its output goes to the fan-out, input to it waits in a bounded queue, its end is noticed and told once.
 
-A pidfd tells of the end, and only this class reaps: until it does, the pid cannot be another's, so no signal can hit a
-stranger. (A child watcher of asyncio would cost a thread per process on Python 3.11, and would reap on its own.)
+Only this class reaps: until it does, the pid cannot be another's, so no signal can hit a stranger.
 """
 
 from __future__ import annotations
@@ -10,10 +9,10 @@ import asyncio
 import os
 import secrets
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable
 
+from tunnel.pty.exits import watch_for_exit
 from tunnel.pty.fanout import Fanout
 from tunnel.pty.framing import ConnectError
 from tunnel.pty.session import signal_sessions
@@ -74,7 +73,7 @@ class Process:
         self._timer: asyncio.TimerHandle | None = None
         self._grace: float | None = None
         self._lonely: asyncio.TimerHandle | None = None
-        self._watch_for_exit()
+        watch_for_exit(self.pid, self._finish)
         for descriptor in self._outputs:
             self._loop.add_reader(descriptor, self._readable, descriptor)
 
@@ -242,27 +241,6 @@ class Process:
         self.signal(signal.SIGKILL)
 
     # --- The end
-
-    def _watch_for_exit(self) -> None:
-        try:
-            pidfd = os.pidfd_open(self.pid)
-        except (AttributeError, OSError):  # an older kernel, or none of Linux
-            threading.Thread(target=self._wait_in_thread, daemon=True).start()
-            return
-
-        def on_exit() -> None:
-            self._loop.remove_reader(pidfd)
-            os.close(pidfd)
-            self._finish()
-
-        self._loop.add_reader(pidfd, on_exit)
-
-    def _wait_in_thread(self) -> None:
-        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-        try:
-            self._loop.call_soon_threadsafe(self._finish)
-        except RuntimeError:
-            pass  # the loop is closed, and the program about to end
 
     def _finish(self) -> None:
         if self._doomed:

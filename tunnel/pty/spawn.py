@@ -15,7 +15,7 @@ import resource
 import struct
 import subprocess
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunnel.pty.users import User
@@ -52,14 +52,24 @@ class _Streams:
 
 
 def spawn(
-    command: Sequence[str], user: User, cwd: str, env: Mapping[str, str], *, size: Size | None, stdin: bool
+    command: Sequence[str],
+    user: User,
+    cwd: str,
+    env: Mapping[str, str],
+    *,
+    size: Size | None,
+    stdin: bool,
+    prepare: Callable[[int], None] | None = None,
 ) -> Child:
     """Start ``command`` on a pty of ``size``, or on pipes (None), as the leader of a new session.
 
-    Raises OSError when the system has no room for it, or the user may not enter ``cwd``.
+    ``prepare`` is given the terminal before anything runs on it. Raises OSError when the system has no room for it, or
+    the user may not enter ``cwd``.
     """
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         streams = _pipes(stdin, ours, theirs) if size is None else _pty(size, user, ours, theirs)
+        if prepare is not None and size is not None:
+            prepare(streams.theirs[0])
         process = subprocess.Popen(
             [*streams.prefix, *command],
             stdin=streams.theirs[0],

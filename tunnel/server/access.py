@@ -12,11 +12,10 @@ from collections import Counter
 from collections.abc import Sequence
 from http import HTTPStatus
 
+from tunnel.pki.tokens import read_tokens
 from tunnel.protocol.errors import UsageError
 from tunnel.server.exchange import Refusal
 
-_FILE_LIMIT = 1 << 20  # bytes of a token file
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # b64token, RFC 6750 section 2.1
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")  # scheme://host[:port], RFC 6454 section 7
 RETRY_AFTER = 5  # seconds that a client is asked to wait when there is no room
 
@@ -24,8 +23,7 @@ RETRY_AFTER = 5  # seconds that a client is asked to wait when there is no room
 class Tokens:
     """The bearer tokens of ``--token-file``, of which any one admits; several let people rotate them.
 
-    A file holds one token a line; empty lines and those that begin with ``#`` do not count. Without files everybody
-    is admitted.
+    What a file may hold is told by `tunnel.pki.tokens`. Without files everybody is admitted.
     """
 
     def __init__(self, paths: Sequence[str], option: str = "--token-file") -> None:
@@ -41,7 +39,7 @@ class Tokens:
 
     def reload(self) -> None:
         """Read the files again; on UsageError (see the constructor) the tokens stay as they were."""
-        self._digests = [digest for path in self._paths for digest in _read_tokens(path, self._option)]
+        self._digests = [_digest(token) for path in self._paths for token in read_tokens(path, self._option)]
 
     def admit(self, authorization: Sequence[str]) -> None:
         """Check the values of a request's ``Authorization`` fields; raises Refusal (401, RFC 6750 section 3)."""
@@ -143,32 +141,5 @@ def _full(message: str) -> Refusal:
     return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "full", message, {"Retry-After": str(RETRY_AFTER)})
 
 
-def _read_tokens(path: str, option: str) -> list[bytes]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(_FILE_LIMIT + 1)
-    except OSError as exc:
-        raise _bad_file(option, path, exc.strerror or str(exc)) from exc
-    except UnicodeDecodeError as exc:
-        raise _bad_file(option, path, "it is no text") from exc
-    if len(text) > _FILE_LIMIT:
-        raise _bad_file(option, path, f"it is longer than {_FILE_LIMIT} characters")
-    digests = []
-    for number, line in enumerate(text.splitlines(), 1):
-        token = line.strip()
-        if not token or token.startswith("#"):
-            continue
-        if not _TOKEN.fullmatch(token):
-            raise _bad_file(option, path, f"line {number} is no token: letters, digits and -._~+/ only")
-        digests.append(_digest(token))
-    if not digests:
-        raise _bad_file(option, path, "there is no token in it")
-    return digests
-
-
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode(errors="surrogateescape")).digest()
-
-
-def _bad_file(option: str, path: str, reason: str) -> UsageError:
-    return UsageError("", cause="file", option=option, path=path, reason=reason)

@@ -25,6 +25,7 @@ from tunnel.protocol.frames import GOING_AWAY
 from tunnel.server.access import Origins, Seats, Tokens
 from tunnel.server.certificates import Certificates
 from tunnel.server.connection import Common, Connection
+from tunnel.server.embedded import EmbeddedTarget
 from tunnel.server.handshake import HEALTH_PATH, Rules
 from tunnel.server.listen import Listener
 from tunnel.server.log import event
@@ -32,7 +33,7 @@ from tunnel.server.session import FAREWELL_LIMIT
 from tunnel.server.sessions import Sessions
 from tunnel.server.settings import DEFAULT_LISTEN, BridgeSettings
 from tunnel.server.systemd import take_sockets
-from tunnel.server.target import parse_target
+from tunnel.server.target import choose_target
 
 _LOOK_AGAIN = 0.25  # seconds, while draining
 _PATH = re.compile(r"/[!-~]*")
@@ -54,7 +55,7 @@ class Bridge:
             self._certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
         self._common = Common(
             settings=settings,
-            target=parse_target(settings.target),
+            target=choose_target(settings),
             rules=Rules(settings.path, self._tokens, Origins(settings.allow_origin)),
             seats=Seats(settings.max_tunnels, settings.max_tunnels_per_address),
             sessions=Sessions(settings),
@@ -78,6 +79,12 @@ class Bridge:
         return str(self._common.target)
 
     @property
+    def greeting(self) -> str:
+        """How to log in at the embedded SSH server, if that is the target."""
+        target = self._common.target
+        return target.greeting if isinstance(target, EmbeddedTarget) else ""
+
+    @property
     def authentication(self) -> str:
         """What clients must show: ``token``, ``client certificate``, both, or ``none``."""
         needed = ["token"] if self._tokens else []
@@ -90,12 +97,18 @@ class Bridge:
         """Whether anybody on the network may open a tunnel."""
         return self.authentication == "none" and not all(is_loopback(each.address) for each in self._listeners)
 
+    @property
+    def expiring(self) -> list[str]:
+        """A line for each certificate that has expired or soon will."""
+        return self._certificates.expiring() if self._certificates else []
+
     async def __aenter__(self) -> Self:
         self._listeners = [Listener(ListeningSocket(sock)) for sock in take_sockets(os.environ)]
         specs = self._settings.listen or (() if self._listeners else (DEFAULT_LISTEN,))
         try:
             opened = open_listening([(spec, "--listen") for spec in specs], unix_mode=int(self._settings.unix_mode, 8))
             self._listeners += map(Listener, opened)
+            await self._common.target.start()
         except BaseException:
             self._close_listeners()
             raise
@@ -140,6 +153,7 @@ class Bridge:
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._common.target.close()
 
     def _active(self) -> list[asyncio.Task[None]]:
         """Return the connections but for detached sessions."""
@@ -159,6 +173,8 @@ class Bridge:
                 event(logging.ERROR, "reload-failed", what=name, reason=str(exc), kept="those in use")
             else:
                 event(logging.INFO, "reloaded", what=name)
+        for line in self.expiring:
+            event(logging.WARNING, "warning", message=line)
 
     async def _accept(self, listener: Listener) -> None:
         handshakes = self._common.handshakes

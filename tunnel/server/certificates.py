@@ -27,6 +27,13 @@ class Certificates:
         """Read the files again; on UsageError the old context stays."""
         self.context = self._load()
 
+    def expiring(self) -> list[str]:
+        """Return a line for each certificate, of clients' authorities too, that has expired or will within 14 days."""
+        from tunnel.pki.inspection import soon_ending  # and cryptography with it, which only TLS needs
+
+        lines = soon_ending(self._cert, "--tls-cert")
+        return lines if self._client_ca is None else [*lines, *soon_ending(self._client_ca, "--tls-client-ca")]
+
     def _load(self) -> ssl.SSLContext:
         for option, path in (
             ("--tls-cert", self._cert),

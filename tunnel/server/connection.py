@@ -20,6 +20,7 @@ from tunnel.protocol.errors import DialError
 from tunnel.protocol.stream import ReadBuffers
 from tunnel.server.access import RETRY_AFTER, Seat, Seats
 from tunnel.server.certificates import Certificates, start_tls
+from tunnel.server.embedded import EmbeddedTarget
 from tunnel.server.exchange import Head, Refusal, read_head, send, send_last
 from tunnel.server.handshake import Rules, Upgrade, health_answer, is_health_check
 from tunnel.server.log import Value, event, unexpected
@@ -38,7 +39,7 @@ class Common:
     """What all connections of a bridge have in common."""
 
     settings: BridgeSettings
-    target: Target
+    target: Target | EmbeddedTarget
     rules: Rules
     seats: Seats
     sessions: Sessions
@@ -188,7 +189,7 @@ class Connection:
 
     async def _dial(self) -> socket.socket:
         try:
-            return await self._common.target.dial(self._common.settings.dial_timeout)
+            return await self._common.target.dial(self._common.settings.dial_timeout, self._client)
         except DialError as exc:
             message = f"the target cannot be reached: {exc}"
             if exc.cause == "tcp-timeout":

@@ -124,12 +124,18 @@ def _announce(bridge: Bridge, settings: ServeSettings) -> None:
     urls = ", ".join(bridge.urls)
     resume = f"{settings.resume_for:g} s" if settings.resume_for else "off"
     if settings.log_format == "json":
-        event(logging.INFO, "ready", listen=urls, target=bridge.target, auth=bridge.authentication, resume=resume)
+        event(
+            logging.INFO, "ready", listen=urls, target=bridge.target, auth=bridge.authentication, resume=resume,
+            ssh=bridge.greeting,
+        )  # fmt: skip
     else:
         _say(f"bridge ready on {urls} → {bridge.target} (auth: {bridge.authentication}, resume: {resume})")
+        if bridge.greeting:
+            _say(f"embedded SSH server: {bridge.greeting}")
     warnings = []
     if bridge.is_open_to_all:
         warnings.append("anybody who can reach this address may open tunnels: see --token-file")
+    warnings += bridge.expiring
     needed = settings.max_tunnels * 2 + _OTHER_DESCRIPTORS
     available = _raise_descriptor_limit()
     if available < needed:
@@ -138,9 +144,9 @@ def _announce(bridge: Bridge, settings: ServeSettings) -> None:
             f"{needed} may be needed"
         )
     for warning in warnings:
-        if settings.log_format == "json":
+        if settings.log_format == "json" or settings.log_file is not None:
             event(logging.WARNING, "warning", message=warning)
-        else:
+        if settings.log_format != "json":
             _say(f"warning: {warning}")
 
 

@@ -42,7 +42,22 @@ class BridgeSettings:
         metavar="ADDRESS",
     )
     unix_mode: str = _option("0600", "Permissions of Unix sockets that are listened on.", metavar="MODE")
-    target: str = _option("127.0.0.1:22", "Where tunnels lead: HOST:PORT or unix:PATH.", metavar="ADDRESS")
+    target: str = _option(
+        "127.0.0.1:22",
+        "Where tunnels lead: HOST:PORT, unix:PATH, or 'embedded' for an SSH server of this program's own.",
+        metavar="ADDRESS",
+    )
+    authorized_keys: str | None = _option(
+        None,
+        "Who may log in at the embedded SSH server, as the user that the bridge runs as. "
+        "Default: ~/.ssh/authorized_keys.",
+        metavar="FILE",
+    )
+    host_key: str | None = _option(
+        None,
+        "Host key of the embedded SSH server, made if it does not exist. Default: in ~/.local/state/wstunnel-py.",
+        metavar="FILE",
+    )
     path: str | None = _option(None, "The only path of a URL that tunnels are opened at. Default: any.", metavar="PATH")
     tls_cert: str | None = _option(None, "Speak TLS with this certificate chain (PEM).", metavar="FILE")
     tls_key: str | None = _option(None, "The certificate's key (PEM), if not in the same file.", metavar="FILE")

@@ -12,9 +12,11 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-from tunnel.net.address import Address, UnixAddress, join, parse_address
+from tunnel.net.address import Address, Client, UnixAddress, join, parse_address
 from tunnel.net.channel import set_nodelay
 from tunnel.protocol.errors import DialError, UsageError
+from tunnel.server.embedded import EMBEDDED, EmbeddedTarget
+from tunnel.server.settings import BridgeSettings
 
 _BUSY_PAUSE = 0.05  # seconds between two tries at a Unix socket with a full backlog
 
@@ -28,8 +30,16 @@ class Target:
     def __str__(self) -> str:
         return str(self.address)
 
-    async def dial(self, seconds: float) -> socket.socket:
+    async def start(self) -> None:
+        """Nothing has to be started for a target that others run."""
+
+    async def close(self) -> None:
+        pass
+
+    async def dial(self, seconds: float, client: Client) -> socket.socket:
         """Return a connected non-blocking socket; ``seconds`` are for all of the target's addresses together.
+
+        The target is not told who ``client`` is, for whom the connection is.
 
         Raises DialError; its cause is ``tcp-timeout`` when the time was over.
         """
@@ -65,6 +75,18 @@ class Target:
         if all(isinstance(exc, TimeoutError) for _, exc in failures):
             raise TimeoutError
         raise DialError("tcp", address=self, reason=reasons) from failures[-1][1]
+
+
+def choose_target(settings: BridgeSettings) -> Target | EmbeddedTarget:
+    """Return the target that the settings ask for; raises UsageError."""
+    text = settings.target
+    if text == EMBEDDED:
+        return EmbeddedTarget(settings.host_key, settings.authorized_keys)
+    if settings.host_key is not None or settings.authorized_keys is not None:
+        raise UsageError(
+            "--host-key and --authorized-keys are for --target embedded; an SSH server has files of its own"
+        )
+    return parse_target(text)
 
 
 def parse_target(text: str) -> Target:

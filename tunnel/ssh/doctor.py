@@ -9,14 +9,17 @@ tells of the same way that ssh's ProxyCommand takes.
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from tunnel.client.settings import Settings
 from tunnel.client.sockets import relay_in_thread
 from tunnel.client.trace import Trace
 from tunnel.client.tunnel import Tunnel
+from tunnel.pki.expiry import current_time, ends_soon, expiry
 from tunnel.protocol.control import SUBPROTOCOL
 from tunnel.protocol.errors import UNREACHABLE, TunnelError, printable
 
@@ -34,6 +37,7 @@ _HOPS = {
     "proxy-protocol": "proxy",
     "tls": "tls",
     "tls-untrusted": "tls",
+    "tls-refused": "tls",
     "usage": "url",
     "config": "url",
     "file": "url",
@@ -51,6 +55,8 @@ _ADVICE = {
     "proxy-protocol": "Is that address a proxy of this kind? http://, socks5:// and socks5h:// are possible.",
     "tls-untrusted": "If the certificate is your own: --ca-file. A proxy that looks into TLS has a CA of its own. "
     "An expired one must be renewed at the edge.",
+    "tls-refused": "Show it a certificate that its authority has issued to a client: --client-cert, --client-key. "
+    "wstunnel-py certs show tells of what yours is.",
     "tls": "Does that port speak TLS? Without it the URL begins with ws://.",
     "not-http": "Something else than a web server listens there; is it the right port?",
     "not-websocket": "A web server answers, but no bridge; is it the right port and path?",
@@ -63,12 +69,13 @@ _ADVICE = {
     "answer-timeout": "The hop is there but silent; try again, or with a longer --connect-timeout.",
     "hung-up": "The other side hung up; if it should speak TLS, the URL begins with wss://.",
 }
+_ENDS_SOON = "Renew its certificate before it ends, at the edge or the bridge; then nobody can connect."
 _NO_BANNER = "A tunnel opens, but no SSH server speaks behind it: is sshd running, and --target of the bridge right?"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found at ``hop``, after ``seconds``; ``advice`` is what to do if it is not ``ok``."""
+    """What was found at ``hop``, after ``seconds``; ``advice`` is what to do about it, if anything."""
 
     hop: str
     ok: bool
@@ -86,8 +93,13 @@ class _Steps(Trace):
         self.findings: list[Finding] = []
         self._last = time.monotonic()
 
-    def step(self, hop: str, text: str) -> None:
-        self.findings.append(Finding(hop, True, self.lap(), printable(text)))
+    def step(self, hop: str, text: str, *, expires: str = "") -> None:
+        advice = ""
+        if expires:
+            end, now = datetime.fromtimestamp(ssl.cert_time_to_seconds(expires), UTC), current_time()
+            text += f", its certificate {expiry(end, now)}"
+            advice = _ENDS_SOON if ends_soon(end, now) else ""
+        self.findings.append(Finding(hop, True, self.lap(), printable(text), advice))
 
     def lap(self) -> float:
         """Return the seconds since the last step, and begin the next."""

@@ -1,0 +1,163 @@
+"""``wstunnel-py certs``: an authority of one's own and its certificates, for TLS that both ends check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from tunnel.client.trace import say
+from tunnel.protocol.errors import USAGE, TunnelError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tunnel.pki.authority import Authority, Issued
+
+_DAYS = click.IntRange(1, 36_500)
+_FILE = click.Path(dir_okay=False)
+_FOLDER = click.Path(file_okay=False)
+_UNFIT = 1  # exit code: a certificate is shown that is of no use, or will be of none before long
+
+
+def _folder_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--ca",
+        metavar="DIR",
+        type=_FOLDER,
+        required=True,
+        envvar="WSTUNNEL_PY_CERTS_CA",
+        show_envvar=True,
+        help="The folder of the authority, made by certs ca.",
+    )(command)
+
+
+def _leaf_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--force", is_flag=True, help="Replace files that are there."),
+        click.option("--out", metavar="STEM", help="Write STEM.pem and STEM.key. Default: after the (first) NAME."),
+        click.option("--days", type=_DAYS, default=365, show_default=True, help="How long it is valid."),
+    ):
+        command = option(command)
+    return _folder_option(command)
+
+
+@click.group(short_help="Make an authority and certificates, renew and show them.")
+def certs() -> None:
+    """Make an authority of your own and its certificates, for TLS in which each end checks the other's.
+
+    \b
+        wstunnel-py certs ca pki
+        wstunnel-py certs server box.example.com --ca pki
+        wstunnel-py certs client alice --ca pki
+        wstunnel-py serve --tls-cert box.example.com.pem --tls-key box.example.com.key --tls-client-ca pki/ca.pem
+        wstunnel-py connect --ca-file pki/ca.pem --client-cert alice.pem --client-key alice.key wss://box.example.com:8081
+
+    Keys are private (mode 0600), and nothing is overwritten without --force."""
+
+
+@certs.command(short_help="Make an authority.")
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+@click.option("--name", metavar="TEXT", help="What it calls itself. Default: wstunnel-py CA and a number.")
+@click.option("--days", type=_DAYS, default=3650, show_default=True, help="How long it is valid.")
+def ca(folder: str, name: str | None, days: int) -> None:
+    """Make an authority in DIR: its certificate ca.pem, which is no secret, and its key ca.key, which is the secret.
+
+    Who has ca.key can let anybody in: keep it off the machines that run bridges."""
+    from tunnel.pki.authority import Authority
+    from tunnel.pki.expiry import moment
+
+    made = Authority.make(folder, name, days)
+    click.echo(f"{made.certificate_file}  for --ca-file and --tls-client-ca, until {moment(made.end)}")
+    click.echo(f"{made.key_file}  signs certificates; keep it to yourself")
+
+
+@certs.command(short_help="Make a certificate for a bridge.")
+@click.argument("names", metavar="NAME…", nargs=-1, required=True)
+@_leaf_options
+def server(names: tuple[str, ...], ca: str, days: int, out: str | None, force: bool) -> None:
+    """Make a certificate and a key for a bridge, or an edge, that clients reach by any of these NAMEs.
+
+    A NAME is a host name, a wildcard (*.example.com) or an IP address. The files go into the current folder."""
+    authority = _authority(ca)
+    _write(authority.issue_for_server(names, days), out, names[0], force, "--tls-cert", "--tls-key")
+
+
+@certs.command(short_help="Make a certificate for a client.")
+@click.argument("name")
+@_leaf_options
+def client(name: str, ca: str, days: int, out: str | None, force: bool) -> None:
+    """Make a certificate and a key for a client. NAME says whose it is. The files go into the current folder.
+
+    A bridge lets everybody in whose certificate is of its --tls-client-ca, until that certificate ends."""
+    authority = _authority(ca)
+    _write(authority.issue_for_client(name, days), out, name, force, "--client-cert", "--client-key")
+
+
+@certs.command(short_help="Make certificates valid for longer.")
+@click.argument("files", metavar="FILE…", type=_FILE, nargs=-1, required=True)
+@_folder_option
+@click.option("--days", type=_DAYS, help="How long it is valid from now on. Default: as long as it was before.")
+@click.option("--within", metavar="DAYS", type=_DAYS, help="Leave alone what is valid for longer than this.")
+def renew(files: tuple[str, ...], ca: str, days: int | None, within: int | None) -> None:
+    """Replace certificates by new ones with the same names and key; a bridge reads them on SIGHUP.
+
+    Only what the authority has issued, and its own certificate (ca.pem)."""
+    from tunnel.pki.inspection import is_due
+
+    authority = _authority(ca)
+    for file in files:
+        if within is not None and not is_due(file, within):
+            click.echo(f"{file}  is left as it is")
+            continue
+        issued = authority.renew_file(file, days)
+        click.echo(f"{file}  renewed, {_until(issued)}")
+
+
+@certs.command(short_help="Show certificates, and whether they are still valid.")
+@click.argument("files", metavar="FILE…", type=_FILE, nargs=-1, required=True)
+@click.option("--within", metavar="DAYS", type=_DAYS, help="Exit with 1 also when one expires within this time.")
+def show(files: tuple[str, ...], within: int | None) -> int:
+    """Show what certificates are for, who issued them, until when they are valid, and whether FILE's key fits.
+
+    The key is looked for in FILE, and beside it with the ending .key. Exit code 1: one is expired, not valid yet, or
+    has another's key; 2: a file cannot be used. For cron: certs show --within 14 FILE… >/dev/null || mail …"""
+    from tunnel.pki.inspection import reports
+
+    code = 0
+    for file in files:
+        try:
+            for report in reports(file, within):
+                for line in report.lines:
+                    click.echo(line)
+                if not report.usable or (within is not None and report.ends_soon):
+                    code = max(code, _UNFIT)
+        except TunnelError as exc:
+            say(str(exc))
+            code = USAGE
+    return code
+
+
+def _authority(folder: str) -> Authority:
+    from tunnel.pki.authority import Authority
+
+    authority = Authority(folder)
+    for warning in authority.warnings:
+        say(f"warning: {warning}")
+    return authority
+
+
+def _write(issued: Issued, out: str | None, name: str, force: bool, for_certificate: str, for_key: str) -> None:
+    from tunnel.pki.authority import issue_files
+    from tunnel.pki.names import file_name
+
+    stem = out.removesuffix(".pem") if out else file_name(name)
+    certificate, key = issue_files(issued, stem, force=force)
+    click.echo(f"{certificate}  for {for_certificate}, {_until(issued)}")
+    click.echo(f"{key}  for {for_key}, a secret")
+
+
+def _until(issued: Issued) -> str:
+    from tunnel.pki.expiry import moment
+
+    return f"valid until {moment(issued.end)}" + (", when its authority expires" if issued.cut else "")

@@ -1,0 +1,75 @@
+"""``wstunnel-py config-ssh``: an ssh_config for hosts behind bridges."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from tunnel.cli.direct import DirectCommand, parameter
+from tunnel.client.options import Option, parse_command_line
+from tunnel.client.trace import say
+from tunnel.protocol.errors import UsageError
+from tunnel.ssh.config import ACTIONS, CONFIG_SSH_OPTIONS, command_line, generate
+
+DIFFERENT = 1  # exit code of --diff when there is a difference, as that of diff(1)
+
+
+def _config_ssh(words: list[str]) -> int:
+    given, names = parse_command_line(words, CONFIG_SSH_OPTIONS, "config-ssh")
+    write, show, remove = (given.get(name) is True for name in ACTIONS)
+    if write and (show or remove):
+        raise UsageError(f"--write and --{'diff' if show else 'remove'} exclude each other")
+    if remove and names:
+        raise UsageError("--remove takes out all hosts; for fewer of them: wstunnel-py config-ssh --write NAME…")
+    from tunnel.ssh.config_file import apply, default_path, diff, folder_of_ssh, plan_remove, plan_write, report
+
+    ssh_config = str(given.get("ssh-config", default_path()))
+    if remove:
+        changes = plan_remove(ssh_config)
+    else:
+        generated = generate(names, given, sys.argv[0])
+        if generated.left_out and given.get("quiet") is not True:
+            say(f"of {generated.source} left out: {', '.join(generated.left_out)}")
+        if not (write or show):
+            click.echo(generated.text, nl=False)
+            return 0
+        changes = plan_write(ssh_config, generated.text, command_line(names, given))
+    if show:
+        click.echo(diff(changes), nl=False)
+        return DIFFERENT if any(change.is_one for change in changes) else 0
+    apply(changes)
+    for line in report(changes):
+        click.echo(line)
+    if write and "ssh-config" not in given and os.path.dirname(ssh_config) != folder_of_ssh():
+        say(f"warning: HOME is not that of your account; there ssh reads this only when told to: ssh -F {ssh_config}")
+    return 0
+
+
+def _parameter(option: Option) -> click.Option:
+    """As for other commands, but for the variable: `connect` reads that when ssh starts it, this command does not."""
+    shown = parameter(option)
+    shown.envvar, shown.show_envvar = None, False
+    return shown
+
+
+config_ssh = DirectCommand(
+    "config-ssh",
+    _config_ssh,
+    params=[
+        *map(_parameter, CONFIG_SSH_OPTIONS),
+        click.Argument(["name"], nargs=-1, metavar="[NAME]…"),
+    ],
+    short_help="Write the ssh_config for hosts behind bridges.",
+    help=(
+        "Print ssh_config with which `ssh NAME`, and every editor and program that reads it, goes through a tunnel; "
+        "--write puts it in place, --diff shows what that would change, --remove undoes it.\n\n"
+        "NAME is a host as for connect, or a pattern of the config file; without any NAME all hosts of the config file "
+        "are meant, and *.e2b, by which ID.e2b is E2B's sandbox ID. Options of connect become part of the "
+        "ProxyCommand; variables do not. Your own settings for these hosts go into ~/.ssh/config as ever, below the "
+        "Include.\n\n"
+        "Host keys are kept in a file of their own and accepted when they are new. A sandbox whose ID comes again "
+        "with another key: ssh-keygen -R ID.e2b -f ~/.ssh/known_hosts.wstunnel-py."
+    ),
+)

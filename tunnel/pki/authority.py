@@ -1,0 +1,250 @@
+"""An authority of one's own in a folder (``ca.pem``, ``ca.key``), and the certificates that it issues.
+
+Keys are ECDSA on P-256, which every TLS stack takes. Certificates follow RFC 5280 as strictly as OpenSSL's
+``-x509_strict`` asks; each is for servers or for clients, never for both, so that a client's certificate cannot be
+used to play the bridge.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from tunnel.pki import storage
+from tunnel.pki.expiry import current_time, expiry
+from tunnel.pki.inspection import AUTHORITY, SigningKey, fits, holds_key, kind_of, read_certificates, read_key
+from tunnel.pki.names import client_name, server_names, subject_of, text_of
+from tunnel.protocol.errors import UsageError
+
+CERTIFICATE, KEY = "ca.pem", "ca.key"
+AUTHORITY_DAYS, LEAF_DAYS = 3650, 365  # how long certificates are valid by default
+BACKDATED = timedelta(hours=1)  # that a machine's clock may be slow: a sandbox that was paused is
+_USAGES = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate, as PEM with the intermediate ones behind it, and its key, which is empty if that stays as it is.
+
+    ``end`` is when it ends; ``cut`` tells that this is sooner than was asked for, as the authority ends then.
+    """
+
+    chain: bytes
+    key: bytes
+    end: datetime
+    cut: bool
+
+
+class Authority:
+    """A certificate authority that can issue: its certificate and the key to it.
+
+    ``warnings`` tell of what its user should know. ``now`` is the time that everything is reckoned from.
+    """
+
+    def __init__(self, folder: str, now: datetime | None = None) -> None:
+        """Read the authority in ``folder``. Raises UsageError when it cannot be used."""
+        self.certificate_file, self.key_file = os.path.join(folder, CERTIFICATE), os.path.join(folder, KEY)
+        self._now = now or current_time()
+        if not os.path.isdir(folder):
+            raise UsageError(f"there is no folder {folder}; an authority is made by: wstunnel-py certs ca {folder}")
+        certificates = read_certificates(self.certificate_file)
+        self._certificate = certificates[0]
+        self._intermediate = [each for each in certificates if each.issuer != each.subject]
+        self._key = read_key(self.key_file)
+        if kind_of(self._certificate) != AUTHORITY:
+            raise storage.unusable(self.certificate_file, "it is no authority's certificate")
+        if not fits(self._key, self._certificate):
+            raise storage.unusable(self.key_file, f"it is not the key of {self.certificate_file}")
+        warning = storage.permission_warning(self.key_file)
+        self.warnings = [warning] if warning else []
+
+    @classmethod
+    def make(
+        cls, folder: str, name: str | None = None, days: float = AUTHORITY_DAYS, now: datetime | None = None
+    ) -> Authority:
+        """Make an authority in ``folder``, which may be new; it calls itself ``name``. Raises UsageError."""
+        now = now or current_time()
+        subject = subject_of(client_name(name or f"wstunnel-py CA {secrets.token_hex(4)}"))
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = _builder(subject, key.public_key(), now - BACKDATED, now + timedelta(days=days))
+        builder = builder.issuer_name(subject)
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        builder = builder.add_extension(_key_usage(authority=True), critical=True)
+        certificate = builder.sign(key, hashes.SHA256())
+        storage.make_folder(folder)
+        paths = os.path.join(folder, CERTIFICATE), os.path.join(folder, KEY)
+        for path in paths:
+            if os.path.lexists(path):
+                raise UsageError(f"{path} is there already: choose another folder, or renew it by certs renew")
+        storage.write(
+            [
+                storage.NewFile(paths[1], _key_pem(key), storage.SECRET),
+                storage.NewFile(paths[0], _pem(certificate), storage.PUBLIC),
+            ]
+        )
+        return cls(folder, now)
+
+    @property
+    def end(self) -> datetime:
+        """When the authority's certificate ends."""
+        return self._certificate.not_valid_after_utc
+
+    def issue_for_server(self, names: Sequence[str], days: float = LEAF_DAYS) -> Issued:
+        """Issue a certificate for a server that is reached by any of ``names``. Raises UsageError."""
+        general = server_names(names)
+        subject = subject_of(text_of(general[0]))
+        # RFC 5280 section 4.2.1.6: without a subject the names are critical.
+        extension = x509.Extension(
+            x509.SubjectAlternativeName.oid, not list(subject), x509.SubjectAlternativeName(general)
+        )
+        return self._issue_leaf(subject, "server", days, [extension])
+
+    def issue_for_client(self, name: str, days: float = LEAF_DAYS) -> Issued:
+        """Issue a certificate for a client that is called ``name``. Raises UsageError."""
+        return self._issue_leaf(subject_of(client_name(name)), "client", days, [])
+
+    def renew_file(self, path: str, days: float | None = None) -> Issued:
+        """Issue the first certificate in a file anew, for ``days`` or as long as it was valid, and replace the file.
+
+        Key and names stay. It must be of this authority, or the authority's own. Raises UsageError.
+        """
+        certificate = read_certificates(path)[0]
+        if holds_key(path):
+            raise storage.unusable(path, "it holds a key too; only a file of certificates alone is renewed")
+        own = fits(self._key, certificate)
+        if own and self._intermediate:
+            raise storage.unusable(path, "it is another authority's to renew")
+        try:
+            certificate.verify_directly_issued_by(self._certificate)
+        except (ValueError, TypeError, InvalidSignature) as exc:
+            reason = "it is not of this authority, which renews only what it has issued"
+            raise storage.unusable(path, reason) from exc
+        if days is None:
+            span = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+            days = max(1, round(span / timedelta(days=1)))
+        asked = timedelta(days=days)
+        begin, end = self._validity(asked, own=own)
+        builder = _builder(certificate.subject, certificate.public_key(), begin, end, identified=False)
+        for extension in certificate.extensions:
+            if not isinstance(extension.value, x509.AuthorityKeyIdentifier):
+                builder = builder.add_extension(extension.value, extension.critical)
+        issued = self._sign(builder, None, asked, end, own=own)
+        storage.replace(path, issued.chain)
+        return issued
+
+    def _issue_leaf(
+        self, subject: x509.Name, kind: str, days: float, more: Sequence[x509.Extension[x509.ExtensionType]]
+    ) -> Issued:
+        key = ec.generate_private_key(ec.SECP256R1())
+        asked = timedelta(days=days)
+        begin, end = self._validity(asked)
+        builder = _builder(subject, key.public_key(), begin, end)
+        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        builder = builder.add_extension(_key_usage(authority=False), critical=True)
+        builder = builder.add_extension(x509.ExtendedKeyUsage([_USAGES[kind]]), critical=False)
+        for extension in more:
+            builder = builder.add_extension(extension.value, extension.critical)
+        return self._sign(builder, key, asked, end)
+
+    def _validity(self, asked: timedelta, *, own: bool = False) -> tuple[datetime, datetime]:
+        begin, end = self._now - BACKDATED, self._now + asked
+        if own:
+            return begin, end
+        if self.end <= self._now:
+            reason = f"the authority {expiry(self.end, self._now)}; wstunnel-py certs renew gives it more time"
+            raise storage.unusable(self.certificate_file, reason)
+        if self._certificate.not_valid_before_utc > self._now:
+            raise storage.unusable(self.certificate_file, "it is not valid yet: is the clock of this machine right?")
+        return max(begin, self._certificate.not_valid_before_utc), min(end, self.end)
+
+    def _sign(
+        self,
+        builder: x509.CertificateBuilder,
+        key: ec.EllipticCurvePrivateKey | None,
+        asked: timedelta,
+        end: datetime,
+        *,
+        own: bool = False,
+    ) -> Issued:
+        builder = builder.issuer_name(self._certificate.subject)
+        if not own:
+            builder = builder.add_extension(self._identifier(), critical=False)
+        own_digest = isinstance(self._key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
+        certificate = builder.sign(self._key, None if own_digest else hashes.SHA256())
+        chain = _pem(certificate) + b"".join(map(_pem, self._intermediate))
+        return Issued(chain, _key_pem(key) if key else b"", end, end < self._now + asked)
+
+    def _identifier(self) -> x509.AuthorityKeyIdentifier:
+        try:
+            subject = self._certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        except x509.ExtensionNotFound:
+            return x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(subject)
+
+
+def issue_files(issued: Issued, stem: str, *, force: bool = False) -> tuple[str, str]:
+    """Write a new certificate and its key to ``stem`` with .pem and .key; return these. Raises UsageError."""
+    certificate, key = f"{stem}.pem", f"{stem}.key"
+    storage.write(
+        [
+            storage.NewFile(key, issued.key, storage.SECRET),
+            storage.NewFile(certificate, issued.chain, storage.PUBLIC),
+        ],
+        force=force,
+    )
+    return certificate, key
+
+
+def _builder(
+    subject: x509.Name,
+    key: CertificatePublicKeyTypes,
+    begin: datetime,
+    end: datetime,
+    *,
+    identified: bool = True,
+) -> x509.CertificateBuilder:
+    """Return what all certificates have; those that are renewed have their identifier among their extensions."""
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(end)
+    )
+    if identified:
+        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    return builder
+
+
+def _key_usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.PEM)
+
+
+def _key_pem(key: SigningKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

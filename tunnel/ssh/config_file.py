@@ -1,0 +1,265 @@
+"""The two files of ``config-ssh``: one of its own, and ssh's config file, which gets one line that includes it.
+
+Every change is planned from the bytes that are there, so that it can be shown instead of made; made, it is one atomic
+replacement a file. What a user or another program wrote stays as it is, byte for byte. What the lines say is not its
+matter: see `config`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tunnel.protocol.errors import UsageError
+from tunnel.ssh.config import quoted
+
+OWN_NAME = "wstunnel-py.conf"
+SIZE_LIMIT = 1 << 20  # bytes; no ssh_config that a person keeps is larger
+MARKER = b"# Written by wstunnel-py config-ssh --write, which replaces all of it; --remove deletes it."
+CREATED = b"# ssh's config file was made for it, and goes with it if nothing else has come into it."
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+SSH_FOLDER = ".ssh"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is to become of one file: ``None`` for its bytes means that there is none.
+
+    ``path`` is what the user calls it, ``target`` the file itself, behind all links.
+    """
+
+    path: str
+    target: str
+    before: bytes | None
+    after: bytes | None
+
+    @property
+    def is_one(self) -> bool:
+        return self.before != self.after
+
+
+def default_path() -> str:
+    """Return where ssh's config file is for this user, by HOME."""
+    return os.path.join(os.path.expanduser("~"), SSH_FOLDER, "config")
+
+
+def folder_of_ssh() -> str:
+    """Return the folder that ssh itself looks into: on POSIX that of the user's account, whatever HOME says."""
+    try:
+        import pwd
+    except ImportError:  # Windows
+        return os.path.dirname(default_path())
+    try:
+        return os.path.join(pwd.getpwuid(os.getuid()).pw_dir, SSH_FOLDER)
+    except KeyError:  # a user without an account, as some containers have
+        return os.path.dirname(default_path())
+
+
+def own_path(ssh_config: str) -> str:
+    """Return the path of our own file: beside ``ssh_config``, as the user calls that."""
+    folder, name = os.path.split(os.path.abspath(ssh_config))
+    if name == OWN_NAME:
+        raise UsageError("", cause="file", option="--ssh-config", path=ssh_config, reason="it cannot include itself")
+    return os.path.join(folder, OWN_NAME)
+
+
+def include_line(ssh_config: str) -> bytes:
+    """Return the line that includes our own file, without its end. Raises UsageError for a path that no line can hold.
+
+    Within ssh's own folder a bare name does, which is read alike by all parsers and survives a move of the folder.
+    """
+    own = own_path(ssh_config)
+    if os.path.dirname(own) == os.path.abspath(folder_of_ssh()):
+        return b"Include " + OWN_NAME.encode()
+    if any(c in own for c in "*?[]"):
+        raise UsageError(f"{own}: an Include cannot name it, as * ? [ ] stand for other characters there")
+    return b"Include " + quoted(own, percent=False).encode()
+
+
+def plan_write(ssh_config: str, blocks: str, made_by: str) -> list[Change]:
+    """Return what puts ``blocks`` into our own file and the Include into ``ssh_config``.
+
+    ``made_by`` goes into a comment. Raises UsageError.
+    """
+    own, config = _read(own_path(ssh_config)), _read(ssh_config)
+    _check_owner(own)
+    created = config.before is None or (own.before is not None and CREATED in own.before.split(b"\n"))
+    head = [MARKER, *([CREATED] if created else []), b"# Made by: " + made_by.encode()]
+    after = b"\n".join([*head, b"", blocks.encode()])
+    return [_changed(own, after), _changed(config, _with_line(config.before or b"", include_line(ssh_config)))]
+
+
+def plan_remove(ssh_config: str) -> list[Change]:
+    """Return what takes our line out of ``ssh_config`` and deletes our own file. Raises UsageError."""
+    own, config = _read(own_path(ssh_config)), _read(ssh_config)
+    _check_owner(own)
+    after = None if config.before is None else _without_line(config.before, include_line(ssh_config))
+    if after == b"" and own.before is not None and CREATED in own.before.split(b"\n"):
+        after = None
+    return [_changed(config, after), _changed(own, None)]
+
+
+def diff(changes: Sequence[Change]) -> bytes:
+    """Return the changes as a unified diff."""
+    lines: list[bytes] = []
+    for change in changes:
+        old, new = (
+            b"/dev/null" if data is None else os.fsencode(change.path) for data in (change.before, change.after)
+        )
+        before, after = (_lines(data or b"") for data in (change.before, change.after))
+        lines += difflib.diff_bytes(difflib.unified_diff, before, after, old, new)
+    return b"".join(line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n" for line in lines)
+
+
+def report(changes: Sequence[Change]) -> list[str]:
+    """Return what the changes do, or that they do nothing, in lines for the user."""
+    if not any(change.is_one for change in changes):
+        return [f"nothing to change: {' and '.join(change.path for change in changes)}"]
+    lines = []
+    for change in changes:
+        if not change.is_one:
+            continue
+        if os.path.basename(change.path) != OWN_NAME:
+            lines.append(_report_include(change))
+        elif change.after is None:
+            lines.append(f"deleted {change.path}")
+        else:
+            before, after = _hosts(change.before or b""), _hosts(change.after)
+            gone = [host for host in before if host not in after]
+            lines.append(f"wrote {change.path}: {' '.join(after)}" + (f"; no longer: {' '.join(gone)}" if gone else ""))
+    return lines
+
+
+def _report_include(change: Change) -> str:
+    if change.after is None:
+        return f"deleted {change.path}, which held nothing but the Include"
+    before, after = (len(data or b"") for data in (change.before, change.after))
+    return (
+        f"put the Include at the top of {change.path}" if after >= before else f"took the Include out of {change.path}"
+    )
+
+
+def _hosts(data: bytes) -> list[str]:
+    return [line[5:].strip().decode(errors="replace") for line in _lines(data) if line.startswith(b"Host ")]
+
+
+def apply(changes: Sequence[Change]) -> None:
+    """Make the changes, in order, each at once or not at all.
+
+    Raises UsageError when a file cannot be written, or is no longer what the change was planned for.
+    """
+    for change in changes:
+        if not change.is_one:
+            continue
+        try:
+            if change.after is None:
+                _check_unchanged(change)
+                os.unlink(change.target)
+            else:
+                _replace(change, change.after)
+        except OSError as exc:
+            raise _unusable(change.path, exc.strerror or str(exc)) from exc
+
+
+def _replace(change: Change, data: bytes) -> None:
+    folder = os.path.dirname(change.target)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{OWN_NAME}.", dir=folder)  # with mode 0600
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            if change.before is not None:
+                _take_over(change.target, temporary)
+            os.fsync(file.fileno())
+        _check_unchanged(change)
+        os.replace(temporary, change.target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    if hasattr(os, "O_DIRECTORY"):  # the name is on the disk, too, when its folder is
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def _take_over(target: str, temporary: str) -> None:
+    """Give the new file the mode and the owner of the one that it replaces."""
+    old, new = os.stat(target), os.stat(temporary)
+    if hasattr(os, "chown") and (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+        os.chown(temporary, old.st_uid, old.st_gid)
+    os.chmod(temporary, stat.S_IMODE(old.st_mode))
+
+
+def _check_unchanged(change: Change) -> None:
+    """A last look before the point of no return. Another program can still come in between, for some microseconds."""
+    if _read(change.path) != Change(change.path, change.target, change.before, change.before):
+        raise UsageError("", cause="file-changed", path=change.path)
+
+
+def _read(path: str) -> Change:
+    """Return the file at ``path`` as it is, as a change of nothing. Raises UsageError if that cannot be."""
+    target = os.path.realpath(path)
+    try:
+        if not stat.S_ISREG(os.stat(target).st_mode):
+            raise _unusable(path, "it is no regular file")
+        with open(target, "rb") as file:
+            data = file.read(SIZE_LIMIT + 1)
+    except FileNotFoundError:
+        return Change(path, target, None, None)
+    except OSError as exc:
+        raise _unusable(path, exc.strerror or str(exc)) from exc
+    if len(data) > SIZE_LIMIT:
+        raise _unusable(path, f"it is larger than {SIZE_LIMIT} bytes")
+    return Change(path, target, data, data)
+
+
+def _unusable(path: str, reason: str) -> UsageError:
+    return UsageError("", cause="file", option="config-ssh", path=path, reason=reason)
+
+
+def _changed(change: Change, after: bytes | None) -> Change:
+    return Change(change.path, change.target, change.before, after)
+
+
+def _check_owner(own: Change) -> None:
+    if own.before is not None and _lines(own.before)[:1] != [MARKER + b"\n"]:
+        raise _unusable(own.path, "config-ssh did not write it; move it out of the way")
+
+
+def _lines(data: bytes) -> list[bytes]:
+    """Return the lines of ``data`` with their ends, as ssh divides them: at line feeds, nothing else."""
+    *whole, rest = data.split(b"\n")
+    return [line + b"\n" for line in whole] + ([rest] if rest else [])
+
+
+def _with_line(data: bytes, include: bytes) -> bytes:
+    """Return ``data`` with ``include`` as exactly one of its lines, where it is for all hosts: before any block."""
+    lines = _lines(data.removeprefix(BYTE_ORDER_MARK))
+    ours = [at for at, line in enumerate(lines) if line.rstrip(b"\r\n") == include]
+    block = next((at for at, line in enumerate(lines) if _opens_block(line)), len(lines))
+    if len(ours) == 1 and ours[0] < block:
+        return data
+    mark = data[: len(BYTE_ORDER_MARK)] if data.startswith(BYTE_ORDER_MARK) else b""
+    rest = _without_line(data, include).removeprefix(BYTE_ORDER_MARK)
+    end = b"\r\n" if lines and lines[0].endswith(b"\r\n") else b"\n"
+    return mark + include + end + rest
+
+
+def _without_line(data: bytes, include: bytes) -> bytes:
+    """Return ``data`` without the lines that are ``include``."""
+    mark = BYTE_ORDER_MARK if data.startswith(BYTE_ORDER_MARK) else b""
+    lines = _lines(data.removeprefix(mark))
+    return mark + b"".join(line for line in lines if line.rstrip(b"\r\n") != include)
+
+
+def _opens_block(line: bytes) -> bool:
+    """Whether a line begins a block, so that what follows is for some hosts only (``Host``, ``Match``)."""
+    words = line.replace(b"=", b" ").split(maxsplit=1)
+    return bool(words) and words[0].strip(b'"').lower() in (b"host", b"match")

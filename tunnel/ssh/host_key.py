@@ -1,0 +1,89 @@
+"""Keys of SSH servers: ed25519, in OpenSSH's format, so that sshd, the embedded server and ssh-keygen take them.
+
+A fingerprint is shown as ``ssh-keygen -l`` shows it.
+"""
+
+from __future__ import annotations
+
+import asyncssh
+
+from tunnel.pki import storage
+from tunnel.protocol.errors import printable
+
+ALGORITHM = "ssh-ed25519"
+COMMENT = "wstunnel-py host key"
+_KINDS = {
+    ALGORITHM: "ED25519",
+    "sk-ssh-ed25519@openssh.com": "ED25519-SK",
+    "sk-ecdsa-sha2-nistp256@openssh.com": "ECDSA-SK",
+}
+
+
+def make_host_key(path: str, *, comment: str = COMMENT, force: bool = False) -> str:
+    """Write a new key to ``path`` (mode 0600) and its public half to ``path``.pub; return its fingerprint's line.
+
+    Raises UsageError when a file cannot be written, or is there already, unless ``force``.
+    """
+    key = asyncssh.generate_private_key(ALGORITHM, comment=printable(comment))
+    storage.write(
+        [
+            storage.NewFile(path, key.export_private_key("openssh"), storage.SECRET),
+            storage.NewFile(f"{path}.pub", key.export_public_key("openssh"), storage.PUBLIC),
+        ],
+        force=force,
+    )
+    return fingerprint_of(key)
+
+
+def is_ssh_key(data: bytes) -> bool:
+    """Whether a file's content looks like a private or public SSH key."""
+    return data.startswith((b"-----BEGIN ", b"ssh-", b"ecdsa-sha2-", b"sk-ssh-", b"sk-ecdsa-"))
+
+
+def describe_key(path: str) -> list[str]:
+    """Return the line of the fingerprint of a private or public key, and warnings. Raises UsageError."""
+    data = storage.read(path)
+    if data.startswith(b"-----BEGIN CERTIFICATE"):
+        raise storage.unusable(path, "it is no SSH key, but a certificate: wstunnel-py certs show")
+    private = data.startswith(b"-----BEGIN ") and b"PRIVATE KEY-----" in data
+    lines = [fingerprint_of(_read_private(path, data) if private else _read_public(path, data))]
+    warning = storage.permission_warning(path) if private else None
+    return [*lines, f"  warning: {warning}"] if warning else lines
+
+
+def fingerprint_of(key: asyncssh.SSHKey) -> str:
+    """Return bits, fingerprint, comment and kind, as ``ssh-keygen -l`` does."""
+    comment = printable(key.get_comment() or "no comment")
+    kind, bits = _kind(key)
+    return f"{bits} {key.get_fingerprint()} {comment} ({kind})"
+
+
+def _kind(key: asyncssh.SSHKey) -> tuple[str, int]:
+    algorithm = key.get_algorithm()
+    if algorithm.startswith("ecdsa-sha2-nistp"):
+        return "ECDSA", int(algorithm.removeprefix("ecdsa-sha2-nistp"))
+    if algorithm in _KINDS:
+        return _KINDS[algorithm], 256
+    if algorithm == "ssh-rsa":
+        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+        from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+        public = load_ssh_public_key(key.export_public_key("openssh"))
+        return "RSA", public.key_size if isinstance(public, RSAPublicKey) else 0
+    return algorithm, 0
+
+
+def _read_private(path: str, data: bytes) -> asyncssh.SSHKey:
+    try:
+        return asyncssh.import_private_key(data)
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as exc:
+        if "assphrase" in str(exc):
+            raise storage.unusable(path, f"it is encrypted; its public half is no secret: {path}.pub") from exc
+        raise storage.unusable(path, f"it is no SSH key ({printable(str(exc))})") from exc
+
+
+def _read_public(path: str, data: bytes) -> asyncssh.SSHKey:
+    try:
+        return asyncssh.import_public_key(data)
+    except asyncssh.KeyImportError as exc:
+        raise storage.unusable(path, f"it is no SSH key ({printable(str(exc))})") from exc

@@ -1,0 +1,141 @@
+"""One SSH connection: who may log in, what may be forwarded, and the sessions of those who are in.
+
+Runs in a process of its own (see `tunnel.ssh.server.listener`), as the bridge's user, whose name is the only one that
+can log in, with a key.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable
+from dataclasses import dataclass
+
+import asyncssh
+
+from tunnel.protocol.errors import UsageError
+from tunnel.pty.users import User
+from tunnel.ssh.server.files import Files
+from tunnel.ssh.server.keys import AuthorizedKeys, load_authorized_keys
+from tunnel.ssh.server.messages import Events
+from tunnel.ssh.server.session import run_session
+
+LOGIN_LIMIT = 60.0  # seconds from the first byte to the login
+_ATTEMPTS_LOGGED = 3  # per connection
+# Without ChaCha20, which OpenSSH's client would choose if it was offered: AES is twice as fast here.
+_CIPHERS = (
+    "aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What all connections have in common."""
+
+    user: User
+    host_key: asyncssh.SSHKey
+    authorized_keys: str | None
+    events: Events
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """A connection: its ``id`` in events, and the address (``HOST:PORT`` or a word) that the bridge knows it by."""
+
+    id: int
+    address: str
+
+
+async def serve(sock: socket.socket, environment: Environment, visitor: Visitor) -> None:
+    """Serve the connection on ``sock`` to its end."""
+    try:
+        connection = await asyncssh.run_server(
+            sock,
+            server_factory=lambda: Login(environment, visitor),
+            server_host_keys=[environment.host_key],
+            process_factory=lambda process: run_session(process, environment.user, visitor.address),
+            sftp_factory=Files,
+            encoding=None,
+            line_editor=False,
+            x11_forwarding=False,
+            agent_forwarding=True,
+            encryption_algs=_CIPHERS,
+            login_timeout=LOGIN_LIMIT,
+            keepalive_interval=0,  # the tunnel has its own, and outlives lost connections
+            gss_host=None,
+            password_auth=False,
+            kbdint_auth=False,
+            host_based_auth=False,
+        )
+    except (asyncssh.Error, OSError):
+        return  # the client gave up, or could not log in, which `Login` has told of
+    async with connection:
+        await connection.wait_closed()
+
+
+class Login(asyncssh.SSHServer):
+    """What asyncssh asks about one connection."""
+
+    def __init__(self, environment: Environment, visitor: Visitor) -> None:
+        self._environment = environment
+        self._visitor = visitor
+        self._keys: AuthorizedKeys | None = None
+        self._user = ""
+        self._refused = 0
+        self._logged_in = False
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._connection = conn
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._logged_in and self._user:
+            self._refuse("no key of the client's may log in")
+
+    # ---- who may log in
+
+    def begin_auth(self, username: str) -> bool:
+        """Read who may log in; True: proof is needed."""
+        self._user = username
+        self._keys = None
+        if username != self._environment.user.name:
+            self._refuse(f"this server runs as {self._environment.user.name}, which is the only user here")
+            return True
+        try:
+            self._keys, _ = load_authorized_keys(self._environment.authorized_keys, self._warn)
+        except UsageError as exc:
+            self._refuse(str(exc))
+            return True
+        self._connection.set_authorized_keys(self._keys)
+        return True
+
+    def auth_completed(self) -> None:
+        self._logged_in = True
+        key = self._keys.last if self._keys else ""
+        self._environment.events.tell("login", id=self._visitor.id, user=self._user, key=key)
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    # ---- what may be forwarded
+
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
+        """-L and -D: as far as the key's options allow, which asyncssh checks."""
+        return True
+
+    def unix_connection_requested(self, dest_path: str) -> bool:
+        # A list of hosts and ports that may be reached names no Unix sockets.
+        return self._connection.get_key_option("permitopen") is None
+
+    def server_requested(self, listen_host: str, listen_port: int) -> Awaitable[asyncssh.SSHListener]:
+        """-R: on loopback only, whatever the client asks for (as OpenSSH does with ``GatewayPorts no``)."""
+        return self._connection.forward_local_port("127.0.0.1", listen_port, listen_host, listen_port)
+
+    def unix_server_requested(self, listen_path: str) -> bool:
+        return True
+
+    def _warn(self, message: str) -> None:
+        self._environment.events.tell("warning", id=self._visitor.id, message=message)
+
+    def _refuse(self, reason: str) -> None:
+        self._refused += 1
+        if self._refused <= _ATTEMPTS_LOGGED:
+            self._environment.events.tell("refused", id=self._visitor.id, user=self._user, reason=reason)

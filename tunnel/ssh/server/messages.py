@@ -1,0 +1,56 @@
+"""What the bridge and the embedded SSH server tell each other: one JSON object a message.
+
+To the server, on a Unix stream socket, a connection to serve with its descriptor beside the message:
+
+    {"id": 1, "client": "192.0.2.1:5000"}
+
+The end of that socket is the bridge's end, and the listener's.
+
+From the server, as lines on a pipe:
+
+    {"event": "ready", "user": …, "host_key": "SHA256:…", "keys": 2}    or    {"event": "failed", "message": …}
+    {"event": "login", "id": 1, "user": …, "key": "SHA256:…"}
+    {"event": "refused", "id": 1, "user": …, "reason": …}               a login that failed
+    {"event": "warning", "id": 1, "message": …}
+    {"event": "gone", "id": 1}                                          the process of that connection has ended
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+# Writes of up to PIPE_BUF bytes to a pipe are never mixed with those of other processes; POSIX promises 512.
+LINE_LIMIT = 512
+_TEXT_LIMIT = 200  # characters of one value
+
+
+class Events:
+    """The pipe to the bridge. ``descriptor`` is its writing end."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def tell(self, event: str, **fields: str | int) -> None:
+        """Tell the bridge; a bridge that is gone needs to know nothing."""
+        short = {key: value[:_TEXT_LIMIT] if isinstance(value, str) else value for key, value in fields.items()}
+        line = encode({"event": event, **short})
+        if len(line) > LINE_LIMIT:  # escapes have made it longer
+            line = encode({"event": event, **{k: v for k, v in short.items() if not isinstance(v, str)}})
+        try:
+            os.write(self.descriptor, line)
+        except OSError:
+            pass  # EPIPE
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\n"
+
+
+def decode(data: bytes) -> dict[str, Any]:
+    """Parse one message; raises ValueError for anything else."""
+    message = json.loads(data)
+    if not isinstance(message, dict):
+        raise ValueError("no JSON object")
+    return message

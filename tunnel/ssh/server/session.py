@@ -1,0 +1,233 @@
+"""One session of a logged-in client: a shell or a command, on a pty or on pipes, and the bytes to and from it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import re
+import signal
+from collections.abc import Callable
+
+import asyncssh
+from asyncssh.scp import run_scp_server
+
+from tunnel.pty.exits import watch_for_exit
+from tunnel.pty.spawn import Child, spawn
+from tunnel.pty.users import User, environment
+from tunnel.pty.wire import Size
+from tunnel.ssh.server.files import Files
+from tunnel.ssh.server.modes import apply_modes, apply_size
+
+_READ_SIZE = 64 << 10
+_TAIL_LIMIT = 1 << 20  # bytes of a terminal's output after its shell has ended: more than a pty can hold
+# What a client of the old protocol of scp asks for; any other command of that name is the real scp's business.
+_SCP = re.compile(r"scp( -[A-Za-z]+)* -[A-Za-z]*[ft]\b")
+# What a client may set for a key that is bound to one command, whose behaviour must not be the client's to change.
+_HARMLESS = re.compile(r"LANG|LC_[A-Z]+")
+
+Process = asyncssh.SSHServerProcess[bytes]
+
+
+async def run_session(process: Process, user: User, client: str) -> None:
+    """Run what the client asks for, to its end; ``client`` is its address for the environment."""
+    if process.command is not None and _SCP.match(process.command):
+        served = run_scp_server(Files(process.channel), process.command, process.stdin, process.stdout, process.stderr)
+        if served is not None:
+            await served
+        return
+    if process.subsystem is not None:
+        process.stderr.write(f"there is no subsystem {process.subsystem!r} here\n".encode())
+        process.exit(127)
+        return
+    try:
+        child = _start(process, user, client)
+    except OSError as exc:
+        process.stderr.write(f"wstunnel-py: cannot start: {exc.strerror or exc}\r\n".encode())
+        process.exit(126)
+        return
+    await _Session(process, child).run()
+
+
+def _start(process: Process, user: User, client: str) -> Child:
+    env = environment(user, {}, terminal=process.term_type is not None)
+    env |= {name: value for name, value in process.env.items() if _may_set(process, name)}
+    env |= _about_connection(process, client)
+    words = [user.shell, "-l"] if process.command is None else [user.shell, "-c", process.command]
+    cwd = user.home if os.path.isdir(user.home) else "/"
+    if process.term_type is None:
+        return spawn(words, user, cwd, env, size=None, stdin=True)
+    env["TERM"] = process.term_type or "dumb"
+
+    def prepare(terminal: int) -> None:
+        env["SSH_TTY"] = os.ttyname(terminal)
+        apply_modes(terminal, process.term_modes)
+        apply_size(terminal, process.term_size)
+
+    return spawn(words, user, cwd, env, size=Size(80, 24), stdin=True, prepare=prepare)
+
+
+def _may_set(process: Process, name: str) -> bool:
+    if not name or "=" in name or "\0" in name:
+        return False
+    connection = process.channel.get_connection()
+    bound = isinstance(connection, asyncssh.SSHServerConnection) and connection.get_key_option("command") is not None
+    return not bound or _HARMLESS.fullmatch(name) is not None
+
+
+def _about_connection(process: Process, client: str) -> dict[str, str]:
+    """Return what OpenSSH's server tells in the environment, as far as it is known here."""
+    host, _, port = client.rpartition(":")
+    host = host.strip("[]")
+    told = {}
+    if port.isdigit():
+        told = {"SSH_CLIENT": f"{host} {port} 22", "SSH_CONNECTION": f"{host} {port} 127.0.0.1 22"}
+    agent = process.channel.get_agent_path()
+    if agent is not None:
+        told["SSH_AUTH_SOCK"] = agent
+    return told
+
+
+class _Session:
+    """A started child, its streams joined with the channel's."""
+
+    def __init__(self, process: Process, child: Child) -> None:
+        self._process = process
+        self._child = child
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        self._on_pty = "pty" in child.outputs.values()
+        watch_for_exit(child.process.pid, self._ended.set)
+
+    async def run(self) -> None:
+        """Join the streams until the child has ended and all that it wrote is sent, or the client is gone."""
+        child = self._child
+        feeding = asyncio.create_task(self._feed())
+        sending = [asyncio.create_task(self._send(output, kind)) for output, kind in child.outputs.items()]
+        ending = asyncio.create_task(self._end(sending))
+        leaving = asyncio.create_task(self._process.channel.wait_closed())
+        tasks = [feeding, *sending, ending, leaving]
+        try:
+            await asyncio.wait({ending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            self._close()
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(result, (OSError, asyncssh.Error)):
+                raise result
+        self._tell_status()
+
+    async def _end(self, sending: list[asyncio.Task[None]]) -> None:
+        await self._ended.wait()
+        if self._on_pty:
+            # What it wrote is in the pty by now. Who still has the terminal open may write on for ever.
+            for task in sending:
+                task.cancel()
+            await asyncio.gather(*sending, return_exceptions=True)
+            await self._send_tail()
+        else:
+            # As sshd does: whatever has the output open may still add to it.
+            await asyncio.gather(*sending)
+
+    def _close(self) -> None:
+        """Hang up: a pty's programs are told by the kernel when it is closed, a command on pipes by us."""
+        child = self._child
+        for descriptor in {*child.outputs, *([] if child.stdin is None else [child.stdin])}:
+            os.close(descriptor)
+        if not self._ended.is_set():
+            # The command alone, not what it has put into the background: VS Code's server has to outlive its ssh.
+            child.process.send_signal(signal.SIGHUP)
+
+    def _tell_status(self) -> None:
+        if not self._ended.is_set():
+            return
+        status = self._child.process.wait()
+        if status >= 0:
+            self._process.exit(status)
+        else:
+            self._process.exit_with_signal(signal.Signals(-status).name.removeprefix("SIG"))
+
+    # ---- to the client
+
+    async def _send(self, output: int, kind: str) -> None:
+        writer = self._process.stderr if kind == "stderr" else self._process.stdout
+        while data := await self._read(output):
+            writer.write(data)
+            await writer.drain()
+
+    async def _send_tail(self) -> None:
+        (output,) = self._child.outputs
+        left = _TAIL_LIMIT
+        while left > 0 and (data := _read_now(output)):
+            self._process.stdout.write(data)
+            left -= len(data)
+        await self._process.stdout.drain()
+
+    async def _read(self, output: int) -> bytes:
+        """Return what the child has written next, nothing at the end."""
+        while (data := _read_now(output)) is None:
+            await self._wait(output, self._loop.add_reader, self._loop.remove_reader)
+        return data
+
+    async def _wait(self, descriptor: int, add: Callable[..., object], remove: Callable[[int], object]) -> None:
+        ready = asyncio.Event()
+        add(descriptor, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            remove(descriptor)
+
+    # ---- from the client
+
+    async def _feed(self) -> None:
+        while True:
+            try:
+                data = await self._process.stdin.read(_READ_SIZE)
+            except asyncssh.TerminalSizeChanged as change:
+                if self._on_pty:
+                    apply_size(next(iter(self._child.outputs)), change.term_size)
+            except asyncssh.SignalReceived as received:
+                self._signal(received.signal)
+            except asyncssh.BreakReceived:
+                self._signal("INT")
+            else:
+                if not data:
+                    self._end_input()
+                    return
+                await self._write(data)
+
+    async def _write(self, data: bytes) -> None:
+        descriptor = self._child.stdin
+        rest = memoryview(data)
+        while rest and descriptor is not None:
+            try:
+                rest = rest[os.write(descriptor, rest) :]
+            except BlockingIOError:
+                await self._wait(descriptor, self._loop.add_writer, self._loop.remove_writer)
+            except OSError:
+                return  # EPIPE, EIO: the child will never read it, but may still have something to say
+
+    def _end_input(self) -> None:
+        """Let the child read the end; a terminal has none but what is typed (Ctrl-D)."""
+        if not self._on_pty and self._child.stdin is not None:
+            os.close(self._child.stdin)
+            self._child = dataclasses.replace(self._child, stdin=None)
+
+    def _signal(self, name: str) -> None:
+        """Send the signal that a client names (RFC 4254 section 6.10) to the child's group, if there is such a one."""
+        number = getattr(signal, f"SIG{name}", None)
+        if isinstance(number, signal.Signals) and not self._ended.is_set():
+            # The leader of a session is that of a group; it is not reaped yet, so the number is its own.
+            os.killpg(self._child.process.pid, number)
+
+
+def _read_now(output: int) -> bytes | None:
+    """Return what is there: nothing at the end, None when there is nothing yet."""
+    try:
+        return os.read(output, _READ_SIZE)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""  # EIO: nobody has the terminal open any more
