@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,10 +68,10 @@ def start_gateway(kind: str, bed: Bed, short_folder: Path, certificates: Certifi
     """Start a gateway of this kind; takes what `Gateway` takes from ``upstreams`` on."""
     numbers = itertools.count()
 
-    def start(upstreams: dict[str, str], **options: object) -> Gateway:
+    def start(upstreams: dict[str, str], **options: Any) -> Gateway:
         folder = short_folder / str(next(numbers))
         folder.mkdir()
-        return GATEWAYS[kind](bed, folder, certificates, upstreams, **options)  # type: ignore[arg-type]
+        return GATEWAYS[kind](bed, folder, certificates, upstreams, **options)
 
     return start
 

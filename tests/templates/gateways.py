@@ -246,4 +246,4 @@ class Caddy(Gateway):
         self.bed.check(program("caddy"), "reload", "--force", "--config", str(self.config), env=self.environment())
 
 
-GATEWAYS = {"nginx": Nginx, "haproxy": Haproxy, "caddy": Caddy}
+GATEWAYS: dict[str, type[Nginx | Haproxy | Caddy]] = {"nginx": Nginx, "haproxy": Haproxy, "caddy": Caddy}
