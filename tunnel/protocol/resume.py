@@ -12,7 +12,8 @@ that died, *attached* to a new one, and it knows when the session is *over*. Eve
     event               new         attached                      detached
     session line        attached    violation                     –
     data, ack, fin …    violation   see `_receive_control`        –
-    Close, EOF, dead    (dial anew) detached                      –
+    Close, EOF, dead,
+      no frames         (dial anew) detached                      –
     attach(received)    –           –                             attached: sends again from `received`
     end (at the bridge) –           over, target gets the rest    –
     error               over        over                          –
@@ -38,6 +39,7 @@ from tunnel.protocol.control import (
 from tunnel.protocol.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError, TunnelError
 from tunnel.protocol.frames import (
     BINARY,
+    MAX_CLOSE,
     NORMAL,
     PING,
     TARGET_LOST,
@@ -47,6 +49,7 @@ from tunnel.protocol.frames import (
     FrameParser,
     Payload,
     Ping,
+    Pong,
 )
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
 from tunnel.protocol.liveness import Liveness
@@ -56,7 +59,7 @@ from tunnel.protocol.stream import FRAME_LIMIT, ReadBuffers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from tunnel.protocol.frames import Buffer
 
@@ -77,10 +80,10 @@ class ResumableStream:
 
     __slots__ = (
         "_ack_at", "_ack_due", "_acked_received", "_buffers", "_control", "_delivered_bytes", "_discarding",
-        "_ever_sent", "_fin_at", "_fin_sent", "_is_client", "_line", "_outbox", "_parser", "_peer_acked",
+        "_ever_sent", "_fin_at", "_fin_sent", "_held", "_is_client", "_line", "_outbox", "_parser", "_peer_acked",
         "_ping_limits", "_received", "_settled", "_sink", "_source_failure", "_source_fin", "_wire_is_deaf",
         "attached", "confirmed", "failure", "fin_delivered", "heard_since_attach", "is_silent", "liveness", "offer",
-        "over", "replay", "undelivered", "wire_is_over",
+        "over", "replay", "undelivered", "violation", "wire_is_over",
     )  # fmt: skip
 
     def __init__(
@@ -123,6 +126,7 @@ class ResumableStream:
         self._wire_is_deaf = False  # it takes nothing any more
         self.heard_since_attach = False  # whether anything came on this connection
         self.is_silent = False  # whether that is because nothing came for too long
+        self.violation: RemoteProtocolError | None = None  # or because what came were no frames
         self._parser = FrameParser(masked=not self._is_client)
         self._outbox = Outbox(masks=self._is_client)
         self._control: list[str] = []
@@ -138,6 +142,7 @@ class ResumableStream:
 
     def _drop_undelivered(self) -> None:
         self._sink = []
+        self._held = b""  # the end of what came of an unfinished frame
         self._settled = 0  # pieces of the sink that `settle` has seen
 
     # ---- connections
@@ -301,8 +306,12 @@ class ResumableStream:
         """Take in ``n`` bytes (at least 1) of the wire that stand in `wire_space`."""
         self.heard_since_attach = True
         self.liveness.heard(now)
+        before = len(self._sink)
+        if self._held:
+            self._sink.append(self._held)
+            self._held = b""
         try:
-            for event in self._parser.feed(self._buffers.wire[:n]):
+            for event in self._frames(n):
                 if isinstance(event, Payload):
                     if event.opcode == BINARY:
                         self._receive_data(event.data, now)
@@ -316,7 +325,33 @@ class ResumableStream:
                     break
         except RemoteProtocolError as exc:
             self.fail("protocol", exc)
+        self._hold_back(before)
         self._outbox.answer_ping()
+
+    def _frames(self, n: int) -> Iterator[Payload | Ping | Pong | Close]:
+        """Yield what the ``n`` bytes are. Those that are no frames are a hop's doing: it breaks the connection only."""
+        try:
+            yield from self._parser.feed(self._buffers.wire[:n])
+        except RemoteProtocolError as exc:
+            if not self.established:
+                raise
+            self.violation = exc
+            self.wire_is_over = True
+
+    def _hold_back(self, before: int) -> None:
+        """Keep the end of an unfinished frame from the sink, of what came behind its first ``before`` pieces.
+
+        A hop that ends the connection with a Close of its own (Caddy, when it is reloaded) does not wait for the end of
+        a frame: its bytes then stand where payload should. They are the last that come, so they are never delivered.
+        """
+        if not self._parser.in_data:
+            return
+        while len(self._sink) > before and len(self._held) < MAX_CLOSE:
+            piece = self._sink.pop()
+            kept = max(0, len(piece) - (MAX_CLOSE - len(self._held)))
+            self._held = bytes(piece[kept:]) + self._held
+            if kept:
+                self._sink.append(piece[:kept])
 
     def _receive_data(self, data: Buffer, now: float) -> None:
         if not data:
