@@ -1,6 +1,6 @@
 """Real containers of the images of templates/docker, by scripts/sandbox and a podman whose storage is the test's own.
 
-The base image comes from debootstrap, as no registry may be in reach; what such a machine wants beside is in `SETTINGS`.
+The base image comes from debootstrap, as no registry may be in reach; what such machines want is in `SETTINGS`.
 """
 
 from __future__ import annotations
