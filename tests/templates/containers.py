@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import ssl
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 
 from tests.bed.edges import program
 from tests.bed.processes import Bed, Finished, descendants, free_port
+from tests.bed.tunnels import PROGRAMS
 
 ROOT = Path(__file__).parents[2]
 BASE = "localhost/debian:bookworm"
@@ -41,6 +43,9 @@ class Containers:
         self.state = folder / "state"
         self.port = free_port()
         self._folder = folder
+        settings = folder / "containers.conf"
+        settings.write_text('[network]\nnetwork_backend = "netavark"\n')
+        self.environment = {"CONTAINERS_CONF": str(settings)}
         self.engine = [
             program("podman"),
             *("--root", str(folder / "root"), "--runroot", str(folder / "run"), "--tmpdir", str(folder / "tmp")),
@@ -59,11 +64,30 @@ class Containers:
         archive.unlink()
 
     def podman(self, *words: str, seconds: float = 60) -> str:
-        return self.bed.check(*self.engine, *words, seconds=seconds).text
+        return self.bed.check(*self.engine, *words, env=self.environment, seconds=seconds).text
+
+    def compose(self, folder: Path, *words: str, around: Sequence[str] = ()) -> str:
+        """Run podman-compose with compose.yaml in ``folder`` and the images that are there already."""
+        wrapper = folder / "podman"  # which sorts out what only `run` takes
+        wrapper.write_text(
+            f"""#!/bin/bash
+                case $1 in run | create) set -- "$1" {SETTINGS["SANDBOX_RUN_ARGS"]} "${{@:2}}" ;; esac
+                exec {shlex.join(self.engine)} "$@"
+            """
+        )
+        wrapper.chmod(0o755)
+        command = (
+            str(PROGRAMS / "podman-compose"),
+            "--podman-path",
+            str(wrapper),
+            "--file",
+            str(folder / "compose.yaml"),
+        )
+        return self.bed.check(*around, *command, *words, env=self.environment).text
 
     def logs(self, container: str) -> str:
         """What a container has written, on either output."""
-        finished = self.bed.run(*self.engine, "logs", container)
+        finished = self.bed.run(*self.engine, "logs", container, env=self.environment)
         return finished.text + finished.stderr
 
     def inspect(self, container: str) -> dict[str, Any]:
@@ -75,6 +99,7 @@ class Containers:
     ) -> Finished:
         """Run ``scripts/sandbox`` to its end."""
         environment = {
+            **self.environment,
             **SETTINGS,
             "SANDBOX_ENGINE": " ".join(self.engine),
             "SANDBOX_BASE": BASE,
@@ -109,8 +134,9 @@ class Containers:
 
     def remove(self) -> None:
         """Remove what is left, images too, whatever failed before."""
-        subprocess.run([*self.engine, "rm", "-fa", "-t", "0"], check=False, capture_output=True)
-        subprocess.run([*self.engine, "rmi", "-fa"], check=False, capture_output=True)
+        environment = {**os.environ, **self.environment}
+        for words in (("rm", "-fa", "-t", "0"), ("rmi", "-fa")):
+            subprocess.run([*self.engine, *words], check=False, capture_output=True, env=environment)
 
     def _pip_settings(self) -> str:
         """What pip needs here, it needs in the build, too: another index, an authority of the network's own."""

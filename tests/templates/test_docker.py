@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shlex
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -21,6 +23,7 @@ from tests.bed.tunnels import OURS
 from tests.pty.typist import Typist
 from tests.server.clients import LIMIT
 from tests.templates.containers import BASE, NAME, ROOT, SETTINGS, Containers
+from tests.templates.gateways import DOMAIN, Certificates
 
 TARGETS = {"openssh": (), "embedded": ("--embedded",)}
 ONE = f"{NAME}-1"
@@ -106,7 +109,8 @@ def test_the_sandbox_is_healthy_as_long_as_its_bridge_is(containers: Containers,
     bridge = containers.process(ONE, "wstunnel-py serve")
     os.kill(bridge, signal.SIGSTOP)
     try:
-        assert containers.bed.run(*containers.engine, "exec", ONE, "healthy").status == 1
+        unhealthy = containers.bed.run(*containers.engine, "exec", ONE, "healthy", env=containers.environment)
+        assert unhealthy.status == 1
     finally:
         os.kill(bridge, signal.SIGCONT)
 
@@ -137,7 +141,8 @@ def test_the_bridge_is_not_root_s(containers: Containers, target: str) -> None:
 
 
 def test_a_sandbox_that_nobody_could_log_in_at_does_not_start(containers: Containers, target: str) -> None:
-    started = containers.bed.run(*containers.engine, "run", "--rm", *RUN, f"{NAME}:{target}")
+    command = (*containers.engine, "run", "--rm", *RUN, f"{NAME}:{target}")
+    started = containers.bed.run(*command, env=containers.environment)
     assert started.status == 2
     assert started.stderr.splitlines()[-1].count("authorized_keys") == 1
 
@@ -233,10 +238,11 @@ def test_terminals_are_the_user_s(bed: Bed, containers: Containers, target: str)
     mounts = [word for name, path in files.items() for word in ("-v", f"{path}:/run/secrets/{name}:ro")]
     variables = ("-e", "WSTUNNEL_PY_SERVE_LISTEN=127.0.0.1:0", "-e", f"SANDBOX_SSHD_PORT={free_port()}")
     options = ("--pty", f"127.0.0.1:{port}", "--pty-token-file", "/run/secrets/pty_token")
-    box = bed.start(*containers.engine, "run", "--rm", *RUN, *mounts, *variables, f"{NAME}:{target}", *options)
+    words = ("run", "--rm", *RUN, *mounts, *variables, f"{NAME}:{target}", *options)
+    box = bed.start(*containers.engine, *words, env=containers.environment)
     box.wait_for_line("terminals ready")
-    words = ("shell", f"http://127.0.0.1:{port}", "--token-file", str(token))
-    finished = bed.run(*OURS, *words, "--", "/bin/sh", "-c", "tty; id -un; pwd")
+    shell = ("shell", f"http://127.0.0.1:{port}", "--token-file", str(token))
+    finished = bed.run(*OURS, *shell, "--", "/bin/sh", "-c", "tty; id -un; pwd")
     assert finished.status == 0
     assert re.search(rb"/dev/pts/\d+\r\nuser\r\n/home/user\r\n", finished.stdout)
 
@@ -254,26 +260,65 @@ def test_a_wrong_call_gets_one_line(bed: Bed, words: tuple[str, ...], status: in
     assert finished.stderr.startswith("sandbox: ") and finished.stderr.count("\n") == 1
 
 
-def test_sandboxes_on_networks_of_their_own_do_not_see_each_other_and_leave_nothing(containers: Containers) -> None:
-    """The way it runs on a normal machine, in a network namespace. It comes last: the images are gone afterwards."""
-    namespace = f"sandbox-{os.getpid()}"
-    containers.bed.check("ip", "netns", "add", namespace)
+@pytest.fixture
+def namespace(containers: Containers) -> Iterator[tuple[str, ...]]:
+    """A network namespace, as what leads into it, since networks and published ports would be the machine's."""
+    name = f"sandbox-{os.getpid()}"
+    containers.bed.check("ip", "netns", "add", name)
     try:
-        inside = (program("nsenter"), f"--net=/run/netns/{namespace}")
+        # Not by `ip netns exec`, which mounts another /sys, in which runc finds no cgroups.
+        inside = (program("nsenter"), f"--net=/run/netns/{name}")
         containers.bed.check(*inside, "ip", "link", "set", "lo", "up")
-        up = containers.sandbox("up", network="", around=inside)
-        assert up.status == 0, up.stderr
-        reach = "timeout 5 bash -c '</dev/tcp/{}/8081' && echo reached"
-        routes = (containers.state / "sandboxes.map").read_text()
-        own, other, _ = re.findall(r"[\d.]+(?=:8081;)", routes)
-        for address, expected in ((own, "reached\n"), (other, "")):
-            found = containers.sandbox("ssh", "1", reach.format(address), network="", around=inside)
-            assert found.text == expected, found.stderr
-        assert containers.sandbox("ssh", "2", "hostname", network="", around=inside).text == "sandbox-2\n"
-        down = containers.sandbox("down", network="", around=inside)
-        assert (down.status, down.text, down.stderr) == (0, "", "")
+        yield inside
     finally:
-        containers.bed.check("ip", "netns", "delete", namespace)
+        containers.bed.check("ip", "netns", "delete", name)
+
+
+def test_the_sandboxes_of_the_compose_file_are_found_by_name(
+    containers: Containers, namespace: tuple[str, ...], certificates: Certificates, bed: Bed
+) -> None:
+    """Their addresses come from the DNS of the containers' networks, in the zone that the gateway asks for."""
+    folder = bed.folder / "compose"
+    shutil.copytree(ROOT / "templates/docker", folder)
+    shutil.copy(certificates.chain, folder / "fullchain.pem")
+    shutil.copy(certificates.key, folder / "privkey.pem")
+    bed.check("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key"))
+    shutil.copy(folder / "key.pub", folder / "authorized_keys")
+    url = f"wss://{{port}}-{{host}}.{DOMAIN}:8443"
+    client = (*OURS, "connect", "--url", url, "--ca-file", str(certificates.ca_file))
+    options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "IdentitiesOnly=yes")
+    ssh = ("ssh", "-i", str(folder / "key"), *(word for option in options for word in ("-o", option)))
+    ssh += ("-o", f"ProxyCommand={shlex.join(client)} %h", "-o", "User=user")
+    containers.compose(folder, "up", "--detach", "--no-build", around=namespace)
+    try:
+        for name in ("one", "two", "three"):
+            for _ in ticks(LIMIT, 0.5):
+                finished = bed.run(*namespace, *ssh, name, "hostname; getent hosts one.sandbox.internal")
+                if finished.status != 255:
+                    break
+            assert finished.text.splitlines()[0] == name, finished.stderr
+            assert ("one.sandbox.internal" in finished.text) == (name == "one")
+        unknown = bed.run(*namespace, *client, "four")
+        assert (unknown.status, unknown.stderr.count("there is no such sandbox")) == (69, 1)
+    finally:
+        containers.compose(folder, "down", "--timeout", "1", around=namespace)
+
+
+def test_sandboxes_on_networks_of_their_own_do_not_see_each_other_and_leave_nothing(
+    containers: Containers, namespace: tuple[str, ...]
+) -> None:
+    """The way it runs on a normal machine. It comes last: the images are gone afterwards."""
+    up = containers.sandbox("up", network="", around=namespace)
+    assert up.status == 0, up.stderr
+    reach = "timeout 5 bash -c '</dev/tcp/{}/8081' && echo reached"
+    routes = (containers.state / "sandboxes.map").read_text()
+    own, other, _ = re.findall(r"[\d.]+(?=:8081;)", routes)
+    for address, expected in ((own, "reached\n"), (other, "")):
+        found = containers.sandbox("ssh", "1", reach.format(address), network="", around=namespace)
+        assert found.text == expected, found.stderr
+    assert containers.sandbox("ssh", "2", "hostname", network="", around=namespace).text == "sandbox-2\n"
+    down = containers.sandbox("down", network="", around=namespace)
+    assert (down.status, down.text, down.stderr) == (0, "", "")
     assert containers.podman("ps", "--all", "--quiet") == ""
     assert containers.podman("images", "--all", "--format", "{{.Repository}}:{{.Tag}}").split() == [BASE]
     assert containers.podman("volume", "ls", "--quiet") == ""
