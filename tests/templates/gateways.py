@@ -230,7 +230,7 @@ class Caddy(Gateway):
 
     def replacements(self) -> dict[str, str]:
         return {
-            "/run/caddy/admin.sock": f"{self.folder}/admin.sock",
+            "/var/lib/caddy/admin.sock": f"{self.folder}/admin.sock",
             "/etc/caddy/tls/": f"{self.folder}/tls/",
             ":443 {\n": f":{self.port} {{\n\tbind 127.0.0.1\n",
             r"sandbox\.example\.com": DOMAIN.replace(".", r"\."),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
+import socket
 import subprocess
 from pathlib import Path
 
@@ -156,6 +158,23 @@ def test_a_closed_port_is_told_in_one_line(bed: Bed, start_gateway: StartGateway
     finished = bed.run(*client(gateway), "asleep")
     line = f"wstunnel-py: wss://8081-asleep.{DOMAIN}:{gateway.port} answered 502: {CLOSED}\n"
     assert (finished.status, finished.stderr) == (69, line)
+
+
+def test_a_sandbox_that_does_not_answer_is_told_in_one_line(bed: Bed, kind: str, start_gateway: StartGateway) -> None:
+    """Its port is open, since a kernel answers for a program that is stopped: until its queue is full."""
+    old = {"nginx": "proxy_connect_timeout 5s", "haproxy": "timeout connect 5s", "caddy": "dial_timeout 5s"}[kind]
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as stopped:
+        port = stopped.getsockname()[1]
+        with contextlib.ExitStack() as stack:
+            for _ in range(8):  # more than the queue holds
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(("127.0.0.1", port))
+            gateway = start_gateway({"8081-one": f"127.0.0.1:{port}"}, changes={old: old.replace("5s", "1s")})
+            finished = bed.run(*client(gateway), "one")
+    assert finished.status in (69, 75)  # 502 or, where it is told apart, 504
+    assert finished.stderr.count("\n") == 1
+    assert CLOSED in finished.stderr or "the sandbox does not answer" in finished.stderr
 
 
 def test_what_a_bridge_answers_passes_unchanged(bed: Bed, start_gateway: StartGateway) -> None:
