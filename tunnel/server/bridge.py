@@ -153,6 +153,7 @@ class Bridge:
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._common.speed_test.close()
         await self._common.target.close()
 
     def _active(self) -> list[asyncio.Task[None]]:

@@ -28,6 +28,7 @@ from tunnel.server.resumable import ResumableSession
 from tunnel.server.session import PlainSession, Session
 from tunnel.server.sessions import Sessions
 from tunnel.server.settings import BridgeSettings
+from tunnel.server.speed import SpeedTarget
 from tunnel.server.target import Target
 
 MAX_HANDSHAKES = 256  # at once; further connections wait in the kernel's queues
@@ -44,6 +45,7 @@ class Common:
     seats: Seats
     sessions: Sessions
     certificates: Certificates | None
+    speed_test: SpeedTarget = field(default_factory=SpeedTarget)
     buffers: ReadBuffers = field(default_factory=ReadBuffers)
     handshakes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_HANDSHAKES))
     draining: bool = False
@@ -58,6 +60,7 @@ class Connection:
         self._client = client
         self._forwarded = ""
         self._seat: Seat | None = None
+        self._target: Target | EmbeddedTarget | SpeedTarget = common.target
         self._is_handed_over = False  # to the session that it has resumed
         self.session: Session | None = None
 
@@ -88,7 +91,7 @@ class Connection:
             logging.INFO,
             "tunnel",
             **number,
-            target=str(self._common.target),
+            target=str(self._target),
             bytes_in=ending.bytes_in,
             bytes_out=ending.bytes_out,
             seconds=ending.seconds,
@@ -139,11 +142,13 @@ class Connection:
         common.rules.admit(upgrade)
         self._check_staying()
         self._seat = common.seats.take(self._client.source)
+        if upgrade.asks_for_speed_test:
+            self._target = common.speed_test
         target = await self._dial()
         offer = None
         try:
             self._check_staying()
-            offer = common.sessions.offer() if upgrade.offers_resume else None
+            offer = common.sessions.offer() if upgrade.offers_resume and not upgrade.asks_for_speed_test else None
             async with asyncio.timeout(_ANSWER_LIMIT):
                 await send(self._wire, upgrade.accept(resumable=offer is not None))
             self._wire = _channel(self._wire.sock, head.rest)
@@ -189,7 +194,7 @@ class Connection:
 
     async def _dial(self) -> socket.socket:
         try:
-            return await self._common.target.dial(self._common.settings.dial_timeout, self._client)
+            return await self._target.dial(self._common.settings.dial_timeout, self._client)
         except DialError as exc:
             message = f"the target cannot be reached: {exc}"
             if exc.cause == "tcp-timeout":

@@ -13,7 +13,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from tunnel.protocol.control import SUBPROTOCOL
+from tunnel.protocol.control import SPEED_TEST, SUBPROTOCOL
 from tunnel.server.exchange import Head, Refusal, answer
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Upgrade:
             raise _bad_request("a WebSocket needs HTTP/1.1, this request is HTTP/1.0")
         self.path = head.path
         self.offers_resume = False  # whether the client can speak Wire 2
+        self.asks_for_speed_test = False  # rather than for the target
         # The library makes a method of its own of what it is given, which a bound method would not become.
         self._protocol = ServerProtocol(select_subprotocol=lambda _, offered: self._select_subprotocol(offered))
         self._request = _parse(self._protocol, head.data)
@@ -79,6 +80,9 @@ class Upgrade:
     def _select_subprotocol(self, offered: Sequence[Subprotocol]) -> Subprotocol | None:
         """Select ``binary`` if it is offered, else none, which every client takes; `accept` may choose another."""
         self.offers_resume = SUBPROTOCOL in offered
+        if SPEED_TEST in offered:
+            self.asks_for_speed_test = True
+            return Subprotocol(SPEED_TEST)
         return BINARY if BINARY in offered else None
 
 
