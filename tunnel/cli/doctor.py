@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import click
 
+from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
 from tunnel.client.options import DOCTOR_OPTIONS, parse_command_line
 from tunnel.protocol.errors import UsageError
@@ -88,7 +89,7 @@ def _show(finding: Finding) -> None:
 doctor = DirectCommand(
     "doctor",
     _doctor,
-    params=[*map(parameter, DOCTOR_OPTIONS), click.Argument(["host"])],
+    params=[*map(parameter, DOCTOR_OPTIONS), click.Argument(["host"], shell_complete=complete_host)],
     short_help="Find out what is wrong on the way to a host.",
     help=(
         "Go the way of a tunnel to HOST hop by hop: name, TCP, proxy, TLS, upgrade, resume, SSH, and on request the "

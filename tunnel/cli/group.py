@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from typing import NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from tunnel._version import __version__
 from tunnel.protocol.errors import UsageError
@@ -20,6 +22,7 @@ COMMANDS = {
     "pty": "tunnel.cli.pty",
     "keys": "tunnel.cli.keys",
     "certs": "tunnel.cli.certs",
+    "completion": "tunnel.cli.completion",
 }
 
 
@@ -38,6 +41,12 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name.replace("-", "_"))
         return command if isinstance(command, click.Command) else None
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete commands, and hosts, for which ``connect`` need not be written."""
+        from tunnel.cli.completion import complete_host
+
+        return [*super().shell_complete(ctx, incomplete), *complete_host(ctx, self.params[0], incomplete)]
+
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage(ctx.command_path, "[OPTIONS] [--] HOST")
         formatter.write_usage(ctx.command_path, "COMMAND [OPTIONS] …", prefix=" " * len("Usage: "))
@@ -54,7 +63,11 @@ class LazyGroup(click.Group):
             formatter.write_dl(records)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["--help"], "max_content_width": 110})
+@click.group(
+    cls=LazyGroup,
+    short_help="SSH over WebSocket",
+    context_settings={"help_option_names": ["--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, message="wstunnel-py %(version)s")
 def group() -> None:
     """SSH over WebSocket, for machines that can be reached over HTTPS only.
@@ -64,6 +77,11 @@ def group() -> None:
     \b
         ssh -o ProxyCommand='wstunnel-py connect -- %h' user@SANDBOX-ID
     """
+
+
+def complete() -> NoReturn:
+    """Answer a shell that asks for completions, by what click's script has put into the environment for that."""
+    group.main([], prog_name="wstunnel-py")
 
 
 def run(words: Sequence[str]) -> int:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 # First words that are commands, never host names; `connect -- NAME` reaches a host that is called like one. Names of
 # commands that are still to come are among them, so that no script of today changes its meaning tomorrow.
 RESERVED = frozenset(
-    ("connect", "serve", "forward", "config-ssh", "doctor", "shell", "pty", "websocat", "keys", "certs", "help")
+    ("connect", "serve", "forward", "config-ssh", "doctor", "shell", "pty", "websocat", "keys", "certs", "completion",
+     "help")
 )  # fmt: skip
 
 HINT = """\
@@ -34,6 +35,10 @@ All options: wstunnel-py connect --help. The other end: wstunnel-py serve --help
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; errors are one line on standard error."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if "_WSTUNNEL_PY_COMPLETE" in os.environ:
+        from tunnel.cli.group import complete
+
+        complete()
     if not words:
         print(HINT, file=sys.stderr)
         return USAGE
