@@ -28,7 +28,7 @@ def wheel(folder: Path, shared_bed: Bed) -> Path:
     """The wheel that `build.py` makes of the repository."""
     command = (sys.executable, str(TEMPLATE / "build.py"), "--json", "--public-key", str(make_key(folder, shared_bed)))
     steps = json.loads(shared_bed.check(*command).text)["steps"]
-        copied = [step["args"][0] for step in steps if step["type"] == "COPY"]
+    copied: list[str] = [step["args"][0] for step in steps if step["type"] == "COPY"]
     return next(TEMPLATE / name for name in copied if name.endswith(".whl"))
 
 
