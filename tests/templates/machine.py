@@ -7,6 +7,7 @@ that they can have the ports that the template gives them.
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,8 @@ mkdir "$1/upper" "$1/work" "$1/root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
 mount -t proc proc "$1/root/proc"
 mount --rbind /dev "$1/root/dev"
+mount -t devpts -o newinstance,gid=5,mode=0620,ptmxmode=0666 devpts "$1/root/dev/pts"  # as container runtimes do
+mount --bind "$1/root/dev/pts/ptmx" "$1/root/dev/ptmx"
 printf '#!/bin/sh\\nexit 101\\n' > "$1/root/usr/sbin/policy-rc.d"
 chmod +x "$1/root/usr/sbin/policy-rc.d"
 echo mounted $$
@@ -62,11 +65,15 @@ class Machine:
     def copy(self, source: Path, target: str, owner: str, mode: str) -> None:
         """Copy a file of this machine's onto it; a target that ends in / is a folder, as in a Dockerfile."""
         path = target + source.name if target.endswith("/") else target
-        script = f"install -D -o {owner} -g {owner} -m {mode} /dev/stdin {path}"
-        self._bed.check(*self.command(script), stdin=source)
+        self.write(source, path, owner, mode)
 
-    def start(self, script: str, user: str) -> Process:
-        return self._bed.start(*self.command(script, user))
+    def write(self, content: Path | bytes, path: str, owner: str, mode: str) -> None:
+        script = f"install -D -o {owner} -g {owner} -m {mode} /dev/stdin {path}"
+        self._bed.check(*self.command(script), stdin=content)
+
+    def start(self, script: str, user: str, *, stdin: bool = False) -> Process:
+        """Start a shell script; with ``stdin`` its input is a pipe, for `Process.feed`."""
+        return self._bed.start(*self.command(script, user), stdin=subprocess.PIPE if stdin else None)
 
     def from_its_network(self, *argv: str) -> tuple[str, ...]:
         """Return the command that runs a program of this machine's on its network."""
