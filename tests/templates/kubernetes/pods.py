@@ -51,7 +51,6 @@ class Pod:
         self._machine = machine
         self._specification = specification
         self._context = specification["securityContext"]
-        self._writable = []
         self._volumes: dict[str, Mapping[str, bytes] | None] = {"home": None}
         for volume in specification["volumes"]:
             if "configMap" in volume:

@@ -6,7 +6,7 @@ import copy
 import re
 import shlex
 
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
@@ -110,8 +110,9 @@ def test_the_readme_makes_the_secrets_that_the_manifests_want(bed: Bed, overlay:
 
 
 def selects(selector: Manifest, workload: Manifest) -> bool:
-    labels = workload["spec"]["template"]["metadata"]["labels"]
-    return selector.get("matchLabels", selector).items() <= labels.items()
+    labels: dict[str, str] = workload["spec"]["template"]["metadata"]["labels"]
+    wanted: dict[str, str] = selector.get("matchLabels", selector)
+    return wanted.items() <= labels.items()
 
 
 def test_every_selector_selects_and_every_port_is_there(overlay: Overlay) -> None:
