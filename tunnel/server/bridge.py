@@ -14,11 +14,12 @@ import asyncio
 import logging
 import os
 import re
+import socket
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from tunnel.net.address import TCPAddress, is_loopback
+from tunnel.net.address import Client, TCPAddress, is_loopback
 from tunnel.net.listening import ListeningSocket, open_listening
 from tunnel.protocol.errors import UsageError
 from tunnel.protocol.frames import GOING_AWAY
@@ -32,7 +33,7 @@ from tunnel.server.session import FAREWELL_LIMIT
 from tunnel.server.sessions import Sessions
 from tunnel.server.settings import DEFAULT_LISTEN, BridgeSettings
 from tunnel.server.systemd import take_sockets
-from tunnel.server.target import parse_target
+from tunnel.server.target import Destination, parse_target
 
 _LOOK_AGAIN = 0.25  # seconds, while draining
 _PATH = re.compile(r"/[!-~]*")
@@ -42,10 +43,18 @@ _MODE = re.compile(r"0?[0-7]{3}")
 class Bridge:
     """A bridge with its listeners, as an async context manager; leaving it ends its tunnels at once.
 
+    Tunnels lead to ``target`` instead of the settings' if one is given; kinds of rules and of connections may be given.
     Raises UsageError when the settings cannot be used, and on entering DialError (``listen``) when an address cannot.
     """
 
-    def __init__(self, settings: BridgeSettings) -> None:
+    def __init__(
+        self,
+        settings: BridgeSettings,
+        *,
+        target: Destination | None = None,
+        make_rules: Callable[[str | None, Tokens, Origins], Rules] = Rules,
+        make_connection: Callable[[Common, socket.socket, Client], Connection] = Connection,
+    ) -> None:
         _check(settings)
         self._settings = settings
         self._tokens = Tokens(settings.token_file)
@@ -54,12 +63,13 @@ class Bridge:
             self._certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
         self._common = Common(
             settings=settings,
-            target=parse_target(settings.target),
-            rules=Rules(settings.path, self._tokens, Origins(settings.allow_origin)),
+            target=parse_target(settings.target) if target is None else target,
+            rules=make_rules(settings.path, self._tokens, Origins(settings.allow_origin)),
             seats=Seats(settings.max_tunnels, settings.max_tunnels_per_address),
             sessions=Sessions(settings),
             certificates=self._certificates,
         )
+        self._make_connection = make_connection
         self._listeners: list[Listener] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._connections: dict[asyncio.Task[None], Connection] = {}
@@ -169,7 +179,7 @@ class Bridge:
             except BaseException:
                 handshakes.release()
                 raise
-            connection = Connection(self._common, sock, client)
+            connection = self._make_connection(self._common, sock, client)
             task = asyncio.create_task(connection.serve())
             self._connections[task] = connection
             task.add_done_callback(self._connections.__delitem__)

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -17,7 +18,7 @@ from tunnel.net.channel import Channel
 from tunnel.net.tls import TLSChannel
 from tunnel.protocol.control import SUBPROTOCOL, SessionOffer
 from tunnel.protocol.errors import DialError
-from tunnel.protocol.stream import ReadBuffers
+from tunnel.protocol.stream import PlainStream, ReadBuffers
 from tunnel.server.access import RETRY_AFTER, Seat, Seats
 from tunnel.server.certificates import Certificates, start_tls
 from tunnel.server.exchange import Head, Refusal, read_head, send, send_last
@@ -27,7 +28,7 @@ from tunnel.server.resumable import ResumableSession
 from tunnel.server.session import PlainSession, Session
 from tunnel.server.sessions import Sessions
 from tunnel.server.settings import BridgeSettings
-from tunnel.server.target import Target
+from tunnel.server.target import Destination
 
 MAX_HANDSHAKES = 256  # at once; further connections wait in the kernel's queues
 _ANSWER_LIMIT = 10.0  # seconds for the 101 to go out
@@ -38,7 +39,7 @@ class Common:
     """What all connections of a bridge have in common."""
 
     settings: BridgeSettings
-    target: Target
+    target: Destination
     rules: Rules
     seats: Seats
     sessions: Sessions
@@ -155,9 +156,8 @@ class Connection:
 
     def _new_session(self, target: Channel, offer: SessionOffer | None) -> Session:
         common = self._common
-        pings = {"ping_interval": common.settings.ping_interval, "ping_timeout": common.settings.ping_timeout}
         if offer is None or self._seat is None:
-            return PlainSession(self._wire, target, buffers=common.buffers, **pings)
+            return self._plain_session(target)
         seat, self._seat = self._seat, None  # given back whenever the session is detached
         return ResumableSession(
             self._wire,
@@ -167,7 +167,19 @@ class Connection:
             client=self._client,
             seat=seat,
             buffers=common.buffers,
-            **pings,
+            ping_interval=common.settings.ping_interval,
+            ping_timeout=common.settings.ping_timeout,
+        )
+
+    def _plain_session(self, target: Channel, make_stream: Callable[..., PlainStream] = PlainStream) -> PlainSession:
+        common = self._common
+        return PlainSession(
+            self._wire,
+            target,
+            buffers=common.buffers,
+            ping_interval=common.settings.ping_interval,
+            ping_timeout=common.settings.ping_timeout,
+            make_stream=make_stream,
         )
 
     def _resume(self, upgrade: Upgrade, rest: bytes) -> None:

@@ -10,13 +10,20 @@ import errno
 import os
 import socket
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tunnel.net.address import Address, UnixAddress, join, parse_address
 from tunnel.net.channel import set_nodelay
 from tunnel.protocol.errors import DialError, UsageError
 
 _BUSY_PAUSE = 0.05  # seconds between two tries at a Unix socket with a full backlog
+
+
+class Destination(Protocol):
+    """Whatever tunnels lead to; ``str()`` names it."""
+
+    async def dial(self, seconds: float) -> socket.socket:
+        """Return a connected socket within ``seconds``. Raises DialError."""
 
 
 @dataclass(frozen=True, slots=True)
