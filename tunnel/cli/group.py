@@ -17,6 +17,7 @@ COMMANDS = {
     "doctor": "tunnel.cli.doctor",
     "shell": "tunnel.cli.shell",
     "pty": "tunnel.cli.pty",
+    "websocat": "tunnel.cli.websocat",
 }
 
 

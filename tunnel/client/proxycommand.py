@@ -28,7 +28,8 @@ def run(
 ) -> int:
     """Relay standard input and output over a tunnel; return the exit code.
 
-    ``reload`` is as for `Tunnel`, which ``make_tunnel`` makes. Raises TunnelError (`DialError`, `ConnectionLost`, …) for what the user must be told.
+    ``reload`` is as for `Tunnel`, which ``make_tunnel`` makes. Raises TunnelError (`DialError`, `ConnectionLost`, …)
+    for what the user must be told.
     """
     try:
         # Before anything else is opened, which would get the number of a descriptor that is closed.

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from tunnel.net.address import Client, TCPAddress, is_loopback
+from tunnel.net.address import Address, Client, TCPAddress, is_loopback
 from tunnel.net.listening import ListeningSocket, open_listening
 from tunnel.protocol.errors import UsageError
 from tunnel.protocol.frames import GOING_AWAY
@@ -75,12 +75,16 @@ class Bridge:
         self._connections: dict[asyncio.Task[None], Connection] = {}
 
     @property
+    def addresses(self) -> list[Address]:
+        """Where the bridge listens, with the real ports."""
+        return [listener.address for listener in self._listeners]
+
+    @property
     def urls(self) -> list[str]:
         """Where the bridge listens, with the real ports: URLs and ``unix:PATH``."""
         scheme = "wss" if self._certificates else "ws"
         path = self._settings.path or ""
-        addresses = [listener.address for listener in self._listeners]
-        return [f"{scheme}://{each}{path}" if isinstance(each, TCPAddress) else str(each) for each in addresses]
+        return [f"{scheme}://{each}{path}" if isinstance(each, TCPAddress) else str(each) for each in self.addresses]
 
     @property
     def target(self) -> str:
