@@ -233,6 +233,8 @@ class MessageStream(PlainStream):
         self._receiving = False
         if not self._client:
             self._pretend_close()
+        elif self._manners.exit_on_eof and self._sending:
+            self._stop_sending()
         self._part_if_done()
 
     # ---- both
@@ -241,6 +243,7 @@ class MessageStream(PlainStream):
         """End at once when neither direction goes on, and no Close was sent that the peer might answer."""
         if not (self._sending or self._receiving or self._manners.close):
             self._pretend_close()
+            self.close(NORMAL)
 
     def _pretend_close(self) -> None:
         """Do as if the peer's Close had come."""
@@ -249,7 +252,10 @@ class MessageStream(PlainStream):
             self.close_code = NORMAL
 
     def next_tick(self, now: float) -> float:
-        return min(_TICK, super().next_tick(now)) if self._patience is not None else super().next_tick(now)
+        manners = self._manners
+        # From the start, as whoever has asked before an end comes would ask again too late.
+        hurried = manners.exit_on_eof or manners.sends is not None or manners.receives is not None
+        return min(_TICK, super().next_tick(now)) if hurried else super().next_tick(now)
 
     @property
     def _patience(self) -> float | None:
