@@ -66,7 +66,8 @@ class Upgrade:
         """Let the 101 for a request that was checked select ``subprotocol`` (None: as it is), and have ``headers``."""
         fields = self._response.headers
         if subprotocol is not None:
-            del fields["Sec-WebSocket-Protocol"]
+            if "Sec-WebSocket-Protocol" in fields:
+                del fields["Sec-WebSocket-Protocol"]
             fields["Sec-WebSocket-Protocol"] = subprotocol
         for name, value in headers:
             fields[name] = value

@@ -192,6 +192,11 @@ class MessageStream(PlainStream):
 
     # ---- wire → sink
 
+    def wire_received(self, n: int, now: float) -> None:
+        super().wire_received(n, now)
+        if self.close_received and self._outbox.close_queued and self.close_code == self._manners.close_code:
+            self.close_code = NORMAL  # our own code comes back, as RFC 6455 section 5.5.1 wants it
+
     def _receive_payload(self, event: Payload) -> None:
         if not self._receiving:
             return
