@@ -82,7 +82,9 @@ def closing(error: ConnectionClosed, *, exact: bool = False) -> str:
 
 @dataclass(frozen=True)
 class AsClient:
-    """``says`` is what the server sends at once, ``replies`` what it sends behind the first message. The program's input is ``stdin``, which then ends.
+    """``says`` is what the server sends at once, ``replies`` what it sends behind the first message.
+
+    The program's input is ``stdin``, which then ends.
 
     ``closes``: the server closes first (a code), while the input stays ``open``; ``hangs_up``: without a Close.
     ``exact``: show the offer and the Close as they are, rather than what they mean. ``loose``: do not look at the

@@ -56,6 +56,11 @@ class Address:
         self.shell = shell
 
     @property
+    def shown(self) -> str:
+        """The type alone: what follows may hold a password."""
+        return "-" if self.text == "-" else self.text.partition(":")[0] + ":"
+
+    @property
     def is_websocket(self) -> bool:
         return self.kind in (DIAL_WS, LISTEN_WS)
 

@@ -15,7 +15,7 @@ from tunnel.client.tunnel import Tunnel
 from tunnel.protocol.control import SUBPROTOCOL
 from tunnel.protocol.errors import ConnectionLost, DialError, UsageError
 from tunnel.protocol.stream import ReadBuffers
-from tunnel.websocat.addresses import LISTEN, STDIO
+from tunnel.websocat.addresses import DIAL, LISTEN, LISTEN_WS, STDIO
 from tunnel.websocat.messages import MessageStream
 
 TYPE_CHECKING = False
@@ -101,8 +101,11 @@ class Dialler:
         if headers:
             self._given["header"] = [str(parse_value(BY_NAME["header"], field, "--header")) for field in headers]
         if line.given("socks5"):
+            place = line.text("socks5") or ""
+            if not place.rpartition(":")[2].isdigit():
+                raise UsageError(f"--socks5: {place!r} is not HOST:PORT")
             # websocat, too, leaves it to the proxy to resolve the name.
-            self._given["proxy"] = parse_value(_SOCKS5, f"socks5h://{line.text('socks5')}", "--socks5")
+            self._given["proxy"] = parse_value(_SOCKS5, f"socks5h://{place}", "--socks5")
         for name in ("ping-interval", "ping-timeout"):
             if line.given(name):
                 self._given[name] = parse_value(BY_NAME[name], line.number(name), f"--{name}")
@@ -144,11 +147,23 @@ def run(plan: Plan) -> int:
         from tunnel.client.proxycommand import run as relay_standard_streams
 
         return relay_standard_streams(settings, trace, dialler.settings, dialler.tunnel)
+    check_places(plan)
     notice: Callable[[str], None] = (lambda _: None) if settings.quiet else say
     if plan.other.kind == LISTEN and not plan.oneshot:
         return _forward(plan, dialler, trace, notice)
     tunnel = dialler.tunnel(settings, trace, dialler.settings, notice)
     return _relay_socket(tunnel, functools.partial(_accept_one, plan) if plan.other.listens else lambda: _dial(plan))
+
+
+def check_places(plan: Plan) -> None:
+    """Raise UsageError, which shows the user's own word, unless the plan's hosts, ports and paths can be some."""
+    from tunnel.net.address import TCPAddress, parse_address
+
+    for address in (plan.websocket, plan.other):
+        if address.kind in (DIAL, LISTEN, LISTEN_WS):
+            place = parse_address(address.rest, address.text)
+            if address.kind == DIAL and isinstance(place, TCPAddress) and not (place.host and place.port):
+                raise UsageError(f"{address.text}: a host and a port are needed")
 
 
 def unix_mode() -> int:

@@ -33,7 +33,7 @@ class Plan:
     ``manners`` are those of the WebSocket; ``notes`` are lines for -v, ``warnings`` for everybody.
     """
 
-    __slots__ = ("line", "manners", "notes", "oneshot", "other", "server_mode", "warnings", "websocket")
+    __slots__ = ("_is_text", "line", "manners", "notes", "oneshot", "other", "server_mode", "warnings", "websocket")
 
     def __init__(self, line: CommandLine) -> None:
         """Decide what ``line`` asks for. Raises UsageError for what it cannot ask for, here or with websocat."""
@@ -49,6 +49,7 @@ class Plan:
         self._check_pair(first, second)
         # A listener that comes second serves once, as with websocat.
         self.oneshot = line.flag("oneshot") or second.listens
+        self._is_text = self._choose_text()
         self._check_options()
         self.manners = self._manners(forward=self.websocket is second)
 
@@ -66,14 +67,14 @@ class Plan:
             return parse_address(f"ws-l:{place}"), parse_address("-")
         if len(words) == 1:
             if not words[0].startswith(("ws://", "wss://")):
-                raise UsageError(f"one operand must be a ws:// or wss:// URL, not {words[0]!r}")
+                raise UsageError("a single address must be a ws:// or wss:// URL")
             return parse_address("-"), parse_address(words[0])
         if len(words) != 2:
             raise UsageError("which two addresses? usage: wstunnel-py websocat [OPTIONS] ADDRESS ADDRESS")
         return parse_address(words[0]), parse_address(words[1])
 
     def _check_pair(self, first: Address, second: Address) -> None:
-        pair = f"{first.text} and {second.text}"
+        pair = f"{first.shown} and {second.shown}"
         if not self.websocket.is_websocket:
             raise UsageError(f"{pair}: neither is a WebSocket, which is not supported here")
         allowed = (STDIO, DIAL, LISTEN) if self.dials else (STDIO, DIAL, COMMAND, DIAL_WS)
@@ -93,17 +94,25 @@ class Plan:
             for name in names:
                 if line.given(name) and not useful:
                     self.notes.append(f"--{name} changes nothing: this command line {what}")
+        for name in ("no-line", "null-terminated", "linemode-strip-newlines", "strict"):
+            if line.given(name) and not self._is_text:
+                self.notes.append(f"--{name} changes nothing without --text")
         if line.flag("binary") and line.flag("text"):
             raise UsageError("--binary and --text exclude each other")
         if line.given("websocket-version") and line.number("websocket-version") != 13:
             raise UsageError("--websocket-version: 13 is the only version that is supported here")
+        if line.number("conncap") == 0:
+            raise UsageError("--conncap: 0 connections are none to serve")
+        path = line.text("restrict-uri")
+        if path is not None and not path.startswith("/"):
+            raise UsageError(f"--restrict-uri: {path!r} is no path that begins with /")
         if line.flag("unidirectional") and line.flag("unidirectional-reverse") and not self.dials:
             raise UsageError("-u and -U together leave nothing to serve")
 
     def _manners(self, *, forward: bool) -> Manners:
         """Return the manners; ``forward``: what goes to the WebSocket is the forward direction."""
         line, manners = self.line, Manners()
-        manners.text = self._is_text()
+        manners.text = self._is_text
         manners.lines = manners.text and not line.flag("no-line") and self.other.kind != DIAL_WS
         manners.terminator = b"\0" if line.flag("null-terminated") else b"\n"
         manners.strip = line.flag("linemode-strip-newlines")
@@ -129,7 +138,7 @@ class Plan:
         manners.sends, manners.receives = limits if forward else reversed(limits)
         return manners
 
-    def _is_text(self) -> bool:
+    def _choose_text(self) -> bool:
         """Text is websocat's default. Here it is one for people only, as lines of text would spoil a tunnel's bytes."""
         line = self.line
         if line.flag("text") or line.flag("binary"):

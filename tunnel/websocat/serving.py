@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 from tunnel.client.trace import Trace, say
-from tunnel.net.address import Client, parse_address
+from tunnel.net.address import Client
 from tunnel.net.channel import Channel
 from tunnel.protocol.control import SUBPROTOCOL
 from tunnel.protocol.errors import UsageError
@@ -28,7 +28,7 @@ from tunnel.server.session import PlainSession, Session
 from tunnel.server.settings import BridgeSettings
 from tunnel.server.target import Destination
 from tunnel.websocat.addresses import COMMAND, DIAL, DIAL_WS
-from tunnel.websocat.dialling import Dialler, announce, make_room, unix_mode
+from tunnel.websocat.dialling import Dialler, announce, check_places, make_room, unix_mode
 from tunnel.websocat.messages import Manners, MessageStream
 from tunnel.websocat.plan import Plan
 from tunnel.websocat.targets import Onward, Program, StandardStreams
@@ -90,6 +90,7 @@ class MessageConnection(Connection):
 
 def run(plan: Plan) -> int:
     """Do what ``plan``, whose WebSocket listens, asks for; return the exit code. Raises TunnelError."""
+    check_places(plan)
     settings = _settings(plan)
     headers = [_header(field) for field in plan.line.several("server-header")]
     make_room(plan, settings.listen[0])
@@ -109,10 +110,8 @@ def _settings(plan: Plan) -> BridgeSettings:
     line = plan.line
     seats = line.number("conncap")
     interval, timeout = line.number("ping-interval"), line.number("ping-timeout")
-    place = plan.websocket.rest
-    parse_address(place, plan.websocket.text)  # so that it is the user's own word that is complained about
     return BridgeSettings(
-        listen=(place,),
+        listen=(plan.websocket.rest,),
         unix_mode=f"{unix_mode():04o}",
         target=plan.other.rest if plan.other.kind == DIAL else _UNUSED,
         path=line.text("restrict-uri"),

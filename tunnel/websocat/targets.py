@@ -6,18 +6,21 @@ Each is a `Destination` that hands out one end of a socket pair, so that a sessi
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Sequence
 
+from tunnel.client.proxycommand import CLOSED_OUTPUT
 from tunnel.client.sockets import relay_in_thread
 from tunnel.client.trace import Trace, say
-from tunnel.protocol.errors import DialError, TunnelError
+from tunnel.protocol.errors import ConnectionLost, DialError, TunnelError
 from tunnel.websocat.dialling import Dialler
 
 _CHUNK = 64 * 1024
-_STUCK = 10.0  # seconds after which a client that takes nothing is let go, as all others wait for it
+_STUCK = 5.0  # seconds after which a client that takes nothing is let go, as all others wait for it
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:
@@ -65,7 +68,7 @@ class StandardStreams:
                 asyncio.run_coroutine_threadsafe(self._deliver(data), loop).result()
             if not self._several:
                 asyncio.run_coroutine_threadsafe(self._half_close(), loop).result()
-        except (OSError, RuntimeError):
+        except (OSError, RuntimeError, concurrent.futures.CancelledError):
             return  # input that breaks is input that ends; or the loop is over
 
     async def _deliver(self, data: bytes) -> None:
@@ -93,13 +96,21 @@ class StandardStreams:
         try:
             while data := await loop.sock_recv(client, _CHUNK):
                 async with self._output:
-                    await loop.run_in_executor(None, _write_all, data)
-        except BrokenPipeError:
-            self._end(0)
+                    await self._write(data)
         except OSError:
             pass  # the client is gone
         finally:
             self._forget(client)
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, _write_all, data)
+        except BrokenPipeError:
+            self._end(CLOSED_OUTPUT)
+        except OSError as exc:
+            failure = ConnectionLost("output", reason=exc.strerror or exc)
+            say(str(failure))
+            self._end(failure.exit_code)
 
     def _forget(self, client: socket.socket) -> None:
         if client in self._clients:
@@ -118,7 +129,6 @@ class Program:
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
-        self._waiting: set[asyncio.Task[int]] = set()
 
     def __str__(self) -> str:
         return f"the program {self._command[0]}"
@@ -129,16 +139,16 @@ class Program:
         theirs.setblocking(True)  # a program that finds its output not ready thinks that it is broken
         with theirs:
             try:
-                process = await asyncio.create_subprocess_exec(
-                    *self._command, stdin=theirs.fileno(), stdout=theirs.fileno()
-                )
+                self._start(theirs.fileno())
             except OSError as exc:
                 ours.close()
                 raise DialError("tcp", address=self, reason=exc.strerror or exc) from exc
-        task = asyncio.create_task(process.wait())
-        self._waiting.add(task)
-        task.add_done_callback(self._waiting.discard)
         return ours
+
+    def _start(self, fd: int) -> None:
+        process = subprocess.Popen(self._command, stdin=fd, stdout=fd)
+        # It may outlive us; until then somebody must wait for it, lest it stays as a zombie.
+        threading.Thread(target=process.wait, name="program", daemon=True).start()
 
 
 class Onward:
