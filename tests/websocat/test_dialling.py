@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.bed.processes import Bed
 from tests.bed.targets import Target, echo, read_to_end
@@ -95,6 +96,19 @@ def test_a_password_in_the_url_is_not_shown(bed: Bed) -> None:
     finished = bed.run(*WEBSOCAT_OURS, "-bv", "-", "ws://user:secret@127.0.0.1:1/")
     assert finished.status == 69
     assert "secret" not in finished.stderr
+
+
+@pytest.mark.parametrize("program", [(WEBSOCAT,), WEBSOCAT_OURS], ids=["websocat", "ours"])
+def test_a_certificate_is_checked_unless_insecure(
+    program: tuple[str, ...], bed: Bed, echo_target: Target, tmp_path: Path
+) -> None:
+    pem = tmp_path / "server.pem"
+    trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(pem)
+    url = start_bridge(bed, "ours", echo_target.port, "--tls-cert", str(pem)).url
+    assert url.startswith("wss://")
+    refused = bed.run(*program, "-b", "-", url, stdin=b"hello")
+    assert (refused.status, refused.stdout) == (77 if program == WEBSOCAT_OURS else 1, b"")
+    assert bed.check(*program, "-kb", "-", url, stdin=b"hello").stdout == b"hello"
 
 
 def test_a_socks_proxy_is_asked_for_the_name(bed: Bed) -> None:

@@ -34,9 +34,9 @@ def start(bed: Bed, *words: str, stdin: int | None = None) -> tuple[Process, str
 
 
 def connect(url: str, **options: Any) -> websockets.sync.client.ClientConnection:
-    return websockets.sync.client.connect(
-        url, compression=None, ping_interval=None, proxy=None, close_timeout=1, **options
-    )
+    plain = {"compression": None, "ping_interval": None, "proxy": None, "close_timeout": 1}
+    client: websockets.sync.client.ClientConnection = websockets.sync.client.connect(url, **plain, **options)
+    return client
 
 
 @pytest.fixture
