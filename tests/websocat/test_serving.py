@@ -34,7 +34,7 @@ def start(bed: Bed, *words: str, stdin: int | None = None) -> tuple[Process, str
 
 
 def connect(url: str, **options: Any) -> websockets.sync.client.ClientConnection:
-    plain = {"compression": None, "ping_interval": None, "proxy": None, "close_timeout": 1}
+    plain: dict[str, Any] = {"compression": None, "ping_interval": None, "proxy": None, "close_timeout": 1}
     client: websockets.sync.client.ClientConnection = websockets.sync.client.connect(url, **plain, **options)
     return client
 
