@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": "tunnel.cli.doctor",
     "shell": "tunnel.cli.shell",
     "pty": "tunnel.cli.pty",
+    "websocat": "tunnel.cli.websocat",
     "keys": "tunnel.cli.keys",
     "certs": "tunnel.cli.certs",
     "completion": "tunnel.cli.completion",

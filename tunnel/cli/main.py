@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from tunnel.cli.group import complete
 
         complete()
+    if arguments is None and _started_as_websocat(sys.argv[0]):
+        words.insert(0, "websocat")
     if not words:
         print(HINT, file=sys.stderr)
         return USAGE
@@ -54,6 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERNAL
 
 
+def _started_as_websocat(program: str) -> bool:
+    """Return whether the user has made a link of that name to this program."""
+    return os.path.basename(program).lower().removesuffix(".exe") == "websocat"
+
+
 def tell_bug(exc: Exception, words: Sequence[str]) -> None:
     """Tell in one line of an error that nobody foresaw, and with -v where it came from."""
     verbose = any(word in ("-v", "--verbose") for word in words) or bool(os.environ.get("WSTUNNEL_PY_VERBOSE"))
@@ -66,6 +73,8 @@ def tell_bug(exc: Exception, words: Sequence[str]) -> None:
 
 
 def _dispatch(words: list[str]) -> int:
+    if words[0] == "websocat":
+        return _websocat(words[1:])
     if words[0] in RESERVED and words[0] != "connect":
         return _group(words)
     options = words[: words.index("--")] if "--" in words else words
@@ -74,6 +83,18 @@ def _dispatch(words: list[str]) -> int:
     if "--help" in options:
         return _group(["connect", "--help"] if words[0] == "connect" else ["--help"])
     return connect(words[1:] if words[0] == "connect" else words)
+
+
+def _websocat(words: list[str]) -> int:
+    options = words[: words.index("--")] if "--" in words else words
+    if any(word in ("--version", "-V") for word in options):
+        return _group(["--version"])
+    if any(word in ("--help", "-h") or word.startswith("--help=") for word in options):
+        return _group(["websocat", "--help"])
+    # Without click, as ssh starts this too.
+    from tunnel.websocat.run import run
+
+    return run(words)
 
 
 def _group(words: list[str]) -> int:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -17,10 +18,10 @@ from tunnel.net.channel import Channel
 from tunnel.net.tls import TLSChannel
 from tunnel.protocol.control import SUBPROTOCOL, SessionOffer
 from tunnel.protocol.errors import DialError
-from tunnel.protocol.stream import ReadBuffers
+from tunnel.protocol.stream import PlainStream, ReadBuffers
 from tunnel.server.access import RETRY_AFTER, Seat, Seats
 from tunnel.server.certificates import Certificates, start_tls
-from tunnel.server.embedded import EmbeddedTarget
+from tunnel.server.destination import Destination
 from tunnel.server.exchange import Head, Refusal, read_head, send, send_last
 from tunnel.server.handshake import Rules, Upgrade, health_answer, is_health_check
 from tunnel.server.log import Value, event, unexpected
@@ -29,7 +30,6 @@ from tunnel.server.session import PlainSession, Session
 from tunnel.server.sessions import Sessions
 from tunnel.server.settings import BridgeSettings
 from tunnel.server.speed import SpeedTarget
-from tunnel.server.target import Target
 
 MAX_HANDSHAKES = 256  # at once; further connections wait in the kernel's queues
 _ANSWER_LIMIT = 10.0  # seconds for the 101 to go out
@@ -40,7 +40,7 @@ class Common:
     """What all connections of a bridge have in common."""
 
     settings: BridgeSettings
-    target: Target | EmbeddedTarget
+    target: Destination
     rules: Rules
     seats: Seats
     sessions: Sessions
@@ -60,7 +60,7 @@ class Connection:
         self._client = client
         self._forwarded = ""
         self._seat: Seat | None = None
-        self._target: Target | EmbeddedTarget | SpeedTarget = common.target
+        self._target: Destination = common.target
         self._is_handed_over = False  # to the session that it has resumed
         self.session: Session | None = None
 
@@ -161,9 +161,8 @@ class Connection:
 
     def _new_session(self, target: Channel, offer: SessionOffer | None) -> Session:
         common = self._common
-        pings = {"ping_interval": common.settings.ping_interval, "ping_timeout": common.settings.ping_timeout}
         if offer is None or self._seat is None:
-            return PlainSession(self._wire, target, buffers=common.buffers, **pings)
+            return self._plain_session(target)
         seat, self._seat = self._seat, None  # given back whenever the session is detached
         return ResumableSession(
             self._wire,
@@ -173,7 +172,19 @@ class Connection:
             client=self._client,
             seat=seat,
             buffers=common.buffers,
-            **pings,
+            ping_interval=common.settings.ping_interval,
+            ping_timeout=common.settings.ping_timeout,
+        )
+
+    def _plain_session(self, target: Channel, make_stream: Callable[..., PlainStream] = PlainStream) -> PlainSession:
+        common = self._common
+        return PlainSession(
+            self._wire,
+            target,
+            buffers=common.buffers,
+            ping_interval=common.settings.ping_interval,
+            ping_timeout=common.settings.ping_timeout,
+            make_stream=make_stream,
         )
 
     def _resume(self, upgrade: Upgrade, rest: bytes) -> None:

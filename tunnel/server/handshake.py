@@ -5,7 +5,7 @@ First the form (RFC 6455 section 4.2, checked by the ``websockets`` library), th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ class Upgrade:
         if head.minor != 1:
             raise _bad_request("a WebSocket needs HTTP/1.1, this request is HTTP/1.0")
         self.path = head.path
+        self.offered: Sequence[str] = ()  # the subprotocols that the client knows, once it was checked
         self.offers_resume = False  # whether the client can speak Wire 2
         self.asks_for_speed_test = False  # rather than for the target
         # The library makes a method of its own of what it is given, which a bound method would not become.
@@ -62,6 +63,16 @@ class Upgrade:
             raise _bad_request(str(self._protocol.handshake_exc))
         self._response = response
 
+    def answer_with(self, subprotocol: str | None, headers: Iterable[tuple[str, str]]) -> None:
+        """Let the 101 for a request that was checked select ``subprotocol`` (None: as it is), and have ``headers``."""
+        fields = self._response.headers
+        if subprotocol is not None:
+            if "Sec-WebSocket-Protocol" in fields:
+                del fields["Sec-WebSocket-Protocol"]
+            fields["Sec-WebSocket-Protocol"] = subprotocol
+        for name, value in headers:
+            fields[name] = value
+
     def accept(self, *, resumable: bool = False, received: int | None = None) -> bytes:
         """Return the bytes of the 101 for a request that was checked.
 
@@ -79,6 +90,7 @@ class Upgrade:
 
     def _select_subprotocol(self, offered: Sequence[Subprotocol]) -> Subprotocol | None:
         """Select ``binary`` if it is offered, else none, which every client takes; `accept` may choose another."""
+        self.offered = offered
         self.offers_resume = SUBPROTOCOL in offered
         if SPEED_TEST in offered:
             self.asks_for_speed_test = True

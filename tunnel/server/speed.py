@@ -16,12 +16,13 @@ import os
 import socket
 
 from tunnel.net.address import Client
+from tunnel.server.destination import Destination
 
 TIME_LIMIT = 60.0  # seconds of one test
 _PIECE = 256 << 10
 
 
-class SpeedTarget:
+class SpeedTarget(Destination):
     """Serves each test in a task of its own, on one end of a socketpair."""
 
     def __init__(self) -> None:
