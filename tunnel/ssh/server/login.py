@@ -25,6 +25,10 @@ _ATTEMPTS_LOGGED = 3  # per connection
 _CIPHERS = (
     "aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr",
 )  # fmt: skip
+# The default ones, and which one is used is still the client's choice. But dropbear's client sends its first message of
+# the exchange on a guess, and RFC 4253 section 7 calls it right only if it is the first choice of both; asyncssh takes
+# it for right if it is the client's alone, and is then upset by the second, proper one.
+_KEY_EXCHANGE = "^curve25519-sha256"
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ async def serve(sock: socket.socket, environment: Environment, visitor: Visitor)
             line_editor=False,
             x11_forwarding=False,
             agent_forwarding=True,
+            kex_algs=_KEY_EXCHANGE,
             encryption_algs=_CIPHERS,
             login_timeout=LOGIN_LIMIT,
             keepalive_interval=0,  # the tunnel has its own, and outlives lost connections
