@@ -89,7 +89,7 @@ def test_paramiko_with_an_unknown_key_is_refused(proxy_command: tuple[str, ...],
 def test_paramiko_has_a_shell_on_a_terminal_that_it_resizes(proxy_command: tuple[str, ...], sshd: Sshd) -> None:
     with paramiko_client(proxy_command, sshd) as client:
         shell = client.invoke_shell(term="xterm", width=91, height=31)
-        shell.sendall(b"stty -echo; PS1=; echo here: $TERM $(stty size)\n")
+        shell.sendall(b"unset HISTFILE; stty -echo; PS1=; echo here: $TERM $(stty size)\n")
         read_until(shell, "here: xterm 31 91\r\n")
         shell.resize_pty(width=101, height=41)
         shell.sendall(b"echo now: $(stty size)\n")
@@ -241,7 +241,7 @@ def test_asyncssh_runs_commands_with_and_without_a_terminal(
 
         size = (91, 31, 910, 620)
         async with connection.create_process(term_type="xterm", term_size=size) as shell:
-            shell.stdin.write("stty -echo; PS1=; echo here: $TERM $(stty size)\n")
+            shell.stdin.write("unset HISTFILE; stty -echo; PS1=; echo here: $TERM $(stty size)\n")
             await shell.stdout.readuntil("here: xterm 31 91\r\n")
             shell.change_terminal_size(101, 41)
             shell.stdin.write("echo now: $(stty size)\n")
