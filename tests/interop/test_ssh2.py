@@ -1,4 +1,4 @@
-"""The npm package ssh2 over our ProxyCommand, as VSCodium's open-remote-ssh uses it; the session is ssh2_session.mjs."""
+"""The npm package ssh2 over our ProxyCommand, as VSCodium's open-remote-ssh uses it (ssh2_session.mjs)."""
 
 from __future__ import annotations
 
