@@ -89,14 +89,15 @@ def test_paramiko_with_an_unknown_key_is_refused(proxy_command: tuple[str, ...],
 def test_paramiko_has_a_shell_on_a_terminal_that_it_resizes(proxy_command: tuple[str, ...], sshd: Sshd) -> None:
     with paramiko_client(proxy_command, sshd) as client:
         shell = client.invoke_shell(term="xterm", width=91, height=31)
-        shell.sendall(b"unset HISTFILE; stty -echo; PS1=; echo here: $TERM $(stty size)\n")
+        shell.sendall(b"unset HISTFILE; stty -echo; PS1=prompt-$((6*7)); echo here: $TERM $(stty size)\n")
         read_until(shell, "here: xterm 31 91\r\n")
         shell.resize_pty(width=101, height=41)
         shell.sendall(b"echo now: $(stty size)\n")
         read_until(shell, "now: 41 101\r\n")
-        shell.sendall(b"echo asleep; sleep 60\n")
+        shell.sendall(b"sh -c 'echo asleep; exec sleep 60'\n")
         read_until(shell, "asleep\r\n")
         shell.sendall(b"\x03")
+        read_until(shell, "prompt-42")  # bash drops what is typed before it
         shell.sendall(b"echo after: $?\n")
         read_until(shell, "after: 130\r\n")
         shell.sendall(b"exit 5\n")

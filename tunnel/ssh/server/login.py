@@ -26,8 +26,9 @@ _CIPHERS = (
     "aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr",
 )  # fmt: skip
 # The default ones, and which one is used is still the client's choice. But dropbear's client sends its first message of
-# the exchange on a guess, and RFC 4253 section 7 calls it right only if it is the first choice of both; asyncssh takes
-# it for right if it is the client's alone, and is then upset by the second, proper one.
+# the exchange on a guess. RFC 4253 section 7 calls it right if key exchange and host key are the first choice of both;
+# asyncssh, if the key exchange is the client's first, and then stumbles over the second, proper message. The two agree
+# when this is first, and the host key is Ed25519.
 _KEY_EXCHANGE = "^curve25519-sha256"
 
 
