@@ -25,22 +25,25 @@ client.connect({
 })
 await once(client, 'ready')
 
-// Runs a command, or a shell, to its end; `talk` is given the stream and a way to wait for output.
-async function session (open, talk = async () => {}) {
-  const stream = await open()
-  const output = { stdout: '', stderr: '' }
-  stream.on('data', (data) => { output.stdout += data })
-  stream.stderr.on('data', (data) => { output.stderr += data })
-  stream.on('exit', (code, signal) => Object.assign(output, { code, signal: signal ?? null }))
-  const closed = once(stream, 'close')
-  const until = async (text) => { while (!output.stdout.includes(text)) await once(stream, 'data') }
-  await talk(stream, until)
-  await closed
-  return output
+// Runs a command, or a shell, to its end; `talk` is given the stream and a way to wait for output. All listeners are
+// there when the callback returns: the next packets may be in the same chunk as what has called it.
+function session (open, talk = () => {}) {
+  return new Promise((resolve, reject) => {
+    open((error, stream) => {
+      if (error) return reject(error)
+      const output = { stdout: '', stderr: '' }
+      stream.on('data', (data) => { output.stdout += data })
+      stream.stderr.on('data', (data) => { output.stderr += data })
+      stream.on('exit', (code, signal) => Object.assign(output, { code, signal: signal ?? null }))
+      stream.on('close', () => resolve(output))
+      const until = async (text) => { while (!output.stdout.includes(text)) await once(stream, 'data') }
+      Promise.resolve(talk(stream, until)).catch(reject)
+    })
+  })
 }
 
-const exec = (command, options = {}) => () => promisify(client.exec.bind(client))(command, options)
-const shell = (window) => () => promisify(client.shell.bind(client))(window)
+const exec = (command) => (callback) => client.exec(command, callback)
+const shell = (window) => (callback) => client.shell(window, callback)
 const digest = (data) => createHash('sha256').update(data).digest('hex')
 
 async function echoed (stream) {
@@ -55,7 +58,7 @@ async function echoed (stream) {
 ;[seen.failed, seen.killed, seen.script] = await Promise.all([
   session(exec('echo out; echo err >&2; exit 7')),
   session(exec('echo before; kill -TERM $$')),
-  session(exec('bash'), async (stream) => stream.end('echo "script: $((6 * 7))"\n')),
+  session(exec('bash'), (stream) => stream.end('echo "script: $((6 * 7))"\n')),
 ])
 
 seen.shell = await session(shell({ term: 'xterm', cols: 91, rows: 31, width: 910, height: 620 }), async (stream, until) => {
