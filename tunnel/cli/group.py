@@ -10,7 +10,6 @@ import click
 from click.shell_completion import CompletionItem
 
 from tunnel._version import __version__
-from tunnel.protocol.errors import UsageError
 
 COMMANDS = {
     "connect": "tunnel.cli.connect",
@@ -89,10 +88,6 @@ def run(words: Sequence[str]) -> int:
     """Run a command line and return its exit code. Raises TunnelError."""
     if words[0] == "help":
         words = [*words[1:], "--help"]
-    elif not words[0].startswith("-") and words[0] not in COMMANDS:
-        raise UsageError(
-            f"{words[0]} is the name of a command to come; for a host of that name: wstunnel-py connect -- {words[0]}"
-        )
     try:
         result = group.main(list(words), prog_name="wstunnel-py", standalone_mode=False)
     except click.ClickException as exc:

@@ -14,8 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# First words that are commands, never host names; `connect -- NAME` reaches a host that is called like one. Names of
-# commands that are still to come are among them, so that no script of today changes its meaning tomorrow.
+# First words that are commands, never host names; `connect -- NAME` reaches a host that is called like one.
 RESERVED = frozenset(
     ("connect", "serve", "forward", "config-ssh", "doctor", "shell", "pty", "websocat", "keys", "certs", "completion",
      "help")
