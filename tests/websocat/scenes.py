@@ -10,6 +10,7 @@ import contextlib
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from tests.bed.tunnels import PROGRAMS, WEBSOCAT
 from tunnel.protocol.control import SUBPROTOCOL
 
 LIMIT = 20.0  # seconds of any wait that should end
+QUIET = 0.2  # seconds without output after which no more is expected
 LISTENING = r"LISTEN proto=\w+"
 Seen = dict[str, object]
 Messages = Sequence[str | bytes]
@@ -177,9 +179,23 @@ class AsClient:
         if self.open:
             assert leaving.wait(LIMIT), process.log()
             seen["ends with the peer"] = has_ended(process, program.patience)
+        elif self.says:
+            # websocat may leave without what it still has to write, once its input has ended.
+            wait_until_quiet(process)
         with contextlib.suppress(BrokenPipeError):
             process.end_input()
         seen["exit"] = exit_of(process.wait(LIMIT))
+
+
+def wait_until_quiet(process: Process) -> None:
+    """Wait until the program has written something, and then nothing more for a while."""
+    size, since = 0, time.monotonic()
+    for _ in ticks(LIMIT):
+        now = process.out.stat().st_size
+        if now != size:
+            size, since = now, time.monotonic()
+        if process.status is not None or (size and time.monotonic() - since > QUIET):
+            return
 
 
 def has_ended(process: Process, seconds: float) -> bool:
