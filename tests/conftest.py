@@ -39,7 +39,9 @@ def plain_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         for name in list(os.environ):
             if name.startswith(("WSTUNNEL_PY_", "XDG_")) or name.lower().endswith("_proxy"):
                 patch.delenv(name)
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        home = tmp_path_factory.mktemp("home")
+        patch.setenv("HOME", str(home))
+        patch.setenv("HISTFILE", str(home / "history"))  # of shells whose HOME is that of the account
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
         yield
 
@@ -67,7 +69,8 @@ def sshd(shared_bed: Bed) -> Sshd:
 
 def make_route(bed: Bed, sshd: Sshd, pair: Pair) -> Route:
     bridge = start_embedded(bed, sshd) if pair == EMBEDDED_PAIR else start_bridge(bed, pair.bridge, sshd.port)
-    config = sshd.write_client_config(bed.folder / f"ssh_config.{pair}", pair.command(bridge.url))
+    port = bridge.url.rpartition(":")[2]  # there may be several routes of a pair
+    config = sshd.write_client_config(bed.folder / f"ssh_config.{pair}.{port}", pair.command(bridge.url))
     return Route(config, bridge)
 
 

@@ -1,48 +1,41 @@
-"""The README tells the truth about names: options, variables, exit codes, scripts, links."""
+"""The README and the pages in docs tell the truth: commands, exit codes, scripts, links."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
-from tunnel.client.options import OPTIONS, SHELL_OPTIONS
+from tests.bed.processes import Bed
+from tunnel.cli.main import RESERVED
 from tunnel.protocol.errors import CAUSES
-from tunnel.server.settings import ServeSettings, flag, variable
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+CLIENT = (ROOT / "docs" / "client.md").read_text()
+PAGES = sorted(path.relative_to(ROOT) for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
 
 
-def section(title: str) -> str:
-    return README.partition(f"## {title}\n")[2].partition("\n## ")[0]
+def test_the_reference_and_the_manual_pages_are_what_the_commands_say(bed: Bed) -> None:
+    bed.check(str(ROOT / "scripts" / "make-docs"), "--check")
 
 
-def rows(title: str) -> dict[str, str]:
-    """Return long option → variable of a section's table."""
-    found = re.findall(r"^\| (?:`-\w`, )?`(--[a-z0-9-]+)[^|]*(?:\\\|[^|]*)*\| `(\w+)` \|", section(title), re.MULTILINE)
-    return dict(found)
+def test_the_manual_pages_are_fit_to_be_read(bed: Bed) -> None:
+    pages = sorted((ROOT / "docs" / "man").iterdir())
+    assert len(pages) > 20
+    for page in pages:
+        shown = bed.check("man", "--warnings", "-Tutf8", "-l", str(page))
+        assert shown.stderr == "" and "wstunnel-py" in shown.text
 
 
-def test_the_table_of_connect_has_its_options_and_no_others() -> None:
-    expected = {f"--{option.name}": option.variable for option in OPTIONS if not option.hidden}
-    assert rows("Options of `connect`") == expected
-
-
-def test_the_table_of_shell_has_its_options_and_no_others() -> None:
-    expected = {f"--{option.flag}": option.variable for option in SHELL_OPTIONS if not option.hidden}
-    assert rows("Options of `shell`") == expected
-
-
-def test_the_table_of_serve_has_its_options_and_no_others() -> None:
-    expected = {flag(field.name): variable(field.name) for field in dataclasses.fields(ServeSettings)}
-    assert rows("Options of `serve`") == expected
+def test_every_name_that_is_taken_is_told() -> None:
+    told = re.search(r"host names that are also commands need it \(`([^`]+)`\)", CLIENT)
+    assert told and set(told[1].split()) == RESERVED
 
 
 def test_every_exit_code_of_a_cause_is_explained() -> None:
-    explained = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
+    explained = {int(code) for code in re.findall(r"^\| (\d+) \|", CLIENT, re.MULTILINE)}
     assert {code for code, _ in CAUSES.values()} <= explained
 
 
@@ -51,6 +44,13 @@ def test_a_script_that_is_named_exists(name: str) -> None:
     assert (ROOT / name).exists()
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)]+)\)", README))))
-def test_a_link_leads_somewhere(target: str) -> None:
-    assert (ROOT / target).exists()
+@pytest.mark.parametrize(
+    ("page", "target"),
+    [
+        (page, target)
+        for page in PAGES
+        for target in sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", (ROOT / page).read_text())))
+    ],
+)
+def test_a_link_leads_somewhere(page: Path, target: str) -> None:
+    assert (ROOT / page.parent / target).exists()

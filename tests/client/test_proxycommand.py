@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
 from tests.bed.processes import Bed, Process, ticks
-from tests.bed.targets import Target, echo, read_to_end
+from tests.bed.targets import Target, echo, read_exactly, read_to_end
 from tests.bed.tunnels import OURS, Bridge, start_bridge
 
 LIMIT = 15.0
@@ -148,13 +148,21 @@ def test_closed_standard_streams_are_told_in_one_line(
 
 
 def test_sighup_sends_what_was_read_and_is_success(bed: Bed) -> None:
-    with Target(read_to_end) as target:
-        client = start(bed, start_bridge(bed, "ours", target.port).url, "-v")
-        client.wait_for_line("are connected")
+    began = threading.Event()
+
+    def listen(connection: socket.socket) -> bytes:
+        first = read_exactly(connection, 6)
+        began.set()
+        return first + read_to_end(connection)
+
+    with Target(listen) as target:
+        client = start(bed, start_bridge(bed, "ours", target.port).url)
+        client.feed(b"first ")
+        assert began.wait(LIMIT)
         client.feed(b"last words")
         client.send_signal(signal.SIGHUP)
         assert client.wait(LIMIT) == 0
-        assert target.result() == b"last words"
+        assert target.result() == b"first last words"
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

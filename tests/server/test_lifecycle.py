@@ -66,7 +66,7 @@ def test_a_bridge_takes_all_the_descriptors_that_it_may_have_and_warns_of_too_fe
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (("--target", "embedded"), "--target: 'embedded' is not HOST:PORT or unix:PATH"),
+        (("--target", "nowhere"), "--target: 'nowhere' is not HOST:PORT or unix:PATH"),
         (("--listen", "8081"), "--listen: '8081' is not HOST:PORT or unix:PATH"),
         (("--path", "ssh"), "--path: 'ssh' is no path that begins with /"),
         (("--path", "/healthz"), "--path: /healthz is where the bridge tells its health"),

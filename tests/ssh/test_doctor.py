@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
+import signal
 import socket
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from tests.bed.processes import Bed, Finished
 from tests.bed.sshd import Sshd
 from tests.bed.targets import Target, echo, read_to_end
 from tests.bed.tunnels import OURS, start_bridge
+from tests.pty.typist import Typist
 
 FORBIDDEN = b'{"message": "the traffic token is missing"}'
 
@@ -49,6 +52,45 @@ def test_the_same_is_told_to_programs(bed: Bed, sshd: Sshd) -> None:
     assert "--no-resume" in hops["resume"]["text"]
     bad = json.loads(doctor(bed, "--json", "ws://127.0.0.1:1").stdout)
     assert bad["ok"] is False and bad["hops"][-1]["hop"] == "tcp" and bad["hops"][-1]["exit_code"] == 69
+
+
+def test_the_throughput_is_measured_on_request(bed: Bed, sshd: Sshd) -> None:
+    bridge = start_bridge(bed, "ours", sshd.port)
+    report = json.loads(doctor(bed, "--json", "--throughput", bridge.url).stdout)
+    assert report["ok"] is True
+    finding = report["hops"][-1]
+    found = re.fullmatch(r"([\d.]+) MB/s down, ([\d.]+) MB/s up, round trip ([\d.]+) ms .*", finding["text"])
+    assert finding["hop"] == "throughput" and found and all(float(number) > 0 for number in found.groups())
+    # What is shown is what has gone through the tunnel.
+    down = bridge.process.wait_for_line(r"target=speed-test bytes_in=7 bytes_out=(\d+) seconds=([\d.]+)")
+    up = bridge.process.wait_for_line(r"target=speed-test bytes_in=(\d\d\d+) bytes_out=\d+ seconds=([\d.]+)")
+    for match, rate in ((down, found[1]), (up, found[2])):
+        assert float(rate) == pytest.approx(int(match[1]) / 1e6 / float(match[2]), rel=0.3)
+
+
+def test_the_throughput_is_shown_as_it_is_measured(bed: Bed, sshd: Sshd) -> None:
+    bridge = start_bridge(bed, "ours", sshd.port)
+    with Typist(*OURS, "doctor", "--throughput", bridge.url) as typist:
+        typist.see("download")
+        typist.see("upload")
+        typist.see("MB/s")
+        typist.see("throughput")
+        assert typist.wait() == 0
+
+
+def test_a_bridge_without_a_speed_test(bed: Bed, sshd: Sshd) -> None:
+    done = doctor(bed, "--throughput", start_bridge(bed, "websocat", sshd.port).url)
+    hop, said = failure(done)
+    assert hop == "throughput" and "no speed test" in said and done.status == 76
+
+
+def test_a_speed_test_that_breaks_off(bed: Bed, sshd: Sshd) -> None:
+    bridge = start_bridge(bed, "ours", sshd.port)
+    examining = bed.start(*OURS, "doctor", "--throughput", bridge.url)
+    bridge.process.wait_for_line("target=speed-test")  # of the round trips
+    bridge.process.send_signal(signal.SIGKILL)
+    assert examining.wait(30) == 69
+    assert "✗ throughput" in examining.out.read_text() and "connection lost" in examining.out.read_text()
 
 
 def test_a_plain_websocat_is_good_enough_and_said_to_be_plain(bed: Bed, sshd: Sshd) -> None:

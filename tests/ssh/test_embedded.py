@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import re
+import resource
 import signal
 import subprocess
 from pathlib import Path
 
+import tunnel
 from tests.bed.processes import Bed, Process, descendants, free_port, ticks
 from tests.bed.sshd import Sshd
 from tests.bed.tunnels import OURS, Route
@@ -109,6 +112,19 @@ def test_there_is_no_shell_of_a_name_that_is_no_command(bed: Bed, shared_embedde
     assert finished.status == 127 and "not found" in finished.stderr
     finished = bed.run(*shared_embedded.ssh("-s", "box", "no-such-subsystem"))
     assert finished.status != 0
+
+
+def test_what_no_process_can_be_given_is_told(shared_embedded: Route, sshd: Sshd) -> None:
+    async def work() -> None:
+        async with tunnel.ssh.connect(shared_embedded.bridge.url, host_key_alias="bed", **sshd.asyncssh) as connection:
+            for command, env in (("echo \0", {}), ("echo", {"NAME": "a\0b"})):
+                finished = await connection.run(command, env=env)
+                assert finished.exit_status == 126 and "cannot start" in str(finished.stderr)
+            finished = await connection.run("ulimit -n; echo still here", env={"": "x", "A=B": "y"})
+            limit, last = str(finished.stdout).splitlines()
+            assert int(limit) == resource.getrlimit(resource.RLIMIT_NOFILE)[0] and last == "still here"
+
+    asyncio.run(work())
 
 
 def test_keepalives_of_the_client_are_answered(bed: Bed, shared_embedded: Route) -> None:
@@ -336,7 +352,7 @@ def test_clients_that_do_not_log_in_are_bounded(bed: Bed, embedded: StartEmbedde
     lazy = [open_tunnel(route.bridge.url) for _ in range(MAX_LOGINS)]
     answer = ask(route.bridge.url)
     assert answer.status == 502 and f"{MAX_LOGINS} clients are about to log in" in answer.json["message"]
-    for tunnel in lazy:
-        tunnel.socket.close()
+    for each in lazy:
+        each.socket.close()
     wait_until_idle(route)
     assert bed.check(*route.ssh("box", "echo in")).text == "in\n"

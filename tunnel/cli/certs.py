@@ -36,7 +36,9 @@ def _leaf_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--force", is_flag=True, help="Replace files that are there."),
         click.option("--out", metavar="STEM", help="Write STEM.pem and STEM.key. Default: after the (first) NAME."),
-        click.option("--days", type=_DAYS, default=365, show_default=True, help="How long it is valid."),
+        click.option(
+            "--days", type=_DAYS, metavar="DAYS", default=365, show_default=True, help="How long it is valid."
+        ),
     ):
         command = option(command)
     return _folder_option(command)
@@ -59,7 +61,7 @@ def certs() -> None:
 @certs.command(short_help="Make an authority.")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("--name", metavar="TEXT", help="What it calls itself. Default: wstunnel-py CA and a number.")
-@click.option("--days", type=_DAYS, default=3650, show_default=True, help="How long it is valid.")
+@click.option("--days", type=_DAYS, metavar="DAYS", default=3650, show_default=True, help="How long it is valid.")
 def ca(folder: str, name: str | None, days: int) -> None:
     """Make an authority in DIR: its certificate ca.pem, which is no secret, and its key ca.key, which is the secret.
 
@@ -97,8 +99,10 @@ def client(name: str, ca: str, days: int, out: str | None, force: bool) -> None:
 @certs.command(short_help="Make certificates valid for longer.")
 @click.argument("files", metavar="FILE…", type=_FILE, nargs=-1, required=True)
 @_folder_option
-@click.option("--days", type=_DAYS, help="How long it is valid from now on. Default: as long as it was before.")
-@click.option("--within", metavar="DAYS", type=_DAYS, help="Leave alone what is valid for longer than this.")
+@click.option(
+    "--days", type=_DAYS, metavar="DAYS", help="How long it is valid from now on. Default: as long as it was before."
+)
+@click.option("--within", type=_DAYS, metavar="DAYS", help="Leave alone what is valid for longer than this.")
 def renew(files: tuple[str, ...], ca: str, days: int | None, within: int | None) -> None:
     """Replace certificates by new ones with the same names and key; a bridge reads them on SIGHUP.
 
@@ -116,7 +120,7 @@ def renew(files: tuple[str, ...], ca: str, days: int | None, within: int | None)
 
 @certs.command(short_help="Show certificates, and whether they are still valid.")
 @click.argument("files", metavar="FILE…", type=_FILE, nargs=-1, required=True)
-@click.option("--within", metavar="DAYS", type=_DAYS, help="Exit with 1 also when one expires within this time.")
+@click.option("--within", type=_DAYS, metavar="DAYS", help="Exit with 1 also when one expires within this time.")
 def show(files: tuple[str, ...], within: int | None) -> int:
     """Show what certificates are for, who issued them, until when they are valid, and whether FILE's key fits.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
 from tunnel.cli.main import connect as run_connect
 from tunnel.client.options import OPTIONS
@@ -16,7 +17,8 @@ _EPILOG = (
 connect = DirectCommand(
     "connect",
     run_connect,
-    params=[*map(parameter, OPTIONS), click.Argument(["host"])],
+    params=[*map(parameter, OPTIONS), click.Argument(["host"], shell_complete=complete_host)],
+    short_help="Be ssh's ProxyCommand.",
     help=(
         "Connect standard input and output to HOST through its bridge: ssh's ProxyCommand.\n\n"
         "HOST is a ws:// or wss:// URL, a name from the config file, or what goes into the URL template in place of "

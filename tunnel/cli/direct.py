@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tunnel.client.options import FLAG, SEVERAL, Option
+from tunnel.client.options import FLAG, PATH, SEVERAL, Option
 
 
 def parameter(option: Option) -> click.Option:
@@ -15,6 +15,7 @@ def parameter(option: Option) -> click.Option:
     names = ([f"-{option.short}"] if option.short else []) + [f"--{option.flag}"]
     return click.Option(
         [*names, option.name.replace("-", "_")],
+        type=click.Path() if option.kind == PATH else None,  # so that shells complete files
         is_flag=option.kind == FLAG,
         multiple=option.kind in SEVERAL,
         metavar=option.metavar or None,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import sys
+from typing import Any, Self
 
 import click
 
+from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
 from tunnel.client.options import DOCTOR_OPTIONS, parse_command_line
 from tunnel.protocol.errors import UsageError
@@ -21,19 +25,58 @@ def _doctor(words: list[str]) -> int:
     if len(operands) != 1:
         raise UsageError("which host? usage: wstunnel-py doctor [OPTIONS] HOST")
     from tunnel.client.settings import resolve
-    from tunnel.ssh.doctor import examine
+    from tunnel.ssh.doctor import examine, examine_throughput
 
     as_json = given.pop("doctor-json", False) is True
+    throughput = given.pop("doctor-throughput", False) is True
     findings: list[Finding] = []
     for finding in examine(lambda: resolve(operands[0], given)):
         findings.append(finding)
         if not as_json:
             _show(finding)
+    if throughput and findings[-1].ok:
+        with _Bars() as bars:
+            findings.append(examine_throughput(lambda: resolve(operands[0], given), bars.show))
+        if not as_json:
+            _show(findings[-1])
     code = findings[-1].exit_code
     if as_json:
         report = {"ok": code == 0, "hops": [dataclasses.asdict(finding) for finding in findings]}
         click.echo(json.dumps(report, indent=1, ensure_ascii=False))
     return code
+
+
+class _Bars:
+    """A bar for each direction, on a terminal only, as click has it."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._what = ""
+        self._shown = self._rate = 0.0
+        self._bar: Any = None  # click's, whose type is generic in what it is a bar of
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def show(self, what: str, part: float, rate: float) -> None:
+        if not sys.stderr.isatty():
+            return
+        if what != self._what:
+            self._stack.close()
+            self._what, self._shown, self._rate = what, 0.0, rate
+            self._bar = self._stack.enter_context(
+                click.progressbar(
+                    length=1000, label=f"{what:9}", file=sys.stderr, show_eta=False, show_percent=False,
+                    item_show_func=lambda _: f"{self._rate / 1e6:8.1f} MB/s",
+                )
+            )  # fmt: skip
+        if part - self._shown >= 0.01:
+            self._rate = rate
+            self._bar.update(int(part * 1000) - int(self._shown * 1000))
+            self._shown = part
 
 
 def _show(finding: Finding) -> None:
@@ -46,11 +89,12 @@ def _show(finding: Finding) -> None:
 doctor = DirectCommand(
     "doctor",
     _doctor,
-    params=[*map(parameter, DOCTOR_OPTIONS), click.Argument(["host"])],
+    params=[*map(parameter, DOCTOR_OPTIONS), click.Argument(["host"], shell_complete=complete_host)],
     short_help="Find out what is wrong on the way to a host.",
     help=(
-        "Go the way of a tunnel to HOST hop by hop: name, TCP, proxy, TLS, upgrade, resume, SSH. Each is timed; the "
-        "first that fails is named, with what to do about it, and its exit code is this command's.\n\n"
+        "Go the way of a tunnel to HOST hop by hop: name, TCP, proxy, TLS, upgrade, resume, SSH, and on request the "
+        "throughput. Each is timed; the first that fails is named, with what to do about it, and its exit code is "
+        "this command's.\n\n"
         "HOST is as for connect."
     ),
 )

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
 from tunnel.client.options import FORWARD_OPTIONS, parse_command_line
 from tunnel.client.trace import Trace, say
@@ -45,7 +46,11 @@ def _forward(words: list[str]) -> int:
 forward = DirectCommand(
     "forward",
     _forward,
-    params=[*map(parameter, FORWARD_OPTIONS), click.Argument(["listen"], required=False), click.Argument(["host"])],
+    params=[
+        *map(parameter, FORWARD_OPTIONS),
+        click.Argument(["listen"], required=False),
+        click.Argument(["host"], shell_complete=complete_host),
+    ],
     short_help="Open a local port that leads through tunnels.",
     help=(
         "Listen at LISTEN and open a tunnel to HOST for each connection: for clients that take no ProxyCommand "

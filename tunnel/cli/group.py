@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from typing import NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from tunnel._version import __version__
-from tunnel.protocol.errors import UsageError
 
 COMMANDS = {
     "connect": "tunnel.cli.connect",
@@ -18,8 +19,10 @@ COMMANDS = {
     "doctor": "tunnel.cli.doctor",
     "shell": "tunnel.cli.shell",
     "pty": "tunnel.cli.pty",
+    "websocat": "tunnel.cli.websocat",
     "keys": "tunnel.cli.keys",
     "certs": "tunnel.cli.certs",
+    "completion": "tunnel.cli.completion",
 }
 
 
@@ -38,6 +41,12 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name.replace("-", "_"))
         return command if isinstance(command, click.Command) else None
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete commands, and hosts, for which ``connect`` need not be written."""
+        from tunnel.cli.completion import complete_host
+
+        return [*super().shell_complete(ctx, incomplete), *complete_host(ctx, self.params[0], incomplete)]
+
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage(ctx.command_path, "[OPTIONS] [--] HOST")
         formatter.write_usage(ctx.command_path, "COMMAND [OPTIONS] …", prefix=" " * len("Usage: "))
@@ -54,7 +63,11 @@ class LazyGroup(click.Group):
             formatter.write_dl(records)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["--help"], "max_content_width": 110})
+@click.group(
+    cls=LazyGroup,
+    short_help="SSH over WebSocket",
+    context_settings={"help_option_names": ["--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, message="wstunnel-py %(version)s")
 def group() -> None:
     """SSH over WebSocket, for machines that can be reached over HTTPS only.
@@ -66,14 +79,15 @@ def group() -> None:
     """
 
 
+def complete() -> NoReturn:
+    """Answer a shell that asks for completions, by what click's script has put into the environment for that."""
+    group.main([], prog_name="wstunnel-py")
+
+
 def run(words: Sequence[str]) -> int:
     """Run a command line and return its exit code. Raises TunnelError."""
     if words[0] == "help":
         words = [*words[1:], "--help"]
-    elif not words[0].startswith("-") and words[0] not in COMMANDS:
-        raise UsageError(
-            f"{words[0]} is the name of a command to come; for a host of that name: wstunnel-py connect -- {words[0]}"
-        )
     try:
         result = group.main(list(words), prog_name="wstunnel-py", standalone_mode=False)
     except click.ClickException as exc:

@@ -14,10 +14,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# First words that are commands, never host names; `connect -- NAME` reaches a host that is called like one. Names of
-# commands that are still to come are among them, so that no script of today changes its meaning tomorrow.
+# First words that are commands, never host names; `connect -- NAME` reaches a host that is called like one.
 RESERVED = frozenset(
-    ("connect", "serve", "forward", "config-ssh", "doctor", "shell", "pty", "websocat", "keys", "certs", "help")
+    ("connect", "serve", "forward", "config-ssh", "doctor", "shell", "pty", "websocat", "keys", "certs", "completion",
+     "help")
 )  # fmt: skip
 
 HINT = """\
@@ -34,6 +34,12 @@ All options: wstunnel-py connect --help. The other end: wstunnel-py serve --help
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; errors are one line on standard error."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if "_WSTUNNEL_PY_COMPLETE" in os.environ:
+        from tunnel.cli.group import complete
+
+        complete()
+    if arguments is None and _started_as_websocat(sys.argv[0]):
+        words.insert(0, "websocat")
     if not words:
         print(HINT, file=sys.stderr)
         return USAGE
@@ -49,6 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERNAL
 
 
+def _started_as_websocat(program: str) -> bool:
+    """Return whether the user has made a link of that name to this program."""
+    return os.path.basename(program).lower().removesuffix(".exe") == "websocat"
+
+
 def tell_bug(exc: Exception, words: Sequence[str]) -> None:
     """Tell in one line of an error that nobody foresaw, and with -v where it came from."""
     verbose = any(word in ("-v", "--verbose") for word in words) or bool(os.environ.get("WSTUNNEL_PY_VERBOSE"))
@@ -61,6 +72,8 @@ def tell_bug(exc: Exception, words: Sequence[str]) -> None:
 
 
 def _dispatch(words: list[str]) -> int:
+    if words[0] == "websocat":
+        return _websocat(words[1:])
     if words[0] in RESERVED and words[0] != "connect":
         return _group(words)
     options = words[: words.index("--")] if "--" in words else words
@@ -69,6 +82,18 @@ def _dispatch(words: list[str]) -> int:
     if "--help" in options:
         return _group(["connect", "--help"] if words[0] == "connect" else ["--help"])
     return connect(words[1:] if words[0] == "connect" else words)
+
+
+def _websocat(words: list[str]) -> int:
+    options = words[: words.index("--")] if "--" in words else words
+    if any(word in ("--version", "-V") for word in options):
+        return _group(["--version"])
+    if any(word in ("--help", "-h") or word.startswith("--help=") for word in options):
+        return _group(["websocat", "--help"])
+    # Without click, as ssh starts this too.
+    from tunnel.websocat.run import run
+
+    return run(words)
 
 
 def _group(words: list[str]) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import click
 
+from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
 from tunnel.client.options import PTY_OPTIONS, parse_command_line
 from tunnel.client.trace import say
@@ -76,7 +77,7 @@ pty.add_command(
     DirectCommand(
         "ps",
         _ps,
-        params=[*map(parameter, PTY_OPTIONS), click.Argument(["host"], required=False)],
+        params=[*map(parameter, PTY_OPTIONS), click.Argument(["host"], required=False, shell_complete=complete_host)],
         help=f"List the processes that the terminal service of HOST runs.\n\n{_HOST}",
     )
 )
@@ -86,7 +87,7 @@ pty.add_command(
         _kill,
         params=[
             *map(parameter, PTY_OPTIONS),
-            click.Argument(["host"], required=False),
+            click.Argument(["host"], required=False, shell_complete=complete_host),
             click.Argument(["pid"], nargs=-1, metavar="PID…"),
         ],
         help=f"Kill processes, with all that they started.\n\n{_HOST}",

@@ -13,6 +13,8 @@ from tunnel.server.settings import ServeSettings, flag, variable
 def _option(field: dataclasses.Field[Any]) -> click.Option:
     values = field.metadata
     kind: Any = {"int": int, "float": float, "bool": bool}.get(str(field.type), str)
+    if values["metavar"] == "FILE":
+        kind = click.Path()  # so that shells complete it
     several = str(field.type).startswith("tuple")
     return click.Option(
         [flag(field.name)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
 from tunnel.cli.main import tell_bug
 from tunnel.client.options import SHELL_OPTIONS, parse_command_line
@@ -51,7 +52,7 @@ shell = DirectCommand(
     _shell,
     params=[
         *map(parameter, SHELL_OPTIONS),
-        click.Argument(["host"], required=False),
+        click.Argument(["host"], required=False, shell_complete=complete_host),
         click.Argument(["command"], nargs=-1, metavar="[-- COMMAND [ARGUMENT]…]"),
     ],
     short_help="Open a terminal in a sandbox.",

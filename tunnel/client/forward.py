@@ -30,7 +30,8 @@ PAUSE = 1.0  # seconds without accepting after the system had no descriptor or n
 class Forward:
     """Listens at ``listen`` (as for ``--listen`` of the bridge) and tunnels each connection to a bridge.
 
-    ``make_settings`` makes the settings of each tunnel; ``tell`` is told in one line what happens.
+    ``make_settings`` makes the settings of each tunnel, which ``make_tunnel`` makes of them; ``tell`` is told in one
+    line what happens. ``unix_mode`` are the permissions of a Unix socket.
     Raises UsageError and DialError (``listen``) when it cannot listen.
     """
 
@@ -41,9 +42,12 @@ class Forward:
         *,
         trace: Trace,
         tell: Callable[[str], None],
+        unix_mode: int = 0o600,
+        make_tunnel: Callable[[Settings, Trace, Callable[[], Settings], Callable[[str], None]], Tunnel] = Tunnel,
     ) -> None:
         self._make_settings = make_settings
-        self._listeners: list[ListeningSocket] = open_listening([(listen, "LISTEN")], unix_mode=0o600)
+        self._listeners: list[ListeningSocket] = open_listening([(listen, "LISTEN")], unix_mode=unix_mode)
+        self._make_tunnel = make_tunnel
         self._trace = trace
         self._tell = tell
         self._tunnels: set[Stop] = set()
@@ -105,7 +109,7 @@ class Forward:
                 self._tell(f"{who}: {exc}")
                 sock.close()
                 return
-            self._start(sock, who, Tunnel(settings, self._trace, self._make_settings, self._tell))
+            self._start(sock, who, self._make_tunnel(settings, self._trace, self._make_settings, self._tell))
 
     def _start(self, sock: socket.socket, who: str, tunnel: Tunnel) -> None:
         def ended(failure: TunnelError | None) -> None:

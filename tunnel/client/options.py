@@ -126,6 +126,8 @@ SHELL_OPTIONS = (
 
 DOCTOR_OPTIONS = (
     Option("doctor-json", FLAG, "Print one JSON object instead of lines."),
+    Option("doctor-throughput", FLAG, "Measure round trips and throughput, too, for some seconds: of the tunnel alone, "
+           "without SSH. The bridge must be this program's."),
     *FORWARD_OPTIONS,
 )  # fmt: skip
 

@@ -20,10 +20,16 @@ if TYPE_CHECKING:
 CLOSED_OUTPUT = 128 + 13
 
 
-def run(settings: Settings, trace: Trace, reload: Callable[[], Settings]) -> int:
+def run(
+    settings: Settings,
+    trace: Trace,
+    reload: Callable[[], Settings],
+    make_tunnel: Callable[[Settings, Trace, Callable[[], Settings], Callable[[str], None]], Tunnel] = Tunnel,
+) -> int:
     """Relay standard input and output over a tunnel; return the exit code.
 
-    ``reload`` is as for `Tunnel`. Raises TunnelError (`DialError`, `ConnectionLost`, …) for what the user must be told.
+    ``reload`` is as for `Tunnel`, which ``make_tunnel`` makes. Raises TunnelError (`DialError`, `ConnectionLost`, …)
+    for what the user must be told.
     """
     try:
         # Before anything else is opened, which would get the number of a descriptor that is closed.
@@ -35,7 +41,7 @@ def run(settings: Settings, trace: Trace, reload: Callable[[], Settings]) -> int
     except OSError as exc:
         sink.close()
         raise ConnectionLost("input", reason=exc.strerror) from exc
-    tunnel = Tunnel(settings, trace, reload, notice=(lambda _: None) if settings.quiet else say)
+    tunnel = make_tunnel(settings, trace, reload, (lambda _: None) if settings.quiet else say)
     try:
         return _relay(tunnel, source, sink, trace)
     finally:

@@ -39,7 +39,7 @@ class Tunnel:
         self._reload = reload
         self._notice = notice
         # websocat's server echoes the first name, whatever it is; so Wire 2, which it cannot speak, is the second.
-        self._offer = ("binary", SUBPROTOCOL) if settings.resume else ("binary",)
+        self._offer: Sequence[str] = ("binary", SUBPROTOCOL) if settings.resume else ("binary",)
         self.relay: Relay | None = None
 
     def dial(self) -> Connection:
@@ -96,10 +96,12 @@ class Tunnel:
                 notice=self._notice,
                 step=self._trace.step,
             )
-        keepalive = Keepalive(now, settings.ping_interval, settings.ping_timeout)
-        # No limit for the sink: a user may suspend ssh for as long as he likes.
-        stream = PlainStream(client=True, buffers=ReadBuffers(), keepalive=keepalive, sink_limit=None)
+        stream = self._plain_stream(Keepalive(now, settings.ping_interval, settings.ping_timeout))
         return PlainRelay(connection.channel, source, sink, stream, interrupts)
+
+    def _plain_stream(self, keepalive: Keepalive) -> PlainStream:
+        # No limit for the sink: a user may suspend ssh for as long as he likes.
+        return PlainStream(client=True, buffers=ReadBuffers(), keepalive=keepalive, sink_limit=None)
 
     def _dial_again(self, headers: Sequence[tuple[str, str]]) -> Connection:
         return dial(self._reload(), self._trace, subprotocols=self._offer, extra_headers=headers)

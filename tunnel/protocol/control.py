@@ -18,6 +18,7 @@ LINE_LIMIT = 256  # bytes that we send at most
 MESSAGE_LIMIT = 1024  # bytes that we take in at most, so that later versions may send more
 COUNT_LIMIT = 1 << 63
 SUBPROTOCOL = "v1.resume.wstunnel-py"
+SPEED_TEST = "v1.speed.wstunnel-py"  # subprotocol of a plain tunnel to the bridge itself, for doctor
 _HEX = frozenset("0123456789abcdef")
 
 

@@ -39,7 +39,6 @@ from tunnel.protocol.control import (
 from tunnel.protocol.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError, TunnelError
 from tunnel.protocol.frames import (
     BINARY,
-    MAX_CLOSE,
     NORMAL,
     PING,
     TARGET_LOST,
@@ -51,11 +50,12 @@ from tunnel.protocol.frames import (
     Ping,
     Pong,
 )
+from tunnel.protocol.inbox import Inbox
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
 from tunnel.protocol.liveness import Liveness
-from tunnel.protocol.outbox import Outbox, consume
+from tunnel.protocol.outbox import Outbox
 from tunnel.protocol.replay import ReplayBuffer
-from tunnel.protocol.stream import FRAME_LIMIT, ReadBuffers
+from tunnel.protocol.stream import ReadBuffers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,9 +64,6 @@ if TYPE_CHECKING:
     from tunnel.protocol.frames import Buffer
 
 WINDOW = 16 << 20  # bytes that may be on their way, by default
-ACK_BYTES = 2 << 20  # delivered bytes after which an ack is due at once, if the window is not smaller …
-ACK_DELAY = 0.1  # … and seconds after which one is due in any case
-_SMALL_PIECE = 16 * 1024  # bytes; pieces that are smaller on the average are joined when they have to wait
 READ_AHEAD = 1 << 20  # bytes that are read from the source though the wire has not taken those before
 
 
@@ -79,11 +76,10 @@ class ResumableStream:
     """
 
     __slots__ = (
-        "_ack_at", "_ack_due", "_acked_received", "_buffers", "_control", "_delivered_bytes", "_discarding",
-        "_ever_sent", "_fin_at", "_fin_sent", "_held", "_is_client", "_line", "_outbox", "_parser", "_peer_acked",
-        "_ping_limits", "_received", "_settled", "_sink", "_source_failure", "_source_fin", "_wire_is_deaf",
-        "attached", "confirmed", "failure", "fin_delivered", "heard_since_attach", "is_silent", "liveness", "offer",
-        "over", "replay", "undelivered", "violation", "wire_is_over",
+        "_buffers", "_control", "_ever_sent", "_fin_sent", "_inbox", "_is_client", "_line", "_outbox", "_parser",
+        "_peer_acked", "_ping_limits", "_source_failure", "_source_fin", "_wire_is_deaf", "attached", "confirmed",
+        "failure", "heard_since_attach", "is_silent", "liveness", "offer", "over", "replay", "violation",
+        "wire_is_over",
     )  # fmt: skip
 
     def __init__(
@@ -105,17 +101,11 @@ class ResumableStream:
         self._source_failure: tuple[str, str] | None = None
         self._ever_sent = 0  # numbers, on any connection
         self._peer_acked = 0  # numbers of ours that the peer has delivered
-        self._delivered_bytes = 0
-        self.fin_delivered = False  # whether the sink knows that the peer's stream has ended
-        self._fin_at: int | None = None  # offset of the peer's fin, once it came on this connection
-        self.undelivered = 0
-        self._discarding = False
+        self._inbox = Inbox(offer.window if offer is not None else WINDOW)
         self.confirmed = False  # whether the peer has spoken in this session: it knows of it
         self.failure: TunnelError | None = None
         self.over = False
         # What belongs to one connection; see `_reset_connection`.
-        self._sink: list[Buffer] = []
-        self._settled = 0
         self._reset_connection(now)
         if offer is not None:
             self._control.append(offer.line())
@@ -132,18 +122,8 @@ class ResumableStream:
         self._control: list[str] = []
         self._line = b""
         self._fin_sent = False
-        self._fin_at = self._delivered_bytes if self.fin_delivered else None
-        self._drop_undelivered()
-        self._received = self._delivered_bytes
-        self._acked_received = self.delivered  # the resume's own offset is an ack
-        self._ack_due = False
-        self._ack_at: float | None = None
+        self._inbox.begin_connection()
         self.liveness = Liveness(now, *self._ping_limits)
-
-    def _drop_undelivered(self) -> None:
-        self._sink = []
-        self._held = b""  # the end of what came of an unfinished frame
-        self._settled = 0  # pieces of the sink that `settle` has seen
 
     # ---- connections
 
@@ -155,7 +135,7 @@ class ResumableStream:
     @property
     def delivered(self) -> int:
         """Numbers of the peer's stream that are delivered: the offset of a resume, and of every ack."""
-        return self._delivered_bytes + self.fin_delivered
+        return self._inbox.delivered
 
     @property
     def unacknowledged(self) -> int:
@@ -166,9 +146,7 @@ class ResumableStream:
         """Let go of the connection: from here on nothing that came on it counts, but what was delivered."""
         self.attached = False
         self.wire_ended()
-        self._drop_undelivered()
-        self._received = self._delivered_bytes
-        self._fin_at = self._delivered_bytes if self.fin_delivered else None
+        self._inbox.drop()
 
     def can_attach(self, received: int) -> bool:
         """Return whether the peer can have delivered ``received`` of our numbers."""
@@ -248,7 +226,7 @@ class ResumableStream:
     def _has_more(self) -> bool:
         if self.offer is None or self.over or self.wire_is_over:
             return False
-        return self.replay.next < self.replay.end or self._ack_due or (self._source_fin and not self._fin_sent)
+        return self.replay.next < self.replay.end or self._inbox.ack_due or (self._source_fin and not self._fin_sent)
 
     def wire_output(self) -> Sequence[Buffer]:
         """Return what to write to the wire next; empty when there is nothing."""
@@ -259,11 +237,8 @@ class ResumableStream:
     def _fill_output(self) -> None:
         """Frame what is to go next: control lines first, then data, then the fin behind the last of the data."""
         lines, self._control = self._control, []
-        if self._ack_due and self._has_more():
-            self._acked_received = self.delivered
-            self._ack_due = False
-            self._ack_at = None
-            lines.append(f"ack {self.delivered}")
+        if self._inbox.ack_due and self._has_more():
+            lines.append(f"ack {self._inbox.take_ack()}")
         for line in lines:
             self._outbox.add(TEXT, line.encode("ascii"))
         if not self._has_more():
@@ -306,10 +281,7 @@ class ResumableStream:
         """Take in ``n`` bytes (at least 1) of the wire that stand in `wire_space`."""
         self.heard_since_attach = True
         self.liveness.heard(now)
-        before = len(self._sink)
-        if self._held:
-            self._sink.append(self._held)
-            self._held = b""
+        self._inbox.begin_chunk()
         try:
             for event in self._frames(n):
                 if isinstance(event, Payload):
@@ -325,7 +297,8 @@ class ResumableStream:
                     break
         except RemoteProtocolError as exc:
             self.fail("protocol", exc)
-        self._hold_back(before)
+        if self._parser.in_data:
+            self._inbox.hold_back()
         self._outbox.answer_ping()
 
     def _frames(self, n: int) -> Iterator[Payload | Ping | Pong | Close]:
@@ -338,37 +311,15 @@ class ResumableStream:
             self.violation = exc
             self.wire_is_over = True
 
-    def _hold_back(self, before: int) -> None:
-        """Keep the end of an unfinished frame from the sink, of what came behind its first ``before`` pieces.
-
-        A hop that ends the connection with a Close of its own (Caddy, when it is reloaded) does not wait for the end of
-        a frame: its bytes then stand where payload should. They are the last that come, so they are never delivered.
-        """
-        if not self._parser.in_data:
-            return
-        while len(self._sink) > before and len(self._held) < MAX_CLOSE:
-            piece = self._sink.pop()
-            kept = max(0, len(piece) - (MAX_CLOSE - len(self._held)))
-            self._held = bytes(piece[kept:]) + self._held
-            if kept:
-                self._sink.append(piece[:kept])
-
     def _receive_data(self, data: Buffer, now: float) -> None:
         if not data:
             return
-        if self.offer is None or self._fin_at is not None:
-            raise RemoteProtocolError("the peer sent data " + ("behind its fin" if self.offer else "before a session"))
+        if self.offer is None:
+            raise RemoteProtocolError("the peer sent data before a session")
         self.confirmed = True
         if self._is_client:
             self.liveness.data_came()  # the bridge need not know soon: it waits for its client anyway
-        self._received += len(data)
-        if self._received - self._delivered_bytes > self.offer.window:
-            raise RemoteProtocolError("the peer sent more than the window allows")
-        if self._discarding:
-            self.undelivered += len(data)
-            self._delivered(len(data), now)
-        else:
-            self._sink.append(data)
+        self._inbox.data_came(data, now)
 
     def _receive_text(self, event: Payload, now: float) -> None:
         self._line += bytes(event.data)
@@ -384,8 +335,9 @@ class ResumableStream:
             if self.offer is not None:
                 raise RemoteProtocolError("the peer offered a session inside a session")
             self.offer = control
+            self._inbox.window = control.window
             # The first ack tells the bridge that its session line has arrived.
-            self._ack_due = True
+            self._inbox.ack_due = True
         elif isinstance(control, SessionError):
             self.failure = self.failure or session_failure(control, "the bridge" if self._is_client else "the client")
             self.over = True
@@ -399,11 +351,9 @@ class ResumableStream:
             self._confirm(control.count)
             self.liveness.acknowledged(now)
         elif isinstance(control, Fin):
-            if control.count != self._received or (self._fin_at is not None and self._fin_at != control.count):
-                raise RemoteProtocolError(f"the peer's fin at {control.count} is not where its data ended")
-            self._fin_at = control.count
+            self._inbox.fin_came(control.count)
         elif isinstance(control, AckRequest):
-            self._ack_due = True
+            self._inbox.ack_due = True
         elif isinstance(control, End):
             if self._is_client:
                 raise RemoteProtocolError("the bridge sent an end, which only clients may")
@@ -422,45 +372,38 @@ class ResumableStream:
     @property
     def wants_sink_write(self) -> bool:
         """Whether bytes wait for the sink."""
-        return bool(self._sink)
+        return bool(self._inbox.pieces)
 
     def sink_output(self) -> Sequence[Buffer]:
         """Return what to write to the sink next; empty when there is nothing."""
-        return self._sink
+        return self._inbox.pieces
 
     def sink_sent(self, n: int, now: float) -> None:
         """Note that the sink took the first ``n`` bytes of `sink_output`."""
-        before = len(self._sink)
-        consume(self._sink, n)
-        self._settled = max(0, self._settled - (before - len(self._sink)))
-        self._delivered(n, now)
+        self._inbox.sink_took(n, now)
 
     def sink_failed(self, now: float) -> None:
         """Note that the sink takes nothing any more; the rest of this direction is acknowledged and discarded."""
-        self._discarding = True
-        waiting = sum(map(len, self._sink))
-        self.undelivered += waiting
-        self._drop_undelivered()
-        self._delivered(waiting, now)
+        self._inbox.sink_failed(now)
 
-    def _delivered(self, n: int, now: float) -> None:
-        self._delivered_bytes += n
-        window = self.offer.window if self.offer else WINDOW
-        if self.delivered - self._acked_received >= min(window // 4, ACK_BYTES):
-            self._ack_due = True
-        elif self.delivered > self._acked_received and self._ack_at is None:
-            self._ack_at = now + ACK_DELAY
+    @property
+    def undelivered(self) -> int:
+        """Bytes that the sink did not take."""
+        return self._inbox.undelivered
 
     @property
     def sink_ended(self) -> bool:
         """Whether the sink has all that will ever come: time to half-close it, and to call `sink_half_closed`."""
-        return self._fin_at is not None and not self._sink and self._delivered_bytes == self._fin_at
+        return self._inbox.has_ended
+
+    @property
+    def fin_delivered(self) -> bool:
+        """Whether the sink knows that the peer's stream has ended."""
+        return self._inbox.fin_delivered
 
     def sink_half_closed(self) -> None:
-        """Note that the sink knows of the end: the fin is delivered, and acknowledged at once."""
-        if self.sink_ended and not self.fin_delivered:
-            self.fin_delivered = True
-            self._ack_due = True
+        """Note that the sink knows of the end."""
+        self._inbox.sink_half_closed()
 
     # ---- the end of the session
 
@@ -506,26 +449,13 @@ class ResumableStream:
 
     def settle(self) -> None:
         """Move what is still in the read buffers to memory of the stream's own, before another stream reads."""
-        sink, start = self._sink, self._settled
-        fresh = sink[start:]
-        if not fresh:
-            return
-        size = sum(map(len, fresh))
-        owned = not any(_is_view_of(piece, self._buffers.wire) for piece in fresh)
-        if not (owned and size >= _SMALL_PIECE * len(fresh)):
-            # One piece for all: a window full of one-byte frames must not become millions of objects.
-            if start and len(sink[start - 1]) + size <= FRAME_LIMIT:
-                start -= 1
-            sink[start:] = [b"".join(sink[start:])]
-        self._settled = len(sink)
+        self._inbox.settle(self._buffers.wire)
 
     def tick(self, now: float) -> None:
         """Look at the clock: acknowledge, ping, or declare the connection dead (``wire_is_over``)."""
         if not self.attached or self.wire_is_over or self.over:
             return
-        if self._ack_at is not None and now >= self._ack_at:
-            self._ack_due = True
-            self._ack_at = None
+        self._inbox.tick(now)
         if not self.unacknowledged:
             self.replay.trim()
         action = self.liveness.check(now, waiting=self._waits_for_peer)
@@ -545,8 +475,8 @@ class ResumableStream:
     def next_tick(self, now: float) -> float:
         """Return in how many seconds `tick` is to be called."""
         at = self.liveness.next_check(now, waiting=self._waits_for_peer)
-        if self._ack_at is not None:
-            at = min(at, self._ack_at)
+        if self._inbox.ack_at is not None:
+            at = min(at, self._inbox.ack_at)
         return max(0.0, at - now)
 
     def request_ack(self) -> None:
@@ -568,7 +498,3 @@ def session_failure(error: SessionError, peer: str) -> TunnelError:
     if error.code in ("target-lost", "undelivered"):
         return ConnectionLost(error.code, reason=said)
     return ConnectionLost("session-error", peer=peer, code=error.code, reason=said)
-
-
-def _is_view_of(piece: Buffer, space: memoryview) -> bool:
-    return isinstance(piece, memoryview) and piece.obj is space.obj

@@ -172,7 +172,7 @@ class PlainStream:
         try:
             for event in self._parser.feed(self._buffers.wire[:n]):
                 if isinstance(event, Payload):
-                    self._receive_payload(event.data)
+                    self._receive_payload(event)
                 elif isinstance(event, Ping):
                     self._outbox.ping_came(event.data)
                 elif isinstance(event, Close):
@@ -184,7 +184,8 @@ class PlainStream:
             self.fail(exc, exc.close_code)
         self._outbox.answer_ping()
 
-    def _receive_payload(self, data: Buffer) -> None:
+    def _receive_payload(self, event: Payload) -> None:
+        data = event.data
         if not data:
             return
         if self._discarding:

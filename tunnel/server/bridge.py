@@ -14,17 +14,19 @@ import asyncio
 import logging
 import os
 import re
+import socket
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from tunnel.net.address import TCPAddress, is_loopback
+from tunnel.net.address import Address, Client, TCPAddress, is_loopback
 from tunnel.net.listening import ListeningSocket, open_listening
 from tunnel.protocol.errors import UsageError
 from tunnel.protocol.frames import GOING_AWAY
 from tunnel.server.access import Origins, Seats, Tokens
 from tunnel.server.certificates import Certificates
 from tunnel.server.connection import Common, Connection
+from tunnel.server.destination import Destination
 from tunnel.server.embedded import EmbeddedTarget
 from tunnel.server.handshake import HEALTH_PATH, Rules
 from tunnel.server.listen import Listener
@@ -43,10 +45,18 @@ _MODE = re.compile(r"0?[0-7]{3}")
 class Bridge:
     """A bridge with its listeners, as an async context manager; leaving it ends its tunnels at once.
 
+    Tunnels lead to ``target`` instead of the settings' if one is given; kinds of rules and of connections may be given.
     Raises UsageError when the settings cannot be used, and on entering DialError (``listen``) when an address cannot.
     """
 
-    def __init__(self, settings: BridgeSettings) -> None:
+    def __init__(
+        self,
+        settings: BridgeSettings,
+        *,
+        target: Destination | None = None,
+        make_rules: Callable[[str | None, Tokens, Origins], Rules] = Rules,
+        make_connection: Callable[[Common, socket.socket, Client], Connection] = Connection,
+    ) -> None:
         _check(settings)
         self._settings = settings
         self._tokens = Tokens(settings.token_file)
@@ -55,23 +65,28 @@ class Bridge:
             self._certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
         self._common = Common(
             settings=settings,
-            target=choose_target(settings),
-            rules=Rules(settings.path, self._tokens, Origins(settings.allow_origin)),
+            target=choose_target(settings) if target is None else target,
+            rules=make_rules(settings.path, self._tokens, Origins(settings.allow_origin)),
             seats=Seats(settings.max_tunnels, settings.max_tunnels_per_address),
             sessions=Sessions(settings),
             certificates=self._certificates,
         )
+        self._make_connection = make_connection
         self._listeners: list[Listener] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._connections: dict[asyncio.Task[None], Connection] = {}
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where the bridge listens, with the real ports."""
+        return [listener.address for listener in self._listeners]
 
     @property
     def urls(self) -> list[str]:
         """Where the bridge listens, with the real ports: URLs and ``unix:PATH``."""
         scheme = "wss" if self._certificates else "ws"
         path = self._settings.path or ""
-        addresses = [listener.address for listener in self._listeners]
-        return [f"{scheme}://{each}{path}" if isinstance(each, TCPAddress) else str(each) for each in addresses]
+        return [f"{scheme}://{each}{path}" if isinstance(each, TCPAddress) else str(each) for each in self.addresses]
 
     @property
     def target(self) -> str:
@@ -153,6 +168,7 @@ class Bridge:
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._common.speed_test.close()
         await self._common.target.close()
 
     def _active(self) -> list[asyncio.Task[None]]:
@@ -185,7 +201,7 @@ class Bridge:
             except BaseException:
                 handshakes.release()
                 raise
-            connection = Connection(self._common, sock, client)
+            connection = self._make_connection(self._common, sock, client)
             task = asyncio.create_task(connection.serve())
             self._connections[task] = connection
             task.add_done_callback(self._connections.__delitem__)

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -17,10 +18,10 @@ from tunnel.net.channel import Channel
 from tunnel.net.tls import TLSChannel
 from tunnel.protocol.control import SUBPROTOCOL, SessionOffer
 from tunnel.protocol.errors import DialError
-from tunnel.protocol.stream import ReadBuffers
+from tunnel.protocol.stream import PlainStream, ReadBuffers
 from tunnel.server.access import RETRY_AFTER, Seat, Seats
 from tunnel.server.certificates import Certificates, start_tls
-from tunnel.server.embedded import EmbeddedTarget
+from tunnel.server.destination import Destination
 from tunnel.server.exchange import Head, Refusal, read_head, send, send_last
 from tunnel.server.handshake import Rules, Upgrade, health_answer, is_health_check
 from tunnel.server.log import Value, event, unexpected
@@ -28,7 +29,7 @@ from tunnel.server.resumable import ResumableSession
 from tunnel.server.session import PlainSession, Session
 from tunnel.server.sessions import Sessions
 from tunnel.server.settings import BridgeSettings
-from tunnel.server.target import Target
+from tunnel.server.speed import SpeedTarget
 
 MAX_HANDSHAKES = 256  # at once; further connections wait in the kernel's queues
 _ANSWER_LIMIT = 10.0  # seconds for the 101 to go out
@@ -39,11 +40,12 @@ class Common:
     """What all connections of a bridge have in common."""
 
     settings: BridgeSettings
-    target: Target | EmbeddedTarget
+    target: Destination
     rules: Rules
     seats: Seats
     sessions: Sessions
     certificates: Certificates | None
+    speed_test: SpeedTarget = field(default_factory=SpeedTarget)
     buffers: ReadBuffers = field(default_factory=ReadBuffers)
     handshakes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_HANDSHAKES))
     draining: bool = False
@@ -58,6 +60,7 @@ class Connection:
         self._client = client
         self._forwarded = ""
         self._seat: Seat | None = None
+        self._target: Destination = common.target
         self._is_handed_over = False  # to the session that it has resumed
         self.session: Session | None = None
 
@@ -88,7 +91,7 @@ class Connection:
             logging.INFO,
             "tunnel",
             **number,
-            target=str(self._common.target),
+            target=str(self._target),
             bytes_in=ending.bytes_in,
             bytes_out=ending.bytes_out,
             seconds=ending.seconds,
@@ -139,11 +142,13 @@ class Connection:
         common.rules.admit(upgrade)
         self._check_staying()
         self._seat = common.seats.take(self._client.source)
+        if upgrade.asks_for_speed_test:
+            self._target = common.speed_test
         target = await self._dial()
         offer = None
         try:
             self._check_staying()
-            offer = common.sessions.offer() if upgrade.offers_resume else None
+            offer = common.sessions.offer() if upgrade.offers_resume and not upgrade.asks_for_speed_test else None
             async with asyncio.timeout(_ANSWER_LIMIT):
                 await send(self._wire, upgrade.accept(resumable=offer is not None))
             self._wire = _channel(self._wire.sock, head.rest)
@@ -156,9 +161,8 @@ class Connection:
 
     def _new_session(self, target: Channel, offer: SessionOffer | None) -> Session:
         common = self._common
-        pings = {"ping_interval": common.settings.ping_interval, "ping_timeout": common.settings.ping_timeout}
         if offer is None or self._seat is None:
-            return PlainSession(self._wire, target, buffers=common.buffers, **pings)
+            return self._plain_session(target)
         seat, self._seat = self._seat, None  # given back whenever the session is detached
         return ResumableSession(
             self._wire,
@@ -168,7 +172,19 @@ class Connection:
             client=self._client,
             seat=seat,
             buffers=common.buffers,
-            **pings,
+            ping_interval=common.settings.ping_interval,
+            ping_timeout=common.settings.ping_timeout,
+        )
+
+    def _plain_session(self, target: Channel, make_stream: Callable[..., PlainStream] = PlainStream) -> PlainSession:
+        common = self._common
+        return PlainSession(
+            self._wire,
+            target,
+            buffers=common.buffers,
+            ping_interval=common.settings.ping_interval,
+            ping_timeout=common.settings.ping_timeout,
+            make_stream=make_stream,
         )
 
     def _resume(self, upgrade: Upgrade, rest: bytes) -> None:
@@ -189,7 +205,7 @@ class Connection:
 
     async def _dial(self) -> socket.socket:
         try:
-            return await self._common.target.dial(self._common.settings.dial_timeout, self._client)
+            return await self._target.dial(self._common.settings.dial_timeout, self._client)
         except DialError as exc:
             message = f"the target cannot be reached: {exc}"
             if exc.cause == "tcp-timeout":

@@ -19,6 +19,7 @@ from typing import Any
 
 from tunnel.net.address import Client
 from tunnel.protocol.errors import DialError, UsageError
+from tunnel.server.destination import Destination
 from tunnel.server.log import event
 
 EMBEDDED = "embedded"  # as the option's value, and in the log
@@ -30,7 +31,7 @@ _PACKAGES = Path(__file__).parents[2]  # where this project is imported from
 _BOOT = "import sys; sys.path.append(sys.argv[1]); from tunnel.ssh.server.listener import main; main(sys.argv[2])"
 
 
-class EmbeddedTarget:
+class EmbeddedTarget(Destination):
     """The embedded SSH server. ``start`` it before the first ``dial``; paths are those of the options, or None."""
 
     def __init__(self, host_key: str | None, authorized_keys: str | None) -> None:

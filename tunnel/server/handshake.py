@@ -5,7 +5,7 @@ First the form (RFC 6455 section 4.2, checked by the ``websockets`` library), th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from tunnel.protocol.control import SUBPROTOCOL
+from tunnel.protocol.control import SPEED_TEST, SUBPROTOCOL
 from tunnel.server.exchange import Head, Refusal, answer
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ class Upgrade:
         if head.minor != 1:
             raise _bad_request("a WebSocket needs HTTP/1.1, this request is HTTP/1.0")
         self.path = head.path
+        self.offered: Sequence[str] = ()  # the subprotocols that the client knows, once it was checked
         self.offers_resume = False  # whether the client can speak Wire 2
+        self.asks_for_speed_test = False  # rather than for the target
         # The library makes a method of its own of what it is given, which a bound method would not become.
         self._protocol = ServerProtocol(select_subprotocol=lambda _, offered: self._select_subprotocol(offered))
         self._request = _parse(self._protocol, head.data)
@@ -61,6 +63,16 @@ class Upgrade:
             raise _bad_request(str(self._protocol.handshake_exc))
         self._response = response
 
+    def answer_with(self, subprotocol: str | None, headers: Iterable[tuple[str, str]]) -> None:
+        """Let the 101 for a request that was checked select ``subprotocol`` (None: as it is), and have ``headers``."""
+        fields = self._response.headers
+        if subprotocol is not None:
+            if "Sec-WebSocket-Protocol" in fields:
+                del fields["Sec-WebSocket-Protocol"]
+            fields["Sec-WebSocket-Protocol"] = subprotocol
+        for name, value in headers:
+            fields[name] = value
+
     def accept(self, *, resumable: bool = False, received: int | None = None) -> bytes:
         """Return the bytes of the 101 for a request that was checked.
 
@@ -78,7 +90,11 @@ class Upgrade:
 
     def _select_subprotocol(self, offered: Sequence[Subprotocol]) -> Subprotocol | None:
         """Select ``binary`` if it is offered, else none, which every client takes; `accept` may choose another."""
+        self.offered = offered
         self.offers_resume = SUBPROTOCOL in offered
+        if SPEED_TEST in offered:
+            self.asks_for_speed_test = True
+            return Subprotocol(SPEED_TEST)
         return BINARY if BINARY in offered else None
 
 

@@ -20,6 +20,8 @@ from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT, Keepalive
 from tunnel.protocol.stream import PlainStream, ReadBuffers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tunnel.net.channel import Channel
     from tunnel.protocol.resume import ResumableStream
 
@@ -219,6 +221,7 @@ class PlainSession(Session):
     """A tunnel on Wire 1, which lives and dies with its WebSocket connection.
 
     ``buffers`` are those of the event loop, shared by all its sessions. Times are in seconds.
+    ``make_stream`` is `PlainStream`, or a kind of it.
     """
 
     def __init__(
@@ -229,9 +232,10 @@ class PlainSession(Session):
         buffers: ReadBuffers,
         ping_interval: float = PING_INTERVAL,
         ping_timeout: float = PING_TIMEOUT,
+        make_stream: Callable[..., PlainStream] = PlainStream,
     ) -> None:
         keepalive = Keepalive(time.monotonic(), ping_interval, ping_timeout)
-        self._stream = PlainStream(client=False, buffers=buffers, keepalive=keepalive)
+        self._stream = make_stream(client=False, buffers=buffers, keepalive=keepalive)
         self._half_closed = False
         super().__init__(wire, target, self._stream)
 

@@ -15,6 +15,7 @@ from typing import Any
 from tunnel.net.address import Address, Client, UnixAddress, join, parse_address
 from tunnel.net.channel import set_nodelay
 from tunnel.protocol.errors import DialError, UsageError
+from tunnel.server.destination import Destination
 from tunnel.server.embedded import EMBEDDED, EmbeddedTarget
 from tunnel.server.settings import BridgeSettings
 
@@ -22,19 +23,13 @@ _BUSY_PAUSE = 0.05  # seconds between two tries at a Unix socket with a full bac
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Target(Destination):
     """A TCP or Unix address that tunnels lead to."""
 
     address: Address
 
     def __str__(self) -> str:
         return str(self.address)
-
-    async def start(self) -> None:
-        """Nothing has to be started for a target that others run."""
-
-    async def close(self) -> None:
-        pass
 
     async def dial(self, seconds: float, client: Client) -> socket.socket:
         """Return a connected non-blocking socket; ``seconds`` are for all of the target's addresses together.
@@ -77,7 +72,7 @@ class Target:
         raise DialError("tcp", address=self, reason=reasons) from failures[-1][1]
 
 
-def choose_target(settings: BridgeSettings) -> Target | EmbeddedTarget:
+def choose_target(settings: BridgeSettings) -> Destination:
     """Return the target that the settings ask for; raises UsageError."""
     text = settings.target
     if text == EMBEDDED:

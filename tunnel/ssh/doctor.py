@@ -1,6 +1,6 @@
 """Diagnosis: goes the way of a tunnel hop by hop, times each, and names the first that fails with what to do about it.
 
-    url → dns → tcp → proxy → tls → upgrade → resume → ssh
+    url → dns → tcp → proxy → tls → upgrade → resume → ssh → throughput (on request)
 
 The hops up to the upgrade are those of `tunnel.client.dial`, whose own steps and errors are what is reported; so this
 tells of the same way that ssh's ProxyCommand takes.
@@ -22,6 +22,7 @@ from tunnel.client.tunnel import Tunnel
 from tunnel.pki.expiry import current_time, ends_soon, expiry
 from tunnel.protocol.control import SUBPROTOCOL
 from tunnel.protocol.errors import UNREACHABLE, TunnelError, printable
+from tunnel.ssh.throughput import Progress, measure
 
 BANNER_LIMIT = 10.0  # seconds that an SSH server may take to speak; sshd looks up its client's name first
 _BANNER_SIZE = 255  # bytes, RFC 4253 section 4.2
@@ -67,6 +68,7 @@ _ADVICE = {
     "bad-gateway": "The edge or the bridge is there, but not what is behind it: the sandbox, its bridge, or sshd.",
     "overloaded": "Try again in a while.",
     "answer-timeout": "The hop is there but silent; try again, or with a longer --connect-timeout.",
+    "no-speed-test": "A bridge of websocat's has none; measure with scp instead.",
     "hung-up": "The other side hung up; if it should speak TLS, the URL begins with wss://.",
 }
 _ENDS_SOON = "Renew its certificate before it ends, at the edge or the bridge; then nobody can connect."
@@ -137,6 +139,21 @@ def examine(make_settings: Callable[[], Settings]) -> Iterator[Finding]:
         said = f"it said {banner!r}" if banner else "nothing came"
         reason = next((str(failure) for failure in failures if failure), said)
         yield Finding("ssh", False, steps.lap(), f"no SSH server answers: {reason}", _NO_BANNER, UNREACHABLE)
+
+
+def examine_throughput(make_settings: Callable[[], Settings], progress: Progress) -> Finding:
+    """Return how fast the way is, once `examine` has found it good; ``progress`` is told while that is measured."""
+    began = time.monotonic()
+    try:
+        speed = measure(make_settings, progress)
+    except TunnelError as exc:
+        advice = _ADVICE.get(exc.cause, "")
+        return Finding("throughput", False, time.monotonic() - began, str(exc), advice, exc.exit_code)
+    text = (
+        f"{speed.down / 1e6:.1f} MB/s down, {speed.up / 1e6:.1f} MB/s up, round trip {speed.round_trip * 1000:.1f} ms "
+        f"(the tunnel alone, without SSH)"
+    )
+    return Finding("throughput", True, time.monotonic() - began, text)
 
 
 def _banner(sock: socket.socket) -> str:

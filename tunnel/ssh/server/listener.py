@@ -11,6 +11,7 @@ import contextlib
 import gc
 import json
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -51,9 +52,17 @@ def main(options: str) -> None:
     environment = Environment(user, key, given["authorized_keys"], events)
     with contextlib.suppress(OSError):
         os.chdir(user.home)  # where relative paths of SFTP start
+    _raise_descriptor_limit()
     gc.freeze()  # keeps the collector from touching, and so copying, what all connections share
     events.tell("ready", user=user.name, host_key=key.get_fingerprint(), keys=count)
     _Listener(control, environment).run()
+
+
+def _raise_descriptor_limit() -> None:
+    """Raise the limit of open files for this process, which has one for each connection; users get the old one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS has a hard limit beyond what it grants
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _Listener:
@@ -80,6 +89,9 @@ class _Listener:
             return False
         message = decode(data)
         visitor = Visitor(int(message["id"]), str(message["client"]))
+        if not descriptors:
+            self._tell_gone(visitor, "it could not be taken: too many open files (ulimit -n)")
+            return True
         with socket.socket(fileno=descriptors[0]) as sock:
             try:
                 self._fork(sock, visitor)

@@ -25,6 +25,11 @@ _ATTEMPTS_LOGGED = 3  # per connection
 _CIPHERS = (
     "aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr",
 )  # fmt: skip
+# The default ones, and which one is used is still the client's choice. But dropbear's client sends its first message of
+# the exchange on a guess. RFC 4253 section 7 calls it right if key exchange and host key are the first choice of both;
+# asyncssh, if the key exchange is the client's first, and then stumbles over the second, proper message. The two agree
+# when this is first, and the host key is Ed25519.
+_KEY_EXCHANGE = "^curve25519-sha256"
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ async def serve(sock: socket.socket, environment: Environment, visitor: Visitor)
             line_editor=False,
             x11_forwarding=False,
             agent_forwarding=True,
+            kex_algs=_KEY_EXCHANGE,
             encryption_algs=_CIPHERS,
             login_timeout=LOGIN_LIMIT,
             keepalive_interval=0,  # the tunnel has its own, and outlives lost connections

@@ -42,8 +42,9 @@ async def run_session(process: Process, user: User, client: str) -> None:
         return
     try:
         child = _start(process, user, client)
-    except OSError as exc:
-        process.stderr.write(f"wstunnel-py: cannot start: {exc.strerror or exc}\r\n".encode())
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in the command or a variable
+        reason = exc.strerror or exc if isinstance(exc, OSError) else exc
+        process.stderr.write(f"wstunnel-py: cannot start: {reason}\r\n".encode())
         process.exit(126)
         return
     await _Session(process, child).run()

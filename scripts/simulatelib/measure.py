@@ -1,0 +1,201 @@
+"""Measures what a tunnel costs, on this machine: a real bridge, a real nginx with TLS, real ssh sessions.
+
+Memory is the proportional set size, which counts what processes share once; time is what the kernel charged to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import platform
+import shutil
+import ssl
+import subprocess
+import time
+from pathlib import Path
+
+from benchlib.lab import BenchError, Lab, free_port
+from benchlib.peers import PEERS, ours
+
+from simulatelib.fleet import Costs
+
+TUNNELS = 1000
+SESSIONS = 20
+_AT_ONCE = 20
+_LIMIT = 30.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+_REQUEST = """\
+GET / HTTP/1.1\r
+Host: bridge\r
+Upgrade: websocket\r
+Connection: Upgrade\r
+Sec-WebSocket-Version: 13\r
+Sec-WebSocket-Key: {key}\r
+Sec-WebSocket-Protocol: binary, v1.resume.wstunnel-py\r
+\r
+"""
+_GREETING = b"\x82\x01\n"  # of the target: a binary message of one byte
+_ACK = b"\x81\x85\0\0\0\0ack 1"  # that it has arrived, in a text message with a key of zeros
+
+
+class Group:
+    """Processes that belong together: a leader and what it has started."""
+
+    def __init__(self, leader: int) -> None:
+        self.pids = [leader, *descendants(leader)]
+
+    def memory(self) -> float:
+        """Bytes of the proportional set size."""
+        text = "".join(Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.pids)
+        return sum(float(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) * 1024
+
+    def descriptors(self) -> int:
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.pids)
+
+    def seconds(self) -> float:
+        ticks = 0
+        for pid in self.pids:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / _TICKS
+
+
+def descendants(pid: int) -> list[int]:
+    found = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, children.read_text().split()):
+            found += [child, *descendants(child)]
+    return found
+
+
+def measure() -> Costs:
+    """Measure everything; takes some ten seconds. Raises BenchError."""
+    with Lab(tls=True) as lab:
+        port, edge = free_port(), free_port()
+        serve = [*ours(), "serve", "--listen", f"127.0.0.1:{port}", "--target", f"127.0.0.1:{lab.target_port}"]
+        bridge_process = lab.start(
+            "the bridge", [*serve, "--max-tunnels", str(2 * TUNNELS), "--resume-memory", "100000"], port
+        )
+        gateway_process = lab.start("nginx", nginx(lab, edge, port), edge)
+        bridge, gateway = Group(bridge_process.pid), Group(gateway_process.pid)
+        context = ssl.create_default_context(cafile=lab.env["SSL_CERT_FILE"])
+        return asyncio.run(_measure(lab, bridge, gateway, edge, context))
+
+
+def nginx(lab: Lab, port: int, upstream: int) -> list[str]:
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    if program is None:
+        raise BenchError("nginx: no such program (Debian: apt-get install nginx-light)")
+    here = lab.directory
+    temporary = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    paths = " ".join(f'{name}_temp_path "{here}/gateway-{name}";' for name in temporary)
+    config = here / "gateway.conf"
+    config.write_text(
+        f"""{"user root;" if os.geteuid() == 0 else ""}
+daemon off; worker_processes 1; error_log stderr error; pid "{here}/gateway.pid"; worker_rlimit_nofile 8192;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off;
+  {paths}
+  ssl_certificate "{here}/edge.crt"; ssl_certificate_key "{here}/edge.key";
+  server {{
+    listen 127.0.0.1:{port} ssl;
+    location / {{
+      proxy_pass http://127.0.0.1:{upstream};
+      proxy_http_version 1.1;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection upgrade;
+      proxy_buffering off;
+      proxy_read_timeout 180s;
+    }}
+  }}
+}}
+"""
+    )
+    return [program, "-e", "stderr", "-p", str(here), "-c", str(config)]
+
+
+async def _measure(lab: Lab, bridge: Group, gateway: Group, port: int, context: ssl.SSLContext) -> Costs:
+    opened = await _open(50, port, context)  # the first ones bring what is loaded once
+    await asyncio.sleep(0.5)
+    before = [(group.memory(), group.descriptors(), group.seconds()) for group in (bridge, gateway)]
+    opened += await _open(TUNNELS, port, context)
+    await asyncio.sleep(0.5)
+    after = [(group.memory(), group.descriptors(), group.seconds()) for group in (bridge, gateway)]
+    (bridge_memory, bridge_fds, bridge_cpu), (gateway_memory, gateway_fds, gateway_cpu) = (
+        [(late - early) / TUNNELS for early, late in zip(*pair, strict=True)]
+        for pair in zip(before, after, strict=True)
+    )
+    for writer in opened:
+        writer.transport.abort()
+    return Costs(
+        machine=f"{os.cpu_count()} cores of {_processor()}, Linux, Python {platform.python_version()}",
+        bridge_bytes=round(before[0][0] - 50 * bridge_memory),
+        bridge_tunnel_bytes=round(bridge_memory),
+        bridge_descriptors=round(before[0][1] - 50 * bridge_fds),
+        bridge_tunnel_descriptors=round(bridge_fds, 2),
+        bridge_dial_seconds=round(bridge_cpu, 6),
+        sshd_session_bytes=round(_ssh_sessions(lab)),
+        gateway_bytes=round(before[1][0] - 50 * gateway_memory),
+        gateway_tunnel_bytes=round(gateway_memory),
+        gateway_tunnel_descriptors=round(gateway_fds, 2),
+        gateway_dial_seconds=round(gateway_cpu, 6),
+    )
+
+
+async def _open(count: int, port: int, context: ssl.SSLContext) -> list[asyncio.StreamWriter]:
+    """Open tunnels as our client does, some at a time, and leave them idle."""
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one() -> asyncio.StreamWriter:
+        async with gate, asyncio.timeout(_LIMIT):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+            writer.write(_REQUEST.format(key=base64.b64encode(os.urandom(16)).decode()).encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            if not head.startswith(b"HTTP/1.1 101"):
+                raise BenchError(f"the bridge answered {head.splitlines()[0]!r}")
+            await reader.readuntil(b"session ")  # it is a resumable one
+            await reader.readuntil(_GREETING)
+            writer.write(_ACK)
+            return writer
+
+    return await asyncio.gather(*(one() for _ in range(count)))
+
+
+def _ssh_sessions(lab: Lab) -> float:
+    """Return the bytes of sshd for each session that does nothing, without what the session runs."""
+    lab.open(PEERS["direct"])
+    config = str(lab.directory / "sshd_config").encode()
+    sshd = next(pid for pid in descendants(os.getpid()) if config in Path(f"/proc/{pid}/cmdline").read_bytes())
+    alone = Group(sshd).memory()
+    clients = [
+        subprocess.Popen(
+            lab.ssh(PEERS["direct"], "echo ready; exec sleep 60"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=lab.env,
+        )
+        for _ in range(SESSIONS)
+    ]
+    try:
+        for client in clients:
+            assert client.stdout is not None
+            if client.stdout.readline() != b"ready\n":
+                raise BenchError("ssh: no session")
+        time.sleep(0.5)
+        group = Group(sshd)
+        group.pids = [pid for pid in group.pids if b"sshd" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return (group.memory() - alone) / SESSIONS
+    finally:
+        for client in clients:
+            client.terminate()
+            client.communicate(timeout=10)
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

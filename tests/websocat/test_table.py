@@ -1,0 +1,60 @@
+"""Every command line of the table does with ours what it does with the real websocat, but for what is explained."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.bed.processes import Bed
+from tests.bed.tunnels import WEBSOCAT
+from tests.websocat.scenes import Program, Seen, programs
+from tests.websocat.table import PAGE, ROWS, Row, render
+from tunnel.websocat.addresses import is_type
+from tunnel.websocat.options import NEEDLESS, SUPPORTED, UNSUPPORTED, UNSUPPORTED_SHORT
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Program, Program]:
+    return programs(tmp_path_factory.mktemp("programs"))
+
+
+def run(program: Program, row: Row, folder: Path) -> Seen:
+    folder.mkdir()
+    with Bed(folder) as bed:
+        return row.scene.run(program, row.words, bed)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.command} ({row.scene.subject})")
+def test_a_command_line_does_the_same(row: Row, pair: tuple[Program, Program], tmp_path: Path) -> None:
+    theirs, ours = (run(program, row, tmp_path / name) for program, name in zip(pair, ("theirs", "ours"), strict=True))
+    names = theirs.keys() | ours.keys()
+    for decisive in ("connected", "status"):  # with these all the rest differs, too
+        names = {decisive} if theirs.get(decisive) != ours.get(decisive) else names
+    different = {name: (theirs.get(name), ours.get(name)) for name in names if theirs.get(name) != ours.get(name)}
+    assert different.keys() == set(row.differs), different
+
+
+def test_the_docs_show_the_table() -> None:
+    assert render() in PAGE.read_text(), "python -m tests.websocat.table prints it"
+
+
+def test_every_option_of_websocat_is_known_here(bed: Bed) -> None:
+    """Supported, needless or refused by name: never taken for a slip of the pen."""
+    text = bed.check(WEBSOCAT, "--help=long").text
+    found = re.findall(r"^ +(?:(-\w)(?:, )?)?(?:--([a-z0-9-]+))?", text, re.MULTILINE)
+    long, short = ({name for name in names if name} for names in zip(*[(b, a) for a, b in found], strict=True))
+    assert len(long) > 90 and len(short) > 20
+    known = {option.name for option in SUPPORTED} | NEEDLESS.keys() | UNSUPPORTED
+    assert long - known == {"help", "version"}
+    known_short = {f"-{option.short}" for option in SUPPORTED} | {f"-{letter}" for letter in UNSUPPORTED_SHORT}
+    assert short - known_short == {"-h", "-V"}
+
+
+def test_every_address_of_websocat_is_known_here(bed: Bed) -> None:
+    text = bed.check(WEBSOCAT, "--help=doc").text
+    lines = re.findall(r"^(?:### |Aliases: )(`.*)$", text, re.MULTILINE)
+    names = {name for line in lines for name in re.findall(r"`([\w-]+):", line)}
+    assert len(names) > 100
+    assert {name for name in names if not is_type(name)} == set()

@@ -1,0 +1,42 @@
+"""``wstunnel-py websocat``: websocat's command lines."""
+
+from __future__ import annotations
+
+import click
+
+from tunnel.cli.direct import DirectCommand
+from tunnel.websocat.options import FLAG, SUPPORTED, Option
+from tunnel.websocat.run import run
+
+
+def _parameter(option: Option) -> click.Option:
+    long = [] if option.name in ("verbose", "quiet") else [f"--{option.name}"]
+    return click.Option(
+        [*([f"-{option.short}"] if option.short else []), *long, option.name.replace("-", "_")],
+        is_flag=option.kind == FLAG,
+        metavar=option.metavar or None,
+        help=option.help,
+    )
+
+
+websocat = DirectCommand(
+    "websocat",
+    run,
+    params=[
+        *map(_parameter, SUPPORTED),
+        click.Argument(["address1"], metavar="ADDRESS"),
+        click.Argument(["address2"], metavar="[ADDRESS]", required=False),
+    ],
+    short_help="Run a command line of websocat's.",
+    help=(
+        "Take websocat's (1.x) command lines for tunnels as they are. One of the addresses is a WebSocket: a ws:// or "
+        "wss:// URL, ws-l:HOST:PORT, l-ws-unix:PATH or ws-u:unix-l:PATH. The other one is - for standard input and "
+        "output, tcp:HOST:PORT, unix:PATH; beside a URL tcp-l:HOST:PORT or unix-l:PATH; beside a listening WebSocket "
+        "sh-c:COMMAND, exec:PROGRAM or a URL. A URL alone is for standard input and output. What is not supported is "
+        "refused by name.\n\n"
+        "With --binary, and unless an option is about single messages, tunnels between this program and wstunnel-py "
+        "outlive their connections.\n\n"
+        'The program does the same when it is started under the name websocat: ln -s "$(command -v wstunnel-py)" '
+        "~/bin/websocat. Other users can read --basic-auth on a command line, but not --basic-auth-file."
+    ),
+)

@@ -1,0 +1,81 @@
+"""The other end of a speed test: a target inside the bridge, for clients that want to know how fast the way is.
+
+A client asks for it by a subprotocol, and sends one line:
+
+    source      bytes come until the client hangs up
+    sink        what the client sends is counted, up to its half-close, and the count is the answer
+    echo        what the client sends comes back
+
+It tells nothing and reaches nothing; who may open tunnels may use it, for `TIME_LIMIT` at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+from tunnel.net.address import Client
+from tunnel.server.destination import Destination
+
+TIME_LIMIT = 60.0  # seconds of one test
+_PIECE = 256 << 10
+
+
+class SpeedTarget(Destination):
+    """Serves each test in a task of its own, on one end of a socketpair."""
+
+    def __init__(self) -> None:
+        self._tests: set[asyncio.Task[None]] = set()
+
+    def __str__(self) -> str:
+        return "speed-test"
+
+    async def close(self) -> None:
+        """End all tests."""
+        for test in self._tests:
+            test.cancel()
+        await asyncio.gather(*self._tests, return_exceptions=True)
+
+    async def dial(self, seconds: float, client: Client) -> socket.socket:
+        """Return a non-blocking socket at which a test waits for its order."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        test = asyncio.create_task(_serve(theirs))
+        self._tests.add(test)
+        test.add_done_callback(self._tests.discard)
+        return ours
+
+
+async def _serve(sock: socket.socket) -> None:
+    reader, writer = await asyncio.open_connection(sock=sock, limit=_PIECE)
+    try:
+        async with asyncio.timeout(TIME_LIMIT):
+            order = await reader.readline()
+            if order == b"source\n":
+                await _send(writer)
+            elif order in (b"sink\n", b"echo\n"):
+                await _receive(reader, writer, echo=order == b"echo\n")
+    except (OSError, TimeoutError, ValueError):
+        pass  # the client has hung up, was too slow, or sent no order: the end of the stream tells it
+    finally:
+        writer.close()
+
+
+async def _send(writer: asyncio.StreamWriter) -> None:
+    piece = os.urandom(_PIECE)  # nothing on the way can make it smaller
+    while True:
+        writer.write(piece)
+        await writer.drain()
+
+
+async def _receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, echo: bool) -> None:
+    count = 0
+    while data := await reader.read(_PIECE):
+        count += len(data)
+        if echo:
+            writer.write(data)
+            await writer.drain()
+    if not echo:
+        writer.write(b"%d\n" % count)
+        await writer.drain()

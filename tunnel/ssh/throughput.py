@@ -1,0 +1,118 @@
+"""How fast the way to a bridge is: round trips and bytes a second through a tunnel alone, without SSH.
+
+The other end is the bridge itself (`tunnel.server.speed`), so it needs one of ours.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+from tunnel.client.dial import dial
+from tunnel.client.settings import Settings
+from tunnel.client.sockets import relay_in_thread
+from tunnel.client.trace import Trace
+from tunnel.client.tunnel import Tunnel
+from tunnel.protocol.control import SPEED_TEST
+from tunnel.protocol.errors import ConnectionLost, DialError, TunnelError
+
+SECONDS = 3.0  # of each direction
+ROUND_TRIPS = 20
+_PATIENCE = 20.0  # seconds that nothing may move
+_PIECE = 256 << 10
+
+# Told as it goes: the direction, the part of its time that is over (0 to 1), and bytes a second so far.
+Progress = Callable[[str, float, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """``round_trip`` in seconds (median), ``down`` and ``up`` in bytes a second."""
+
+    round_trip: float
+    down: float
+    up: float
+
+
+def measure(make_settings: Callable[[], Settings], progress: Progress) -> Speed:
+    """Measure the way to the bridge, which takes some `SECONDS` × 2.
+
+    Raises DialError, also when the bridge knows no such test, and ConnectionLost when the way breaks down.
+    """
+    settings = make_settings()
+    with _test(settings, make_settings, b"echo\n") as sock:
+        round_trip = _round_trip(sock)
+    with _test(settings, make_settings, b"source\n") as sock:
+        down = _download(sock, progress)
+    with _test(settings, make_settings, b"sink\n") as sock:
+        up = _upload(sock, progress)
+    return Speed(round_trip, down, up)
+
+
+@contextmanager
+def _test(settings: Settings, make_settings: Callable[[], Settings], order: bytes) -> Iterator[socket.socket]:
+    connection = dial(settings, Trace(), subprotocols=("binary", SPEED_TEST))
+    if connection.subprotocol != SPEED_TEST:
+        connection.channel.close()
+        raise DialError("no-speed-test", url=settings.address)
+    tunnel = Tunnel(settings, Trace(), make_settings, notice=lambda _: None)
+    failures: list[TunnelError | None] = []
+    ours, theirs = socket.socketpair()
+    stop = relay_in_thread(tunnel, lambda: connection, theirs, ended=failures.append)
+    with closing(ours):
+        ours.settimeout(_PATIENCE)
+        try:
+            ours.sendall(order)
+            yield ours
+        except TimeoutError as exc:
+            raise ConnectionLost("silent", seconds=_PATIENCE) from exc
+        except OSError as exc:
+            raise next((each for each in failures if each), ConnectionLost("lost", reason=exc.strerror)) from exc
+        finally:
+            stop.set()
+
+
+def _round_trip(sock: socket.socket) -> float:
+    trips = []
+    for _ in range(ROUND_TRIPS):
+        began = time.perf_counter()
+        sock.sendall(b"x")
+        if not sock.recv(1):
+            raise ConnectionResetError(None, "the bridge ended the test")
+        trips.append(time.perf_counter() - began)
+    return statistics.median(trips)
+
+
+def _download(sock: socket.socket, progress: Progress) -> float:
+    buffer = bytearray(_PIECE)
+    count, began = 0, time.perf_counter()
+    while (passed := time.perf_counter() - began) < SECONDS:
+        received = sock.recv_into(buffer)
+        if not received:
+            raise ConnectionResetError(None, "the bridge ended the test")
+        count += received
+        progress("download", passed / SECONDS, count / max(passed, 1e-6))
+    return count / (time.perf_counter() - began)
+
+
+def _upload(sock: socket.socket, progress: Progress) -> float:
+    piece = os.urandom(_PIECE)
+    count, began = 0, time.perf_counter()
+    while (passed := time.perf_counter() - began) < SECONDS:
+        count += sock.send(piece)
+        progress("upload", passed / SECONDS, count / max(passed, 1e-6))
+    sock.shutdown(socket.SHUT_WR)
+    answer = b""
+    while chunk := sock.recv(100):
+        answer += chunk
+    # What is on the way or in buffers when the time is over still takes its time; so the clock stops at the answer.
+    seconds = time.perf_counter() - began
+    if answer != b"%d\n" % count:
+        counted = answer.decode("ascii", "replace").strip()
+        raise ConnectionResetError(None, f"{count} bytes were sent, and the bridge has counted {counted!r}")
+    return count / seconds

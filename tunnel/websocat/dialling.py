@@ -1,0 +1,326 @@
+"""The command lines whose WebSocket is dialled: for standard input and output, for a local port, for a TCP target."""
+
+from __future__ import annotations
+
+import binascii
+import functools
+import os
+import selectors
+import socket
+
+from tunnel.client.options import BY_NAME, PROXY, Option, parse_value
+from tunnel.client.settings import resolve
+from tunnel.client.trace import Trace, say
+from tunnel.client.tunnel import Tunnel
+from tunnel.protocol.control import SUBPROTOCOL
+from tunnel.protocol.errors import ConnectionLost, DialError, UsageError
+from tunnel.protocol.stream import ReadBuffers
+from tunnel.websocat.addresses import DIAL, LISTEN, LISTEN_WS, STDIO
+from tunnel.websocat.messages import MessageStream
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from tunnel.client.config import Values
+    from tunnel.client.dial import Connection
+    from tunnel.client.relay import Interrupts, LocalSink, LocalSource, Relay
+    from tunnel.client.settings import Settings
+    from tunnel.protocol.keepalive import Keepalive
+    from tunnel.protocol.stream import PlainStream
+    from tunnel.websocat.command_line import CommandLine
+    from tunnel.websocat.messages import Manners
+    from tunnel.websocat.plan import Plan
+
+_CONNECT_LIMIT = 15.0  # seconds, as long as a bridge may take to be reached
+_SECRET_LIMIT = 8192  # characters of user and password
+_SOCKS5 = Option("socks5", PROXY, "")
+
+
+class MessageTunnel(Tunnel):
+    """A tunnel with ``manners`` that offers the subprotocols ``offer``."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        trace: Trace,
+        reload: Callable[[], Settings],
+        notice: Callable[[str], None],
+        *,
+        manners: Manners,
+        offer: tuple[str, ...],
+    ) -> None:
+        super().__init__(settings, trace, reload, notice)
+        self._offer = offer
+        self._manners = manners
+        self._stream: MessageStream | None = None
+
+    def run(
+        self,
+        connection: Connection,
+        source: LocalSource,
+        sink: LocalSink,
+        interrupts: Callable[[], AbstractContextManager[Interrupts]],
+    ) -> Relay:
+        """As `Tunnel.run`."""
+        try:
+            return super().run(connection, source, sink, interrupts)
+        finally:
+            if self._stream is not None and self._stream.repaired:
+                self._notice(f"{self._stream.repaired} text messages were no UTF-8; for other bytes there is --binary")
+
+    def _plain_stream(self, keepalive: Keepalive) -> PlainStream:
+        self._stream = MessageStream(
+            client=True, buffers=ReadBuffers(), keepalive=keepalive, sink_limit=None, manners=self._manners
+        )
+        return self._stream
+
+
+class Dialler:
+    """Makes settings and tunnels for the URL ``url`` as a command line says. Raises UsageError."""
+
+    def __init__(self, url: str, line: CommandLine, manners: Manners) -> None:
+        self._url, user = _split_user(url)
+        self._line = line
+        self._manners = manners
+        headers = [*line.several("header")]
+        wanted = [line.text("protocol")] if line.given("protocol") else []
+        # websocat sets these two like any other header.
+        wanted += [_value(field) for field in headers if _name(field) == "sec-websocket-protocol"]
+        headers = [field for field in headers if _name(field) != "sec-websocket-protocol"]
+        if line.given("origin"):
+            headers.append(f"Origin: {line.text('origin')}")
+        secrets = [secret for secret in (line.text("basic-auth"), _secret_of(line), user) if secret is not None]
+        if len(secrets) > 1:
+            raise UsageError("user and password are given twice")
+        if secrets:
+            encoded = binascii.b2a_base64(secrets[0].encode(), newline=False).decode()
+            headers.append(f"Authorization: Basic {encoded}")
+        self._given: Values = {}
+        if headers:
+            self._given["header"] = [str(parse_value(BY_NAME["header"], field, "--header")) for field in headers]
+        if line.given("socks5"):
+            place = line.text("socks5") or ""
+            if not place.rpartition(":")[2].isdigit():
+                raise UsageError(f"--socks5: {place!r} is not HOST:PORT")
+            # websocat, too, leaves it to the proxy to resolve the name.
+            self._given["proxy"] = parse_value(_SOCKS5, f"socks5h://{place}", "--socks5")
+        for name in ("ping-interval", "ping-timeout"):
+            if line.given(name):
+                self._given[name] = parse_value(BY_NAME[name], line.number(name), f"--{name}")
+        for name in ("verbose", "quiet", "insecure"):
+            if line.flag(name):
+                self._given[name] = True
+        self._protocols = [name.strip() for text in wanted if text for name in text.split(",") if name.strip()]
+        if wanted or not manners.fit_for_sessions:
+            self._given["no-resume"] = True
+        self._offer: tuple[str, ...] = tuple(self._protocols)
+
+    def settings(self) -> Settings:
+        """Return the settings for a connection from now on."""
+        return resolve(self._url, self._given)
+
+    def tunnel(
+        self, settings: Settings, trace: Trace, reload: Callable[[], Settings], notice: Callable[[str], None]
+    ) -> Tunnel:
+        """Return a tunnel; the arguments are those of `Tunnel`."""
+        # Without --protocol websocat offers nothing. Where a session is possible ours is offered, which only our
+        # bridge selects; "binary" comes first as for `connect`.
+        offer = ("binary", SUBPROTOCOL) if settings.resume else self._offer
+        return MessageTunnel(settings, trace, reload, notice, manners=self._manners, offer=offer)
+
+
+def run(plan: Plan) -> int:
+    """Do what ``plan``, whose WebSocket is dialled, asks for; return the exit code. Raises TunnelError."""
+    dialler = Dialler(plan.websocket.rest, plan.line, plan.manners)
+    settings = dialler.settings()
+    trace = Trace(verbose=settings.verbose, log_file=settings.log_file)
+    if not settings.quiet:
+        for warning in (*plan.warnings, *settings.warnings):
+            say(f"warning: {warning}")
+    for note in plan.notes:
+        trace.step("options", note)
+    for note in settings.notes:
+        trace.step("url", note)
+    if plan.other.kind == STDIO:
+        from tunnel.client.proxycommand import run as relay_standard_streams
+
+        return relay_standard_streams(settings, trace, dialler.settings, dialler.tunnel)
+    check_places(plan)
+    notice: Callable[[str], None] = (lambda _: None) if settings.quiet else say
+    if plan.other.kind == LISTEN and not plan.oneshot:
+        return _forward(plan, dialler, trace, notice)
+    tunnel = dialler.tunnel(settings, trace, dialler.settings, notice)
+    return _relay_socket(tunnel, functools.partial(_accept_one, plan) if plan.other.listens else lambda: _dial(plan))
+
+
+def check_places(plan: Plan) -> None:
+    """Raise UsageError, which shows the user's own word, unless the plan's hosts, ports and paths can be some."""
+    from tunnel.net.address import TCPAddress, parse_address
+
+    for address in (plan.websocket, plan.other):
+        if address.kind in (DIAL, LISTEN, LISTEN_WS):
+            place = parse_address(address.rest, address.text)
+            if address.kind == DIAL and isinstance(place, TCPAddress) and not (place.host and place.port):
+                raise UsageError(f"{address.text}: a host and a port are needed")
+
+
+def unix_mode() -> int:
+    """Return the permissions of a Unix socket to listen on: what the umask leaves, as with websocat."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o777 & ~mask
+
+
+def make_room(plan: Plan, place: str) -> None:
+    """Remove the Unix socket at ``place`` (``unix:PATH``) if --unlink asks for it."""
+    path = place.removeprefix("unix:")
+    if plan.line.flag("unlink") and path != place:
+        import stat
+
+        try:
+            if stat.S_ISSOCK(os.lstat(path).st_mode):
+                os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as exc:
+            raise UsageError(f"--unlink: {path}: {exc.strerror}") from exc
+
+
+def announce(address: object) -> None:
+    """Print the line of --stdout-announce-listening-ports for ``address``, in websocat's form."""
+    from tunnel.net.address import TCPAddress
+
+    if isinstance(address, TCPAddress):
+        print(f"LISTEN proto=tcp,ip={address.host},port={address.port}", flush=True)
+    else:
+        path = str(address).removeprefix("unix:")
+        print(f'LISTEN proto=unix,path="{path}"', flush=True)
+
+
+def _forward(plan: Plan, dialler: Dialler, trace: Trace, notice: Callable[[str], None]) -> int:
+    from tunnel.client.forward import Forward
+
+    make_room(plan, plan.other.rest)
+    forward = Forward(
+        plan.other.rest,
+        dialler.settings,
+        trace=trace,
+        tell=notice,
+        unix_mode=unix_mode(),
+        make_tunnel=dialler.tunnel,
+    )
+    if forward.is_open_to_all:
+        notice("warning: other machines can connect to this port, too")
+    if plan.line.flag("stdout-announce-listening-ports"):
+        from tunnel.net.address import parse_address
+
+        for address in forward.addresses:
+            announce(parse_address(address, ""))
+    notice(f"forwarding {', '.join(forward.addresses)} → {dialler.settings().address}")
+    return forward.run()
+
+
+def _relay_socket(tunnel: Tunnel, connect: Callable[[], socket.socket]) -> int:
+    """Relay between the socket that ``connect`` returns and the tunnel; return the exit code."""
+    from tunnel.client.local import LocalSocket
+    from tunnel.client.signals import SignalPipe
+
+    local = LocalSocket(connect())
+    try:
+        relay = tunnel.run(tunnel.dial(), local, local, SignalPipe)
+    except OSError as exc:
+        local.abort()
+        raise ConnectionLost("lost", reason=exc.strerror or exc) from exc
+    except BaseException:
+        local.abort()
+        raise
+    local.close()
+    return relay.interrupted or 0
+
+
+def _accept_one(plan: Plan) -> socket.socket:
+    """Wait for one connection at the plan's listener."""
+    from tunnel.net.listening import open_listening
+
+    make_room(plan, plan.other.rest)
+    listeners = open_listening([(plan.other.rest, plan.other.text)], unix_mode=unix_mode())
+    try:
+        if plan.line.flag("stdout-announce-listening-ports"):
+            for listener in listeners:
+                announce(listener.address)
+        with selectors.DefaultSelector() as selector:
+            for listener in listeners:
+                selector.register(listener.sock, selectors.EVENT_READ, listener.sock)
+            while True:
+                for key, _ in selector.select():
+                    try:
+                        sock: socket.socket = key.data.accept()[0]
+                    except (BlockingIOError, ConnectionAbortedError):
+                        continue  # that client has gone again
+                    return sock
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def _dial(plan: Plan) -> socket.socket:
+    """Connect to the plan's TCP or Unix address."""
+    from tunnel.net.address import UnixAddress, parse_address
+
+    address = parse_address(plan.other.rest, plan.other.text)
+    try:
+        if isinstance(address, UnixAddress):
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.settimeout(_CONNECT_LIMIT)
+                sock.connect(address.path)
+            except BaseException:
+                sock.close()
+                raise
+            return sock
+        return socket.create_connection((address.host, address.port), _CONNECT_LIMIT)
+    except ConnectionRefusedError as exc:
+        raise DialError("tcp-refused", address=address) from exc
+    except TimeoutError as exc:
+        raise DialError("tcp-timeout", address=address, seconds=_CONNECT_LIMIT) from exc
+    except (OSError, UnicodeError) as exc:
+        raise DialError("tcp", address=address, reason=getattr(exc, "strerror", None) or exc) from exc
+
+
+def _name(field: str) -> str:
+    return field.partition(":")[0].strip().lower()
+
+
+def _value(field: str) -> str:
+    return field.partition(":")[2].strip()
+
+
+def _split_user(url: str) -> tuple[str, str | None]:
+    """Return the URL without its user and password, and these, for which websocat makes a header."""
+    scheme, separator, rest = url.partition("://")
+    end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
+    user, at, host = rest[:end].rpartition("@")
+    if not at:
+        return url, None
+    from urllib.parse import unquote
+
+    return f"{scheme}{separator}{host}{rest[end:]}", unquote(user)
+
+
+def _secret_of(line: CommandLine) -> str | None:
+    """Return user and password as --basic-auth-file has them."""
+    path = line.text("basic-auth-file")
+    if path is None:
+        return None
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(_SECRET_LIMIT)
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = getattr(exc, "strerror", None) or "it is no text"
+        raise UsageError("", cause="file", option="--basic-auth-file", path=path, reason=reason) from exc
+    secret = text.partition("\n")[0].rstrip("\r")
+    if ":" not in secret:
+        raise UsageError("", cause="file", option="--basic-auth-file", path=path, reason="it has no line USER:PASSWORD")
+    return secret

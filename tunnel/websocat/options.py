@@ -1,0 +1,96 @@
+"""The options of websocat 1.x, in three tables: those that work here, those that need nothing here, and the others.
+
+No option of websocat is ignored without a word: the first table is obeyed, the second explained with ``-v``, the third
+refused by name.
+"""
+
+from __future__ import annotations
+
+# Kinds of values. A header option may be followed by several headers, as in websocat.
+FLAG, TEXT, NUMBER, SECONDS, HEADERS, REST = "flag", "text", "number", "seconds", "headers", "rest"
+
+
+class Option:
+    """One option: its names, the kind of its value, and the words for ``--help``."""
+
+    __slots__ = ("help", "kind", "metavar", "name", "short")
+
+    def __init__(self, name: str, short: str, kind: str, metavar: str, help: str) -> None:
+        self.name = name
+        self.short = short
+        self.kind = kind
+        self.metavar = metavar
+        self.help = help
+
+
+SUPPORTED = (
+    Option("binary", "b", FLAG, "", "Send binary messages: what a tunnel wants."),
+    Option("text", "t", FLAG, "", "Send text messages, one for each line. The default with standard input and output."),
+    Option("exit-on-eof", "E", FLAG, "", "Once one direction has ended, end when the other one falls silent."),
+    Option("no-close", "n", FLAG, "", "Send no Close when the input ends."),
+    Option("unidirectional", "u", FLAG, "", "Carry nothing from the second address to the first."),
+    Option("unidirectional-reverse", "U", FLAG, "", "Carry nothing from the first address to the second."),
+    Option("buffer-size", "B", NUMBER, "BYTES", "Send messages of this size at most."),
+    Option("no-line", "", FLAG, "", "In text mode, do not make a message of each line, nor a line of each message."),
+    Option("null-terminated", "0", FLAG, "", "In text mode, lines end in a zero byte."),
+    Option("linemode-strip-newlines", "", FLAG, "", "In text mode, leave the end of the line out of the message."),
+    Option("strict", "S", FLAG, "", "In text mode, drop lines that are too long or incomplete."),
+    Option("one-message", "1", FLAG, "", "Carry one message in each direction at most."),
+    Option("max-messages", "", NUMBER, "N", "Carry so many messages to the second address at most."),
+    Option("max-messages-rev", "", NUMBER, "N", "Carry so many messages to the first address at most."),
+    Option("close-status-code", "", NUMBER, "CODE", "Close with this code when the input ends."),
+    Option("close-reason", "", TEXT, "TEXT", "The reason that goes with --close-status-code."),
+    Option("protocol", "", TEXT, "NAMES", "Offer these subprotocols, and no others."),
+    Option("header", "H", HEADERS, "'NAME: VALUE'", "Add a header to the request; may be repeated."),
+    Option("origin", "", TEXT, "ORIGIN", "Add an Origin header to the request."),
+    Option("basic-auth", "", TEXT, "USER:PASSWORD", "Add Basic authorization. Other users can read it: see below."),
+    Option("basic-auth-file", "", TEXT, "FILE", "The same, from the first line of a file."),
+    Option("insecure", "k", FLAG, "", "Do not check the server's certificate."),
+    Option("socks5", "", TEXT, "HOST:PORT", "Dial through this SOCKS5 proxy."),
+    Option("websocket-version", "", NUMBER, "13", "No other version is possible."),
+    Option("ping-interval", "", SECONDS, "SECONDS", "Ping after this much silence. Default: 20."),
+    Option("ping-timeout", "", SECONDS, "SECONDS", "Give up when a ping brings no sign of life so long. Default: 60."),
+    Option("server-mode", "s", FLAG, "", "Listen at PORT or HOST:PORT, for standard input and output."),
+    Option("server-protocol", "", TEXT, "NAME", "The only subprotocol to select; a client that offers others fails."),
+    Option("server-header", "", HEADERS, "'NAME: VALUE'", "Add a header to the answer; may be repeated."),
+    Option("restrict-uri", "", TEXT, "PATH", "Serve this path only."),
+    Option("oneshot", "", FLAG, "", "Serve one connection, then end."),
+    Option("conncap", "", NUMBER, "N", "Serve so many connections at once at most."),
+    Option("unlink", "", FLAG, "", "Remove a Unix socket that is in the way before listening."),
+    Option("stdout-announce-listening-ports", "", FLAG, "", "Print a line for each listening socket."),
+    Option("exec-args", "", REST, "ARGUMENTS", "The arguments of exec:, up to the end of the command line."),
+    Option("verbose", "v", FLAG, "", "Explain each step on standard error."),
+    Option("quiet", "q", FLAG, "", "Print errors only."),
+)  # fmt: skip
+
+# What websocat needs, and this program does not: option → whether it takes a value, and why it changes nothing here.
+NEEDLESS: dict[str, tuple[bool, str]] = {
+    "async-stdio": (False, "standard input and output never block each other here"),
+    "no-async-stdio": (False, "standard input and output never block each other here"),
+    "no-exit-on-zeromsg": (False, "an empty message is never taken for the end here"),
+    "websocket-ignore-zeromsg": (False, "an empty message is never taken for the end here"),
+    "max-ws-frame-length": (True, "frames are passed on in pieces here, of whatever length they are"),
+    "max-ws-message-length": (True, "messages are passed on in pieces here, of whatever length they are"),
+}
+
+# What websocat does, and this program does not.
+UNSUPPORTED = frozenset((
+    "accept-from-fd", "autoreconnect-delay-millis", "base64", "base64-text", "binary-prefix", "byte-to-exit-on",
+    "client-pkcs12-der", "client-pkcs12-passwd", "compress-deflate", "compress-gzip", "compress-zlib", "dump-spec",
+    "exec-exit-on-disconnect", "exec-sighup-on-stdin-close", "exec-sighup-on-zero-msg", "foreachmsg-wait-read",
+    "header-to-env", "inhibit-pongs", "jsonrpc", "jsonrpc-omit-jsonrpc", "just-generate-accept",
+    "just-generate-key", "lengthprefixed-little-endian", "lengthprefixed-nbytes",
+    "lengthprefixed-skip-read-direction", "lengthprefixed-skip-write-direction", "max-sent-pings", "no-fixups",
+    "pkcs12-der", "pkcs12-passwd", "preamble", "preamble-reverse", "print-ping-rtts", "queue-len", "request-header",
+    "request-method", "request-uri", "reuser-send-zero-msg-on-disconnect", "set-environment", "socks5-bind-script",
+    "socks5-destination", "static-file", "text-prefix", "timestamp-monotonic", "tls-domain", "udp-broadcast",
+    "udp-multicast", "udp-multicast-iface-v4", "udp-multicast-iface-v6", "udp-multicast-loop", "udp-oneshot",
+    "udp-reuseaddr", "udp-ttl", "uncompress-deflate", "uncompress-gzip", "uncompress-zlib", "ws-c-uri",
+))  # fmt: skip
+UNSUPPORTED_SHORT = {
+    "F": "static-file",
+    "P": "preamble-reverse",
+    "X": "request-method",
+    "e": "set-environment",
+    "p": "preamble",
+}

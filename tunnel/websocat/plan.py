@@ -1,0 +1,151 @@
+"""What a command line of websocat's asks for: which two ends, which of them is the WebSocket, with which manners.
+
+    STDIO   + ws://, wss://           relay standard input and output, as `connect` does
+    tcp:, unix:  + ws://, wss://      dial both, relay between them
+    tcp-l:, unix-l: + ws://, wss://   a local port, as `forward` has
+    ws-l: + tcp:, unix:, exec:, sh-c:, ws://, STDIO   a bridge, as `serve` has
+
+Either may come first. What is copied from the first to the second is the forward direction of ``-u`` and its like.
+"""
+
+from __future__ import annotations
+
+from tunnel.protocol.errors import UsageError
+from tunnel.websocat.addresses import COMMAND, DIAL, DIAL_WS, LISTEN, LISTEN_WS, STDIO, parse_address
+from tunnel.websocat.messages import Manners
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tunnel.websocat.addresses import Address
+    from tunnel.websocat.command_line import CommandLine
+
+SERVER_MODE_HOST = "127.0.0.1"
+_FOR_CLIENTS = (
+    "protocol", "header", "origin", "basic-auth", "basic-auth-file", "insecure", "socks5", "websocket-version",
+)  # fmt: skip
+_FOR_SERVERS = ("server-protocol", "server-header", "restrict-uri", "conncap")
+_FOR_LISTENERS = ("oneshot", "unlink", "stdout-announce-listening-ports")
+
+
+class Plan:
+    """Two ends: ``websocket``, and the ``other``; ``oneshot``: serve one connection and end.
+
+    ``manners`` are those of the WebSocket; ``notes`` are lines for -v, ``warnings`` for everybody.
+    """
+
+    __slots__ = ("_is_text", "line", "manners", "notes", "oneshot", "other", "server_mode", "warnings", "websocket")
+
+    def __init__(self, line: CommandLine) -> None:
+        """Decide what ``line`` asks for. Raises UsageError for what it cannot ask for, here or with websocat."""
+        self.line = line
+        self.notes = list(line.needless)
+        self.warnings: list[str] = []
+        self.server_mode = line.flag("server-mode")
+        first, second = self._addresses()
+        if first.is_websocket and (second.kind != DIAL_WS or first.kind == LISTEN_WS):
+            self.websocket, self.other = first, second
+        else:
+            self.websocket, self.other = second, first
+        self._check_pair(first, second)
+        # A listener that comes second serves once, as with websocat.
+        self.oneshot = line.flag("oneshot") or second.listens
+        self._is_text = self._choose_text()
+        self._check_options()
+        self.manners = self._manners(forward=self.websocket is second)
+
+    @property
+    def dials(self) -> bool:
+        """Whether the WebSocket is dialled, rather than waited for."""
+        return self.websocket.kind == DIAL_WS
+
+    def _addresses(self) -> tuple[Address, Address]:
+        words = self.line.operands
+        if self.server_mode:
+            if len(words) != 1:
+                raise UsageError("-s takes one operand: PORT or HOST:PORT")
+            place = f"{SERVER_MODE_HOST}:{words[0]}" if ":" not in words[0] else words[0]
+            return parse_address(f"ws-l:{place}"), parse_address("-")
+        if len(words) == 1:
+            if not words[0].startswith(("ws://", "wss://")):
+                raise UsageError("a single address must be a ws:// or wss:// URL")
+            return parse_address("-"), parse_address(words[0])
+        if len(words) != 2:
+            raise UsageError("which two addresses? usage: wstunnel-py websocat [OPTIONS] ADDRESS ADDRESS")
+        return parse_address(words[0]), parse_address(words[1])
+
+    def _check_pair(self, first: Address, second: Address) -> None:
+        pair = f"{first.shown} and {second.shown}"
+        if not self.websocket.is_websocket:
+            raise UsageError(f"{pair}: neither is a WebSocket, which is not supported here")
+        allowed = (STDIO, DIAL, LISTEN) if self.dials else (STDIO, DIAL, COMMAND, DIAL_WS)
+        if self.other.kind not in allowed:
+            raise UsageError(f"{pair}: this pair is not supported here")
+
+    def _check_options(self) -> None:
+        line = self.line
+        listens = self.websocket.listens or self.other.listens
+        both = self.other.kind == DIAL_WS
+        for names, useful, what in (
+            (_FOR_CLIENTS, self.dials or both, "dials no WebSocket"),
+            (_FOR_SERVERS, not self.dials, "listens for no WebSocket"),
+            (_FOR_LISTENERS, listens, "listens nowhere"),
+            (("exec-args",), self.other.kind == COMMAND and not self.other.shell, "has no exec:"),
+        ):
+            for name in names:
+                if line.given(name) and not useful:
+                    self.notes.append(f"--{name} changes nothing: this command line {what}")
+        for name in ("no-line", "null-terminated", "linemode-strip-newlines", "strict"):
+            if line.given(name) and not self._is_text:
+                self.notes.append(f"--{name} changes nothing without --text")
+        if line.flag("binary") and line.flag("text"):
+            raise UsageError("--binary and --text exclude each other")
+        if line.given("websocket-version") and line.number("websocket-version") != 13:
+            raise UsageError("--websocket-version: 13 is the only version that is supported here")
+        if line.number("conncap") == 0:
+            raise UsageError("--conncap: 0 connections are none to serve")
+        path = line.text("restrict-uri")
+        if path is not None and not path.startswith("/"):
+            raise UsageError(f"--restrict-uri: {path!r} is no path that begins with /")
+        if line.flag("unidirectional") and line.flag("unidirectional-reverse") and not self.dials:
+            raise UsageError("-u and -U together leave nothing to serve")
+
+    def _manners(self, *, forward: bool) -> Manners:
+        """Return the manners; ``forward``: what goes to the WebSocket is the forward direction."""
+        line, manners = self.line, Manners()
+        manners.text = self._is_text
+        manners.lines = manners.text and not line.flag("no-line") and self.other.kind != DIAL_WS
+        manners.terminator = b"\0" if line.flag("null-terminated") else b"\n"
+        manners.strip = line.flag("linemode-strip-newlines")
+        manners.strict = line.flag("strict")
+        manners.size = line.number("buffer-size")
+        manners.close = not line.flag("no-close")
+        manners.exit_on_eof = line.flag("exit-on-eof") or self.server_mode
+        manners.close_code = line.number("close-status-code")
+        manners.close_reason = line.text("close-reason") or ""
+        if manners.close_code is not None and not (1000 <= manners.close_code <= 4999):
+            raise UsageError(f"--close-status-code: {manners.close_code} is not between 1000 and 4999")
+        if line.given("close-reason") and manners.close_code is None:
+            self.notes.append("--close-reason changes nothing without --close-status-code")
+        if manners.size == 0:
+            raise UsageError("--buffer-size: messages cannot have 0 bytes")
+        limits = [line.number("max-messages"), line.number("max-messages-rev")]
+        if line.flag("one-message"):
+            limits = [1 if limit is None else min(1, limit) for limit in limits]
+        if line.flag("unidirectional"):
+            limits[1] = 0
+        if line.flag("unidirectional-reverse"):
+            limits[0] = 0
+        manners.sends, manners.receives = limits if forward else reversed(limits)
+        return manners
+
+    def _choose_text(self) -> bool:
+        """Text is websocat's default. Here it is one for people only, as lines of text would spoil a tunnel's bytes."""
+        line = self.line
+        if line.flag("text") or line.flag("binary"):
+            return line.flag("text")
+        if self.other.kind == STDIO:
+            if not self.server_mode and len(line.operands) == 2:
+                self.warnings.append("lines of text are carried; a tunnel wants --binary")
+            return True
+        self.warnings.append("bytes are carried as they are, as with --binary; for lines of text say --text")
+        return False

@@ -1,0 +1,22 @@
+"""Runs a command line of websocat's from its words to its exit code."""
+
+from __future__ import annotations
+
+from tunnel.websocat.command_line import CommandLine
+from tunnel.websocat.plan import Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def run(words: Sequence[str]) -> int:
+    """Do what ``websocat`` does with ``words``; return the exit code. Raises TunnelError."""
+    plan = Plan(CommandLine(words))
+    if plan.dials:
+        from tunnel.websocat.dialling import run as dial
+
+        return dial(plan)
+    from tunnel.websocat.serving import run as serve
+
+    return serve(plan)
