@@ -234,8 +234,11 @@ def test_no_secret_gets_into_the_log(start_gateway: StartGateway, sandboxes: lis
 
 
 def test_a_head_that_is_too_long_is_refused(gateway: Gateway) -> None:
-    answer = gateway.ask(f"8081-one.{DOMAIN}", *(f"X-{n}: {'x' * 4000}" for n in range(10)))
-    assert 400 <= answer.status < 500
+    try:
+        status = gateway.ask(f"8081-one.{DOMAIN}", *(f"X-{n}: {'x' * 4000}" for n in range(10))).status
+    except OSError:
+        status = 400  # it hung up before it had read all that
+    assert 400 <= status < 500
     assert gateway.ask(f"8081-one.{DOMAIN}").status == 101
 
 
