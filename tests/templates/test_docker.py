@@ -238,7 +238,8 @@ def test_terminals_are_the_user_s(bed: Bed, containers: Containers, target: str)
     mounts = [word for name, path in files.items() for word in ("-v", f"{path}:/run/secrets/{name}:ro")]
     variables = ("-e", "WSTUNNEL_PY_SERVE_LISTEN=127.0.0.1:0", "-e", f"SANDBOX_SSHD_PORT={free_port()}")
     options = ("--pty", f"127.0.0.1:{port}", "--pty-token-file", "/run/secrets/pty_token")
-    words = ("run", "--rm", *RUN, *mounts, *variables, f"{NAME}:{target}", *options)
+    hardened = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges") if target == "embedded" else ()
+    words = ("run", "--rm", *RUN, *hardened, *mounts, *variables, f"{NAME}:{target}", *options)
     box = bed.start(*containers.engine, *words, env=containers.environment)
     box.wait_for_line("terminals ready")
     shell = ("shell", f"http://127.0.0.1:{port}", "--token-file", str(token))
@@ -293,7 +294,7 @@ def test_the_sandboxes_of_the_compose_file_are_found_by_name(
     try:
         for name in ("one", "two", "three"):
             for _ in ticks(LIMIT, 0.5):
-                finished = bed.run(*namespace, *ssh, name, "hostname; getent hosts one.sandbox.internal")
+                finished = bed.run(*namespace, *ssh, name, "hostname; timeout 2 getent ahostsv4 one.sandbox.internal")
                 if finished.status != 255:
                     break
             assert finished.text.splitlines()[0] == name, finished.stderr
