@@ -58,6 +58,10 @@ install_packages() {
     for package in "$@"; do
         service=${package%-light}
         service=${service/openssh-server/ssh}
+        if [ -d /run/systemd/system ] && [ -e "/lib/systemd/system/$service.service" ] && [ ! -e "/etc/init.d/$service" ]; then
+            as_root systemctl disable --quiet --now "$service" ||
+                complain "$service was installed and may run now; stop it if you do not want it" || return
+        fi
         [ -e "/etc/init.d/$service" ] || continue
         as_root service "$service" stop && as_root update-rc.d "$service" disable ||
             complain "$service was installed and may run now; stop it if you do not want it" || return

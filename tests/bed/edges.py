@@ -171,10 +171,11 @@ def start_microsocks(bed: Bed) -> str:
 
 
 class NameProxy(Target):
-    """A CONNECT proxy in the place of the DNS: names below ``sandbox.test`` are 127.0.0.1."""
+    """A CONNECT proxy in the place of the DNS: names below ``domain`` are 127.0.0.1."""
 
-    def __init__(self) -> None:
+    def __init__(self, domain: str = DOMAIN) -> None:
         super().__init__(self._connect)
+        self._domain = domain
 
     @property
     def url(self) -> str:
@@ -189,7 +190,7 @@ class NameProxy(Target):
             return  # somebody only looked whether the port is open
         method, authority, _ = request.split()
         name, _, port = authority.rpartition(":")
-        if method != "CONNECT" or not name.endswith(f".{DOMAIN}"):
+        if method != "CONNECT" or not name.endswith(f".{self._domain}"):
             client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
             return
         with socket.create_connection(("127.0.0.1", int(port)), timeout=LIMIT) as edge:

@@ -69,6 +69,21 @@ def test_a_tunnel_comes_about(serve: Serve) -> None:
     assert request.headers["X-Key"] == "k"  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("host", ["8081-box.sandbox.localhost", "LocalHost", "a.LOCALHOST."])
+def test_names_below_localhost_are_loopback_without_a_name_server(
+    serve: Serve, names: dict[str, list[str]], host: str
+) -> None:
+    names["localhost"] = names["LocalHost"] = ["127.0.0.1"]
+    bridge = serve(upgrade)
+    open_tunnel(f"ws://{host}:{bridge.port}").channel.close()
+    assert bridge.result().headers["Host"].startswith(host)  # type: ignore[attr-defined]
+
+
+def test_a_name_that_only_looks_like_localhost_is_asked_for(names: dict[str, list[str]]) -> None:
+    names["localhost"] = ["127.0.0.1"]
+    assert "xlocalhost" in failure_of("ws://xlocalhost:1").line
+
+
 def test_more_can_be_offered_and_asked_than_the_settings_say(serve: Serve) -> None:
     bridge = serve(upgrade)
     settings = settings_of(f"ws://127.0.0.1:{bridge.port}")

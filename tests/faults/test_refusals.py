@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -174,14 +175,58 @@ def test_the_old_connection_is_dropped_without_a_word(echo_bridge: Bridge) -> No
             assert_echoes(second, b"two")
 
 
+FRAME_OF_1000 = b"\x82\xfe\x03\xe8" + bytes(4)  # the header of a masked frame of binary data, with a key of zeros
+
+
 def test_a_takeover_in_the_middle_of_a_frame_counts_what_came_of_it(echo_bridge: Bridge) -> None:
     first, session = Peer.open(echo_bridge.url)
     with first:
-        # A masked frame of 100 bytes, of which 40 come; with a key of zeros the payload is as it stands.
-        first.sock.sendall(b"\x82\xe4" + bytes(4) + b"y" * 40)
-        first.wait_for_data(40)
-        with Peer(echo_bridge.url, session.resume(1, 40)) as second:
-            assert second.received_before == 40
+        # A masked frame of 1000 bytes, of which 400 come; with a key of zeros the payload is as it stands.
+        first.sock.sendall(FRAME_OF_1000 + b"y" * 400)
+        counted = 400 - 131  # the length of a Close, which could stand at their end
+        first.wait_for_data(counted)
+        with Peer(echo_bridge.url, session.resume(1, counted)) as second:
+            assert second.received_before == counted
+            assert_echoes(second, b"two")
+
+
+CLOSES_OF_A_HOP = {  # what Caddy sends to the bridge when it is reloaded, up to 2.6 and since then
+    "not masked": b"\x88\x02\x03\xe9",
+    "masked": b"\x88\x82abcd" + bytes((0x03 ^ ord("a"), 0xE9 ^ ord("b"))),
+    "with a reason": b"\x88\xfdabcd" + b"r" * 125,
+}
+
+
+@pytest.mark.parametrize("close", CLOSES_OF_A_HOP.values(), ids=CLOSES_OF_A_HOP.keys())
+@pytest.mark.parametrize("came", [0, 1, 400, 800])
+def test_a_close_that_a_hop_puts_into_the_middle_of_a_frame_is_not_payload(
+    start: StartBridge, close: bytes, came: int
+) -> None:
+    """Such a hop relays bytes, and does not wait for the end of a frame when it ends the connection."""
+    payload = bytes(range(250)) * 4
+    bridge = start()
+    first, session = Peer.open(bridge.url)
+    first.sock.sendall(FRAME_OF_1000 + payload[:came])
+    first.sock.sendall(close)
+    first.sock.shutdown(socket.SHUT_WR)
+    wait_for_detached(bridge, 1)
+    first.close()
+    with Peer(bridge.url, session.resume(1, len(first.data))) as second:
+        counted = second.received_before
+        assert counted <= came
+        second.send(payload[counted:])
+        second.wait_for_data(1000 - len(first.data))
+        assert first.data + second.data == payload
+
+
+@pytest.mark.parametrize("noise", [CLOSES_OF_A_HOP["not masked"], b"HTTP/1.1 502 Bad Gateway\r\n", b"\xff" * 20])
+def test_what_is_no_frame_ends_the_connection_but_not_the_session(echo_bridge: Bridge, noise: bytes) -> None:
+    first, session = Peer.open(echo_bridge.url)
+    with first:
+        assert_echoes(first, b"one")
+        first.sock.sendall(noise)
+        first.wait_for_end()
+        with Peer(echo_bridge.url, session.resume(1, 3)) as second:
             assert_echoes(second, b"two")
 
 

@@ -127,8 +127,10 @@ def _resolve(host: str, port: int, family: int, limit: _Limit) -> list[Place]:
     """Return the addresses of ``host``. getaddrinfo cannot be interrupted, so a thread asks and may be left behind."""
     found: list[Place] = []
     failed: list[OSError | UnicodeError] = []
+    # Names below localhost are loopback (RFC 6761 section 6.3), which many resolvers do not know.
+    known = "localhost" if host.lower().rstrip(".").endswith(".localhost") else host
     # As bytes, because for text Python would import its IDNA codec; the name is in ASCII already.
-    name = host.encode("ascii")
+    name = known.encode("ascii")
     done = _thread.allocate_lock()
     done.acquire()
 

@@ -27,6 +27,7 @@ TARGET_LOST, TARGET_REFUSED_DATA, SILENT_PEER = 4001, 4002, 4003
 
 MAX_CONTROL = 125
 MAX_HEADER = 14
+MAX_CLOSE = 2 + 4 + MAX_CONTROL  # bytes of a whole Close frame
 
 
 class Payload:
@@ -136,6 +137,11 @@ class FrameParser:
         self._message = -1  # opcode of the message that is open, -1 between messages
         self._text: codecs.IncrementalDecoder | None = None
         self.closed = False  # a Close came: what follows is ignored (section 5.5.1)
+
+    @property
+    def in_data(self) -> bool:
+        """Whether more payload of a data frame is to come before the next frame can."""
+        return 0 <= self._opcode < CLOSE and self._left > 0
 
     def feed(self, data: memoryview) -> Iterator[Payload | Ping | Pong | Close]:
         """Parse ``data`` and yield its events in order; their payloads may be slices of ``data``.

@@ -8,6 +8,7 @@ Which messages may come when is decided in `resume`.
 from __future__ import annotations
 
 from tunnel.protocol.errors import RemoteProtocolError
+from tunnel.protocol.frames import MAX_CLOSE
 from tunnel.protocol.outbox import consume
 from tunnel.protocol.stream import FRAME_LIMIT
 
@@ -27,8 +28,8 @@ class Inbox:
     """
 
     __slots__ = (
-        "_acked", "_delivered_bytes", "_discarding", "_fin_at", "_received", "_settled", "ack_at", "ack_due",
-        "fin_delivered", "pieces", "undelivered", "window",
+        "_acked", "_before", "_delivered_bytes", "_discarding", "_fin_at", "_held", "_received", "_settled", "ack_at",
+        "ack_due", "fin_delivered", "pieces", "undelivered", "window",
     )  # fmt: skip
 
     def __init__(self, window: int) -> None:
@@ -51,6 +52,8 @@ class Inbox:
     def drop(self) -> None:
         """Forget what was not delivered: it came on a connection that no longer counts."""
         self.pieces = []
+        self._before = 0  # pieces that were there before the chunk that is being parsed
+        self._held = b""
         self._settled = 0
         self._received = self._delivered_bytes
         self._fin_at = self._delivered_bytes if self.fin_delivered else None
@@ -59,6 +62,26 @@ class Inbox:
     def delivered(self) -> int:
         """Numbers of the peer's stream that are delivered: the offset of a resume, and of every ack."""
         return self._delivered_bytes + self.fin_delivered
+
+    def begin_chunk(self) -> None:
+        """Note that more came of the wire, whose data goes to `data_came` now and `hold_back` will end."""
+        self._before = len(self.pieces)
+        if self._held:
+            self.pieces.append(self._held)
+            self._held = b""
+
+    def hold_back(self) -> None:
+        """Keep the last bytes that came from the sink until more comes, because they are inside a frame.
+
+        A hop that ends the connection with a Close of its own (Caddy, when it is reloaded) does not wait for the end of
+        a frame: its bytes then stand where payload should. They are the last that come, so they are never delivered.
+        """
+        while len(self.pieces) > self._before and len(self._held) < MAX_CLOSE:
+            piece = self.pieces.pop()
+            kept = max(0, len(piece) - (MAX_CLOSE - len(self._held)))
+            self._held = bytes(piece[kept:]) + self._held
+            if kept:
+                self.pieces.append(piece[:kept])
 
     def data_came(self, data: Buffer, now: float) -> None:
         """Take ``data`` (at least 1 byte) in. Raises RemoteProtocolError when it must not have come."""
@@ -89,9 +112,10 @@ class Inbox:
     def sink_failed(self, now: float) -> None:
         """Note that the sink takes nothing any more; what waits, and all that follows, counts as delivered."""
         self._discarding = True
-        waiting = sum(map(len, self.pieces))
+        waiting = sum(map(len, self.pieces)) + len(self._held)
         self.undelivered += waiting
         self.pieces = []
+        self._held = b""
         self._settled = 0
         self._deliver(waiting, now)
 

@@ -12,7 +12,8 @@ that died, *attached* to a new one, and it knows when the session is *over*. Eve
     event               new         attached                      detached
     session line        attached    violation                     –
     data, ack, fin …    violation   see `_receive_control`        –
-    Close, EOF, dead    (dial anew) detached                      –
+    Close, EOF, dead,
+      no frames         (dial anew) detached                      –
     attach(received)    –           –                             attached: sends again from `received`
     end (at the bridge) –           over, target gets the rest    –
     error               over        over                          –
@@ -47,6 +48,7 @@ from tunnel.protocol.frames import (
     FrameParser,
     Payload,
     Ping,
+    Pong,
 )
 from tunnel.protocol.inbox import Inbox
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
@@ -57,7 +59,7 @@ from tunnel.protocol.stream import ReadBuffers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from tunnel.protocol.frames import Buffer
 
@@ -76,7 +78,8 @@ class ResumableStream:
     __slots__ = (
         "_buffers", "_control", "_ever_sent", "_fin_sent", "_inbox", "_is_client", "_line", "_outbox", "_parser",
         "_peer_acked", "_ping_limits", "_source_failure", "_source_fin", "_wire_is_deaf", "attached", "confirmed",
-        "failure", "heard_since_attach", "is_silent", "liveness", "offer", "over", "replay", "wire_is_over",
+        "failure", "heard_since_attach", "is_silent", "liveness", "offer", "over", "replay", "violation",
+        "wire_is_over",
     )  # fmt: skip
 
     def __init__(
@@ -113,6 +116,7 @@ class ResumableStream:
         self._wire_is_deaf = False  # it takes nothing any more
         self.heard_since_attach = False  # whether anything came on this connection
         self.is_silent = False  # whether that is because nothing came for too long
+        self.violation: RemoteProtocolError | None = None  # or because what came were no frames
         self._parser = FrameParser(masked=not self._is_client)
         self._outbox = Outbox(masks=self._is_client)
         self._control: list[str] = []
@@ -277,8 +281,9 @@ class ResumableStream:
         """Take in ``n`` bytes (at least 1) of the wire that stand in `wire_space`."""
         self.heard_since_attach = True
         self.liveness.heard(now)
+        self._inbox.begin_chunk()
         try:
-            for event in self._parser.feed(self._buffers.wire[:n]):
+            for event in self._frames(n):
                 if isinstance(event, Payload):
                     if event.opcode == BINARY:
                         self._receive_data(event.data, now)
@@ -292,7 +297,19 @@ class ResumableStream:
                     break
         except RemoteProtocolError as exc:
             self.fail("protocol", exc)
+        if self._parser.in_data:
+            self._inbox.hold_back()
         self._outbox.answer_ping()
+
+    def _frames(self, n: int) -> Iterator[Payload | Ping | Pong | Close]:
+        """Yield what the ``n`` bytes are. Those that are no frames are a hop's doing: it breaks the connection only."""
+        try:
+            yield from self._parser.feed(self._buffers.wire[:n])
+        except RemoteProtocolError as exc:
+            if not self.established:
+                raise
+            self.violation = exc
+            self.wire_is_over = True
 
     def _receive_data(self, data: Buffer, now: float) -> None:
         if not data:

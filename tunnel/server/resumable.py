@@ -250,6 +250,8 @@ class ResumableSession(Session):
         error = self._pump.wire_error
         if error is not None:
             return error.strerror or str(error)
+        if self._stream.violation is not None:
+            return str(self._stream.violation)
         return "client is silent" if self._stream.is_silent else "client hung up"
 
     def _reason(self) -> str:
