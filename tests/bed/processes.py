@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import random
 import re
 import shlex
 import signal
@@ -216,10 +217,29 @@ def ticks(seconds: float, pause: float = 0.02) -> Iterator[None]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port that is closed, and that nobody else will open: each is given once.
+
+    It is below those that the kernel gives away, and each worker of pytest-xdist has a range of its own.
+    """
+    for port in _ports:
+        with socket.socket() as probe:
+            if not probe.connect_ex(("127.0.0.1", port)):
+                continue
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("all ports have been given away")
+
+
+def _own_ports() -> Iterator[int]:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % len(_RANGES)
+    ports = list(_RANGES[worker])
+    start = random.randrange(len(ports))  # those of the last run may still be waiting for stray packets
+    yield from ports[start:] + ports[:start]
+
+
+_RANGES = [range(start, start + 3000) for start in range(20_000, 32_000, 3000)]
+_ports = _own_ports()
 
 
 def wait_for_port(port: int, process: Process, seconds: float = 20) -> None:

@@ -97,6 +97,7 @@ def test_a_terminal_has_its_size_and_control_c(containers: Containers, target: s
         typist.type("echo begun; sleep 100\n")
         typist.output.wait_for_line(b"begun")
         typist.type("\x03")
+        typist.see("^C")  # with which the terminal has dropped what was typed before
         typist.type("echo st'il'l $((40 + 2)); exit 3\n")
         typist.see("still 42")
         assert typist.wait() == 3
