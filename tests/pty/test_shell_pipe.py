@@ -189,3 +189,11 @@ def test_help_shows_the_options_with_their_variables(bed: Bed, words: list[str])
     text = bed.check(*OURS, *words, "--help").text
     assert "--token-file FILE" in text
     assert "WSTUNNEL_PY_PTY_TOKEN_FILE" in re.sub(r"\s+", "", text)
+
+
+def test_a_shell_that_is_over_as_soon_as_it_began_says_nothing_of_its_own(bed: Bed, guarded: Service) -> None:
+    """However the end of the input and that of the command fall together; Python would warn of work not begun."""
+    environ = {"WSTUNNEL_PY_PTY_URL": guarded.url, "WSTUNNEL_PY_PTY_TOKEN": "correct-horse"}
+    for _ in range(5):
+        finished = bed.run(*OURS, "shell", "--", "/bin/true", env=environ)
+        assert (finished.status, finished.stdout, finished.stderr) == (0, b"", "")

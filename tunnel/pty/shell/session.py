@@ -19,7 +19,7 @@ import selectors
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,7 +115,7 @@ class Session:
         """Return the exit code. Raises TunnelError for a failure of this command or of the service."""
         with self._signals():
             try:
-                self._start(self._serve())
+                self._start(self._serve)
                 ending = await self._ending
             finally:
                 self._screen.raw = False
@@ -128,15 +128,15 @@ class Session:
 
     # ---- the tasks
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task, whose failure ends the run."""
+    def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a task, whose failure ends the run. One that is cancelled at once has never begun its ``work``."""
         task = asyncio.create_task(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await work
+            await work()
         except OSError as exc:
             # Of the service's connection we only hear as TunnelError: this is standard output.
             closed = isinstance(exc, BrokenPipeError) or self._local.present
@@ -163,7 +163,7 @@ class Session:
             self._screen.raw = True
         if self._local.size() not in (None, self._size) or not self._own:
             self._resized.set()
-        for work in (self._keyboard.run(), self._follow_size(), self._watch_connection()):
+        for work in (self._keyboard.run, self._follow_size, self._watch_connection):
             self._start(work)
         while (item := await self._terminal.item()) is not None:
             if isinstance(item, Gap):
@@ -231,7 +231,7 @@ class Session:
         if self._local.present:
             self._end(Ending(128 + signal.SIGHUP, kill=True))  # the terminal at this end was hung up
         elif self._own:
-            self._start(self._end_input())
+            self._start(self._end_input)
 
     async def _end_input(self) -> None:
         await self._keyboard.sent()
