@@ -18,14 +18,14 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # no pyen
 _MOUNT = """
 set -e
 mount -t tmpfs tmpfs "$1"
-mkdir "$1/upper" "$1/work" "$1/root"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
-mount -t proc proc "$1/root/proc"
-mount --rbind /dev "$1/root/dev"
-mount -t devpts -o newinstance,gid=5,mode=0620,ptmxmode=0666 devpts "$1/root/dev/pts"  # as container runtimes do
-mount --bind "$1/root/dev/pts/ptmx" "$1/root/dev/ptmx"
-printf '#!/bin/sh\\nexit 101\\n' > "$1/root/usr/sbin/policy-rc.d"
-chmod +x "$1/root/usr/sbin/policy-rc.d"
+mkdir "$1/upper" "$1/work" "$1/system"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/system"
+mount -t proc proc "$1/system/proc"
+mount --rbind /dev "$1/system/dev"
+mount -t devpts -o newinstance,gid=5,mode=0620,ptmxmode=0666 devpts "$1/system/dev/pts"  # as container runtimes do
+mount --bind "$1/system/dev/pts/ptmx" "$1/system/dev/ptmx"
+printf '#!/bin/sh\\nexit 101\\n' > "$1/system/usr/sbin/policy-rc.d"
+chmod +x "$1/system/usr/sbin/policy-rc.d"
 echo mounted $$
 exec sleep infinity
 """
@@ -38,7 +38,7 @@ class Machine:
         self._bed = bed
         folder = bed.folder / "machine"
         folder.mkdir()
-        self._root = folder / "root"
+        self._root = folder / "system"
         mounts = bed.start(*AS_ROOT, "unshare", "--mount", "sh", "-c", _MOUNT, "sh", str(folder))
         network = bed.start(
             *AS_ROOT, "unshare", "--net", "sh", "-c", "ip link set lo up; echo net $$; exec sleep infinity"
