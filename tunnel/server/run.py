@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
+from tunnel.net.descriptors import raise_descriptor_limit
 from tunnel.protocol.errors import UsageError, printable
 from tunnel.server.bridge import Bridge
 from tunnel.server.log import event, reopen, set_up
@@ -137,7 +137,7 @@ def _announce(bridge: Bridge, settings: ServeSettings) -> None:
         warnings.append("anybody who can reach this address may open tunnels: see --token-file")
     warnings += bridge.expiring
     needed = settings.max_tunnels * 2 + _OTHER_DESCRIPTORS
-    available = _raise_descriptor_limit()
+    available = raise_descriptor_limit()
     if available < needed:
         warnings.append(
             f"{available} descriptors (ulimit -n) are too few for --max-tunnels {settings.max_tunnels}: "
@@ -156,23 +156,11 @@ def _announce_terminals(terminals: TerminalService, settings: ServeSettings) -> 
         event(logging.INFO, "terminals-ready", listen=urls, auth=terminals.authentication)
     else:
         _say(f"terminals ready on {urls} (auth: {terminals.authentication})")
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
 
 
 def _say(line: str) -> None:
     print(f"wstunnel-py: {printable(line)}", file=sys.stderr, flush=True)
-
-
-def _raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files to the hard one; return what there is then."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (ValueError, OSError):
-            return soft  # macOS has a hard limit beyond what it grants
-        soft = hard
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def _tell_systemd(state: str) -> None:

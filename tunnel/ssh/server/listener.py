@@ -11,13 +11,13 @@ import contextlib
 import gc
 import json
 import os
-import resource
 import selectors
 import signal
 import socket
 import traceback
 from typing import NoReturn
 
+from tunnel.net.descriptors import raise_descriptor_limit
 from tunnel.protocol.errors import UsageError
 from tunnel.pty.users import Users
 from tunnel.ssh.server.keys import load_authorized_keys, load_host_key
@@ -52,17 +52,10 @@ def main(options: str) -> None:
     environment = Environment(user, key, given["authorized_keys"], events)
     with contextlib.suppress(OSError):
         os.chdir(user.home)  # where relative paths of SFTP start
-    _raise_descriptor_limit()
+    raise_descriptor_limit()  # here there is one for each connection; users get the old limit
     gc.freeze()  # keeps the collector from touching, and so copying, what all connections share
     events.tell("ready", user=user.name, host_key=key.get_fingerprint(), keys=count)
     _Listener(control, environment).run()
-
-
-def _raise_descriptor_limit() -> None:
-    """Raise the limit of open files for this process, which has one for each connection; users get the old one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # macOS has a hard limit beyond what it grants
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _Listener:
