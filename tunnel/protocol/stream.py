@@ -185,7 +185,9 @@ class PlainStream:
         self._outbox.answer_ping()
 
     def _receive_payload(self, event: Payload) -> None:
-        data = event.data
+        self._deliver(event.data)
+
+    def _deliver(self, data: Buffer) -> None:
         if not data:
             return
         if self._discarding:

@@ -225,14 +225,6 @@ class MessageStream(PlainStream):
             self._held = b""
             self._deliver(last.translate(_TO_SPACES) + b"\n")
 
-    def _deliver(self, data: bytes) -> None:
-        if not data:
-            return
-        if self._discarding:
-            self.undelivered += len(data)
-        else:
-            self._sink.append(data)
-
     def _stop_receiving(self) -> None:
         """Nothing more goes to the sink."""
         self._receiving = False

@@ -180,7 +180,7 @@ def _split(entry: str) -> tuple[list[tuple[str, str]], str]:
 
 
 def _key_types() -> list[str]:
-    return [algorithm.decode() for algorithm in asyncssh.public_key.get_public_key_algs()] + ["ssh-rsa"]
+    return [algorithm.decode() for algorithm in asyncssh.public_key.get_public_key_algs()]
 
 
 def _unusable(option: str, path: Path, reason: str) -> UsageError:
