@@ -6,8 +6,10 @@ They are plain non-blocking sockets rather than asyncio servers, because a sessi
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
+from collections.abc import Callable
 
 from tunnel.net.address import Client, client_of
 from tunnel.net.listening import ListeningSocket
@@ -15,6 +17,7 @@ from tunnel.server.log import event
 from tunnel.server.waiting import readable
 
 _PAUSE = 1.0  # seconds without accepting after the system had no descriptor or no memory left
+_SHORT_PAUSE = 0.01  # seconds, if somebody gives way
 _SILENCE = 60.0  # seconds between two log lines about that
 
 
@@ -27,8 +30,11 @@ class Listener:
         self.address = listening.address
         self._complained_at = float("-inf")
 
-    async def accept(self) -> tuple[socket.socket, Client]:
-        """Wait for the next connection, for as long as it takes; what keeps the system from accepting is logged."""
+    async def accept(self, free_descriptor: Callable[[], bool]) -> tuple[socket.socket, Client]:
+        """Wait for the next connection, for as long as it takes; what keeps the system from accepting is logged.
+
+        ``free_descriptor`` is called when there are no descriptors left, and returns whether somebody gives one back.
+        """
         while True:
             try:
                 sock, sockaddr = self._sock.accept()
@@ -39,7 +45,8 @@ class Listener:
                 continue  # that client has gone again
             except OSError as exc:
                 self._complain(exc)
-                await asyncio.sleep(_PAUSE)
+                given_back = exc.errno in (errno.EMFILE, errno.ENFILE) and free_descriptor()
+                await asyncio.sleep(_SHORT_PAUSE if given_back else _PAUSE)
 
     def _complain(self, exc: OSError) -> None:
         now = asyncio.get_running_loop().time()

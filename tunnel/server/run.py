@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from tunnel.net.descriptors import raise_descriptor_limit
+from tunnel.net.descriptors import descriptor_limit, raise_descriptor_limit
 from tunnel.protocol.errors import UsageError, printable
 from tunnel.server.bridge import Bridge
 from tunnel.server.log import event, reopen, set_up
@@ -19,9 +19,6 @@ from tunnel.server.systemd import notify, reloading
 
 if TYPE_CHECKING:
     from tunnel.pty.service import TerminalService
-
-# Descriptors beside those of tunnels, which have two each: listeners, log, event loop, handshakes.
-_OTHER_DESCRIPTORS = 64
 
 
 def run(settings: ServeSettings) -> None:
@@ -70,6 +67,7 @@ def _terminals(settings: ServeSettings) -> TerminalService | None:
 async def _run(settings: ServeSettings, handler: logging.Handler) -> None:
     loop = asyncio.get_running_loop()
     stop, stop_at_once = asyncio.Event(), asyncio.Event()
+    raise_descriptor_limit()
     # "none" is no address, so that a bridge is what happens unless somebody says so.
     bridge = None if settings.listen == ("none",) else Bridge(settings)
     terminals = _terminals(settings)
@@ -136,12 +134,10 @@ def _announce(bridge: Bridge, settings: ServeSettings) -> None:
     if bridge.is_open_to_all:
         warnings.append("anybody who can reach this address may open tunnels: see --token-file")
     warnings += bridge.expiring
-    needed = settings.max_tunnels * 2 + _OTHER_DESCRIPTORS
-    available = raise_descriptor_limit()
-    if available < needed:
+    if bridge.max_tunnels < settings.max_tunnels:
         warnings.append(
-            f"{available} descriptors (ulimit -n) are too few for --max-tunnels {settings.max_tunnels}: "
-            f"{needed} may be needed"
+            f"{descriptor_limit()} descriptors (ulimit -n) are too few for --max-tunnels {settings.max_tunnels}: "
+            f"the limit is {bridge.max_tunnels} tunnels"
         )
     for warning in warnings:
         if settings.log_format == "json" or settings.log_file is not None:
@@ -156,7 +152,6 @@ def _announce_terminals(terminals: TerminalService, settings: ServeSettings) -> 
         event(logging.INFO, "terminals-ready", listen=urls, auth=terminals.authentication)
     else:
         _say(f"terminals ready on {urls} (auth: {terminals.authentication})")
-    raise_descriptor_limit()
 
 
 def _say(line: str) -> None:
