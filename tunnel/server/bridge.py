@@ -43,6 +43,7 @@ from tunnel.server.systemd import take_sockets
 from tunnel.server.target import choose_target
 
 _ACCEPTS = 8  # connections that are accepted before others have their turn
+_CROWDED_PAUSE = 0.001  # seconds, while handshakes have to give way
 _LOOK_AGAIN = 0.25  # seconds, while draining
 _PATH = re.compile(r"/[!-~]*")
 _MODE = re.compile(r"0?[0-7]{3}")
@@ -216,8 +217,10 @@ class Bridge:
             self._connections[task] = connection
             task.add_done_callback(self._forget)
             if number % _ACCEPTS == 0:
-                # Those that have come are served before the next ones can make them give way.
-                await asyncio.sleep(0)
+                # Those that have come are served before the next ones can make them give way; and a flood of them
+                # leaves time for the tunnels.
+                crowded = self._common.handshakes.taken == self._common.handshakes.limit
+                await asyncio.sleep(_CROWDED_PAUSE if crowded else 0)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._connections.pop(task).close()

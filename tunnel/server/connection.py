@@ -47,6 +47,7 @@ class Connection:
         self._place: Place | None = None
         self._target: Destination = common.target
         self._is_handed_over = False  # to the session that it has resumed
+        self._gave_way = False
         self.session: Session | None = None
 
     def start(self) -> asyncio.Task[None]:
@@ -62,7 +63,11 @@ class Connection:
         """Let go of everything, once the task has ended."""
         del self._task  # which refers to this connection, so that neither would be freed soon
         self._leave()
-        if self.session is None and not self._is_handed_over:
+        if self.session is not None or self._is_handed_over:
+            return
+        if self._gave_way:
+            self._wire.abort()  # leaves nothing in the kernel, as a close would
+        else:
             self._wire.close()
 
     async def _serve(self) -> None:
@@ -107,6 +112,7 @@ class Connection:
 
     def _give_way(self) -> None:
         if self.session is None:
+            self._gave_way = True
             self._task.cancel()
         else:
             self.session.give_way()

@@ -163,7 +163,7 @@ class Shares:
         mine = held[source]
         rivals = [each for each in self._places if held[each] >= mine]
         for rival in sorted(rivals, key=lambda each: -held[each]):
-            candidates = [place for place in self._places[rival] if place.weight and place not in passed]
+            candidates = (place for place in self._places[rival] if place.weight and place not in passed)
             place = self._lowest(candidates, None if held[rival] > mine else protected)
             if place is not None:
                 return place
