@@ -6,16 +6,33 @@ They are plain non-blocking sockets rather than asyncio servers, because a sessi
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 
 from tunnel.net.address import Client, client_of
 from tunnel.net.listening import ListeningSocket
-from tunnel.server.log import event
+from tunnel.server.log import event, unexpected
 from tunnel.server.waiting import readable
 
 _PAUSE = 1.0  # seconds without accepting after the system had no descriptor or no memory left
 _SILENCE = 60.0  # seconds between two log lines about that
+_AT_ONCE = 16  # connections that are accepted before others get their turn
+# What accept(2) tells of a connection, not of the listening socket: its client or its network is gone.
+_OF_CONNECTION = frozenset(
+    getattr(errno, name)
+    for name in (
+        "ECONNABORTED",
+        "EHOSTDOWN",
+        "EHOSTUNREACH",
+        "ENETDOWN",
+        "ENETUNREACH",
+        "ENONET",
+        "ENOPROTOOPT",
+        "EPROTO",
+    )
+    if hasattr(errno, name)
+)
 
 
 class Listener:
@@ -26,20 +43,28 @@ class Listener:
         self._sock = listening.sock
         self.address = listening.address
         self._complained_at = float("-inf")
+        self._accepted = 0
 
     async def accept(self) -> tuple[socket.socket, Client]:
         """Wait for the next connection, for as long as it takes; what keeps the system from accepting is logged."""
         while True:
+            self._accepted += 1
+            if self._accepted % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # else a flood of connections would be all that there is
             try:
-                sock, sockaddr = self._sock.accept()
-                return sock, client_of(sockaddr)
+                accepted = self._sock.accept()
             except BlockingIOError:
                 await readable(self._sock.fileno())
-            except ConnectionAbortedError:
-                continue  # that client has gone again
             except OSError as exc:
-                self._complain(exc)
-                await asyncio.sleep(_PAUSE)
+                if exc.errno not in _OF_CONNECTION:
+                    self._complain(exc)
+                    await asyncio.sleep(_PAUSE)
+            else:
+                try:
+                    return accepted[0], client_of(accepted[1])
+                except Exception as exc:
+                    accepted[0].close()
+                    unexpected(exc, listener=str(self.address))
 
     def _complain(self, exc: OSError) -> None:
         now = asyncio.get_running_loop().time()
