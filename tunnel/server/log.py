@@ -29,7 +29,9 @@ _TRACEBACK_LIMIT = 8000
 _FRAMES_LIMIT = 50  # of a traceback, the innermost
 _WHOLE = 1 << 64  # numbers below are shown as they are
 _BARE = re.compile(r"[\w.:/\[\]@%+,*-]+", re.ASCII)  # what needs no quotes in key=value text
-_KEY = re.compile(r"[\w.-]{1,64}", re.ASCII)
+_KEY_LIMIT = 64
+_KEY = re.compile(rf"[\w.-]{{1,{_KEY_LIMIT}}}", re.ASCII)
+_NO_KEY = re.compile(r"[^\w.-]", re.ASCII)
 
 Value = str | int | float
 Line = Callable[[float, int, str, Fields], str]  # from time, level, event and fields to a line
@@ -201,7 +203,7 @@ def _shown(fields: Mapping[str, object]) -> Fields:
     for key, value in itertools.islice(fields.items(), _FIELDS_LIMIT):
         text = _value(value)
         if text != "":
-            shown[key if _KEY.fullmatch(key) else _clean(re.sub(r"[^\w.-]", "_", key), 64)] = text
+            shown[key if _KEY.fullmatch(key) else _NO_KEY.sub("_", key[:_KEY_LIMIT]) or "_"] = text
     return shown
 
 
