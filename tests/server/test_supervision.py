@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import re
 import signal
 import sys
 import threading
@@ -15,8 +17,9 @@ import pytest
 from tests.bed.processes import Bed
 from tests.bed.targets import Target
 from tests.bed.tunnels import Bridge
-from tests.server.clients import LIMIT, ask, assert_echo, open_tunnel
+from tests.server.clients import LIMIT, ask, assert_echo, dial, open_tunnel
 from tunnel.server import supervision
+from tunnel.server.embedded import EmbeddedTarget
 from tunnel.server.log import LOGGER
 from tunnel.server.supervision import MOST_FAILURES, strays_logged, supervise
 
@@ -192,3 +195,51 @@ def test_a_reload_that_fails_is_one_line_and_the_bridge_goes_on(bed: Bed, echo_t
         assert_echo(tunnel)
     bridge.process.wait_for_line(" tunnel ")
     assert bridge.process.log().count("\n") == 3  # with the ready line and the tunnel's
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "from tunnel.server import bridge\nspoilt, place = bridge.Connection, 'make_connection'",
+        "spoilt, place = listen.client_of, 'client_of'",
+    ],
+    ids=["making it", "its address"],
+)
+def test_a_connection_that_cannot_be_served_takes_nothing_from_others(bed: Bed, echo_target: Target, more: str) -> None:
+    """More of them than there may be handshakes at once, and than failures after which accepting is given up."""
+    spoil = """
+left = 300
+def spoil(*args):
+    global left
+    left -= 1
+    if left >= 0:
+        raise ValueError("spoilt")
+    return spoilt(*args)
+if place == "client_of":
+    listen.client_of = spoil
+else:
+    bridge.Bridge.__init__.__kwdefaults__["make_connection"] = spoil
+"""
+    bridge = start_sabotaged(bed, echo_target, "False", more + spoil)
+    for _ in range(300):
+        with dial(bridge.url) as sock:
+            assert sock.recv(1) == b""
+    with open_tunnel(bridge.url) as tunnel:
+        assert_echo(tunnel)
+    bridge.process.send_signal(signal.SIGTERM)
+    assert bridge.process.wait(LIMIT) == 0
+    lines = [line for line in bridge.process.log().splitlines() if "internal-error" in line]
+    counts = [int(count) for line in lines for count in re.findall(r"repeated=(\d+)$", line)]
+    assert len(lines) < 30 and len(lines) - len(counts) + sum(counts) == 300
+
+
+def test_news_of_the_embedded_server_that_nobody_understands_hide_none_behind_them(told: Told) -> None:
+    reading, writing = os.pipe()
+    target = EmbeddedTarget(None, None)
+    target._events = reading
+    news = b'garbage\n[]\n{}\n{"event":"warning","id":0,"client":"x"}\n'
+    os.write(writing, news + b'{"event":"warning","id":0,"message":"m"}\n')
+    target._read_events()
+    os.close(reading)
+    os.close(writing)
+    assert [name for name, _ in told] == ["internal-error"] * 4 + ["ssh-warning"]

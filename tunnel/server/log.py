@@ -91,7 +91,7 @@ class LogHandler(logging.Handler):
             if self._repeats.admit(record.levelno, name, fields, time.monotonic()):
                 self._log.put(self._encoded(record.created, record.levelno, name, fields))
         except Exception:
-            self._log.lose()
+            self.lose()
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Stay quiet: logging would print a traceback, to a stderr that may keep the process waiting."""
@@ -109,7 +109,7 @@ class LogHandler(logging.Handler):
 
     def lose(self) -> None:
         """Note that a line could not be made."""
-        self._log.lose()
+        self._log.lose("they could not be made")
 
     def close(self) -> None:
         """Write what is still to be written, for `FLUSH_LIMIT` seconds at most. Nothing is logged afterwards."""
@@ -155,6 +155,8 @@ def set_up(log_format: str, path: str | None) -> LogHandler:
     LOGGER.propagate = False
     logging.getLogger().addHandler(handler)
     logging.captureWarnings(True)
+    for name in ("logThreads", "logMultiprocessing", "logProcesses", "logAsyncioTasks"):
+        setattr(logging, name, False)  # nobody looks at these, and some cost a system call for each line
     return handler
 
 

@@ -77,7 +77,8 @@ class Output:
         self._put = 0  # bytes …
         self._done = 0  # … of which are written, or lost; only the thread changes this
         self._is_dropping = False
-        self._dropped = 0  # lines that there was no room for
+        self._dropped = 0  # lines that never got into the queue
+        self._reason = ""  # why
         self._unwritten = 0  # lines that could not be written
         self._problem = ""  # why
         self._told_at = float("-inf")
@@ -96,12 +97,13 @@ class Output:
                 self._put += cost
                 self._queue.put(line)
             else:
-                self.lose()
+                self.lose("they came faster than they could be written")
 
-    def lose(self) -> None:
-        """Count a line that there is not."""
+    def lose(self, reason: str) -> None:
+        """Count a line that there is not, for ``reason``."""
         with self._lock:
             self._dropped += 1
+            self._reason = reason
             if not self._is_dropping:
                 # Everything before this order is written by the time that lines are taken again.
                 self._is_dropping = True
@@ -116,6 +118,9 @@ class Output:
         """Write what waits until the time ``end`` (monotonic, in seconds); give up then."""
         self._queue.put(_Order.END)
         self._thread.join(max(0.0, end - time.monotonic()))
+        if not self._thread.is_alive() and self._path is not None and self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
     # ---- the thread
 
@@ -202,7 +207,7 @@ class Output:
     def _tell_dropped(self) -> None:
         with self._lock:
             dropped, self._dropped, self._is_dropping = self._dropped, 0, False
-        reason = "they came faster than they could be written"
+            reason = self._reason
         self._write_own(logging.WARNING, "log-dropped", lines=dropped, reason=reason)
 
     def _tell_elsewhere(self) -> None:

@@ -10,6 +10,7 @@ only, and lines of one event by whomever. What is above a bound is counted with 
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -92,9 +93,9 @@ class Repeats:
     def take_counts(self, now: float) -> list[Count]:
         """Return the lines for all counts that are due, and begin anew with those."""
         counts: list[Count] = []
-        for key in [key for key, group in self._groups.items() if group.due <= now]:
+        for key, group in list(itertools.takewhile(lambda item: item[1].due <= now, self._groups.items())):
             name = key[0]
-            group = self._groups.pop(key)
+            del self._groups[key]
             self._sizes[name] -= 1
             told = [(line.fields, line.counted) for line in group.lines.values()] + [(group.fields, group.counted)]
             counts += [(group.level, name, {**fields, "repeated": count}) for fields, count in told if count]

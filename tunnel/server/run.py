@@ -190,5 +190,6 @@ def _announce_terminals(terminals: TerminalService, settings: ServeSettings, log
 def _tell_systemd(state: str) -> None:
     try:
         notify(state)
-    except OSError as exc:
-        event(logging.WARNING, "notify-failed", state=state.partition("=")[0], reason=exc.strerror or str(exc))
+    except (OSError, ValueError) as exc:
+        reason = getattr(exc, "strerror", None) or str(exc)
+        event(logging.WARNING, "notify-failed", state=state.partition("=")[0], reason=reason)
