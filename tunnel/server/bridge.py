@@ -11,6 +11,7 @@ are the business of `tunnel.server.run`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 import os
@@ -34,11 +35,12 @@ from tunnel.server.destination import Destination
 from tunnel.server.embedded import EmbeddedTarget
 from tunnel.server.handshake import HEALTH_PATH, Rules
 from tunnel.server.listen import Listener
-from tunnel.server.log import event
+from tunnel.server.log import event, unexpected
 from tunnel.server.session import FAREWELL_LIMIT
 from tunnel.server.sessions import Sessions
 from tunnel.server.settings import DEFAULT_LISTEN, BridgeSettings
 from tunnel.server.shares import Shares
+from tunnel.server.supervision import supervise
 from tunnel.server.systemd import take_sockets
 from tunnel.server.target import choose_target
 
@@ -145,8 +147,15 @@ class Bridge:
         except BaseException:
             self._close_listeners()
             raise
-        self._accepting = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
+        self._accepting = [
+            supervise(f"accepting at {listener.address}", functools.partial(self._accept, listener))
+            for listener in self._listeners
+        ]
         return self
+
+    async def wait_for_failure(self) -> None:
+        """Wait until the bridge has given up to accept connections at one of its addresses, which the log tells."""
+        await asyncio.wait(self._accepting, return_when=asyncio.FIRST_COMPLETED)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -212,8 +221,14 @@ class Bridge:
 
     async def _accept(self, listener: Listener) -> None:
         for number in itertools.count():
-            connection = self._make_connection(self._common, *await listener.accept(self._common.free_descriptor))
-            task = connection.start()
+            sock, client = await listener.accept(self._common.free_descriptor)
+            try:
+                connection = self._make_connection(self._common, sock, client)
+                task = connection.start()
+            except Exception as exc:
+                sock.close()
+                unexpected(exc, client=client.address)
+                continue
             self._connections[task] = connection
             task.add_done_callback(self._forget)
             if number % _ACCEPTS == 0:

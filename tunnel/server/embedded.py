@@ -20,7 +20,7 @@ from typing import Any
 from tunnel.net.address import Client
 from tunnel.protocol.errors import DialError, UsageError
 from tunnel.server.destination import Destination
-from tunnel.server.log import event
+from tunnel.server.log import event, unexpected
 
 EMBEDDED = "embedded"  # as the option's value, and in the log
 MAX_LOGINS = 100  # connections that are not logged in yet; each is a process
@@ -148,7 +148,10 @@ class EmbeddedTarget(Destination):
             return
         *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:
-            self._take(json.loads(line))
+            try:
+                self._take(json.loads(line))
+            except Exception as exc:  # those behind it still count
+                unexpected(exc, during="news from the embedded SSH server")
 
     def _take(self, told: dict[str, Any]) -> None:
         name, number = told.pop("event"), told.pop("id", 0)

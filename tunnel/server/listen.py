@@ -13,12 +13,27 @@ from collections.abc import Callable
 
 from tunnel.net.address import Client, client_of
 from tunnel.net.listening import ListeningSocket
-from tunnel.server.log import event
+from tunnel.server.log import event, unexpected
 from tunnel.server.waiting import readable
 
 _PAUSE = 1.0  # seconds without accepting after the system had no descriptor or no memory left
 _SHORT_PAUSE = 0.01  # seconds, if somebody gives way
 _SILENCE = 60.0  # seconds between two log lines about that
+# What accept(2) tells of a connection, not of the listening socket: its client or its network is gone.
+_OF_CONNECTION = frozenset(
+    getattr(errno, name)
+    for name in (
+        "ECONNABORTED",
+        "EHOSTDOWN",
+        "EHOSTUNREACH",
+        "ENETDOWN",
+        "ENETUNREACH",
+        "ENONET",
+        "ENOPROTOOPT",
+        "EPROTO",
+    )
+    if hasattr(errno, name)
+)
 
 
 class Listener:
@@ -37,16 +52,22 @@ class Listener:
         """
         while True:
             try:
-                sock, sockaddr = self._sock.accept()
-                return sock, client_of(sockaddr)
+                accepted = self._sock.accept()
             except BlockingIOError:
                 await readable(self._sock.fileno())
-            except ConnectionAbortedError:
-                continue  # that client has gone again
             except OSError as exc:
+                if exc.errno in _OF_CONNECTION:
+                    await asyncio.sleep(0)
+                    continue
                 self._complain(exc)
                 given_back = exc.errno in (errno.EMFILE, errno.ENFILE) and free_descriptor()
                 await asyncio.sleep(_SHORT_PAUSE if given_back else _PAUSE)
+            else:
+                try:
+                    return accepted[0], client_of(accepted[1])
+                except Exception as exc:
+                    accepted[0].close()
+                    unexpected(exc, listener=str(self.address))
 
     def _complain(self, exc: OSError) -> None:
         now = asyncio.get_running_loop().time()

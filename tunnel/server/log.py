@@ -1,99 +1,266 @@
 """The bridge's log: one line for each tunnel when it ends, one for each refusal, as ``key=value`` text or as JSON.
 
 Whatever comes from the network is escaped and bounded here, in one place: nothing can forge a line or reach a terminal.
+Nothing here raises, whatever is to be logged, and nothing waits: lines are written by a thread
+(`tunnel.server.log_output`), and those that strangers can cause at will are counted (`tunnel.server.repeats`).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import math
 import re
 import sys
 import time
 import traceback
+from collections.abc import Callable, Mapping
 
-from tunnel.protocol.errors import UsageError
+from tunnel.protocol.errors import printable
+from tunnel.server.log_output import FLUSH_LIMIT, Output, open_log
+from tunnel.server.repeats import Fields, Repeats
 
 LOGGER = logging.getLogger("tunnel.server")
 VALUE_LIMIT = 300  # characters of one value
+_FIELDS_LIMIT = 32  # fields of one line
+_MESSAGE_LIMIT = 2000  # characters of what a library has to say
 _TRACEBACK_LIMIT = 8000
+_FRAMES_LIMIT = 50  # of a traceback, the innermost
+_WHOLE = 1 << 64  # numbers below are shown as they are
 _BARE = re.compile(r"[\w.:/\[\]@%+,*-]+", re.ASCII)  # what needs no quotes in key=value text
+_KEY_LIMIT = 64
+_KEY = re.compile(rf"[\w.-]{{1,{_KEY_LIMIT}}}", re.ASCII)
+_NO_KEY = re.compile(r"[^\w.-]", re.ASCII)
 
 Value = str | int | float
+Line = Callable[[float, int, str, Fields], str]  # from time, level, event and fields to a line
 
 
 def event(level: int, name: str, /, **fields: Value) -> None:
-    """Log the event ``name`` with ``fields``; empty texts are left out."""
-    if LOGGER.isEnabledFor(level):
-        shown = {key: _bounded(value) for key, value in fields.items() if value != ""}
-        LOGGER.log(level, "%s %s", name, _text(shown), extra={"event": name, "fields": shown})
+    """Log the event ``name`` with ``fields``; empty texts are left out. Never raises, and never waits."""
+    try:
+        if LOGGER.isEnabledFor(level):
+            _log(level, name, _shown(fields))
+    except Exception:
+        _lose()
 
 
 def unexpected(error: BaseException, /, **fields: Value) -> None:
-    """Log a failure that is a bug of ours, with its traceback."""
-    trace = "".join(traceback.format_exception(error))[-_TRACEBACK_LIMIT:]
-    shown = {"error": repr(error), **fields}
-    shown = {key: _bounded(value) for key, value in shown.items()} | {"traceback": trace}
-    LOGGER.error("internal-error %s", _text(shown), extra={"event": "internal-error", "fields": shown})
+    """Log a failure that is a bug of ours, with its traceback. Never raises, and never waits."""
+    try:
+        shown = _shown({"error": _text_of(error, repr), **fields})
+        _log(logging.ERROR, "internal-error", {**shown, "traceback": _traceback_of(error)})
+    except Exception:
+        _lose()
 
 
-class TextFormatter(logging.Formatter):
-    """Lines such as ``2026-01-31T12:00:00.000Z info tunnel client=192.0.2.1:5000 … reason="client ended"``."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return f"{_timestamp(record)} {record.levelname.lower()} {record.getMessage()}"
+def text_line(seconds: float, level: int, name: str, fields: Fields) -> str:
+    """Return ``2026-01-31T12:00:00.000Z info tunnel client=192.0.2.1:5000 … reason="client ended"``."""
+    return f"{_timestamp(seconds)} {logging.getLevelName(level).lower()} {name} {_text(fields)}".rstrip()
 
 
-class JSONFormatter(logging.Formatter):
-    """One JSON object a line, with ``time``, ``level``, ``event`` and the event's fields."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        head = {"time": _timestamp(record), "level": record.levelname.lower()}
-        name = getattr(record, "event", None)
-        if name is None:  # a library's message
-            return json.dumps({**head, "event": "message", "message": record.getMessage()})
-        return json.dumps({**head, "event": name, **getattr(record, "fields", {})})
+def json_line(seconds: float, level: int, name: str, fields: Fields) -> str:
+    """Return a JSON object with ``time``, ``level``, ``event`` and the event's fields."""
+    head = {"time": _timestamp(seconds), "level": logging.getLevelName(level).lower(), "event": name}
+    return json.dumps({**head, **fields, **head})  # no field takes the place of these
 
 
-def set_up(log_format: str, path: str | None) -> logging.Handler:
+class LogHandler(logging.Handler):
+    """Passes events, and what libraries log, on to the thread that writes; counts what repeats itself."""
+
+    def __init__(self, line: Line, path: str | None) -> None:
+        """``path`` is that of the log file; None: stderr. Raises UsageError when the file cannot be opened."""
+        descriptor = None if path is None else open_log(path)
+        super().__init__()
+        self._line = line
+        self._repeats = Repeats()
+        self._is_closed = False
+        if path is None:
+            self._stderr = self._log = Output(_stderr(), self._render, on_time=self._write_counts)
+        else:
+            self._stderr = Output(_stderr(), self._render)
+            self._log = Output(descriptor, self._render, path=path, elsewhere=self._stderr, on_time=self._write_counts)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass on a record, be it one of `event` or of a library."""
+        try:
+            if record.levelno < LOGGER.level:
+                return
+            name, fields = _told(record)
+            if self._repeats.admit(record.levelno, name, fields, time.monotonic()):
+                self._log.put(self._encoded(record.created, record.levelno, name, fields))
+        except Exception:
+            self.lose()
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Stay quiet: logging would print a traceback, to a stderr that may keep the process waiting."""
+
+    def say(self, text: str) -> None:
+        """Write a line of the program's own to stderr, in order with the log if that goes there."""
+        self._stderr.put(f"wstunnel-py: {printable(text)}\n".encode(errors="backslashreplace"))
+
+    def reopen(self) -> None:
+        """Let further lines go to a new log file if the old one was moved away (logrotate).
+
+        When there cannot be a new one, they go on to the old one, and one of them says so.
+        """
+        self._log.reopen()
+
+    def lose(self) -> None:
+        """Note that a line could not be made."""
+        self._log.lose("they could not be made")
+
+    def close(self) -> None:
+        """Write what is still to be written, for `FLUSH_LIMIT` seconds at most. Nothing is logged afterwards."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._write_counts(to_the_end=True)
+        for logger in (LOGGER, logging.getLogger()):
+            logger.removeHandler(self)
+        logging.captureWarnings(False)
+        end = time.monotonic() + FLUSH_LIMIT
+        for output in dict.fromkeys((self._log, self._stderr)):
+            output.close(end)
+        super().close()
+
+    def _write_counts(self, *, to_the_end: bool = False) -> float | None:
+        """Write the counts that are due; return the seconds until the next will be, None when there are none."""
+        now = time.monotonic()
+        self.acquire()
+        try:
+            for level, name, fields in self._repeats.take_counts(math.inf if to_the_end else now):
+                self._log.put(self._encoded(time.time(), level, name, fields))
+            due = self._repeats.next_count
+        finally:
+            self.release()
+        return None if due is None else max(0.0, due - now)
+
+    def _render(self, level: int, name: str, /, **fields: Value) -> bytes:
+        return self._encoded(time.time(), level, name, _shown(dict(fields)))
+
+    def _encoded(self, seconds: float, level: int, name: str, fields: Fields) -> bytes:
+        return self._line(seconds, level, name, fields).encode(errors="backslashreplace") + b"\n"
+
+
+def set_up(log_format: str, path: str | None) -> LogHandler:
     """Let the bridge's events go to the file ``path`` (None: stderr) as ``text`` or ``json``; return the handler.
 
-    Raises UsageError when the file cannot be written.
+    So do the warnings of libraries, asyncio's among them. Raises UsageError when the file cannot be written.
     """
-    handler: logging.Handler
-    if path is None:
-        handler = logging.StreamHandler(sys.stderr)
-    else:
-        try:
-            handler = logging.FileHandler(path, encoding="utf-8")
-        except OSError as exc:
-            raise UsageError("", cause="file", option="--log-file", path=path, reason=exc.strerror) from exc
-    handler.setFormatter(JSONFormatter() if log_format == "json" else TextFormatter())
+    handler = LogHandler(json_line if log_format == "json" else text_line, path)
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
+    logging.getLogger().addHandler(handler)
+    logging.captureWarnings(True)
+    for name in ("logThreads", "logMultiprocessing", "logProcesses", "logAsyncioTasks"):
+        setattr(logging, name, False)  # nobody looks at these, and some cost a system call for each line
     return handler
 
 
-def reopen(handler: logging.Handler) -> None:
-    """Let go of the log file, so that the next line goes to a new one if it was moved away (logrotate)."""
-    if isinstance(handler, logging.FileHandler):
-        handler.close()
+class _Text:
+    """Fields as text, made only when somebody wants to see it."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Fields) -> None:
+        self._fields = fields
+
+    def __str__(self) -> str:
+        return _text(self._fields)
 
 
-def _bounded(value: Value) -> Value:
-    if isinstance(value, float):
-        return round(value, 3)
-    if isinstance(value, str) and len(value) > VALUE_LIMIT:
-        return value[: VALUE_LIMIT - 1] + "…"
-    return value
+def _log(level: int, name: str, fields: Fields) -> None:
+    # As Logger.log does, without looking for the caller.
+    extra = {"event": name, "fields": fields}
+    LOGGER.handle(LOGGER.makeRecord(LOGGER.name, level, "", 0, "%s %s", (name, _Text(fields)), None, extra=extra))
 
 
-def _text(fields: dict[str, Value]) -> str:
+def _lose() -> None:
+    for handler in LOGGER.handlers:
+        if isinstance(handler, LogHandler):
+            handler.lose()
+
+
+def _told(record: logging.LogRecord) -> tuple[str, Fields]:
+    """Return the event of a record and its fields; what a library has logged is a ``message``."""
+    name = getattr(record, "event", None)
+    if isinstance(name, str):
+        fields: Fields = record.__dict__["fields"]
+        return name, fields
+    try:
+        message = record.getMessage()
+    except Exception:
+        message = _text_of(record.msg, str)  # its arguments do not fit
+    fields = {"logger": _value(record.name), "message": _clean(message.strip(), _MESSAGE_LIMIT)}
+    if record.exc_info and record.exc_info[1] is not None:
+        fields["traceback"] = _traceback_of(record.exc_info[1])
+    return "message", fields
+
+
+def _shown(fields: Mapping[str, object]) -> Fields:
+    shown: Fields = {}
+    for key, value in itertools.islice(fields.items(), _FIELDS_LIMIT):
+        text = _value(value)
+        if text != "":
+            shown[key if _KEY.fullmatch(key) else _NO_KEY.sub("_", key[:_KEY_LIMIT]) or "_"] = text
+    return shown
+
+
+def _value(value: object) -> Value:
+    """Return ``value`` as what can be shown, bounded: a text without lone surrogates, or a number."""
+    try:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, int):
+            number = int.__int__(value)
+            return number if -_WHOLE < number < _WHOLE else f"a number of {number.bit_length()} bits"
+        if isinstance(value, float):
+            return round(float.__float__(value), 3) if math.isfinite(value) else str(value)
+        if isinstance(value, bytes | bytearray):
+            return _clean(bytes(value[:VALUE_LIMIT]).decode("utf-8", "backslashreplace"), VALUE_LIMIT)
+        return _clean(str.__str__(value) if isinstance(value, str) else _text_of(value, str), VALUE_LIMIT)
+    except Exception:
+        return f"({type(value).__name__} without a text)"
+
+
+def _text_of(value: object, show: Callable[[object], str]) -> str:
+    try:
+        return str.__str__(show(value))
+    except Exception:
+        return f"({type(value).__name__} without a text)"
+
+
+def _clean(text: str, limit: int) -> str:
+    """Return ``text`` with at most ``limit`` characters, all of which can be encoded."""
+    if not text.isascii():
+        text = text[: limit + 1].encode(errors="backslashreplace").decode()
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _traceback_of(error: BaseException) -> str:
+    try:
+        trace = "".join(traceback.format_exception(error, limit=-_FRAMES_LIMIT))
+    except Exception:
+        return "(none: the error cannot be shown)"
+    return trace[-_TRACEBACK_LIMIT:].encode(errors="backslashreplace").decode()
+
+
+def _text(fields: Fields) -> str:
     # JSON's quoting escapes quotes, control characters and, as ASCII, all that a terminal might act on.
     shown = ((key, str(value)) for key, value in fields.items())
     return " ".join(f"{key}={value if _BARE.fullmatch(value) else json.dumps(value)}" for key, value in shown)
 
 
-def _timestamp(record: logging.LogRecord) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z"
+def _timestamp(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03}Z"
+
+
+def _stderr() -> int | None:
+    """Return the descriptor of stderr; None when the process was started without one."""
+    try:
+        return sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunnel.net.descriptors import descriptor_limit, raise_descriptor_limit
-from tunnel.protocol.errors import UsageError, printable
+from tunnel.protocol.errors import INTERNAL, UsageError
 from tunnel.server.bridge import Bridge
-from tunnel.server.log import event, reopen, set_up
+from tunnel.server.log import LogHandler, event, set_up, unexpected
+from tunnel.server.log_output import fill_standard_descriptors
 from tunnel.server.settings import ServeSettings
+from tunnel.server.supervision import strays_logged
 from tunnel.server.systemd import notify, reloading
 
 if TYPE_CHECKING:
@@ -24,15 +25,19 @@ if TYPE_CHECKING:
 def run(settings: ServeSettings) -> None:
     """Run a bridge, or terminals, or both until SIGTERM or SIGINT, and drain them then.
 
-    Raises UsageError or DialError when it cannot start; once it is ready nothing but signals ends it.
+    Raises UsageError or DialError when it cannot start, and SystemExit when something failed that it cannot do without;
+    once it is ready nothing else but signals ends it.
     """
+    fill_standard_descriptors()
     loop_factory = _uvloop() if settings.uvloop else None
-    handler = set_up(settings.log_format, settings.log_file)
+    log = set_up(settings.log_format, settings.log_file)
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(_run(settings, handler))
+            status = runner.run(_run(settings, log))
     finally:
-        handler.close()
+        log.close()
+    if status:
+        raise SystemExit(status)  # the log has told why
 
 
 def _uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -64,7 +69,13 @@ def _terminals(settings: ServeSettings) -> TerminalService | None:
     return TerminalService(settings, routes=routes(), open_paths=PATHS, same_origin=True)
 
 
-async def _run(settings: ServeSettings, handler: logging.Handler) -> None:
+async def _run(settings: ServeSettings, log: LogHandler) -> int:
+    with strays_logged(asyncio.get_running_loop()):
+        return await _serve(settings, log)
+
+
+async def _serve(settings: ServeSettings, log: LogHandler) -> int:
+    """Serve until a signal comes, or something fails for good; return the exit code."""
     loop = asyncio.get_running_loop()
     stop, stop_at_once = asyncio.Event(), asyncio.Event()
     raise_descriptor_limit()
@@ -78,12 +89,13 @@ async def _run(settings: ServeSettings, handler: logging.Handler) -> None:
         (stop_at_once if stop.is_set() else stop).set()
 
     def on_reload() -> None:
+        steps = [log.reopen, *(each.reload for each in (bridge, terminals) if each is not None)]
         _tell_systemd(reloading())
-        reopen(handler)
-        if bridge is not None:
-            bridge.reload()
-        if terminals is not None:
-            terminals.reload()
+        for step in steps:
+            try:
+                step()
+            except Exception as exc:
+                unexpected(exc, during="reload")
         _tell_systemd("READY=1")
 
     async with AsyncExitStack() as doors:
@@ -95,19 +107,35 @@ async def _run(settings: ServeSettings, handler: logging.Handler) -> None:
             loop.add_signal_handler(number, on_stop)
         loop.add_signal_handler(signal.SIGHUP, on_reload)
         if bridge is not None:
-            _announce(bridge, settings)
+            _announce(bridge, settings, log)
         if terminals is not None:
-            _announce_terminals(terminals, settings)
+            _announce_terminals(terminals, settings, log)
         _tell_systemd("READY=1")
-        await stop.wait()
+        status = await _until_the_end(stop, bridge)
         _tell_systemd("STOPPING=1")
         event(logging.INFO, "draining", seconds=settings.drain)
-        draining = asyncio.create_task(_drain(bridge, terminals, settings.drain))
-        hurry = asyncio.create_task(stop_at_once.wait())
-        await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (draining, hurry):
-            task.cancel()
-        await asyncio.gather(draining, hurry, return_exceptions=True)
+        await _first_of(_drain(bridge, terminals, settings.drain), stop_at_once.wait())
+        return status
+
+
+async def _until_the_end(stop: asyncio.Event, bridge: Bridge | None) -> int:
+    """Wait until the service is to stop, or until it is of no use any more; return the exit code."""
+    if bridge is None:
+        await stop.wait()
+    else:
+        await _first_of(stop.wait(), bridge.wait_for_failure())
+    return 0 if stop.is_set() else INTERNAL
+
+
+async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
+    """Wait for the first of ``waits`` to end, and cancel the others; an error is logged."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            unexpected(outcome)
 
 
 async def _drain(bridge: Bridge | None, terminals: TerminalService | None, seconds: float) -> None:
@@ -118,7 +146,7 @@ async def _drain(bridge: Bridge | None, terminals: TerminalService | None, secon
             closing.create_task(terminals.close())
 
 
-def _announce(bridge: Bridge, settings: ServeSettings) -> None:
+def _announce(bridge: Bridge, settings: ServeSettings, log: LogHandler) -> None:
     urls = ", ".join(bridge.urls)
     resume = f"{settings.resume_for:g} s" if settings.resume_for else "off"
     if settings.log_format == "json":
@@ -127,9 +155,9 @@ def _announce(bridge: Bridge, settings: ServeSettings) -> None:
             ssh=bridge.greeting,
         )  # fmt: skip
     else:
-        _say(f"bridge ready on {urls} → {bridge.target} (auth: {bridge.authentication}, resume: {resume})")
+        log.say(f"bridge ready on {urls} → {bridge.target} (auth: {bridge.authentication}, resume: {resume})")
         if bridge.greeting:
-            _say(f"embedded SSH server: {bridge.greeting}")
+            log.say(f"embedded SSH server: {bridge.greeting}")
     warnings = []
     if bridge.is_open_to_all:
         warnings.append("anybody who can reach this address may open tunnels: see --token-file")
@@ -143,23 +171,20 @@ def _announce(bridge: Bridge, settings: ServeSettings) -> None:
         if settings.log_format == "json" or settings.log_file is not None:
             event(logging.WARNING, "warning", message=warning)
         if settings.log_format != "json":
-            _say(f"warning: {warning}")
+            log.say(f"warning: {warning}")
 
 
-def _announce_terminals(terminals: TerminalService, settings: ServeSettings) -> None:
+def _announce_terminals(terminals: TerminalService, settings: ServeSettings, log: LogHandler) -> None:
     urls = ", ".join(terminals.urls)
     if settings.log_format == "json":
         event(logging.INFO, "terminals-ready", listen=urls, auth=terminals.authentication)
     else:
-        _say(f"terminals ready on {urls} (auth: {terminals.authentication})")
-
-
-def _say(line: str) -> None:
-    print(f"wstunnel-py: {printable(line)}", file=sys.stderr, flush=True)
+        log.say(f"terminals ready on {urls} (auth: {terminals.authentication})")
 
 
 def _tell_systemd(state: str) -> None:
     try:
         notify(state)
-    except OSError as exc:
-        event(logging.WARNING, "notify-failed", state=state.partition("=")[0], reason=exc.strerror or str(exc))
+    except (OSError, ValueError) as exc:
+        reason = getattr(exc, "strerror", None) or str(exc)
+        event(logging.WARNING, "notify-failed", state=state.partition("=")[0], reason=reason)

@@ -28,6 +28,7 @@ from tunnel.server.handshake import Rules, Upgrade
 from tunnel.server.log import LOGGER, set_up
 from tunnel.server.session import PlainSession, Session
 from tunnel.server.settings import BridgeSettings
+from tunnel.server.supervision import strays_logged
 from tunnel.websocat.addresses import COMMAND, DIAL, DIAL_WS
 from tunnel.websocat.dialling import Dialler, announce, check_places, make_room, unix_mode
 from tunnel.websocat.messages import Manners, MessageStream
@@ -156,9 +157,10 @@ async def _run(plan: Plan, settings: BridgeSettings, headers: Sequence[tuple[str
         make_connection=functools.partial(MessageConnection, manners=plan.manners, ended=tunnel_ended),
         keeps_silent=True,
     )
-    async with bridge:
-        _announce(plan, bridge)
-        return await ending
+    with strays_logged(loop):
+        async with bridge:
+            _announce(plan, bridge)
+            return await ending
 
 
 def _target(plan: Plan, trace: Trace, end: Callable[[int], None]) -> Destination | None:
