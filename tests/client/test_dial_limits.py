@@ -192,10 +192,7 @@ def test_a_socks_proxy_that_drips(serve: Serve, data: bytes) -> None:
 def test_each_command_ends_with_one_line(bed: Bed, command: str) -> None:
     with Target(behind_head(pour(endless(CONTINUE)))) as target:
         url = f"ws://127.0.0.1:{target.port}"
-        if command == "websocat":
-            words = ["websocat", "-b", "-", url]
-        else:
-            words = [command, "--connect-timeout", "1", url]
+        words = ["websocat", "-b", "-", url] if command == "websocat" else [command, "--connect-timeout", "1", url]
         finished = bed.run(*OURS, *words, stdin=b"", seconds=40, env={"WSTUNNEL_PY_CONNECT_TIMEOUT": "1"})
     assert finished.status == 75
     said = finished.text if command == "doctor" else finished.stderr

@@ -1,6 +1,7 @@
 """What of a request is secret, and so must never be shown, should a server send it back in its answer.
 
-`tunnel.protocol.errors` keeps the list, and takes what is on it out of every text. Imported only where there is a secret.
+`tunnel.protocol.errors` keeps the list, and takes what is on it out of every text. This is imported only where there is
+a secret.
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE = "WSTUNNEL_PY_TOKEN"  # noqa: S105  # the name of a variable, not a secret
 TOKEN_LIMIT = 8192  # characters, well below what servers take as a header
+TOKEN_FILE_LIMIT = 1 << 20  # bytes
 _CREDENTIALS = ("token-file", "pty-token-file", "header", "client-cert", "client-key")
 
 
@@ -138,7 +139,7 @@ def resolve(host: str, given: Values, environ: Mapping[str, str] = os.environ) -
         text = template if isinstance(template, str) else DEFAULT_TEMPLATE
         address = fill_template(text, name, port if isinstance(port, int) else 0)
 
-    warnings: list[str] = []
+    warnings = list(config.warnings)
     headers = headers_of(sources)
     token = token_of(sources, None if foreign else environ.get(TOKEN_VARIABLE), config.path, warnings)
     if token is not None:
@@ -191,11 +192,12 @@ def token_of(
     if nearest == len(sources):
         return None
     path, origin = str(sources[nearest][name]), origins[nearest]
+    from tunnel.net.files import LENIENT, read_regular
+
     try:
-        with open(path, "rb") as file:
-            if hasattr(os, "getuid") and os.fstat(file.fileno()).st_mode & 0o044:
-                warnings.append(f"the token file {path} can be read by others; chmod 600 it")
-            data = file.read(TOKEN_LIMIT * 2)
+        data, info = read_regular(path, TOKEN_FILE_LIMIT, guard=LENIENT)
+        if hasattr(os, "getuid") and info.st_mode & 0o044:
+            warnings.append(f"the token file {path} can be read by others; chmod 600 it")
     except OSError as exc:
         reason = exc.strerror or str(exc)
         raise UsageError("", cause="file", option=origin, path=path, reason=reason) from exc

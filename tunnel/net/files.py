@@ -52,16 +52,18 @@ def open_regular(path: str, *, guard: str = ANY) -> tuple[int, os.stat_result]:
     return descriptor, info
 
 
-def read_regular(path: str, limit: int, *, guard: str = ANY) -> tuple[bytes, os.stat_result]:
+def read_regular(
+    path: str, limit: int, *, guard: str = ANY, too_long: str = "it is longer than {limit} bytes"
+) -> tuple[bytes, os.stat_result]:
     """Return what is in the regular file at ``path``, ``limit`` bytes at most, and what the system knows of the file.
 
-    As `open_regular`; raises OSError for a longer file, too.
+    As `open_regular`; raises OSError for a longer file, too, which says ``too_long``.
     """
     descriptor, info = open_regular(path, guard=guard)
     with open(descriptor, "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise OSError(errno.EFBIG, f"it is longer than {limit} bytes", path)
+        raise OSError(errno.EFBIG, too_long.format(limit=limit), path)
     return data, info
 
 

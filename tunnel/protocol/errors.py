@@ -177,8 +177,8 @@ def keep_secret(text: str) -> None:
 
 def redacted(text: str) -> str:
     """Return ``text`` without the secrets that `keep_secret` knows."""
-    # The longest first, as one may be a part of another; in a list, as other threads may add some.
-    for secret in sorted(list(_secrets), key=len, reverse=True):
+    # The longest first, as one may be a part of another.
+    for secret in sorted(_secrets, key=len, reverse=True):
         if secret in text:
             text = text.replace(secret, _INSTEAD)
     return text

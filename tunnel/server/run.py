@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from tunnel.net.descriptors import raise_descriptor_limit
 from tunnel.protocol.errors import UsageError, printable
 from tunnel.server.bridge import Bridge
 from tunnel.server.log import event, reopen, set_up
+from tunnel.server.secret_files import exposed_secrets
 from tunnel.server.settings import ServeSettings
 from tunnel.server.systemd import notify, reloading
 
@@ -100,6 +101,7 @@ async def _run(settings: ServeSettings, handler: logging.Handler) -> None:
             _announce(bridge, settings)
         if terminals is not None:
             _announce_terminals(terminals, settings)
+        _warn(exposed_secrets(settings), settings)
         _tell_systemd("READY=1")
         await stop.wait()
         _tell_systemd("STOPPING=1")
@@ -143,6 +145,10 @@ def _announce(bridge: Bridge, settings: ServeSettings) -> None:
             f"{available} descriptors (ulimit -n) are too few for --max-tunnels {settings.max_tunnels}: "
             f"{needed} may be needed"
         )
+    _warn(warnings, settings)
+
+
+def _warn(warnings: Sequence[str], settings: ServeSettings) -> None:
     for warning in warnings:
         if settings.log_format == "json" or settings.log_file is not None:
             event(logging.WARNING, "warning", message=warning)
