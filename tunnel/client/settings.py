@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from tunnel.client.address import Address
-    from tunnel.client.config import Values
+    from tunnel.client.config import Config, Values
     from tunnel.client.options import Option, Value
 
     class TLSSettings(Protocol):
@@ -113,26 +113,24 @@ def resolve(host: str, given: Values, environ: Mapping[str, str] = os.environ) -
     """Return the settings for ``host``: a ws(s):// URL, a name from the config file, or what goes into the template.
 
     ``given`` are the options of the command line. Credentials (token, headers, client certificate) that the
-    environment or the config's global options give are meant for the URLs that those build; another URL, literal on
-    the command line or in a host's table, gets only those of its own table and of the command line. Raises UsageError.
+    environment or the config's global options give are meant for the URLs that a template makes, and for those that
+    stand there themselves; another URL, literal on the command line (as HOST or in --url) or in a host's table, gets
+    only those of its own table and of the command line. Raises UsageError.
     """
     environment = read_environment(environ)
     config_file = given.get("config", environment.get("config"))
     config = load_config(config_file if isinstance(config_file, str) else None)
-    is_url = "://" in host
-    # What is said about a pattern of names is meant for the URLs built from them, not for any URL that comes along.
-    found = (host, config.hosts.get(parse_url(host).host.lower(), {})) if is_url else config.lookup(host)
-    name, table = found if found else (host, {})
-
+    literal = literal_of(host, given.get("url"))
+    name, table = table_of(config, host, None if literal is None else _host_of(literal))
     sources: list[Values] = [given, table, environment, config.options]
     template = first("url", sources)
-    foreign = "url" not in given and (is_url or ("url" in table and "{host}" not in str(table["url"])))
+    foreign = literal is not None or ("url" not in given and "url" in table and is_literal(table["url"]))
     withheld = withhold(sources) if foreign else []
     withheld += ["token"] if foreign and TOKEN_VARIABLE in environ else []
     merged: Values = {option.name: option.default if option.default is not None else False for option in OPTIONS}
     for source in reversed(sources):
         merged.update(source)
-    if is_url and "url" not in given:
+    if "://" in host and "url" not in given:
         address = parse_url(host)
     else:
         port = merged["port"]
@@ -146,12 +144,52 @@ def resolve(host: str, given: Values, environ: Mapping[str, str] = os.environ) -
         if any(field.lower() == "authorization" for field, _ in headers):
             raise UsageError("both a token and an Authorization header are given")
         headers.append(("Authorization", f"Bearer {token}"))
+    if headers or "?" in address.resource:
+        from tunnel.client.credentials import keep_header, keep_query
+
+        keep_query(address.resource)
+        for field, value in headers:
+            keep_header(field, value, str(address))
     if merged["insecure"] is True:
         warnings.append("the server's certificate is not checked (--insecure)")
     settings = Settings(address, headers, merged, warnings)
     if withheld:
-        settings.notes.append(f"not sent to a literal URL: {', '.join(withheld)} of the environment or of all hosts")
+        settings.notes.append(withheld_note(withheld))
     return settings
+
+
+def is_literal(url: object) -> bool:
+    """Return whether a URL is one for all hosts, in which no name of a host goes."""
+    return "{host}" not in str(url)
+
+
+def literal_of(host: str, url: object) -> str | None:
+    """Return the literal URL that a command line names, by the option ``url`` (None: not given) or as ``host``."""
+    if url is not None:
+        return str(url) if is_literal(url) else None
+    return host if "://" in host else None
+
+
+def table_of(config: Config, host: str, url_host: str | None) -> tuple[str, Values]:
+    """Return what becomes {host}, and the table of the config file for it.
+
+    ``url_host`` is the host of a literal URL, None if there is none. What is said about a pattern of names is meant for
+    the URLs that are built from them, not for any URL that comes along: of a pattern's table that gets no credentials.
+    """
+    found = config.lookup(host) if "://" not in host else None
+    name, table = found if found else (host, {})
+    if url_host is None or host.lower() in config.hosts:
+        return name, table
+    if url_host.lower() in config.hosts:
+        return name, config.hosts[url_host.lower()]
+    return name, {option: value for option, value in table.items() if option not in _CREDENTIALS}
+
+
+def _host_of(url: str) -> str:
+    try:
+        return parse_url(url.replace("{port}", "1")).host
+    except UsageError:
+        return ""  # what is wrong with it is told by who uses it
 
 
 def first(name: str, sources: list[Values]) -> Value | None:
@@ -164,6 +202,11 @@ def withhold(sources: list[Values]) -> list[str]:
     withheld = [name for name in _CREDENTIALS if any(name in source for source in sources[2:])]
     sources[2:] = [{name: value for name, value in source.items() if name not in withheld} for source in sources[2:]]
     return withheld
+
+
+def withheld_note(names: list[str]) -> str:
+    """Return what ``-v`` tells of credentials that are not sent."""
+    return f"not sent to a literal URL: {', '.join(names)} of the environment or of all hosts"
 
 
 def headers_of(sources: list[Values]) -> list[tuple[str, str]]:
