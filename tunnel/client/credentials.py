@@ -11,6 +11,7 @@ import binascii
 from tunnel.protocol.errors import keep_secret
 
 SHORTEST_UNNAMED = 8  # characters of a value whose name does not tell that it is a secret
+SHORTEST_WORD = 12  # characters of one that is letters only: as a word it may stand in any message
 _TELLING = ("auth", "token", "secret", "key", "cookie", "password", "passwd", "session", "credential", "signature")
 _PUBLIC = frozenset(("origin", "user-agent", "accept", "accept-language", "referer", "content-type"))
 _UNRESERVED = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-._~")
@@ -50,11 +51,12 @@ def keep_login(user: str, password: str) -> None:
     """Keep the password of a proxy, and what is sent of it."""
     encoded = binascii.b2a_base64(f"{user}:{password}".encode(), newline=False).decode()
     _keep([password, encoded], named=True)
+    keep_secret(password)
 
 
 def _keep(parts: list[str], *, named: bool) -> None:
     for part in map(str.strip, parts):
-        if named or len(part) >= SHORTEST_UNNAMED:
+        if len(part) >= (SHORTEST_WORD if part.isalpha() else 0 if named else SHORTEST_UNNAMED):
             keep_secret(part)
             keep_secret(_in_url(part))
 

@@ -162,6 +162,7 @@ class TerminalError(TunnelError):
 # What this process sends and must not show, should a peer send it back; the oldest first.
 _secrets: dict[str, None] = {}
 _SHORTEST_SECRET = 4  # characters; a shorter text would be found everywhere
+_UNMISTAKABLE = 12  # characters of a secret that is looked for inside of words, too
 _MAX_SECRETS = 512  # a program that opens tunnels for ever forgets the oldest
 _INSTEAD = "[secret]"
 
@@ -179,8 +180,13 @@ def redacted(text: str) -> str:
     """Return ``text`` without the secrets that `keep_secret` knows."""
     # The longest first, as one may be a part of another.
     for secret in sorted(_secrets, key=len, reverse=True):
-        if secret in text:
-            text = text.replace(secret, _INSTEAD)
+        at = text.find(secret)
+        while at >= 0:
+            end = at + len(secret)
+            if len(secret) >= _UNMISTAKABLE or not (text[at - 1 : at].isalnum() or text[end : end + 1].isalnum()):
+                text = text[:at] + _INSTEAD + text[end:]
+                end = at + len(_INSTEAD)
+            at = text.find(secret, end)
     return text
 
 
