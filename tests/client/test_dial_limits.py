@@ -16,7 +16,7 @@ from tests.bed.targets import Target
 from tests.bed.tunnels import OURS
 from tests.client.conftest import Failure, Script, Serve, answer, failure_of, over_tls, read_head, upgrade
 
-LIMIT = 1.5  # seconds of --connect-timeout
+LIMIT = 1.0  # seconds of --connect-timeout
 DRIP = 0.05  # seconds from one byte to the next
 LONGEST = 20.0  # seconds that a server goes on, should nobody hang up
 
