@@ -9,6 +9,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 import trustme
@@ -21,6 +22,7 @@ from tunnel.protocol.errors import DialError, TunnelError
 from tunnel.protocol.upgrade import Response
 from tunnel.pty import framing
 from tunnel.pty.client import calls
+from tunnel.pty.client.model import Result
 from tunnel.pty.client.stream import BEGIN_LIMIT, LATE, TerminalStream
 
 LIMITS = {"connect_timeout": 0.3, "request_timeout": 0.5}
@@ -120,9 +122,7 @@ def test_a_handshake_that_never_ends_is_ended(call: Callable[..., None]) -> None
 
 
 @pytest.mark.parametrize("call", [list_sync, list_async])
-def test_a_service_behind_tls_has_the_same_limit(
-    call: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_service_behind_tls_has_the_same_limit(call: Callable[..., None], tmp_path: Path) -> None:
     authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     ca_file = tmp_path / "ca.pem"
@@ -144,6 +144,7 @@ def test_a_proxy_has_the_same_limit(call: Callable[..., None]) -> None:
     assert str(failure).endswith("did not answer within 0.8 s")
 
 
+@pytest.mark.full  # its limit for an answer is no option
 def test_shell_ends_with_one_line(bed: Bed) -> None:
     with Target(SCRIPTS["100"]) as target:
         url = f"http://127.0.0.1:{target.port}"
@@ -156,8 +157,8 @@ def test_shell_ends_with_one_line(bed: Bed) -> None:
 # ---- a stream that has begun to come
 
 
-def stream(**options: float) -> TerminalStream:
-    terminal = TerminalStream(calls.connect(1), place="box", now=0.0, reconnect_for=0.0, **options)
+def stream(timeout: float = 0.0) -> TerminalStream:
+    terminal = TerminalStream(calls.connect(1), place="box", now=0.0, reconnect_for=0.0, timeout=timeout)
     terminal.call(0.0)
     assert terminal.answered(Response(200, "", ()))
     return terminal
@@ -192,4 +193,4 @@ def test_an_offset_that_is_no_number_does_not_count(offset: str) -> None:
 
 @pytest.mark.parametrize("name", ["9" * 5000, "²", "-9"])
 def test_a_signal_that_is_no_number_is_unknown(name: str) -> None:
-    assert tunnel.pty.client.model.Result(-1, f"signal: signal {name}", None).signal == 0  # type: ignore[attr-defined]
+    assert Result(-1, f"signal: signal {name}", None).signal == 0

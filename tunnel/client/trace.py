@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from tunnel.protocol.errors import UsageError, printable
+from tunnel.protocol.errors import UsageError, printable, redacted
 
 
 class Trace:
@@ -56,7 +56,7 @@ class Trace:
 def say(line: str) -> None:
     """Write one line to standard error, where ssh shows it to the user; a closed one is no reason to stop."""
     try:
-        sys.stderr.write(f"wstunnel-py: {line}\n")
+        sys.stderr.write(f"wstunnel-py: {redacted(line)}\n")
         sys.stderr.flush()
     except (OSError, AttributeError, ValueError):
         pass  # nobody can be told

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 HEAD_LIMIT = 16 * 1024  # bytes of a status line with its header fields
 BODY_LIMIT = 64 * 1024  # bytes of a refusal's body that are looked at
+_LONGEST_SHOWN = 16  # characters of what is no name of a header
 MAX_INTERIM = 100  # responses (1xx) before the final one; a proxy may send one every few seconds while it works
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _OWN_FIELDS = {"host", "upgrade", "connection", "content-length", "transfer-encoding"}
@@ -43,7 +44,9 @@ class NoFinalResponse(ResponseError):
 def check_header(name: str, value: str) -> None:
     """Raise UsageError unless a user may add this field to the request (RFC 9110, section 5)."""
     if not name or not _TOKEN.issuperset(name):
-        raise UsageError(f"{name!r} is no name for an HTTP header")
+        # Of a long one only the beginning: who forgot a colon has put the value there, too.
+        shown = name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…"
+        raise UsageError(f"{shown!r} is no name for an HTTP header")
     if name.lower() in _OWN_FIELDS or name.lower().startswith("sec-websocket-"):
         raise UsageError(f"the header {name} belongs to the handshake and cannot be set")
     if any((c < " " and c != "\t") or c == "\x7f" for c in value) or not value.isascii():
