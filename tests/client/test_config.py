@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import trustme
 
+from tests.bed.processes import Bed
+from tests.bed.tunnels import OURS
 from tests.client.test_settings import error_of, headers_of, settings_of, url_of
 from tunnel.client.config import config_path
 
@@ -231,3 +235,89 @@ def test_a_folder_in_its_place_is_refused(config: Path) -> None:
     config.unlink()
     config.mkdir()
     assert error_of("box") == f"{config}: Is a directory"
+
+
+# ---- who else can read and write it
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ('headers = { X-Key = "k" }\n', 1),
+        ('[hosts.box]\nheaders = { e2b-traffic-access-token = "t" }\n', 1),
+        ('proxy = "http://user:hunter2@p.test:3128"\n', 1),
+        ('proxy = "http://p.test:3128"\nport = 1\n[hosts.box]\nurl = "ws://x.test"\n', 0),
+    ],
+)
+def test_a_file_with_secrets_that_others_can_read_is_warned_of_in_one_line(
+    bed: Bed, config: Path, text: str, count: int
+) -> None:
+    config.write_text(text)
+    for mode, expected in ((0o644, count), (0o640, count), (0o604, count), (0o600, 0)):
+        config.chmod(mode)
+        finished = bed.run(*OURS, "connect", "--connect-timeout", "1", "--url", "ws://127.0.0.1:1/", "box", stdin=b"")
+        warning = f"wstunnel-py: warning: {config} holds secrets and can be read by others; chmod 600 it\n"
+        assert finished.stderr.count("warning") == finished.stderr.count(warning) == expected
+        assert "hunter2" not in finished.stderr
+
+
+@pytest.mark.parametrize("mode", [0o602, 0o622, 0o666, 0o664])
+def test_a_file_that_others_can_write_is_refused(config: Path, mode: int) -> None:
+    config.write_text("port = 1\n")
+    config.chmod(mode)
+    assert error_of("box") == f"{config}: its mode is {mode:04o}, so others may write to it: chmod 600"
+
+
+@pytest.mark.parametrize("mode", [0o602, 0o622, 0o666])
+def test_a_token_file_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "token"
+    path.write_text("s3cret")
+    path.chmod(mode)
+    reason = f"its mode is {mode:04o}, so others may write to it: chmod 600"
+    assert error_of("--token-file", str(path), "box") == f"--token-file: cannot use {path}: {reason}"
+
+
+def test_the_null_device_is_an_empty_file() -> None:
+    assert settings_of("--config", "/dev/null", "box").headers == []
+
+
+@pytest.mark.parametrize("option", ["--config", "--token-file", "--ca-file", "--client-cert", "--client-key"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_ends_the_command_at_once(bed: Bed, tmp_path: Path, option: str, kind: str) -> None:
+    path = tmp_path / "no-file"
+    if kind == "pipe":
+        os.mkfifo(path, 0o600)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    good = tmp_path / "cert.pem"
+    trustme.CA().issue_cert("x.test").private_key_and_cert_chain_pem.write_to_path(str(good))
+    words = ["--client-cert", str(good)] if option == "--client-key" else []
+    finished = bed.run(*OURS, "connect", *words, option, str(path), "wss://127.0.0.1:1/", stdin=b"", seconds=20)
+    reason = {
+        "pipe": "it is a pipe, not a regular file",
+        "device": "it is a device, not a regular file",
+        "folder": "Is a directory",
+    }[kind]
+    said = f"{path}: {reason}" if option == "--config" else f"{option}: cannot use {path}: {reason}"
+    assert (finished.status, finished.stderr.lower()) == (2, f"wstunnel-py: {said}\n".lower())
+
+
+def test_other_commands_wait_for_no_pipe_either(bed: Bed, tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path, 0o600)
+    for words in (
+        ["doctor", "--token-file", path, "ws://127.0.0.1:1/"],
+        ["forward", "--token-file", path, "0", "ws://127.0.0.1:1/"],
+        ["shell", "--token-file", path, "http://127.0.0.1:1/"],
+        ["shell", "--ca-file", path, "https://127.0.0.1:1/"],
+        ["config-ssh", "--config", path],
+        ["connect", "--log-file", path, "ws://127.0.0.1:1/"],
+        ["websocat", "--basic-auth-file", path, "-", "ws://127.0.0.1:1/"],
+        ["certs", "show", path],
+        ["keys", "show", path],
+    ):
+        finished = bed.run(*OURS, *map(str, words), stdin=b"", seconds=20)
+        assert finished.status in (1, 2, 255), words
+        assert "pipe" in finished.stderr + finished.text or "No such device" in finished.stderr, words

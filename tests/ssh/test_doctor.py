@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import re
 import signal
 import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from tests.bed.processes import Bed, Finished
 from tests.bed.sshd import Sshd
 from tests.bed.targets import Target, echo, read_to_end
 from tests.bed.tunnels import OURS, start_bridge
+from tests.client.conftest import read_head
 from tests.pty.typist import Typist
 
 FORBIDDEN = b'{"message": "the traffic token is missing"}'
@@ -169,3 +173,76 @@ def test_what_was_written_wrong(bed: Bed) -> None:
     done = doctor(bed, "--token-file", "/no/such/file", "wss://box.example")
     assert done.text.startswith("✗ url") and done.status == 2
     assert doctor(bed).stderr == "wstunnel-py: which host? usage: wstunnel-py doctor [OPTIONS] HOST\n"
+
+
+# ---- what may be a secret
+
+
+HIDDEN = b"sec-websocket-protocol"
+
+
+def hide_the_subprotocol(bridge_port: int) -> Callable[[socket.socket], None]:
+    """An edge that passes everything on but the name of the subprotocol that the bridge has chosen."""
+
+    def script(client: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", bridge_port)) as bridge:
+            bridge.sendall(read_head(client))
+            head = read_head(bridge).split(b"\r\n")
+            client.sendall(b"\r\n".join(line for line in head if not line.lower().startswith(HIDDEN)))
+            while data := bridge.recv(65536):
+                client.sendall(data)
+
+    return script
+
+
+def test_a_session_that_an_edge_makes_data_of_is_not_shown(bed: Bed, sshd: Sshd, tmp_path: Path) -> None:
+    bridge = start_bridge(bed, "ours", sshd.port)
+    log = tmp_path / "log"
+    with Target(hide_the_subprotocol(int(bridge.url.rpartition(":")[2]))) as edge:
+        url = f"ws://127.0.0.1:{edge.port}"
+        done = [
+            doctor(bed, url),
+            doctor(bed, "--json", url),
+            bed.run(*OURS, "connect", "-v", "--log-file", str(log), url, stdin=b""),
+            bed.run(*OURS, "websocat", "-v", "-b", "-", url, stdin=b""),
+        ]
+    for each in done:
+        shown = each.text + each.stderr
+        assert each.status in (69, 76) and "--no-resume" in shown
+        assert not re.search(r"[0-9a-f]{32}|id=|key=", shown), shown
+    assert not re.search(r"[0-9a-f]{32}", log.read_text())
+    assert done[2].stdout == done[3].stdout == b""
+
+
+KEY = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"session id={KEY[:32]} key={KEY} window=16777216 retain=3600",
+        f"hello\tsession id={KEY[:32]} key={KEY}",
+        f"x {KEY}",
+        f"token={KEY[:20]}",
+        "x" * 200,
+    ],
+)
+def test_what_is_no_banner_is_shown_in_part_only(bed: Bed, said: str) -> None:
+    with Target(lambda connection: connection.sendall(said.encode() + b"\r\n")) as target:
+        for words in (["--no-resume"], [], ["--json"]):
+            done = doctor(bed, *words, start_bridge(bed, "websocat", target.port).url)
+            assert done.status == 69 and ("answers: it said " in done.text or "--no-resume" in done.text)
+            assert KEY[:20] not in done.text and "x" * 30 not in done.text
+
+
+def test_a_banner_that_drips_is_not_waited_for_to_its_end(bed: Bed) -> None:
+    def drip(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            for _ in range(60):
+                connection.sendall(b"x")
+                time.sleep(1)
+
+    with Target(drip) as target:
+        began = time.monotonic()
+        done = doctor(bed, start_bridge(bed, "ours", target.port).url)
+        assert failure(done)[0] == "ssh" and time.monotonic() - began < 40

@@ -8,7 +8,7 @@ import sys
 from tunnel.client.options import parse_command_line
 from tunnel.client.settings import resolve
 from tunnel.client.trace import Trace, say
-from tunnel.protocol.errors import INTERNAL, USAGE, TunnelError, UsageError, printable
+from tunnel.protocol.errors import INTERNAL, USAGE, TunnelError, UsageError, printable, redacted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def tell_bug(exc: Exception, words: Sequence[str]) -> None:
     if verbose:
         import traceback
 
-        traceback.print_exc()
+        sys.stderr.write(redacted(traceback.format_exc()))
     hint = "" if verbose else " (-v shows where)"
     say(f"internal error: {type(exc).__name__}: {printable(str(exc))}{hint}")
 

@@ -44,6 +44,8 @@ def _run(words: list[str]) -> int:
             say(f"warning: {warning}")
     trace = Trace(verbose=settings.verbose)
     trace.step("url", str(settings.place))
+    for note in settings.notes:
+        trace.step("url", note)
     return run(settings, trace)
 
 

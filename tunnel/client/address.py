@@ -127,10 +127,19 @@ def fill_template(template: str, host: str, port: int) -> Address:
     """
     rest = template.replace("{host}", "").replace("{port}", "")
     if "{" in rest or "}" in rest:
-        raise UsageError("a URL template knows {host} and {port}, nothing else", cause="url", url=template)
+        raise UsageError(
+            "a URL template knows {host} and {port}, nothing else", cause="url", url=shown_template(template)
+        )
     if "{host}" in template:
         check_host(host)
     return parse_url(template.replace("{port}", str(port)).replace("{host}", host))
+
+
+def shown_template(template: str) -> str:
+    """Return a template as it may be shown: without a query, a user or a password."""
+    scheme, separator, rest = template.partition("?")[0].partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def check_host(host: str) -> None:

@@ -37,13 +37,15 @@ SANDBOXES = "*.e2b"
 class Config:
     """What a config file says: ``options`` for all hosts, and ``hosts`` by name or pattern in lower case.
 
-    `SANDBOXES` is among the hosts, whether or not the file has it. ``spellings`` are the names as the file has them.
+    `SANDBOXES` is among the hosts, whether or not the file has it. ``spellings`` are the names as the file has them,
+    ``warnings`` lines for the user.
     """
 
-    __slots__ = ("hosts", "options", "path", "spellings")
+    __slots__ = ("hosts", "options", "path", "spellings", "warnings")
 
     def __init__(self, path: str, options: Values, hosts: dict[str, Values]) -> None:
         self.path = path
+        self.warnings: list[str] = []
         self.options = options
         self.spellings = {name.lower(): name for name in hosts}
         self.hosts: dict[str, Values] = {SANDBOXES: {}}
@@ -78,19 +80,36 @@ def config_path() -> str:
 
 
 def load_config(path: str | None) -> Config:
-    """Read the file at ``path``, which must exist, or the usual one if it does. Raises UsageError."""
+    """Read the file at ``path``, which must exist, or the usual one if it does. Raises UsageError.
+
+    Others must not be able to write it: it says where secrets go. The null device stands for an empty file.
+    """
     wanted = path is not None
     path = path if path is not None else config_path()
+    if path == os.devnull:
+        return Config(path, {}, {})
     try:
-        with open(path, "rb") as file:
-            data = file.read(SIZE_LIMIT + 1)
+        os.stat(path)
+        # Behind that, as an import less is worth something to whoever has no such file.
+        from tunnel.net.files import LENIENT, read_regular
+
+        data, info = read_regular(path, SIZE_LIMIT, guard=LENIENT, too_long="the file is larger than {limit} bytes")
     except (FileNotFoundError, NotADirectoryError) as exc:
         if wanted:
             raise UsageError("there is no such file", cause="config", path=path) from exc
         return Config(path, {}, {})
     except OSError as exc:
         raise UsageError(exc.strerror or str(exc), cause="config", path=path) from exc
-    return parse_config(data, path)
+    config = parse_config(data, path)
+    if hasattr(os, "getuid") and info.st_mode & 0o044 and _holds_secrets(config):
+        config.warnings.append(f"{path} holds secrets and can be read by others; chmod 600 it")
+    return config
+
+
+def _holds_secrets(config: Config) -> bool:
+    """Return whether a table has headers, any of which may be a secret, or a proxy's password."""
+    tables = (config.options, *config.hosts.values())
+    return any("header" in table or "@" in str(table.get("proxy", "")) for table in tables)
 
 
 def parse_config(data: bytes, path: str) -> Config:

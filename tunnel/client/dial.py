@@ -17,7 +17,14 @@ from tunnel.client.address import bracketed
 from tunnel.client.proxy import Proxy, choose_proxy, connect_http, connect_socks
 from tunnel.net.channel import Channel, set_nodelay
 from tunnel.protocol.errors import DialError, UsageError
-from tunnel.protocol.upgrade import ResponseError, ResponseParser, check_upgrade, new_key, upgrade_request
+from tunnel.protocol.upgrade import (
+    NoFinalResponse,
+    ResponseError,
+    ResponseParser,
+    check_upgrade,
+    new_key,
+    upgrade_request,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,15 +73,20 @@ def dial(
     context = tls_context(settings) if address.secure else None
     proxy = choose_proxy(settings.proxy, address)
     sock = _connect(proxy or address, settings, limit, trace)
+    alarm = _Alarm()
     try:
         if proxy:
             _pass_proxy(sock, proxy, address, settings, limit)
             trace.step("proxy", f"{proxy} connected us to {address.authority}")
         if context:
-            sock = _start_tls(sock, context, address, limit, trace)
+            sock = _start_tls(sock, context, address, limit, trace, alarm)
         headers = [*settings.headers, *extra_headers]
-        return _upgrade(sock, address, subprotocols, headers, limit, trace, meanwhile)
+        connection = _upgrade(sock, address, subprotocols, headers, limit, trace, meanwhile)
+        if alarm.cancel():
+            raise DialError("answer-timeout", hop=str(address), seconds=limit.seconds)
+        return connection
     except BaseException:
+        alarm.cancel()
         sock.close()
         raise
 
@@ -99,8 +111,58 @@ class _Limit:
         self._end = min(self._end, time.monotonic() + seconds)
 
     def apply(self, sock: socket.socket) -> socket.socket:
+        """Return ``sock``, whose next operation has what is left. Raises TimeoutError when nothing is.
+
+        Without that, a loop whose every operation succeeds at once would never end.
+        """
+        if self.over:
+            raise TimeoutError
         sock.settimeout(self.left())
         return sock
+
+    def send(self, sock: socket.socket, data: bytes) -> None:
+        """Send all of ``data``; `sendall` of a TLS socket would give each of its writes the whole time anew."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self.apply(sock).send(rest) :]
+
+
+class _Alarm:
+    """Shuts a TLS connection down when the time is over, unless it is cancelled before.
+
+    OpenSSL looks at no clock: it goes on by itself as long as messages come that it may ignore.
+    """
+
+    def __init__(self) -> None:
+        self._lock = _thread.allocate_lock()
+        self._cancelled = _thread.allocate_lock()
+        self._cancelled.acquire()
+        self._is_over = self._went_off = False
+
+    def set(self, sock: socket.socket, seconds: float) -> None:
+        """Go off in ``seconds``."""
+        _thread.start_new_thread(self._wait, (sock, seconds))
+
+    def cancel(self) -> bool:
+        """Leave the connection alone from now on; return whether it was too late for that."""
+        with self._lock:
+            if not self._is_over:
+                self._is_over = True
+                self._cancelled.release()
+            return self._went_off
+
+    def _wait(self, sock: socket.socket, seconds: float) -> None:
+        if self._cancelled.acquire(timeout=seconds):
+            return
+        with self._lock:
+            if self._is_over:
+                return
+            self._is_over = self._went_off = True
+            try:
+                # Not that of TLS, which two threads must not use.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            except OSError:
+                pass  # it is broken already
 
 
 # ---- DNS and TCP
@@ -233,7 +295,7 @@ def _place_text(place: Sequence[object]) -> str:
 
 def _pass_proxy(sock: socket.socket, proxy: Proxy, address: Address, settings: Settings, limit: _Limit) -> None:
     def send(data: bytes) -> None:
-        limit.apply(sock).sendall(data)
+        limit.send(sock, data)
 
     def receive(n: int) -> bytes:
         return limit.apply(sock).recv(n)
@@ -261,12 +323,25 @@ def tls_context(settings: TLSSettings) -> ssl.SSLContext:
     """Return how certificates are checked and shown. Raises UsageError for a file that cannot be used."""
     import ssl
 
+    from tunnel.net.files import check_regular
+
     # The default context honours SSLKEYLOGFILE, SSL_CERT_FILE and SSL_CERT_DIR.
     try:
+        if settings.ca_file:
+            check_regular(settings.ca_file)
         context = ssl.create_default_context(cafile=settings.ca_file)
     except (OSError, ssl.SSLError) as exc:
         raise _unusable("--ca-file", settings.ca_file, exc) from exc
     if settings.client_cert:
+        try:
+            check_regular(settings.client_cert)
+        except OSError as exc:
+            raise _unusable("--client-cert", settings.client_cert, exc) from exc
+        try:
+            if settings.client_key:
+                check_regular(settings.client_key)
+        except OSError as exc:
+            raise _unusable("--client-key", settings.client_key, exc) from exc
         try:
             context.load_cert_chain(settings.client_cert, settings.client_key, password=_no_password)
         except (OSError, ssl.SSLError) as exc:
@@ -288,19 +363,28 @@ def _unusable(option: str, path: str | None, exc: OSError) -> UsageError:
 
 
 def _start_tls(
-    sock: socket.socket, context: ssl.SSLContext, address: Address, limit: _Limit, trace: Trace
+    sock: socket.socket, context: ssl.SSLContext, address: Address, limit: _Limit, trace: Trace, alarm: _Alarm
 ) -> ssl.SSLSocket:
     import ssl
 
+    hop = f"TLS with {address.host}"
+    # As bytes for the reason that `_resolve` gives.
+    name = address.host.encode("ascii")
     try:
-        # As bytes for the reason that `_resolve` gives.
-        tls = context.wrap_socket(limit.apply(sock), server_hostname=address.host.encode("ascii"))
+        tls = context.wrap_socket(limit.apply(sock), server_hostname=name, do_handshake_on_connect=False)
+        alarm.set(tls, limit.left())
+        try:
+            tls.do_handshake()
+        except BaseException:
+            alarm.cancel()
+            tls.close()
+            raise
     except ssl.SSLCertVerificationError as exc:
         raise DialError("tls-untrusted", host=address.host, reason=exc.verify_message or exc.reason) from exc
-    except TimeoutError as exc:
-        raise DialError("answer-timeout", hop=f"TLS with {address.host}", seconds=limit.seconds) from exc
     except OSError as exc:
-        raise _tls_error(exc, address) or DialError("hung-up", hop=f"TLS with {address.host}") from exc
+        if isinstance(exc, TimeoutError) or limit.over:
+            raise DialError("answer-timeout", hop=hop, seconds=limit.seconds) from exc
+        raise _tls_error(exc, address) or DialError("hung-up", hop=hop) from exc
     expires = (tls.getpeercert() or {}).get("notAfter", "")  # nothing with --insecure: it was not looked at
     trace.step("tls", f"{tls.version()} with {address.host}", expires=str(expires))
     return tls
@@ -354,7 +438,7 @@ def _upgrade(
     parser = ResponseParser()
     try:
         try:
-            limit.apply(sock).sendall(upgrade_request(address.resource, address.host_field, key, subprotocols, headers))
+            limit.send(sock, upgrade_request(address.resource, address.host_field, key, subprotocols, headers))
         except (BrokenPipeError, ConnectionResetError):
             pass  # who refuses us before he has heard us has said why: that is still there to be read
         meanwhile()
@@ -366,14 +450,17 @@ def _upgrade(
             parser.feed(data)
             if parser.head is not None:
                 limit.shorten(BODY_WAIT)
+    except NoFinalResponse as exc:
+        raise DialError("no-answer", hop=url) from exc
     except ResponseError as exc:
+        if limit.over:  # the alarm has ended the connection
+            raise DialError("answer-timeout", hop=url, seconds=limit.seconds) from exc
         if not str(exc):
             raise DialError("hung-up", hop=url) from exc
         raise DialError("not-http", url=url, reason=exc) from exc
-    except TimeoutError as exc:
-        if parser.head is None:
-            raise DialError("answer-timeout", hop=url, seconds=limit.seconds) from exc
     except OSError as exc:
+        if parser.head is None and (isinstance(exc, TimeoutError) or limit.over):
+            raise DialError("answer-timeout", hop=url, seconds=limit.seconds) from exc
         if parser.head is None:
             raise _tls_error(exc, address) or DialError("hung-up", hop=url) from exc
     if parser.head is None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 
 from tunnel.protocol.errors import ConnectionLost, UpgradeRefused, UsageError
+from tunnel.protocol.numbers import parse_decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,4 +118,4 @@ def _jitter() -> float:
 
 def _number(text: str | None) -> int:
     """Return the number in a header; 0 when there is none (a Retry-After may also be a date, which is not worth it)."""
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else 0
+    return parse_decimal(text or "", 18) or 0

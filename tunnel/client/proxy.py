@@ -10,7 +10,7 @@ import os
 
 from tunnel.client.address import bracketed, split_authority
 from tunnel.protocol.errors import DialError, UsageError
-from tunnel.protocol.upgrade import ResponseError, ResponseParser, message_of
+from tunnel.protocol.upgrade import NoFinalResponse, ResponseError, ResponseParser, message_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +73,12 @@ def parse_proxy(text: str, origin: str) -> Proxy:
     except ValueError as exc:
         raise UsageError(f"{origin}: in the proxy's URL {exc}") from exc
     known = _unquote(user) if userinfo else None
-    return Proxy(scheme, host, port or _DEFAULT_PORTS[scheme], known, _unquote(password))
+    password = _unquote(password)
+    if password:
+        from tunnel.client.credentials import keep_login
+
+        keep_login(known or "", password)
+    return Proxy(scheme, host, port or _DEFAULT_PORTS[scheme], known, password)
 
 
 def _unquote(text: str) -> str:
@@ -148,6 +153,12 @@ def connect_http(proxy: Proxy, host: str, port: int, send: Send, receive: Receiv
                 parser.feed(data)
             else:
                 parser.end()
+    except NoFinalResponse as exc:
+        raise DialError("no-answer", hop=f"proxy {proxy}") from exc
+    except TimeoutError:
+        if parser.head is None:
+            raise
+        # A refusal whose body did not come in time is still a refusal.
     except ResponseError as exc:
         reason = str(exc) or "it hung up without an answer"
         raise DialError("proxy-protocol", proxy=proxy, scheme="HTTP", reason=reason) from exc

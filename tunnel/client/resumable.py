@@ -15,6 +15,7 @@ from tunnel.client.relay import READ, Relay, SessionNeverBegan, loss_reason
 from tunnel.protocol.control import SUBPROTOCOL, resume_request
 from tunnel.protocol.errors import ConnectionLost, RemoteProtocolError, TunnelError
 from tunnel.protocol.frames import INTERNAL_ERROR
+from tunnel.protocol.numbers import parse_decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -190,11 +191,11 @@ class ResumableRelay(Relay):
 
     def _attach(self, connection: Connection, now: float) -> None:
         """Go on over a new connection. Raises TunnelError when it leads to somebody who has not got our session."""
-        received = dict(connection.headers).get("wstunnel-received", "")
+        received = parse_decimal(dict(connection.headers).get("wstunnel-received", ""))
         try:
-            if connection.subprotocol != SUBPROTOCOL or not (received.isascii() and received.isdigit()):
+            if connection.subprotocol != SUBPROTOCOL or received is None:
                 raise ConnectionLost("session-gone", reason="another server answers at the bridge's address")
-            self._stream.attach(int(received), now)
+            self._stream.attach(received, now)
         except (RemoteProtocolError, ConnectionLost) as exc:
             connection.channel.close()
             raise ConnectionLost("session-gone", reason=exc.fields.get("reason", exc)) from exc

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from tunnel.client.address import Address
-    from tunnel.client.config import Values
+    from tunnel.client.config import Config, Values
     from tunnel.client.options import Option, Value
 
     class TLSSettings(Protocol):
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE = "WSTUNNEL_PY_TOKEN"  # noqa: S105  # the name of a variable, not a secret
 TOKEN_LIMIT = 8192  # characters, well below what servers take as a header
+TOKEN_FILE_LIMIT = 1 << 20  # bytes
 _CREDENTIALS = ("token-file", "pty-token-file", "header", "client-cert", "client-key")
 
 
@@ -112,45 +113,83 @@ def resolve(host: str, given: Values, environ: Mapping[str, str] = os.environ) -
     """Return the settings for ``host``: a ws(s):// URL, a name from the config file, or what goes into the template.
 
     ``given`` are the options of the command line. Credentials (token, headers, client certificate) that the
-    environment or the config's global options give are meant for the URLs that those build; another URL, literal on
-    the command line or in a host's table, gets only those of its own table and of the command line. Raises UsageError.
+    environment or the config's global options give are meant for the URLs that a template makes, and for those that
+    stand there themselves; another URL, literal on the command line (as HOST or in --url) or in a host's table, gets
+    only those of its own table and of the command line. Raises UsageError.
     """
     environment = read_environment(environ)
     config_file = given.get("config", environment.get("config"))
     config = load_config(config_file if isinstance(config_file, str) else None)
-    is_url = "://" in host
-    # What is said about a pattern of names is meant for the URLs built from them, not for any URL that comes along.
-    found = (host, config.hosts.get(parse_url(host).host.lower(), {})) if is_url else config.lookup(host)
-    name, table = found if found else (host, {})
-
+    literal = literal_of(host, given.get("url"))
+    name, table = table_of(config, host, None if literal is None else _host_of(literal))
     sources: list[Values] = [given, table, environment, config.options]
     template = first("url", sources)
-    foreign = "url" not in given and (is_url or ("url" in table and "{host}" not in str(table["url"])))
+    foreign = literal is not None or ("url" not in given and "url" in table and is_literal(table["url"]))
     withheld = withhold(sources) if foreign else []
     withheld += ["token"] if foreign and TOKEN_VARIABLE in environ else []
     merged: Values = {option.name: option.default if option.default is not None else False for option in OPTIONS}
     for source in reversed(sources):
         merged.update(source)
-    if is_url and "url" not in given:
+    if "://" in host and "url" not in given:
         address = parse_url(host)
     else:
         port = merged["port"]
         text = template if isinstance(template, str) else DEFAULT_TEMPLATE
         address = fill_template(text, name, port if isinstance(port, int) else 0)
 
-    warnings: list[str] = []
+    warnings = list(config.warnings)
     headers = headers_of(sources)
     token = token_of(sources, None if foreign else environ.get(TOKEN_VARIABLE), config.path, warnings)
     if token is not None:
         if any(field.lower() == "authorization" for field, _ in headers):
             raise UsageError("both a token and an Authorization header are given")
         headers.append(("Authorization", f"Bearer {token}"))
+    if headers or "?" in address.resource:
+        from tunnel.client.credentials import keep_header, keep_query
+
+        keep_query(address.resource)
+        for field, value in headers:
+            keep_header(field, value, str(address))
     if merged["insecure"] is True:
         warnings.append("the server's certificate is not checked (--insecure)")
     settings = Settings(address, headers, merged, warnings)
     if withheld:
-        settings.notes.append(f"not sent to a literal URL: {', '.join(withheld)} of the environment or of all hosts")
+        settings.notes.append(withheld_note(withheld))
     return settings
+
+
+def is_literal(url: object) -> bool:
+    """Return whether a URL is one for all hosts, in which no name of a host goes."""
+    return "{host}" not in str(url)
+
+
+def literal_of(host: str, url: object) -> str | None:
+    """Return the literal URL that a command line names, by the option ``url`` (None: not given) or as ``host``."""
+    if url is not None:
+        return str(url) if is_literal(url) else None
+    return host if "://" in host else None
+
+
+def table_of(config: Config, host: str, url_host: str | None) -> tuple[str, Values]:
+    """Return what becomes {host}, and the table of the config file for it.
+
+    ``url_host`` is the host of a literal URL, None if there is none. What is said about a pattern of names is meant for
+    the URLs that are built from them, not for any URL that comes along: of a pattern's table that gets no credentials.
+    """
+    found = config.lookup(host) if "://" not in host else None
+    name, table = found if found else (host, {})
+    if url_host is None or host.lower() in config.hosts:
+        return name, table
+    if url_host.lower() in config.hosts:
+        return name, config.hosts[url_host.lower()]
+    return name, {option: value for option, value in table.items() if option not in _CREDENTIALS}
+
+
+def _host_of(url: str) -> str:
+    try:
+        return parse_url(url.replace("{port}", "1")).host
+    except UsageError:
+        return ""  # what is wrong with it is told by who uses it
 
 
 def first(name: str, sources: list[Values]) -> Value | None:
@@ -163,6 +202,11 @@ def withhold(sources: list[Values]) -> list[str]:
     withheld = [name for name in _CREDENTIALS if any(name in source for source in sources[2:])]
     sources[2:] = [{name: value for name, value in source.items() if name not in withheld} for source in sources[2:]]
     return withheld
+
+
+def withheld_note(names: list[str]) -> str:
+    """Return what ``-v`` tells of credentials that are not sent."""
+    return f"not sent to a literal URL: {', '.join(names)} of the environment or of all hosts"
 
 
 def headers_of(sources: list[Values]) -> list[tuple[str, str]]:
@@ -191,11 +235,12 @@ def token_of(
     if nearest == len(sources):
         return None
     path, origin = str(sources[nearest][name]), origins[nearest]
+    from tunnel.net.files import LENIENT, read_regular
+
     try:
-        with open(path, "rb") as file:
-            if hasattr(os, "getuid") and os.fstat(file.fileno()).st_mode & 0o044:
-                warnings.append(f"the token file {path} can be read by others; chmod 600 it")
-            data = file.read(TOKEN_LIMIT * 2)
+        data, info = read_regular(path, TOKEN_FILE_LIMIT, guard=LENIENT)
+        if hasattr(os, "getuid") and info.st_mode & 0o044:
+            warnings.append(f"the token file {path} can be read by others; chmod 600 it")
     except OSError as exc:
         reason = exc.strerror or str(exc)
         raise UsageError("", cause="file", option=origin, path=path, reason=reason) from exc

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from tunnel.protocol.errors import UsageError, printable
+from tunnel.protocol.errors import UsageError, printable, redacted
 
 
 class Trace:
@@ -21,7 +21,9 @@ class Trace:
         self._log = -1
         if log_file is not None:
             try:
-                self._log = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+                # Without waiting: a pipe that nobody reads would hold up the tunnel.
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+                self._log = os.open(log_file, flags, 0o600)
             except OSError as exc:
                 reason = exc.strerror or str(exc)
                 raise UsageError("", cause="file", option="--log-file", path=log_file, reason=reason) from exc
@@ -54,7 +56,7 @@ class Trace:
 def say(line: str) -> None:
     """Write one line to standard error, where ssh shows it to the user; a closed one is no reason to stop."""
     try:
-        sys.stderr.write(f"wstunnel-py: {line}\n")
+        sys.stderr.write(f"wstunnel-py: {redacted(line)}\n")
         sys.stderr.flush()
     except (OSError, AttributeError, ValueError):
         pass  # nobody can be told

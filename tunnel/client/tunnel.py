@@ -97,6 +97,7 @@ class Tunnel:
                 step=self._trace.step,
             )
         stream = self._plain_stream(Keepalive(now, settings.ping_interval, settings.ping_timeout))
+        stream.refuses_session = SUBPROTOCOL in self._offer
         return PlainRelay(connection.channel, source, sink, stream, interrupts)
 
     def _plain_stream(self, keepalive: Keepalive) -> PlainStream:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from tunnel.net.files import read_regular
 from tunnel.protocol.errors import UsageError
 
 SECRET = 0o600
@@ -34,13 +35,9 @@ class NewFile:
 def read(path: str) -> bytes:
     """Return what is in a file. Raises UsageError when that cannot be read, or is more than `SIZE_LIMIT` bytes."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(SIZE_LIMIT + 1)
+        return read_regular(path, SIZE_LIMIT)[0]
     except OSError as exc:
         raise unusable(path, exc.strerror or str(exc)) from exc
-    if len(data) > SIZE_LIMIT:
-        raise unusable(path, f"it is longer than {SIZE_LIMIT} bytes")
-    return data
 
 
 def make_folder(path: str) -> None:

@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 
+from tunnel.net.files import ANY, STRICT, read_regular
 from tunnel.pki import storage
 from tunnel.protocol.errors import UsageError
 
@@ -40,20 +41,18 @@ def make_token(path: str | None, *, append_to: str | None = None, force: bool = 
     return token
 
 
-def read_tokens(path: str, option: str) -> list[str]:
-    """Return the tokens of a file; ``option`` is what named it.
+def read_tokens(path: str, option: str, *, guard: str = STRICT) -> list[str]:
+    """Return the tokens of a file; ``option`` is what named it, and ``guard`` tells who may be able to write it.
 
-    Raises UsageError when it cannot be read, has no token, or a line that can be none.
+    Raises UsageError when it cannot be read, others can write it, it has no token, or a line that can be none.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(_FILE_LIMIT + 1)
+        too_long = "it is longer than {limit} characters"
+        text = read_regular(path, _FILE_LIMIT, guard=guard, too_long=too_long)[0].decode()
     except OSError as exc:
         raise _bad_file(option, path, exc.strerror or str(exc)) from exc
     except UnicodeDecodeError as exc:
         raise _bad_file(option, path, "it is no text") from exc
-    if len(text) > _FILE_LIMIT:
-        raise _bad_file(option, path, f"it is longer than {_FILE_LIMIT} characters")
     tokens = []
     for number, line in enumerate(text.splitlines(), 1):
         token = line.strip()
@@ -72,7 +71,7 @@ def describe_tokens(path: str, option: str) -> list[str]:
 
     Raises UsageError as `read_tokens` does.
     """
-    tokens = read_tokens(path, option)
+    tokens = read_tokens(path, option, guard=ANY)  # that others can write it is told as a warning below
     several = f"{len(tokens)} tokens: for serve; connect wants a file with one"
     lines = [f"{path}: {'one token' if len(tokens) == 1 else several}"]
     short = sum(len(token) < SHORT for token in tokens)
@@ -86,8 +85,7 @@ def describe_tokens(path: str, option: str) -> list[str]:
 
 def _check_appendable(path: str) -> None:
     try:
-        with open(path, "rb") as file:
-            empty = not file.read(_FILE_LIMIT).strip()
+        empty = not read_regular(path, _FILE_LIMIT)[0].strip()
     except FileNotFoundError:
         return
     except OSError as exc:

@@ -13,10 +13,12 @@ Lines of other kinds are ignored, so that later versions can add some; a known o
 from __future__ import annotations
 
 from tunnel.protocol.errors import RemoteProtocolError, printable
+from tunnel.protocol.numbers import parse_decimal
 
 LINE_LIMIT = 256  # bytes that we send at most
 MESSAGE_LIMIT = 1024  # bytes that we take in at most, so that later versions may send more
 COUNT_LIMIT = 1 << 63
+WINDOW_LIMIT = 64 << 20  # bytes that a session's window may have: an end may have to keep as much
 SUBPROTOCOL = "v1.resume.wstunnel-py"
 SPEED_TEST = "v1.speed.wstunnel-py"  # subprotocol of a plain tunnel to the bridge itself, for doctor
 _HEX = frozenset("0123456789abcdef")
@@ -109,9 +111,10 @@ def parse_control(message: bytes) -> Control | None:
 
 
 def _count(text: str, word: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) < COUNT_LIMIT):
+    number = parse_decimal(text)
+    if number is None or number >= COUNT_LIMIT:
         raise RemoteProtocolError(f"the peer sent a malformed {word} line")
-    return int(text)
+    return number
 
 
 def _session(text: str) -> SessionOffer:
@@ -122,6 +125,8 @@ def _session(text: str) -> SessionOffer:
     window, retain = _count(fields.get("window", ""), "session"), _count(fields.get("retain", ""), "session")
     if not window:
         raise RemoteProtocolError("the peer offered a session without a window")
+    if window > WINDOW_LIMIT:
+        raise RemoteProtocolError(f"the peer offered a session with a window of {window} bytes: above {WINDOW_LIMIT}")
     return SessionOffer(identity, key, window, retain)
 
 

@@ -42,6 +42,7 @@ CAUSES: dict[str, tuple[int, str]] = {
     "tls-refused": (REFUSED, "{host} refuses this client: {reason}"),
     "tls": (PROTOCOL, "TLS with {host} failed: {reason}"),
     "answer-timeout": (TRY_LATER, "{hop} did not answer within {seconds:g} s"),
+    "no-answer": (TRY_LATER, "{hop} did not answer: it sent nothing but interim responses"),
     "hung-up": (UNREACHABLE, "{hop} hung up before it answered"),
     # The answer to the upgrade request.
     "not-http": (PROTOCOL, "{url} does not answer as a web server does: {reason}"),
@@ -158,7 +159,42 @@ class TerminalError(TunnelError):
         self.code = code
 
 
+# What this process sends and must not show, should a peer send it back; the oldest first.
+_secrets: dict[str, None] = {}
+_SHORTEST_SECRET = 4  # characters; a shorter text would be found everywhere
+_UNMISTAKABLE = 12  # characters of a secret that is looked for inside of words, too
+_MAX_SECRETS = 512  # a program that opens tunnels for ever forgets the oldest
+_INSTEAD = "[secret]"
+
+
+def keep_secret(text: str) -> None:
+    """Let `printable`, and so every error, show a mark in the place of ``text``, unless that is very short."""
+    if len(text) >= _SHORTEST_SECRET:
+        _secrets.pop(text, None)
+        _secrets[text] = None
+    while len(_secrets) > _MAX_SECRETS:
+        del _secrets[next(iter(_secrets))]
+
+
+def redacted(text: str) -> str:
+    """Return ``text`` without the secrets that `keep_secret` knows."""
+    # The longest first, as one may be a part of another.
+    for secret in sorted(_secrets, key=len, reverse=True):
+        at = text.find(secret)
+        while at >= 0:
+            end = at + len(secret)
+            if len(secret) >= _UNMISTAKABLE or not (text[at - 1 : at].isalnum() or text[end : end + 1].isalnum()):
+                text = text[:at] + _INSTEAD + text[end:]
+                end = at + len(_INSTEAD)
+            at = text.find(secret, end)
+    return text
+
+
 def printable(text: str, limit: int = 500) -> str:
-    """Return text fit for one line on a terminal: no control characters, at most ``limit`` characters."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    """Return text fit for one line on a terminal or in a log: no control characters and no secret of ours.
+
+    It has at most ``limit`` characters.
+    """
+    # Secrets go first: a line that is cut could end with a part of one.
+    line = " ".join("".join(c if c.isprintable() else " " for c in redacted(text)).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"

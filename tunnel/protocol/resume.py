@@ -180,7 +180,7 @@ class ResumableStream:
             and not self._source_fin
             and not self.over
             and not replay.is_full
-            and replay.end - replay.base < self.offer.window
+            and replay.end - replay.base < self._send_limit
             and replay.end - replay.next < READ_AHEAD
         )
 
@@ -188,7 +188,12 @@ class ResumableStream:
         """Return the space to read the source into; valid until `source_received`."""
         if self.offer is None or not self.wants_source:
             raise LocalProtocolError("the source was read while the window is full, or without a connection")
-        return self.replay.space(self.offer.window - self.unacknowledged)
+        return self.replay.space(self._send_limit - self.unacknowledged)
+
+    @property
+    def _send_limit(self) -> int:
+        """How many bytes may be unacknowledged: we need not keep as many as a peer would take."""
+        return min(self.offer.window, WINDOW) if self.offer is not None else 0
 
     def source_received(self, n: int, now: float) -> None:
         """Note that ``n`` bytes (at least 1) of the source stand in `source_space`."""

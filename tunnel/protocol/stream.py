@@ -21,6 +21,7 @@ from tunnel.protocol.frames import (
     PING,
     PROTOCOL_ERROR,
     SILENT_PEER,
+    TEXT,
     Close,
     FrameParser,
     Payload,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from tunnel.protocol.frames import Buffer
 
 FRAME_LIMIT = 256 * 1024  # payload bytes of one frame that we send, and of one read
+_SESSION = b"session id="  # how a resumable tunnel begins, see `tunnel.protocol.control`
 CLOSE_LIMIT = 60.0  # seconds of silence after which a Close is no longer waited for
 
 
@@ -63,6 +65,7 @@ class PlainStream:
     """
 
     __slots__ = (
+        "_beginning",
         "_buffers",
         "_discarding",
         "_outbox",
@@ -76,6 +79,7 @@ class PlainStream:
         "close_received",
         "failure",
         "keepalive",
+        "refuses_session",
         "undelivered",
         "wire_is_over",
     )
@@ -104,6 +108,9 @@ class PlainStream:
         self.wire_is_over = False  # nothing can come any more
         self.undelivered = 0  # payload bytes that the sink refused
         self.failure: TunnelError | None = None
+        # Whether we have offered to resume: the bridge may have agreed, with its word for it lost on the way.
+        self.refuses_session = False
+        self._beginning = b""  # of the peer's first message, as long as that may be a session
 
     # ---- source → wire
 
@@ -192,7 +199,25 @@ class PlainStream:
         self._outbox.answer_ping()
 
     def _receive_payload(self, event: Payload) -> None:
-        self._deliver(event.data)
+        if self.refuses_session:
+            self._check_beginning(event)
+        else:
+            self._deliver(event.data)
+
+    def _check_beginning(self, event: Payload) -> None:
+        """Deliver what begins the peer's stream. Raises RemoteProtocolError if that is a session, which has secrets."""
+        data = self._beginning + bytes(event.data)
+        if data.startswith(_SESSION) and (event.opcode == TEXT or b" key=" in data):
+            raise RemoteProtocolError(
+                "the bridge has begun a session that can be resumed, but something on the way hides its "
+                "Sec-WebSocket-Protocol: --no-resume goes without"
+            )
+        if event.opcode == TEXT and not event.final and _SESSION.startswith(data):
+            self._beginning = data
+            return
+        self._beginning = b""
+        self.refuses_session = not data
+        self._deliver(data)
 
     def _deliver(self, data: Buffer) -> None:
         if not data:

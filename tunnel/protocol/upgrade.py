@@ -9,7 +9,8 @@ from __future__ import annotations
 import binascii
 import os
 
-from tunnel.protocol.errors import DialError, UpgradeRefused, UsageError, printable
+from tunnel.protocol.errors import DialError, UpgradeRefused, UsageError, printable, redacted
+from tunnel.protocol.numbers import parse_decimal, parse_hexadecimal
 
 try:
     # Not by hashlib, which loads the whole of OpenSSL: 3 ms for one digest, where the rest of this program takes 15.
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 HEAD_LIMIT = 16 * 1024  # bytes of a status line with its header fields
 BODY_LIMIT = 64 * 1024  # bytes of a refusal's body that are looked at
+_LONGEST_SHOWN = 16  # characters of what is no name of a header
+MAX_INTERIM = 100  # responses (1xx) before the final one; a proxy may send one every few seconds while it works
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _OWN_FIELDS = {"host", "upgrade", "connection", "content-length", "transfer-encoding"}
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -34,10 +37,16 @@ class ResponseError(Exception):
     """What came is no HTTP/1.1 response, or one beyond the limits."""
 
 
+class NoFinalResponse(ResponseError):
+    """Interim responses (RFC 9110, section 15.2) come without end."""
+
+
 def check_header(name: str, value: str) -> None:
     """Raise UsageError unless a user may add this field to the request (RFC 9110, section 5)."""
     if not name or not _TOKEN.issuperset(name):
-        raise UsageError(f"{name!r} is no name for an HTTP header")
+        # Of a long one only the beginning: who forgot a colon has put the value there, too.
+        shown = name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…"
+        raise UsageError(f"{shown!r} is no name for an HTTP header")
     if name.lower() in _OWN_FIELDS or name.lower().startswith("sec-websocket-"):
         raise UsageError(f"the header {name} belongs to the handshake and cannot be set")
     if any((c < " " and c != "\t") or c == "\x7f" for c in value) or not value.isascii():
@@ -98,6 +107,7 @@ class ResponseParser:
         self._received = bytearray()
         self._chunked = False
         self._length: int | None = None
+        self._interim = 0
         self.head: Response | None = None
         self.done = False
         self.rest = b""
@@ -111,7 +121,7 @@ class ResponseParser:
                 if len(self._received) > HEAD_LIMIT:
                     raise ResponseError(f"its head is longer than {HEAD_LIMIT} bytes")
                 if not b"HTTP/1.".startswith(self._received[:7]):
-                    raise ResponseError(f"it began with {printable(ascii(bytes(self._received[:24]))[1:])}")
+                    raise ResponseError(f"it began with {_excerpt(self._received.decode('latin-1'), 24)}")
                 return
             head = bytes(self._received[:end])
             del self._received[: end + 4]
@@ -130,22 +140,25 @@ class ResponseParser:
             raise ResponseError(f"its head is longer than {HEAD_LIMIT} bytes")
         first, *lines = head.decode("latin-1").split("\r\n")
         version, _, line = first.partition(" ")
-        status, _, reason = line.partition(" ")
-        if version not in ("HTTP/1.1", "HTTP/1.0") or not (len(status) == 3 and status.isascii() and status.isdigit()):
-            raise ResponseError(f"it began with {printable(ascii(first[:60]))}")
+        code, _, reason = line.partition(" ")
+        status = parse_decimal(code, 3) if len(code) == 3 else None
+        if version not in ("HTTP/1.1", "HTTP/1.0") or status is None:
+            raise ResponseError(f"it began with {_excerpt(first, 60)}")
         headers = []
         for field in lines:
             name, colon, value = field.partition(":")
             if not colon or not name or not _TOKEN.issuperset(name):
-                raise ResponseError(f"it has the malformed header line {printable(ascii(field[:60]))}")
+                raise ResponseError(f"it has the malformed header line {_excerpt(field, 60)}")
             headers.append((name.lower(), value.strip(" \t")))
-        response = Response(int(status), reason, tuple(headers))
+        response = Response(status, reason, tuple(headers))
         if 100 <= response.status < 200 and response.status != 101:
+            self._interim += 1
+            if self._interim > MAX_INTERIM:
+                raise NoFinalResponse(f"it sent {MAX_INTERIM} interim responses and no final one")
             return
         self.head = response
-        length = response.get("content-length") or ""
         self._chunked = response.has_token("transfer-encoding", "chunked")
-        self._length = int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None
+        self._length = parse_decimal(response.get("content-length") or "")
 
     def _take_body(self, head: Response, *, ended: bool = False) -> None:
         opened = head.status == 101 or (self._connect and 200 <= head.status < 300)
@@ -161,15 +174,17 @@ class ResponseParser:
         self.done = self.done or ended or len(self._received) >= 2 * BODY_LIMIT
 
 
+def _excerpt(text: str, length: int) -> str:
+    """Return the beginning of ``text`` as a literal. Secrets go out before it is cut, which could leave half of one."""
+    return printable(ascii(redacted(text)[:length]))
+
+
 def _dechunk(data: bytearray) -> tuple[bytes, bool]:
     """Return what of a chunked body (RFC 9112, section 7.1) is there, and whether that is all that is wanted."""
     body, at = bytearray(), 0
     while (end := data.find(b"\r\n", at)) >= 0 and len(body) < BODY_LIMIT:
-        try:
-            size = int(bytes(data[at:end]).split(b";")[0], 16)
-        except ValueError:
-            return bytes(body), True
-        if size <= 0:
+        size = parse_hexadecimal(bytes(data[at:end]).split(b";")[0].rstrip(b" \t"))
+        if not size:
             return bytes(body), True
         body += data[end + 2 : end + 2 + size]
         at = end + 2 + size + 2

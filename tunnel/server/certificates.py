@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 
+from tunnel.net.files import ANY, STRICT, check_regular
 from tunnel.protocol.errors import UsageError
 from tunnel.server.waiting import close_gently, readable, writable
 
@@ -35,13 +35,14 @@ class Certificates:
         return lines if self._client_ca is None else [*lines, *soon_ending(self._client_ca, "--tls-client-ca")]
 
     def _load(self) -> ssl.SSLContext:
-        for option, path in (
-            ("--tls-cert", self._cert),
-            ("--tls-key", self._key),
-            ("--tls-client-ca", self._client_ca),
+        # Who could write the key, or say which authority is trusted, could come in.
+        for option, path, guard in (
+            ("--tls-cert", self._cert, STRICT if self._key is None else ANY),
+            ("--tls-key", self._key, STRICT),
+            ("--tls-client-ca", self._client_ca, STRICT),
         ):
             if path is not None:
-                _check_readable(option, path)
+                _check_file(option, path, guard)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])  # WebSocket over HTTP/2 is another protocol
@@ -104,10 +105,10 @@ def _pair_problem(exc: OSError, *, encrypted: bool) -> str:
     return exc.strerror or str(exc)
 
 
-def _check_readable(option: str, path: str) -> None:
-    """Say which file it is; ssl's own errors do not."""
+def _check_file(option: str, path: str, guard: str) -> None:
+    """Say which file it is, as ssl's own errors do not; and let nothing through that ssl would wait for."""
     try:
-        os.close(os.open(path, os.O_RDONLY))
+        check_regular(path, guard=guard)
     except OSError as exc:
         raise _bad_file(option, path, exc.strerror or str(exc)) from exc
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from tunnel.protocol.errors import INTERNAL, UsageError
 from tunnel.server.bridge import Bridge
 from tunnel.server.log import LogHandler, event, set_up, unexpected
 from tunnel.server.log_output import fill_standard_descriptors
+from tunnel.server.secret_files import exposed_secrets
 from tunnel.server.settings import ServeSettings
 from tunnel.server.supervision import strays_logged
 from tunnel.server.systemd import notify, reloading
@@ -110,6 +111,7 @@ async def _serve(settings: ServeSettings, log: LogHandler) -> int:
             _announce(bridge, settings, log)
         if terminals is not None:
             _announce_terminals(terminals, settings, log)
+        _warn(exposed_secrets(settings), settings, log)
         _tell_systemd("READY=1")
         status = await _until_the_end(stop, bridge)
         _tell_systemd("STOPPING=1")
@@ -167,6 +169,10 @@ def _announce(bridge: Bridge, settings: ServeSettings, log: LogHandler) -> None:
             f"{descriptor_limit()} descriptors (ulimit -n) are too few for --max-tunnels {settings.max_tunnels}: "
             f"the limit is {bridge.max_tunnels} tunnels"
         )
+    _warn(warnings, settings, log)
+
+
+def _warn(warnings: Sequence[str], settings: ServeSettings, log: LogHandler) -> None:
     for warning in warnings:
         if settings.log_format == "json" or settings.log_file is not None:
             event(logging.WARNING, "warning", message=warning)

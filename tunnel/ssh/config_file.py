@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tunnel.net.files import read_regular
 from tunnel.protocol.errors import UsageError
 from tunnel.ssh.config import quoted
 
@@ -209,14 +210,11 @@ def _read(path: str) -> Change:
     try:
         if not stat.S_ISREG(os.stat(target).st_mode):
             raise _unusable(path, "it is no regular file")
-        with open(target, "rb") as file:
-            data = file.read(SIZE_LIMIT + 1)
+        data = read_regular(target, SIZE_LIMIT, too_long="it is larger than {limit} bytes")[0]
     except FileNotFoundError:
         return Change(path, target, None, None)
     except OSError as exc:
         raise _unusable(path, exc.strerror or str(exc)) from exc
-    if len(data) > SIZE_LIMIT:
-        raise _unusable(path, f"it is larger than {SIZE_LIMIT} bytes")
     return Change(path, target, data, data)
 
 

@@ -27,6 +27,11 @@ from tunnel.ssh.throughput import Progress, measure
 BANNER_LIMIT = 10.0  # seconds that an SSH server may take to speak; sshd looks up its client's name first
 _BANNER_SIZE = 255  # bytes, RFC 4253 section 4.2
 
+_EXCERPT = 80  # characters of what is no banner that are shown
+_LONGEST_WORD = 24  # characters of a word in it; keys and tokens have more
+_SECRET_MARKS = ("id=", "key=", "token=", "password=", "secret=")
+_HIDDEN = "[…]"
+
 # Where an error of each cause happened. One that is not here happened behind the last hop that was reached.
 _HOPS = {
     "dns": "dns",
@@ -67,6 +72,7 @@ _ADVICE = {
     "not-found": "Is it the right host and path? The sandbox may have ended.",
     "bad-gateway": "The edge or the bridge is there, but not what is behind it: the sandbox, its bridge, or sshd.",
     "overloaded": "Try again in a while.",
+    "no-answer": "Whoever answers there does not come to the point; try again, or ask who runs it.",
     "answer-timeout": "The hop is there but silent; try again, or with a longer --connect-timeout.",
     "no-speed-test": "A bridge of websocat's has none; measure with scp instead.",
     "hung-up": "The other side hung up; if it should speak TLS, the URL begins with wss://.",
@@ -131,12 +137,12 @@ def examine(make_settings: Callable[[], Settings]) -> Iterator[Finding]:
     failures: list[TunnelError | None] = []
     relay_in_thread(tunnel, lambda: connection, theirs, ended=failures.append)
     with ours:
-        ours.settimeout(BANNER_LIMIT)
         banner = _banner(ours)
     if banner.startswith("SSH-"):
-        yield Finding("ssh", True, steps.lap(), banner)
+        version, space, comment = banner.partition(" ")
+        yield Finding("ssh", True, steps.lap(), version + space + excerpt(comment))
     else:
-        said = f"it said {banner!r}" if banner else "nothing came"
+        said = f"it said {excerpt(banner)!r}" if banner else "nothing came"
         reason = next((str(failure) for failure in failures if failure), said)
         yield Finding("ssh", False, steps.lap(), f"no SSH server answers: {reason}", _NO_BANNER, UNREACHABLE)
 
@@ -159,8 +165,10 @@ def examine_throughput(make_settings: Callable[[], Settings], progress: Progress
 def _banner(sock: socket.socket) -> str:
     """Return the first line that comes, if it comes in time."""
     data = b""
+    end = time.monotonic() + BANNER_LIMIT
     try:
-        while b"\n" not in data and len(data) < _BANNER_SIZE:
+        while b"\n" not in data and len(data) < _BANNER_SIZE and (left := end - time.monotonic()) > 0:
+            sock.settimeout(left)
             chunk = sock.recv(_BANNER_SIZE)
             if not chunk:
                 break
@@ -168,6 +176,17 @@ def _banner(sock: socket.socket) -> str:
     except OSError:
         pass  # a time limit, or a reset: what came until then is all there is
     return printable(data.split(b"\n")[0].decode("ascii", "replace"))
+
+
+def excerpt(text: str) -> str:
+    """Return the beginning of what somebody said who is no SSH server, without words that may be secrets."""
+    words = [_HIDDEN if _is_secret_like(word) else word for word in text.split()]
+    line = " ".join(words)
+    return line if len(line) <= _EXCERPT else line[: _EXCERPT - 1] + "…"
+
+
+def _is_secret_like(word: str) -> bool:
+    return len(word) > _LONGEST_WORD or any(mark in word.lower() for mark in _SECRET_MARKS)
 
 
 def _failure(error: TunnelError, steps: _Steps) -> Finding:

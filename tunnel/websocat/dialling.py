@@ -102,7 +102,7 @@ class Dialler:
             self._given["header"] = [str(parse_value(BY_NAME["header"], field, "--header")) for field in headers]
         if line.given("socks5"):
             place = line.text("socks5") or ""
-            if not place.rpartition(":")[2].isdigit():
+            if not (place.isascii() and place.rpartition(":")[2].isdigit()):
                 raise UsageError(f"--socks5: {place!r} is not HOST:PORT")
             # websocat, too, leaves it to the proxy to resolve the name.
             self._given["proxy"] = parse_value(_SOCKS5, f"socks5h://{place}", "--socks5")
@@ -314,9 +314,10 @@ def _secret_of(line: CommandLine) -> str | None:
     path = line.text("basic-auth-file")
     if path is None:
         return None
+    from tunnel.net.files import LENIENT, read_regular
+
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(_SECRET_LIMIT)
+        text = read_regular(path, _SECRET_LIMIT, guard=LENIENT)[0].decode()
     except (OSError, UnicodeDecodeError) as exc:
         reason = getattr(exc, "strerror", None) or "it is no text"
         raise UsageError("", cause="file", option="--basic-auth-file", path=path, reason=reason) from exc

@@ -25,9 +25,11 @@ from tunnel.pty.client.http import (
     Way,
     broken,
     client_options,
+    exchange_limit,
     head_of,
     request_options,
     stream_ended,
+    too_late,
 )
 from tunnel.pty.client.model import ProcessInfo, PtySize, Result, size_of
 from tunnel.pty.client.stream import Gap, TerminalStream
@@ -105,23 +107,30 @@ class AsyncService:
 
     async def _exchange(self, call: Call) -> Response:
         request = self._client.build_request(**request_options(call, self.place, stream=False))
-        try:
+        async with self._in_time():
             response = await self._client.send(request, stream=True)
             async with contextlib.aclosing(response):
                 return await self._complete(response)
-        except httpx.HTTPError as exc:
-            raise broken(exc, self.place, self._way) from exc
 
     async def open(self, call: Call, patience: float) -> tuple[httpx.Response, Response]:
         """Open a stream whose next bytes may take ``patience`` seconds; return it and its head. Raises Broken."""
         timeout = httpx.Timeout(patience, connect=self._way.connect_timeout)
         request = self._client.build_request(**request_options(call, self.place, stream=True), timeout=timeout)
-        try:
+        async with self._in_time():
             response = await self._client.send(request, stream=True)
             if response.status_code == 200:
                 return response, self._head(response)
             async with contextlib.aclosing(response):
                 return response, await self._complete(response)
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """Limit what is done meanwhile as a whole. Raises Broken for that, and for errors of httpx."""
+        try:
+            async with asyncio.timeout(exchange_limit(self._way)):
+                yield
+        except TimeoutError as exc:
+            raise too_late(self.place, self._way) from exc
         except httpx.HTTPError as exc:
             raise broken(exc, self.place, self._way) from exc
 
@@ -392,8 +401,10 @@ class AsyncTerminal:
                 more = await self._open()
             else:
                 more = self._stream.receive(await self._service.read(self._chunks))
-            if more:
+            late = self._stream.overdue(time.monotonic()) if more else None
+            if more and late is None:
                 return
+            error = late or error
         except Broken as exc:
             arrived, error = exc.arrived, exc.error
         await self._hang_up()

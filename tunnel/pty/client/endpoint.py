@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tunnel.client.address import Address, check_host, split_authority
+from tunnel.client.address import Address, check_host, shown_template, split_authority
+from tunnel.client.credentials import keep_header
 from tunnel.protocol.errors import UsageError
 from tunnel.protocol.upgrade import check_header
 
@@ -30,6 +31,8 @@ class Endpoint:
     def __init__(self, url: str, headers: Sequence[tuple[str, str]] = ()) -> None:
         self.url, self.address = _parse(url)
         self.headers = tuple(headers)
+        for name, value in self.headers:
+            keep_header(name, value, self.url)
 
     def __str__(self) -> str:
         return self.url
@@ -57,7 +60,9 @@ def fill(template: str, host: str, port: int) -> str:
     """Return the URL that ``template`` gives for ``host`` and ``port``. Raises UsageError for an unfit name."""
     rest = template.replace("{host}", "").replace("{port}", "")
     if "{" in rest or "}" in rest:
-        raise UsageError("a URL template knows {host} and {port}, nothing else", cause="url", url=template)
+        raise UsageError(
+            "a URL template knows {host} and {port}, nothing else", cause="url", url=shown_template(template)
+        )
     if "{host}" in template:
         check_host(host)
     return template.replace("{port}", str(port)).replace("{host}", host)

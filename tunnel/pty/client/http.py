@@ -90,6 +90,16 @@ def broken(exc: httpx.HTTPError | httpx.StreamError, endpoint: Endpoint, way: Wa
     return Broken(_error(exc, endpoint, way), arrived=not isinstance(exc, _NOT_SENT))
 
 
+def too_late(endpoint: Endpoint, way: Way) -> Broken:
+    """Return what it means that a whole exchange took longer than `exchange_limit`."""
+    return Broken(DialError("answer-timeout", hop=endpoint, seconds=exchange_limit(way)), arrived=True)
+
+
+def exchange_limit(way: Way) -> float:
+    """Return how many seconds a unary call may take from its first byte to its last, or a stream until it begins."""
+    return way.connect_timeout + way.request_timeout
+
+
 def shut_down(response: httpx.Response) -> None:
     """Wake up whoever reads this stream in another thread: closing a socket does not, shutting it down does."""
     sock = response.extensions["network_stream"].get_extra_info("socket")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunnel.protocol.errors import UsageError
+from tunnel.protocol.numbers import parse_decimal
 from tunnel.pty.wire import SIGNAL_TEXTS, SIZE_LIMIT, Ended, ProcessInfo
 
 __all__ = ["ProcessInfo", "PtySize", "Result", "size_of"]
@@ -59,4 +60,4 @@ class Result:
             return None
         name = name.removesuffix(" (core dumped)")
         number = name.removeprefix("signal ")
-        return _NUMBERS.get(name, int(number) if number.isdigit() else 0)
+        return _NUMBERS.get(name, parse_decimal(number, 3) or 0)

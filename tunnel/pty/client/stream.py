@@ -18,7 +18,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from tunnel.protocol.errors import ConnectionLost, TunnelError
+from tunnel.protocol.errors import ConnectionLost, DialError, TunnelError
+from tunnel.protocol.numbers import parse_decimal
 from tunnel.protocol.upgrade import Response
 from tunnel.pty import framing, wire
 from tunnel.pty.client import calls
@@ -28,6 +29,7 @@ from tunnel.pty.client.model import Result
 KEEPALIVE = 15  # seconds of silence after which we ask the service for a sign of life
 SILENCE = 40.0  # seconds of silence after which a connection counts as lost
 UNSURE_LIMIT = 10.0  # seconds to find out whether a Start arrived
+BEGIN_LIMIT = 40.0  # seconds from the request to the event that begins a stream, whatever else comes before
 LATE = 5.0  # seconds that the service may be late with the end of its own time limit
 REFUSALS = 3  # in a row end a stream: an edge that restarts may refuse once or twice
 NEW, UNSURE, LIVE, OVER = "new", "unsure", "live", "over"
@@ -77,6 +79,8 @@ class TerminalStream:
         self._first_error: TunnelError | None = None
         self._reason: TunnelError | None = None
         self._refusals = 0
+        self._called_at = now
+        self._begun = False  # on this connection
 
     # ---- what the consumer sees
 
@@ -109,6 +113,7 @@ class TerminalStream:
             replay_from = self.offset if self.counted else None
             call = calls.connect(self.pid or 0, replay_from=replay_from, process=self._process)
         self._decoder = framing.Decoder()
+        self._called_at, self._begun = now, False
         fields = {wire.KEEPALIVE: str(KEEPALIVE)}
         if self._deadline is not None:
             fields[framing.TIMEOUT] = str(max(1, round((self._deadline - now) * 1000)))
@@ -117,6 +122,15 @@ class TerminalStream:
     def patience(self, now: float) -> float:
         """Return how many seconds the next bytes may take."""
         return SILENCE if self._deadline is None else min(SILENCE, max(0.1, self._deadline + LATE - now))
+
+    def overdue(self, now: float) -> TunnelError | None:
+        """Return why a connection on which something always comes is given up all the same, None if it is not."""
+        if not self._begun and now - self._called_at > BEGIN_LIMIT:
+            return DialError("answer-timeout", hop=self._place, seconds=BEGIN_LIMIT)
+        # Output that came in time may be read late.
+        if self._deadline is not None and now > self._deadline + LATE and not self._queue:
+            return DialError("answer-timeout", hop=self._place, seconds=self._timeout + LATE)
+        return None
 
     def answered(self, answer: Response) -> bool:
         """Take in the head of the answer (of another than 200 its body, too); return whether a stream follows."""
@@ -170,6 +184,7 @@ class TerminalStream:
     def _event(self, event: wire.Event | None) -> None:
         if isinstance(event, wire.Started):
             self._align()
+            self._begun = True
             self.pid = event.pid
             if not self.over:
                 self._state = LIVE
@@ -184,14 +199,13 @@ class TerminalStream:
 
     def _align(self) -> None:
         """Compare where this connection begins with where the last one broke off."""
-        begins = self._answer.get(wire.OFFSET.lower())
+        offset = parse_decimal(self._answer.get(wire.OFFSET.lower()) or "")
         resumed = self._state in (UNSURE, LIVE)
-        self.counted = begins is not None and begins.isascii() and begins.isdigit()
-        if not self.counted:
+        self.counted = offset is not None
+        if offset is None:
             if resumed:
                 self._miss(Gap(None))
             return
-        offset = int(begins or 0)
         if resumed and offset < self.offset:
             problem = framing.Malformed(f"it begins at {offset} instead of {self.offset}")
             self._end(calls.violation(self._place, problem))

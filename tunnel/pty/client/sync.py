@@ -17,6 +17,7 @@ from tunnel.protocol.errors import TunnelError, UsageError
 from tunnel.protocol.upgrade import Response
 from tunnel.pty.client import calls
 from tunnel.pty.client.calls import Attempts, Call
+from tunnel.pty.client.deadline import Deadline, Transport
 from tunnel.pty.client.endpoint import Endpoint, locate
 from tunnel.pty.client.http import (
     BODY_LIMIT,
@@ -24,10 +25,12 @@ from tunnel.pty.client.http import (
     Way,
     broken,
     client_options,
+    exchange_limit,
     head_of,
     request_options,
     shut_down,
     stream_ended,
+    too_late,
 )
 from tunnel.pty.client.model import ProcessInfo, PtySize, Result, size_of
 from tunnel.pty.client.stream import TerminalStream
@@ -88,7 +91,9 @@ class Service:
     def __init__(self, place: Endpoint, way: Way) -> None:
         self.place = place
         self._way = way
-        self._client = httpx.Client(**client_options(self.place, way))
+        options = client_options(self.place, way)
+        own = {name: options.pop(name) for name in ("verify", "proxy", "limits")}
+        self._client = httpx.Client(transport=Transport(trust_env=False, **own), **options)
         self._ours = False
 
     def perform(self, call: Call) -> Object:
@@ -103,25 +108,34 @@ class Service:
 
     def _exchange(self, call: Call) -> Response:
         request = self._client.build_request(**request_options(call, self.place, stream=False))
-        try:
+        with self._in_time():
             response = self._client.send(request, stream=True)
             with contextlib.closing(response):
                 return self._complete(response)
-        except httpx.HTTPError as exc:
-            raise broken(exc, self.place, self._way) from exc
 
     def open(self, call: Call, patience: float) -> tuple[httpx.Response, Response]:
         """Open a stream whose next bytes may take ``patience`` seconds; return it and its head. Raises Broken."""
         timeout = httpx.Timeout(patience, connect=self._way.connect_timeout)
         request = self._client.build_request(**request_options(call, self.place, stream=True), timeout=timeout)
-        try:
+        with self._in_time():
             response = self._client.send(request, stream=True)
             if response.status_code == 200:
                 return response, self._head(response)
             with contextlib.closing(response):
                 return response, self._complete(response)
-        except httpx.HTTPError as exc:
-            raise broken(exc, self.place, self._way) from exc
+
+    @contextlib.contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """Limit what is done meanwhile as a whole. Raises Broken for that, and for errors of httpx."""
+        with Deadline(exchange_limit(self._way)) as deadline:
+            try:
+                yield
+            except httpx.HTTPError as exc:
+                if deadline.passed:
+                    raise too_late(self.place, self._way) from exc
+                raise broken(exc, self.place, self._way) from exc
+            if deadline.passed:  # the end of an answer may be that of its connection
+                raise too_late(self.place, self._way)
 
     def _head(self, response: httpx.Response) -> Response:
         answer = head_of(response)
@@ -392,7 +406,9 @@ class Terminal:
         arrived, error = True, stream_ended().error
         try:
             if self._open() if self._chunks is None else self._stream.receive(self._service.read(self._chunks)):
-                return
+                if (late := self._stream.overdue(time.monotonic())) is None:
+                    return
+                error = late
         except Broken as exc:
             arrived, error = exc.arrived, exc.error
         self._hang_up()

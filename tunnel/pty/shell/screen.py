@@ -7,6 +7,7 @@ import select
 
 from tunnel.client.stdio import StandardOutput
 from tunnel.client.trace import say
+from tunnel.protocol.errors import redacted
 
 
 class Screen:
@@ -58,7 +59,7 @@ def say_raw(text: str) -> None:
     """As `say`, for a terminal in raw mode, where a line feed alone goes straight down."""
     import sys
 
-    lines = "".join(f"\r\nwstunnel-py: {line}" for line in text.split("\n"))
+    lines = "".join(f"\r\nwstunnel-py: {line}" for line in redacted(text).split("\n"))
     try:
         sys.stderr.write(lines + "\r\n")
         sys.stderr.flush()

@@ -12,7 +12,17 @@ from dataclasses import dataclass, field
 
 from tunnel.client.config import load_config
 from tunnel.client.options import SHELL_OPTIONS, Option
-from tunnel.client.settings import first, headers_of, read_environment, token_of, withhold
+from tunnel.client.settings import (
+    first,
+    headers_of,
+    is_literal,
+    literal_of,
+    read_environment,
+    table_of,
+    token_of,
+    withheld_note,
+    withhold,
+)
 from tunnel.protocol.errors import UsageError
 from tunnel.pty.client.endpoint import LOCAL, TEMPLATE, TOKEN_FIELD, Endpoint, fill
 from tunnel.pty.client.http import Way
@@ -28,7 +38,10 @@ ANSWER_LIMIT = 10.0  # seconds for a call: after a laptop's sleep its old connec
 
 @dataclass(frozen=True, kw_only=True)
 class ShellSettings:
-    """The service, and the terminal that is wanted; times are in seconds. ``warnings`` are lines for the user."""
+    """The service, and the terminal that is wanted; times are in seconds. ``warnings`` are lines for the user.
+
+    ``notes`` are lines for ``-v``.
+    """
 
     place: Endpoint
     way: Way
@@ -45,6 +58,7 @@ class ShellSettings:
     reconnect_for: float = 600.0
     escape: str | None = "~"
     warnings: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 def resolve(
@@ -63,31 +77,24 @@ def resolve(
     environment = read_environment(environ, options)
     config_file = given.get("config", environment.get("config"))
     config = load_config(config_file if isinstance(config_file, str) else None)
-    is_url = host is not None and "://" in host
-    name = host or ""
-    table: Values = {}
-    if is_url:
-        table = config.hosts.get(Endpoint(name).address.host.lower(), {})
-    elif host is not None and (found := config.lookup(host)) is not None:
-        name, table = found
+    literal = literal_of(host or "", given.get("pty-url"))
+    name, table = table_of(config, host or "", None if literal is None else _host_of(literal))
     sources: list[Values] = [given, table, environment, config.options]
-    # A URL that says nothing of the host is not one that a template made.
-    of_table = "pty-url" in table and "{host}" not in str(table["pty-url"])
-    foreign = "pty-url" not in given and (is_url or of_table)
-    if foreign:
-        withhold(sources)
+    foreign = literal is not None or ("pty-url" not in given and "pty-url" in table and is_literal(table["pty-url"]))
+    withheld = withhold(sources) if foreign else []
+    withheld += ["token"] if foreign and TOKEN_VARIABLE in environ else []
     merged: Values = {option.name: option.default if option.default is not None else False for option in options}
     for source in reversed(sources):
         merged.update(source)
     template = first("pty-url", sources)
-    if is_url and "pty-url" not in given:
+    if "://" in name and "pty-url" not in given:
         url = name
     elif host is None and template is None:
         url = LOCAL
     else:
         url = fill(str(template or TEMPLATE), name, int(str(merged["pty-port"])))
 
-    warnings: list[str] = []
+    warnings = list(config.warnings)
     headers = headers_of(sources)
     token = token_of(sources, None if foreign else environ.get(TOKEN_VARIABLE), config.path, warnings, "pty-")
     if token is not None:
@@ -106,9 +113,10 @@ def resolve(
     if way.client_key and not way.client_cert:
         raise UsageError("--client-key needs --client-cert")
     place = Endpoint(url, headers)
+    notes = [withheld_note(withheld)] if withheld else []
     quiet, verbose = merged["quiet"] is True, merged["verbose"] is True
     if "pty-escape" not in merged:
-        return ShellSettings(place=place, way=way, quiet=quiet, verbose=verbose, warnings=warnings)
+        return ShellSettings(place=place, way=way, quiet=quiet, verbose=verbose, warnings=warnings, notes=notes)
     attach, envs = merged["pty-attach"], merged["pty-env"]
     escape = str(merged["pty-escape"])
     settings = ShellSettings(
@@ -127,10 +135,18 @@ def resolve(
         reconnect_for=_seconds(merged["pty-reconnect-for"]),
         escape=None if escape == "none" else escape,
         warnings=warnings,
+        notes=notes,
     )
     if settings.attach is not None and (command or any(n in given for n in ("pty-cwd", "pty-user", "pty-env"))):
         raise UsageError("--attach joins a terminal as it is: it takes no command, --cwd, --user or -e")
     return settings
+
+
+def _host_of(url: str) -> str:
+    try:
+        return Endpoint(url.replace("{port}", "1")).address.host
+    except UsageError:
+        return ""  # what is wrong with it is told by who uses it
 
 
 def _text(values: Values, name: str) -> str | None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import asyncssh
 
+from tunnel.net.files import STRICT, read_regular
 from tunnel.protocol.errors import UsageError
 
 HOST_KEY_NAME = "ssh_host_ed25519_key"
@@ -52,12 +53,13 @@ def load_host_key(given: str | None) -> asyncssh.SSHKey:
     try:
         if not path.exists():
             _make_host_key(path)
-        mode = path.stat().st_mode
+        data, info = read_regular(str(path), _SIZE_LIMIT)
+        mode = info.st_mode
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise _unusable(
                 "--host-key", path, f"its mode is {stat.S_IMODE(mode):04o}, so others may read it: chmod 600"
             )
-        return asyncssh.read_private_key(path)
+        return asyncssh.import_private_key(data)
     except OSError as exc:
         raise _unusable("--host-key", path, exc.strerror or str(exc)) from exc
     except asyncssh.KeyImportError as exc:
@@ -107,21 +109,9 @@ def load_authorized_keys(given: str | None, warn: Callable[[str], None]) -> tupl
     path = Path(given if given is not None else DEFAULT_AUTHORIZED_KEYS).expanduser()
     option = "--authorized-keys"
     try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                raise _unusable(
-                    option,
-                    path,
-                    f"its mode is {stat.S_IMODE(status.st_mode):04o}, so others may write to it: chmod 600",
-                )
-            if status.st_uid not in (0, os.geteuid()):
-                raise _unusable(option, path, "it belongs to another user")
-            text = file.read(_SIZE_LIMIT + 1)
+        text = read_regular(str(path), _SIZE_LIMIT, guard=STRICT)[0]
     except OSError as exc:
         raise _unusable(option, path, exc.strerror or str(exc)) from exc
-    if len(text) > _SIZE_LIMIT:
-        raise _unusable(option, path, f"it is longer than {_SIZE_LIMIT} bytes")
     usable = []
     for number, line in enumerate(text.decode("utf-8", "surrogateescape").splitlines(), 1):
         entry = line.strip()

@@ -1,0 +1,134 @@
+"""A time limit for a whole exchange of the sync client, whatever the service says meanwhile.
+
+httpx limits each read, so a service that always has one more byte, or one more interim response, is never late; and
+OpenSSL looks at no clock at all. So a timer shuts down the connection that the exchange uses. The async client needs
+none of this: there the loop has the clock.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+import httpcore
+import httpx
+
+_current = threading.local()
+
+
+class Deadline:
+    """A context in which this thread's exchange is cut off after ``seconds``; ``passed`` tells whether it was."""
+
+    def __init__(self, seconds: float) -> None:
+        self.passed = False
+        self._lock = threading.Lock()
+        self._over = False
+        self._sock: socket.socket | None = None
+        self._timer = threading.Timer(seconds, self._pass)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        _current.deadline = self
+        self._timer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _current.deadline = None
+        self._timer.cancel()
+        with self._lock:
+            self._over = True
+            self._sock = None
+
+    def uses(self, sock: socket.socket | None) -> None:
+        """Note the connection that the exchange uses now."""
+        with self._lock:
+            self._sock = sock
+        if self.passed and sock is not None:
+            _shut_down(sock)
+
+    def _pass(self) -> None:
+        with self._lock:
+            if self._over:
+                return
+            self.passed = True
+            if self._sock is not None:
+                _shut_down(self._sock)
+
+
+class Transport(httpx.HTTPTransport):
+    """httpx's own transport, whose connections tell the `Deadline` of their thread that they are used."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # httpcore takes a backend when a pool is made, but httpx, which makes it, passes none on.
+        self._pool._network_backend = _Backend(self._pool._network_backend)
+
+
+class _Backend(httpcore.NetworkBackend):
+    def __init__(self, backend: httpcore.NetworkBackend) -> None:
+        self._backend = backend
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        return _Stream(self._backend.connect_tcp(host, port, timeout, local_address, socket_options))
+
+    def sleep(self, seconds: float) -> None:
+        self._backend.sleep(seconds)
+
+
+class _Stream(httpcore.NetworkStream):
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        _tell(self._stream.get_extra_info("socket"))
+        return self._stream.read(max_bytes, timeout)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        _tell(self._stream.get_extra_info("socket"))
+        self._stream.write(buffer, timeout)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        sock = self._stream.get_extra_info("socket")
+        # Wrapping it takes the descriptor away from this object; a second one for the same connection stays.
+        twin = sock.dup() if isinstance(sock, socket.socket) and not isinstance(sock, ssl.SSLSocket) else None
+        _tell(twin)
+        try:
+            return _Stream(self._stream.start_tls(ssl_context, server_hostname, timeout))
+        finally:
+            _tell(None)
+            if twin is not None:
+                twin.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+def _tell(sock: socket.socket | None) -> None:
+    deadline: Deadline | None = getattr(_current, "deadline", None)
+    if deadline is not None:
+        deadline.uses(sock)
+
+
+def _shut_down(sock: socket.socket) -> None:
+    try:
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not that of TLS, which is not made for two threads
+    except OSError:
+        pass  # closed or broken already
