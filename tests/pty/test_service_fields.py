@@ -100,20 +100,22 @@ STREAMS = [
     ("StreamInput", '{"keepalive": @}'),
 ]
 # What each field may be given, of the values above, as it means something there or means that there is nothing.
-NOTHING = {"null", "an empty object"}
+TEXTS = {"a text", "a text of 5,000 digits", "other digits", "superscript", "hexadecimal", "underscored"}
 GOOD = {
-    '"cmd": @': {"a text"},
+    '"cmd": @': TEXTS,
     '"args": @': {"null", "an empty array"},
-    '"args": [@]': {"a text", "an empty text", "a text of 5,000 digits", "other digits", "superscript", "hexadecimal", "underscored"},
+    '"args": [@]': {*TEXTS, "an empty text"},
     '"envs": @': {"null", "an empty object"},
-    '"envs": {"A": @': {"a text", "an empty text", "a text of 5,000 digits", "other digits", "superscript", "hexadecimal", "underscored"},
+    '"envs": {"A": @': {*TEXTS, "an empty text"},
     '"cwd": @': {"null", "an empty text"},
     '"pty": @': {"null", "an empty object", "an object"},
     '"size": @': {"null", "an empty object", "an object"},
-    '"tag": @': {"null", "an empty text", "a text", "a text of 5,000 digits", "other digits", "superscript", "hexadecimal", "underscored", "a NUL"},
+    '"cols": @': {"a whole number with a fraction"},
+    '"rows": @': {"a whole number with a fraction"},
+    '"tag": @': {*TEXTS, "null", "an empty text", "a NUL"},
     '"stdin": @': {"null", "true"},
     "@": {"an empty object", "an object"},
-}  # fmt: skip
+}
 BUGS = {"internal", "unknown", "data_loss", None}
 
 
@@ -154,12 +156,12 @@ def test_a_stream_refuses_what_its_field_cannot_be(watched: Raw, method: str, te
         kind = {"Content-Type": "application/connect+json"}
         reply = watched.request("POST", f"/process.Process/{method}", body, kind)
         assert reply.status == 200
-        last = json.loads(reply.body[reply.body.rindex(b'\x02\0\0') + 5 :])
+        last = json.loads(reply.body[reply.body.rindex(b"\x02\0\0") + 5 :])
         if "error" in last:
             assert last["error"]["code"] not in BUGS, (name, last)
             assert len(reply.body) < 2000
         else:
-            assert method == "Start" and is_good(template, name), (name, reply.body)
+            assert method in ("Start", "Connect") and is_good(template, name), (name, reply.body)
 
 
 @pytest.mark.parametrize("signal", ["9.0", "15.0", "9.5", '"9"', '"SIGKILL"', "true", "-9", "[9]"])
@@ -172,13 +174,23 @@ def test_a_signal_is_a_name_or_a_number_of_one(watched: Raw, signal: str) -> Non
         assert reply.code == "unimplemented"
     assert watched.send(stream.pid, b"", "stdin").status == 200  # it lives
     for good in ("9", '"SIGNAL_SIGKILL"'):
-        assert watched.call("SendSignal", f'{{"process": {{"pid": {stream.pid}}}, "signal": {good}}}'.encode()).status in (200, 404)
+        assert watched.call(
+            "SendSignal", f'{{"process": {{"pid": {stream.pid}}}, "signal": {good}}}'.encode()
+        ).status in (200, 404)
     stream.finish()
 
 
 def test_envelopes_of_nonsense_are_refused(watched: Raw) -> None:
     kind = {"Content-Type": "application/connect+json"}
-    for body in (b"", b"\0", b"\0\0\0\0\0", b"\0\xff\xff\xff\xff", b"\x01\0\0\0\2{}", b"\xff\0\0\0\2{}", b"\2\0\0\0\2{}" * 2):
+    for body in (
+        b"",
+        b"\0",
+        b"\0\0\0\0\0",
+        b"\0\xff\xff\xff\xff",
+        b"\x01\0\0\0\2{}",
+        b"\xff\0\0\0\2{}",
+        b"\2\0\0\0\2{}" * 2,
+    ):
         for method in ("Start", "Connect", "StreamInput"):
             reply = watched.request("POST", f"/process.Process/{method}", body, kind)
             assert reply.status == 200

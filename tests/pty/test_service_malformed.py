@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import re
@@ -12,11 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from tests.bed.processes import Bed
 from tests.pty.beds import Service, start_service
 from tests.pty.raw import LIMIT, Raw, envelope, eventually
 from tunnel.pki.tokens import make_token
+from tunnel.pty.service import TerminalService
+from tunnel.server.settings import TerminalSettings
 
 SECRET = "a-secret-that-nobody-shall-read"
 HOST = b"Host: 127.0.0.1\r\n"
@@ -400,3 +404,25 @@ def test_a_keepalive_interval_that_is_none_is_ignored(raw: Raw) -> None:
     for value in ("9" * 5000, "-1", "1.5", "inf", "", "x"):
         stream = raw.terminal("/bin/true", headers={"Keepalive-Ping-Interval": value}).finish()
         assert stream.ended is not None, value
+
+
+async def _fail(request: web.Request) -> web.Response:
+    raise LookupError(f"a bug, with {SECRET}")
+
+
+@pytest.mark.parametrize("headers", ["", "Accept: text/html\r\n"])
+def test_a_bug_of_ours_is_a_short_answer_and_one_event(caplog: pytest.LogCaptureFixture, headers: str) -> None:
+    async def ask_in_process() -> bytes:
+        settings = TerminalSettings(pty="127.0.0.1:0")
+        async with TerminalService(settings, routes=[web.get("/fail", _fail)]) as service:
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(service.urls[0].rpartition(":")[2]))
+            writer.write(b"GET /fail HTTP/1.0\r\n" + HOST + headers.encode() + b"\r\n")
+            answer = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            return answer
+
+    answer = asyncio.run(ask_in_process())
+    assert statuses(answer) == [500]
+    assert SECRET.encode() not in answer and b"Traceback" not in answer and len(answer) < 500
+    assert [record.__dict__["event"] for record in caplog.records] == ["internal-error"]

@@ -67,7 +67,7 @@ class Accepting:
         if self.places.taken >= self.places.limit:
             # Before anybody who is at work has to give way to somebody who has shown nothing yet.
             self.places.drop_one()
-        connection.place = self.places.enter(client.source, connection.drop, standing=connection.standing)
+        connection.place = self.places.enter(client.source, connection.give_way, standing=connection.standing)
         if connection.place is None:
             self._turn_away(sock, client)
             await asyncio.sleep(0)

@@ -88,6 +88,11 @@ class Connection(web.RequestHandler):
         if self.place is not None:
             self.place.move(client.source)
 
+    def give_way(self) -> None:
+        """Leave to another client, which needs the place."""
+        event(logging.INFO, "refused", client=self.client.address, error="gave-way")
+        self.drop()
+
     def drop(self) -> None:
         """Close the connection at once, whatever is going on."""
         self._deaf = True
