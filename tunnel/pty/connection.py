@@ -54,8 +54,8 @@ class Connection(web.RequestHandler):
     """aiohttp's connection with deadlines and bounds; it holds ``place``, which it gives back when it is closed."""
 
     __slots__ = (
-        "_ahead", "_body", "_came", "_deaf", "_hurry", "_is_known", "_seen", "_tail", "_timer", "_works",
-        "client", "place", "refusals",
+        "_ahead", "_body", "_came", "_deaf", "_hurry", "_is_known", "_seen", "_tail", "_timer", "_wire",
+        "_works", "client", "place", "refusals",
     )  # fmt: skip
 
     def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop, client: Client) -> None:
@@ -63,6 +63,7 @@ class Connection(web.RequestHandler):
         self.client = client
         self.place: Place | None = None
         self.refusals = 0  # in a row
+        self._wire: asyncio.Transport | None = None  # also when aiohttp has closed it, and what it wrote is under way
         self._is_known = False  # whether the last request had what it needs to be let in
         self._works = False  # whether a request is being answered
         self._body: StreamReader | None = None  # of the latest request
@@ -96,8 +97,8 @@ class Connection(web.RequestHandler):
     def drop(self) -> None:
         """Close the connection at once, whatever is going on."""
         self._deaf = True
-        if self.transport is not None:
-            self.transport.abort()
+        if self._wire is not None:
+            self._wire.abort()
 
     # --- Requests
 
@@ -127,11 +128,13 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._wire = self.transport
         self._arm(HEAD_LIMIT)
         if self._deaf:  # its place was taken by another one meanwhile
             self.drop()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self._wire = None
         self._disarm()
         if self.place is not None:
             self.place.leave()
@@ -237,7 +240,7 @@ class Connection(web.RequestHandler):
 
     def _arm(self, seconds: float) -> None:
         self._disarm()
-        if self.transport is not None:
+        if self._wire is not None:
             self._timer = self._loop.call_later(seconds, self._expire)
 
     def _disarm(self) -> None:
