@@ -15,6 +15,7 @@ UNARY_TYPE = "application/json"
 STREAM_TYPE = "application/connect+json"
 TIMEOUT = "Connect-Timeout-Ms"
 MESSAGE_LIMIT = 4 << 20  # bytes of one message of a request or of a reply
+ERROR_LIMIT = 1000  # characters of an error's message, which may quote what a client has sent
 
 Object = Mapping[str, object]
 
@@ -147,15 +148,32 @@ def encode(message: Object) -> bytes:
 
 
 def decode(data: bytes) -> Object:
-    """Return the JSON object in ``data``; raises Malformed when it is none."""
+    """Return the JSON object in ``data``; raises Malformed when it is none.
+
+    It has to be I-JSON (RFC 7493): UTF-8, no name twice in an object, no NaN and no Infinity.
+    """
     try:
-        return as_object(json.loads(data), "the message")
+        return as_object(_JSON.decode(data.decode()), "the message")
     except (ValueError, RecursionError) as exc:
         raise Malformed(f"this is no JSON: {exc}"[:200]) from exc
 
 
+def _no_number(name: str) -> object:
+    raise ValueError(f"{name} is no number")
+
+
+def _no_name_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name occurs twice in an object")
+    return found
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_number, object_pairs_hook=_no_name_twice)
+
+
 def error_object(error: ConnectError) -> Object:
-    return {"code": error.code, "message": error.message}
+    return {"code": error.code, "message": error.message[:ERROR_LIMIT]}
 
 
 def parse_error(status: int, body: bytes) -> ConnectError:

@@ -11,10 +11,14 @@ import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from multidict import CIMultiDictProxy
+
 from tunnel.protocol.errors import UsageError
 from tunnel.pty.framing import ConnectError
 from tunnel.pty.wire import ACCESS_TOKEN
 from tunnel.server.access import Tokens
+
+Headers = CIMultiDictProxy[str]
 
 _NAME = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
 
@@ -34,25 +38,41 @@ class Guard:
             if host != "*" and not _NAME.fullmatch(host):
                 raise UsageError(f"--pty-host: {host!r} is no host name such as box.example.org or *.example.org")
 
-    def check_source(self, host: str | None, origin: str | None) -> None:
-        """Check the request's Host and Origin; raises ConnectError (``permission_denied``)."""
-        if host is None or not self._is_ours(host):
-            raise ConnectError("permission_denied", f"the service is not called {(host or '')[:200]!r}: see --pty-host")
-        if origin is not None and not (self._same_origin and _place(origin) == host.lower()):
-            raise ConnectError("permission_denied", f"pages of {origin[:200]} may not use this service")
+    @property
+    def needs_token(self) -> bool:
+        return bool(self._tokens)
 
-    def check_token(self, token: str | None) -> None:
+    def check_source(self, target: str, headers: Headers) -> None:
+        """Check by what name and from what page a request comes; raises ConnectError (``permission_denied``).
+
+        ``target`` is as in the request's first line; it counts like Host if it is a whole URL (RFC 9112 section 3.2.2).
+        """
+        names = [headers.get("Host", "")]
+        if not target.startswith(("/", "*")):
+            names.append(_place(target))
+        if not all(map(self._is_ours, names)):
+            raise ConnectError("permission_denied", "the service is not called by this name: see --pty-host")
+        for origin in headers.getall("Origin", ()):
+            if not (self._same_origin and _place(origin) == names[0].lower()):
+                raise ConnectError("permission_denied", "pages of this origin may not use this service")
+
+    def check_token(self, headers: Headers) -> None:
         """Check the request's access token; raises ConnectError (``unauthenticated``)."""
         if not self._tokens:
             return
-        if token is None:
+        given = headers.getall(ACCESS_TOKEN, ())
+        if not given:
             raise ConnectError("unauthenticated", f"a token is needed: {ACCESS_TOKEN}")
-        if not self._tokens.know(token):
+        if len(given) > 1 or not self._tokens.know(given[0]):
             raise ConnectError("unauthenticated", "this token is not known here")
 
     def _is_ours(self, host: str) -> bool:
-        name = re.sub(r":\d*$", "", host.lower()).rstrip(".")
-        if name == "localhost" or "*" in self._hosts:
+        if "*" in self._hosts:
+            return True
+        if not host.isascii():
+            return False
+        name = re.sub(r":[0-9]*\Z", "", host.lower()).rstrip(".")
+        if name == "localhost":
             return True
         try:
             ipaddress.ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name)
@@ -64,7 +84,7 @@ class Guard:
 
 
 def _place(origin: str) -> str:
-    """Return host and port of an origin as a Host header has them."""
+    """Return host and port of a URL or an origin as a Host header has them."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:

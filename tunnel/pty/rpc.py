@@ -10,10 +10,12 @@ import asyncio
 import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 
 from tunnel.pty import framing, wire
+from tunnel.pty.connection import BODY_ERRORS
 from tunnel.pty.fanout import Subscriber
 from tunnel.pty.framing import ConnectError, Decoder, Malformed, Object
 from tunnel.pty.process import Process
@@ -60,7 +62,7 @@ class ProcessService:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["method"]
         if name not in self._unary and name not in self._streaming:
-            return web.Response(status=404, text=f"process.Process has no method {name[:100]}\n")
+            return web.Response(status=404, text="process.Process has no such method\n")
         if request.method != "POST":
             return web.Response(status=405, headers={"Allow": "POST"})
         expected = framing.UNARY_TYPE if name in self._unary else framing.STREAM_TYPE
@@ -120,7 +122,7 @@ class ProcessService:
         process = self._processes.find(selector)
         keep = request.headers.get(wire.ON_DISCONNECT)
         if keep not in (None, "keep"):
-            raise Malformed(f"{wire.ON_DISCONNECT} of Update is keep, not {keep[:50]!r}")
+            raise Malformed(f"{wire.ON_DISCONNECT} of Update is keep")
         if size is not None:
             process.resize(size)
         if keep:
@@ -131,7 +133,7 @@ class ProcessService:
         selector, given = wire.parse_input_request(message)
         key = request.headers.get(wire.INPUT_KEY)
         if key is not None and not _KEY.fullmatch(key):
-            raise Malformed(f"{wire.INPUT_KEY} is 32 hexadecimal digits, not {key[:50]!r}")
+            raise Malformed(f"{wire.INPUT_KEY} is 32 hexadecimal digits")
         await self._processes.find(selector).send(given, key)
         return {}
 
@@ -170,7 +172,8 @@ class _Stream:
         try:
             error = await self._try(method)
             response = self._response or await self.open({})
-            await response.write_eof(framing.end_of_stream(error))
+            async with self._patience():
+                await response.write_eof(framing.end_of_stream(error))
         except ConnectionResetError:
             pass  # the client has gone
         return self._response or await self.open({})
@@ -200,9 +203,14 @@ class _Stream:
     async def write(self, data: bytes) -> None:
         """Write to the reply, which has been opened; raises ConnectionResetError when the client does not take it."""
         response = self._response or await self.open({})
+        async with self._patience():
+            await response.write(data)
+
+    @asynccontextmanager
+    async def _patience(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(WRITE_LIMIT):
-                await response.write(data)
+                yield
         except TimeoutError:
             if self.request.transport is not None:
                 self.request.transport.abort()
@@ -227,6 +235,8 @@ class _Stream:
                         yield framing.decode(each.data)
         except TimeoutError:
             raise ConnectError("deadline_exceeded", "the time for this request is over") from None
+        except BODY_ERRORS:
+            raise _broken_body() from None
         decoder.finish()
 
     async def relay(self, process: Process, subscriber: Subscriber, *, owner: bool) -> None:
@@ -291,13 +301,19 @@ async def _read_body(request: web.Request, limit: int) -> bytes:
                     raise ConnectError("resource_exhausted", f"a request of more than {limit} bytes")
     except TimeoutError:
         raise ConnectError("deadline_exceeded", f"the request took more than {BODY_LIMIT:g} s to come") from None
+    except BODY_ERRORS:
+        raise _broken_body() from None
     return bytes(body)
+
+
+def _broken_body() -> Malformed:
+    return Malformed("the request's body is malformed")
 
 
 def _check_version(request: web.Request) -> None:
     version = request.headers.get("Connect-Protocol-Version", framing.PROTOCOL_VERSION)
     if version != framing.PROTOCOL_VERSION:
-        raise Malformed(f"Connect-Protocol-Version must be {framing.PROTOCOL_VERSION}, not {version[:20]!r}")
+        raise Malformed(f"Connect-Protocol-Version must be {framing.PROTOCOL_VERSION}")
 
 
 def _timeout(request: web.Request) -> float | None:
@@ -312,7 +328,7 @@ def _grace(request: web.Request) -> float | None:
         return None
     match = _KILL_WITH_GRACE.fullmatch(text)
     if match is None:
-        raise Malformed(f"{wire.ON_DISCONNECT} of Start is kill; grace=SECONDS, not {text[:50]!r}")
+        raise Malformed(f"{wire.ON_DISCONNECT} of Start is kill; grace=SECONDS")
     return float(match[1])
 
 
@@ -329,5 +345,5 @@ def _number(headers: Mapping[str, str], name: str, *, digits: int) -> int | None
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= digits):
-        raise Malformed(f"{name} must be a number of at most {digits} digits, not {text[:30]!r}")
+        raise Malformed(f"{name} must be a number of at most {digits} digits")
     return int(text)

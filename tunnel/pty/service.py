@@ -16,20 +16,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 
 from tunnel.net.address import TCPAddress, is_loopback
+from tunnel.net.descriptors import raise_descriptor_limit
 from tunnel.net.listening import ListeningSocket, open_listening
 from tunnel.protocol.errors import UsageError
 from tunnel.pty import wire
+from tunnel.pty.accepting import Accepting
+from tunnel.pty.door import Door
 from tunnel.pty.files import FileService
-from tunnel.pty.framing import ConnectError
 from tunnel.pty.guard import Guard
 from tunnel.pty.processes import Processes
-from tunnel.pty.rpc import ProcessService, error_response
+from tunnel.pty.rpc import ProcessService
 from tunnel.pty.users import Users
 from tunnel.server.access import Tokens
 from tunnel.server.log import event
@@ -37,7 +38,6 @@ from tunnel.server.settings import TerminalSettings
 
 _HEALTH = "/health"
 _STREAMS_LIMIT = 2.0  # seconds that streams have to end after their processes
-_IDLE_LIMIT = 75.0  # seconds that a connection is kept without a request
 
 
 class TerminalService:
@@ -60,11 +60,11 @@ class TerminalService:
             raise UsageError("--pty: the terminal service needs an address")
         self._address = settings.pty
         self._tokens = Tokens(settings.pty_token_file, "--pty-token-file")
-        self._guard = Guard(self._tokens, settings.pty_host, same_origin=same_origin)
-        self._open_paths = frozenset({_HEALTH, *open_paths})
+        guard = Guard(self._tokens, settings.pty_host, same_origin=same_origin)
+        self._door = Door(guard, frozenset({_HEALTH, *open_paths}))
         users = Users(settings.pty_user, may_switch=bool(self._tokens))
         self._processes = Processes(settings.pty_max_processes, settings.pty_max_subscribers, settings.pty_scrollback)
-        app = web.Application(middlewares=[self._guard_middleware()])
+        app = web.Application()
         files = FileService(users)
         app.add_routes(
             [
@@ -77,14 +77,9 @@ class TerminalService:
         )
         app.on_response_prepare.append(_sign)
         # A stream's handler is cancelled when its client goes; no handler leaves anything half done then.
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            handler_cancellation=True,
-            keepalive_timeout=_IDLE_LIMIT,
-            shutdown_timeout=_STREAMS_LIMIT,
-        )
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=_STREAMS_LIMIT)
         self._listeners: list[ListeningSocket] = []
+        self._accepting: Accepting | None = None
 
     @property
     def urls(self) -> list[str]:
@@ -114,8 +109,9 @@ class TerminalService:
                     f"--pty {self._address}: without --pty-token-file only loopback addresses are possible"
                 )
             await self._runner.setup()
-            for listener in listeners:
-                await web.SockSite(self._runner, listener.sock).start()
+            server = cast(web.Server, self._runner.server)  # there is one after setup()
+            self._door.guard(server)
+            self._accepting = Accepting(server, listeners, raise_descriptor_limit())
         except BaseException:
             await self._runner.cleanup()
             for listener in listeners:
@@ -132,22 +128,11 @@ class TerminalService:
     async def close(self) -> None:
         """End all processes, let the streams tell it, and stop listening."""
         await self._processes.close()
+        if self._accepting is not None:
+            await self._accepting.close()
         await self._runner.cleanup()
         for listener in self._listeners:
             listener.close()
-
-    def _guard_middleware(self) -> Middleware:
-        @web.middleware
-        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            try:
-                self._guard.check_source(request.headers.get("Host"), request.headers.get("Origin"))
-                if request.path not in self._open_paths:
-                    self._guard.check_token(request.headers.get(wire.ACCESS_TOKEN))
-            except ConnectError as exc:
-                return error_response(exc)
-            return await handler(request)
-
-        return guard
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:

@@ -100,7 +100,7 @@ def parse_start_request(message: Object) -> StartRequest:
             raise Malformed("a NUL can be in no command, argument, variable or path")
     for name in envs:
         if not name or "=" in name:
-            raise Malformed(f"{name!r} can be no variable's name")
+            raise Malformed(f"{name[:100]!r} can be no variable's name")
     pty = message.get("pty")
     size = None
     if pty is not None:
@@ -117,7 +117,7 @@ def selector_request(selector: Selector) -> dict[str, object]:
 
 def parse_selector(message: Object) -> Selector:
     """Raises ConnectError: ``unimplemented`` when no process is told, Malformed."""
-    process = as_object(message.get("process") or {}, "process")
+    process = _object(message, "process")
     if process.get("pid") is not None:
         return _integer(process, "pid")
     tag = _text(process, "tag")
@@ -152,11 +152,17 @@ def parse_signal_request(message: Object) -> tuple[Selector, int]:
     """Return the process and the number of the signal."""
     selector = parse_selector(message)
     signal = message.get("signal")
-    if isinstance(signal, str) and signal in SIGNALS:
-        return selector, SIGNALS[signal]
-    if not isinstance(signal, bool) and signal in SIGNALS.values():
-        return selector, int(str(signal))
-    raise ConnectError("unimplemented", "the signal must be SIGNAL_SIGTERM or SIGNAL_SIGKILL")
+    if isinstance(signal, str):
+        number = 0 if signal == "SIGNAL_UNSPECIFIED" else SIGNALS.get(signal)
+    elif isinstance(signal, int) and not isinstance(signal, bool) and 0 <= signal < 1 << 31:
+        number = signal
+    else:
+        number = 0 if signal is None else None
+    if number is None:
+        raise Malformed("signal is neither the name nor the number of one")
+    if number not in SIGNALS.values():
+        raise ConnectError("unimplemented", "the signal must be SIGNAL_SIGTERM or SIGNAL_SIGKILL")
+    return selector, number
 
 
 def stream_start(selector: Selector) -> Object:
@@ -179,6 +185,7 @@ def parse_stream_message(message: Object) -> Selector | Input | None:
     if message.get("data") is not None:
         return _parse_input(as_object(message["data"], "data"))
     if message.get("keepalive") is not None:
+        as_object(message["keepalive"], "keepalive")
         return None
     raise ConnectError("unimplemented", "a message of StreamInput is one of start, data, keepalive")
 
@@ -287,7 +294,7 @@ def event_message(event: Event) -> Object:
 
 def parse_event_message(message: Object) -> Event | None:
     """Return the event, or None for a kind that is not known; raises Malformed."""
-    event = as_object(message.get("event") or {}, "event")
+    event = _object(message, "event")
     if event.get("start") is not None:
         return Started(_integer(as_object(event["start"], "start"), "pid"))
     if event.get("data") is not None:
@@ -325,13 +332,13 @@ def _config(cmd: str, args: Iterable[str], envs: Mapping[str, str] | None, cwd: 
 
 
 def _parse_config(message: Object, name: str = "process") -> tuple[str, tuple[str, ...], dict[str, str], str | None]:
-    config = as_object(message.get(name) or {}, name)
+    config = _object(message, name)
     args = tuple(_as_text(each, "args") for each in _array(config, "args"))
-    envs = as_object(config.get("envs") or {}, "envs")
+    envs = _object(config, "envs")
     return (
         _text(config, "cmd") or "",
         args,
-        {name: _as_text(value, f"envs[{name!r}]") for name, value in envs.items()},
+        {_as_text(name, "a name in envs"): _as_text(value, f"envs[{name[:100]!r}]") for name, value in envs.items()},
         _text(config, "cwd") or None,
     )
 
@@ -357,12 +364,17 @@ def _input(given: Input) -> Object:
 
 
 def _parse_input(message: Object) -> Input:
-    fields = as_object(message.get("input") or {}, "input")
+    fields = _object(message, "input")
     if fields.get("pty") is not None:
         return Input("pty", _bytes(fields, "pty"))
     if fields.get("stdin") is not None:
         return Input("stdin", _bytes(fields, "stdin"))
     raise ConnectError("unimplemented", "the request has no input: neither pty nor stdin")
+
+
+def _object(fields: Object, name: str) -> Object:
+    value = fields.get(name)
+    return {} if value is None else as_object(value, name)
 
 
 def _array(fields: Object, name: str) -> list[object]:

@@ -1,0 +1,363 @@
+"""Connections to the terminal service: bounded, with deadlines, and never to the harm of those who have a token."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bed.processes import Bed
+from tests.bed.tunnels import OURS
+from tests.pty.beds import Service, start_service
+from tests.pty.raw import LIMIT, Raw, envelope, eventually, terminal
+from tunnel.pki.tokens import make_token
+
+HEALTH = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+LIST = b"POST /process.Process/List HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+DESCRIPTORS = 256  # of the service under test, of which 64 may be connections
+
+
+@pytest.fixture(scope="module")
+def token_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tokens") / "tokens"
+    make_token(str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def token(token_file: Path) -> str:
+    return token_file.read_text().strip()
+
+
+@pytest.fixture
+def narrow(bed: Bed, token_file: Path) -> Service:
+    """A service with a token and few descriptors, under a bridge's roof."""
+    command = [*OURS, "serve", "--listen", "none", "--pty", "127.0.0.1:0", "--pty-token-file", str(token_file)]
+    process = bed.start("/bin/sh", "-c", f'ulimit -n {DESCRIPTORS}; exec "$0" "$@"', *command)
+    return Service(process.wait_for_line(r"(http://127\.0\.0\.1:\d+)")[1], process)
+
+
+@pytest.fixture(scope="module")
+def guarded(shared_bed: Bed, token_file: Path) -> Iterator[Service]:
+    service = start_service(shared_bed, "--pty-token-file", str(token_file))
+    yield service
+    service.process.end()
+
+
+@pytest.fixture
+def crowd() -> Iterator[contextlib.ExitStack]:
+    """Sockets of a test, closed at its end."""
+    with contextlib.ExitStack() as crowd:
+        yield crowd
+
+
+def dial(service: Service, source: str = "127.0.0.1") -> socket.socket:
+    host, _, port = service.url.removeprefix("http://").rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=LIMIT, source_address=(source, 0))
+
+
+def exchange(sock: socket.socket, data: bytes) -> bytes:
+    """Send a request and return its answer, of which only the head is waited for."""
+    sock.sendall(data)
+    return read_head(sock)
+
+
+def read_head(sock: socket.socket) -> bytes:
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        more = sock.recv(65536)
+        if not more:
+            break
+        answer += more
+    return answer
+
+
+def is_closed(sock: socket.socket) -> bool:
+    sock.setblocking(False)
+    try:
+        return sock.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def with_token(token: str, request: bytes = LIST, body: bytes = b"{}") -> bytes:
+    return request + f"X-Access-Token: {token}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def descriptors(service: Service) -> int:
+    return len(os.listdir(f"/proc/{service.process.pid}/fd"))
+
+
+def test_idle_connections_take_a_part_of_the_descriptors_and_nobody_waits(
+    narrow: Service, token: str, crowd: contextlib.ExitStack
+) -> None:
+    before = descriptors(narrow)
+    idle = [crowd.enter_context(dial(narrow)) for _ in range(377)]
+    with dial(narrow) as sock:
+        assert exchange(sock, HEALTH).startswith(b"HTTP/1.1 204 ")
+    with Raw(narrow.url, {"X-Access-Token": token}) as raw:
+        assert raw.terminal("/bin/echo", "served").finish().output == b"served\r\n"
+    assert descriptors(narrow) <= before + DESCRIPTORS // 4 + 1
+    assert sum(map(is_closed, idle)) >= 377 - DESCRIPTORS // 4
+    assert is_closed(idle[0]) and not is_closed(idle[-1])  # the oldest gives way
+
+
+def test_the_source_that_holds_most_gives_way(narrow: Service, crowd: contextlib.ExitStack) -> None:
+    others = [crowd.enter_context(dial(narrow, f"127.0.0.{number}")) for number in range(2, 12)]
+    many = [crowd.enter_context(dial(narrow)) for _ in range(200)]
+    assert exchange(many[-1], HEALTH).startswith(b"HTTP/1.1 204 ")
+    assert not any(map(is_closed, others))
+
+
+def test_requests_at_work_do_not_give_way_to_strangers(
+    narrow: Service, token: str, crowd: contextlib.ExitStack
+) -> None:
+    with Raw(narrow.url, {"X-Access-Token": token}) as raw:
+        streams = [raw.terminal("/bin/cat") for _ in range(20)]
+        for number in range(300):
+            crowd.enter_context(dial(narrow, f"127.0.0.{2 + number % 100}"))
+        for stream in streams:
+            assert raw.send(stream.pid, b"still here\n").status == 200
+            stream.wait_for(b"still here")
+
+
+def test_who_has_shown_a_token_gives_way_after_who_has_not(
+    narrow: Service, token: str, crowd: contextlib.ExitStack
+) -> None:
+    known = crowd.enter_context(dial(narrow))
+    assert exchange(known, with_token(token)).startswith(b"HTTP/1.1 200 ")
+    for _ in range(300):
+        crowd.enter_context(dial(narrow))
+    assert exchange(known, with_token(token)).startswith(b"HTTP/1.1 200 ")
+
+
+def test_when_everything_is_at_work_a_newcomer_is_told_so(
+    narrow: Service, token: str, crowd: contextlib.ExitStack
+) -> None:
+    stream = LIST.replace(b"List", b"StreamInput").replace(b"/json", b"/connect+json")
+    head = stream + f"X-Access-Token: {token}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    for _ in range(DESCRIPTORS // 4):
+        sock = crowd.enter_context(dial(narrow))
+        sock.sendall(head)
+    time.sleep(0.5)  # until all of them are at work
+    with dial(narrow) as sock:
+        answer = read_head(sock)
+    assert answer.startswith(b"HTTP/1.1 503 "), answer
+    assert re.search(r" info refused client=127\.0\.0\.1:\d+ status=503 error=full", narrow.process.log())
+
+
+def test_no_descriptor_left_closes_an_idle_connection_and_accepting_goes_on(
+    narrow: Service, token: str, crowd: contextlib.ExitStack
+) -> None:
+    idle = [crowd.enter_context(dial(narrow)) for _ in range(20)]
+    assert exchange(idle[-1], HEALTH)
+    in_use = descriptors(narrow)
+    hard = resource.prlimit(narrow.process.pid, resource.RLIMIT_NOFILE)[1]
+    resource.prlimit(narrow.process.pid, resource.RLIMIT_NOFILE, (in_use, hard))
+    for _ in range(10):
+        with dial(narrow) as sock:
+            assert exchange(sock, HEALTH).startswith(b"HTTP/1.1 204 ")
+    assert is_closed(idle[0])
+    # Nothing is left that could be closed: it waits, and does not spin.
+    for sock in idle:
+        sock.close()
+    assert eventually(lambda: descriptors(narrow) < in_use - 10)
+    resource.prlimit(narrow.process.pid, resource.RLIMIT_NOFILE, (descriptors(narrow), hard))
+    waiting = crowd.enter_context(dial(narrow))
+    before = _seconds_of_cpu(narrow)
+    time.sleep(2)
+    assert _seconds_of_cpu(narrow) - before < 0.5
+    resource.prlimit(narrow.process.pid, resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
+    assert exchange(waiting, HEALTH).startswith(b"HTTP/1.1 204 ")
+    log = narrow.process.log()
+    assert log.count("cannot-accept") == 1
+    assert "internal-error" not in log and "Traceback" not in log
+
+
+def _seconds_of_cpu(service: Service) -> float:
+    fields = Path(f"/proc/{service.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _seconds_until_closed(drips: dict[socket.socket, bytes], limit: float = 30) -> list[float]:
+    """Send the bytes to each socket, one each half second; return when the service hung up on each."""
+    began = time.monotonic()
+    closed: dict[socket.socket, float] = {}
+    for position in range(int(limit * 2)):
+        for sock, drip in drips.items():
+            with contextlib.suppress(OSError):
+                sock.send(drip[position : position + 1])
+            if sock not in closed:
+                with contextlib.suppress(BlockingIOError):
+                    sock.setblocking(False)
+                    while True:
+                        try:
+                            if sock.recv(65536):
+                                continue
+                        except ConnectionResetError:
+                            pass
+                        closed[sock] = time.monotonic() - began
+                        break
+        if len(closed) == len(drips):
+            return [closed[sock] for sock in drips]
+        time.sleep(0.5)
+    raise AssertionError(f"open after {limit} s: {len(drips) - len(closed)}")
+
+
+def test_a_head_has_a_deadline_also_byte_by_byte(guarded: Service, token: str) -> None:
+    slow = b"GET /health HTTP/1.1\r\nX-A: " + b"a" * 200
+    with contextlib.ExitStack() as stack:
+        silent, first, later, idle = (stack.enter_context(dial(guarded)) for _ in range(4))
+        assert exchange(later, with_token(token)).startswith(b"HTTP/1.1 200 ")
+        assert exchange(idle, HEALTH)
+        for seconds in _seconds_until_closed({silent: b"", first: slow, later: slow}):
+            assert 5 < seconds < 16
+        assert not is_closed(idle)  # it is kept for longer
+    assert re.search(r" info refused client=127\.0\.0\.1:\d+ status=408 error=slow", guarded.process.log())
+
+
+def test_nothing_of_a_body_is_taken_before_the_token_is_checked(guarded: Service) -> None:
+    with dial(guarded) as sock:
+        sock.sendall(LIST + b"Content-Length: 4000000\r\nExpect: 100-continue\r\n\r\n")
+        answer = read_head(sock)
+        assert answer.startswith(b"HTTP/1.1 401 "), answer
+        assert b"Connection: close" in answer
+    with dial(guarded) as sock:
+        sock.sendall(LIST + b"Content-Length: 4000000\r\n\r\n")
+        assert read_head(sock).startswith(b"HTTP/1.1 401 ")
+
+
+def test_who_has_a_token_is_told_to_go_on(guarded: Service, token: str) -> None:
+    with dial(guarded) as sock:
+        head = f"X-Access-Token: {token}\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+        answer = exchange(sock, LIST + head.encode())
+        assert answer == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert exchange(sock, b"{}").startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_crowd_of_bodies_without_a_token_is_not_kept_in_memory(guarded: Service, crowd: contextlib.ExitStack) -> None:
+    before = _resident(guarded)
+    for _ in range(60):
+        sock = crowd.enter_context(dial(guarded))
+        sock.setblocking(False)
+        sock.send(LIST + b"Content-Length: 4000000\r\n\r\n")
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(64):
+                sock.send(b" " * 65536)
+    with dial(guarded) as sock:
+        assert exchange(sock, HEALTH)
+    assert _resident(guarded) - before < 60 * (1 << 20)
+
+
+def _resident(service: Service) -> int:
+    fields = Path(f"/proc/{service.process.pid}/status").read_text().split()
+    return int(fields[fields.index("VmRSS:") + 1]) << 10
+
+
+def test_more_requests_than_can_be_sent_ahead_end_the_connection(guarded: Service, token: str) -> None:
+    stream = LIST.replace(b"List", b"Start").replace(b"/json", b"/connect+json")
+    with dial(guarded) as sock:
+        assert b"200 OK" in exchange(sock, with_token(token, stream, envelope(terminal("/bin/cat"))))
+        padded = HEALTH.replace(b"\r\n\r\n", b"\r\nX-A: " + b"a" * 4000 + b"\r\n\r\n")
+        with pytest.raises(ConnectionError):
+            for _ in range(1000):
+                sock.sendall(padded)
+                time.sleep(0.001)
+
+
+def test_requests_that_are_sent_ahead_are_answered_in_order(guarded: Service, token: str) -> None:
+    with dial(guarded) as sock:
+        sock.sendall((HEALTH + with_token(token)) * 20 + b"GET / HTTP/1.0\r\nHost: [::1]\r\n\r\n")
+        answer = b"".join(iter(lambda: sock.recv(65536), b""))
+    assert re.findall(rb"HTTP/1\.[01] (\d+)", answer) == [b"204", b"200"] * 20 + [b"401"]
+
+
+def test_a_bogus_token_is_answered_late_and_a_valid_one_at_once(guarded: Service, token: str) -> None:
+    before = len(guarded.process.log())
+    with dial(guarded) as bogus, dial(guarded) as same, dial(guarded) as other:
+        began = time.monotonic()
+        bogus.sendall(with_token("bogus"))
+        same.sendall(with_token("bogus"))
+        time.sleep(0.1)
+        same.sendall(with_token(token))
+        assert exchange(other, with_token(token)).startswith(b"HTTP/1.1 200 ")
+        assert exchange(other, HEALTH).startswith(b"HTTP/1.1 204 ")
+        answer = b""
+        while answer.count(b"HTTP/1.1 ") < 2:
+            answer += same.recv(65536)
+        assert time.monotonic() - began < 0.8
+        assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"401", b"200"]
+        assert read_head(bogus).startswith(b"HTTP/1.1 401 ")
+        assert time.monotonic() - began > 0.9
+        assert exchange(bogus, with_token(token)).startswith(b"HTTP/1.1 200 ")
+    lines = re.findall(r" info refused client=\S+ (.*)", guarded.process.log()[before:])
+    assert lines == ["status=401 error=unauthenticated"] * 2
+
+
+def test_a_token_given_twice_is_none(guarded: Service, token: str) -> None:
+    with dial(guarded) as sock:
+        assert exchange(sock, with_token(token, LIST + b"X-Access-Token: other\r\n")).startswith(b"HTTP/1.1 401 ")
+
+
+def test_bogus_tokens_in_a_row_end_a_connection(guarded: Service) -> None:
+    with dial(guarded) as sock:
+        sock.sendall(with_token("bogus") * 50)
+        answer = b"".join(iter(lambda: sock.recv(65536), b""))
+    assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"401"] * 4
+
+
+def test_a_flood_of_bogus_tokens_delays_nobody_else(guarded: Service, token: str, crowd: contextlib.ExitStack) -> None:
+    for _ in range(300):
+        crowd.enter_context(dial(guarded)).sendall(with_token("bogus"))
+    began = time.monotonic()
+    with dial(guarded) as sock:
+        assert exchange(sock, HEALTH).startswith(b"HTTP/1.1 204 ")
+        assert exchange(sock, with_token(token)).startswith(b"HTTP/1.1 200 ")
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.full
+def test_an_answer_that_nobody_reads_does_not_keep_a_connection(bed: Bed, token_file: Path) -> None:
+    service = start_service(bed, "--web", "--pty-token-file", str(token_file))
+    before = descriptors(service)
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        host, _, port = service.url.removeprefix("http://").rpartition(":")
+        sock.connect((host, int(port)))
+        sock.sendall(b"GET /vendor/xterm.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 100)
+        assert eventually(lambda: descriptors(service) > before)
+        assert eventually(lambda: descriptors(service) == before, 90)
+
+
+def test_the_origin_comes_first(guarded: Service, token: str) -> None:
+    for headers in (b"Host: evil.example\r\n", b"Host: 127.0.0.1\r\nOrigin: http://evil.example\r\n"):
+        for line in (b"GET /health", b"POST /process.Process/List", b"GET /nothing", b"OPTIONS *"):
+            with dial(guarded) as sock:
+                began = time.monotonic()
+                extra = f"X-Access-Token: {token}\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n".encode()
+                answer = exchange(sock, line + b" HTTP/1.1\r\n" + headers + extra)
+                assert answer.startswith(b"HTTP/1.1 403 "), answer
+                assert b"evil" not in answer
+                assert time.monotonic() - began < 0.9
+    assert "evil" not in guarded.process.log()
+
+
+def test_connections_end_with_the_service(bed: Bed, token_file: Path, crowd: contextlib.ExitStack) -> None:
+    guarded = start_service(bed, "--pty-token-file", str(token_file))
+    idle = [crowd.enter_context(dial(guarded)) for _ in range(5)]
+    idle[0].sendall(b"GET /hea")
+    idle[1].sendall(with_token("bogus"))
+    assert exchange(idle[2], HEALTH)
+    guarded.process.send_signal(15)
+    assert guarded.process.wait(LIMIT) == 0
+    log = guarded.process.log()
+    assert "Traceback" not in log and "internal-error" not in log, log

@@ -1,0 +1,145 @@
+"""What every request to the terminal service passes before its handler, and every answer on its way out.
+
+In this order: is the service called by a name of its own, and not by a page of somebody else's (403); is there a valid
+token (401), without which no byte of a body is read; can the body be understood (415). What goes wrong after that is
+the client's fault (400), if it is about the body, or a bug of ours (500).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion10, RawRequestMessage
+
+from tunnel.pty import wire
+from tunnel.pty.compression import ENCODINGS, Inflated
+from tunnel.pty.connection import BODY_ERRORS, Connection
+from tunnel.pty.delays import Delays
+from tunnel.pty.framing import ConnectError
+from tunnel.pty.guard import Guard
+from tunnel.pty.rpc import error_response
+from tunnel.server.log import event, unexpected
+
+ANSWER_LIMIT = 60.0  # seconds that a client may take for an answer that is not a stream
+REFUSAL_LIMIT = 10.0  # seconds that it may take for one that refuses it
+REFUSALS_LIMIT = 4  # in a row, until a connection is closed
+_MULTIPART = "multipart/form-data"
+
+
+class Door:
+    """Guards a server of aiohttp. ``open_paths`` need no token."""
+
+    def __init__(self, guard: Guard, open_paths: frozenset[str]) -> None:
+        self._guard = guard
+        self._open_paths = open_paths
+        self._delays = Delays()
+
+    def guard(self, server: web.Server) -> None:
+        """Stand before the handler of ``server``, whose connections are `Connection`s."""
+        handle, make_request = server.request_handler, server.request_factory
+
+        async def guarded(request: web.BaseRequest) -> web.StreamResponse:
+            connection = cast(Connection, request.protocol)
+            # Here the word of a proxy that is trusted would be taken for whom it speaks: connection.count_for(…).
+            with connection.answering(request):
+                response = await self._admit(request, connection) or await _handle(request, handle)
+                if not response.prepared:
+                    await _send(request, response, connection)
+                return response
+
+        def make(
+            message: RawRequestMessage,
+            payload: StreamReader,
+            protocol: web.RequestHandler,
+            writer: AbstractStreamWriter,
+            task: asyncio.Task[None],
+        ) -> web.BaseRequest:
+            encoding = _encoding(message.headers.get("Content-Encoding"))
+            body = cast(StreamReader, Inflated(payload, encoding)) if encoding in ENCODINGS else payload
+            return make_request(message, body, protocol, writer, task)
+
+        server.request_handler, server.request_factory = guarded, make
+
+    async def _admit(self, request: web.BaseRequest, connection: Connection) -> web.Response | None:
+        """Return the answer to a request that is refused, None for one that is not; raises ConnectionResetError."""
+        if request.version < HttpVersion10:
+            connection.hang_up(400, "malformed", "this is no HTTP/1.1 request")
+            raise ConnectionResetError("HTTP/0.9 has no answers with a status")
+        is_open = request.rel_url.raw_path in self._open_paths
+        try:
+            self._guard.check_source(request.raw_path, request.headers)
+            if not is_open:
+                self._guard.check_token(request.headers)
+        except ConnectError as exc:
+            connection.know(False)
+            if exc.code == "unauthenticated":
+                await self._delays.wait(connection)
+            answer = error_response(exc)
+            if connection.refusals >= REFUSALS_LIMIT:
+                answer.force_close()
+            event(logging.INFO, "refused", client=connection.client.address, status=answer.status, error=exc.code)
+            return answer
+        connection.know(not is_open or not self._guard.needs_token)
+        encoding = _encoding(request.headers.get("Content-Encoding"))
+        if encoding not in ("identity", *ENCODINGS) or (encoding != "identity" and request.content_type == _MULTIPART):
+            answer = web.Response(status=415, headers={"Accept-Encoding": ", ".join(ENCODINGS)})
+            return answer
+        return None
+
+
+async def _handle(
+    request: web.BaseRequest, handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handle(request)
+    except web.HTTPException as exc:
+        # As another object, as aiohttp wants this one to be raised, and it has to be sent in time.
+        allow = {"Allow": exc.headers["Allow"]} if "Allow" in exc.headers else None
+        return web.Response(status=exc.status, text=exc.text, headers=allow)
+    except ConnectionError:
+        raise
+    except Exception as exc:
+        if _is_clients(exc):
+            status, message = 400, "the request's body is malformed"
+        else:
+            status, message = 500, "an unexpected error; the service's log has more"
+            unexpected(exc, path=request.path)
+        response = web.json_response({"code": status, "message": message}, status=status)
+        response.force_close()
+        return response
+
+
+async def _send(request: web.BaseRequest, response: web.StreamResponse, connection: Connection) -> None:
+    response.headers[wire.SERVICE] = "1"
+    if response.status >= 400 and ("Expect" in request.headers or "Upgrade" in request.headers):
+        response.force_close()  # nobody knows what follows: the body, something of another protocol, a request
+    try:
+        async with asyncio.timeout(ANSWER_LIMIT if response.status < 400 else REFUSAL_LIMIT):
+            await response.prepare(request)
+            await response.write_eof()
+    except TimeoutError:
+        connection.drop()
+        raise ConnectionResetError("the client did not take the answer in time") from None
+
+
+def _is_clients(error: Exception) -> bool:
+    """Return whether an exception comes from what the client has sent: a body that breaks aiohttp's parser of it."""
+    if isinstance(error, BODY_ERRORS):
+        return True
+    if isinstance(error, OSError | MemoryError):
+        return False
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__") == "aiohttp.multipart":
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _encoding(header: str | None) -> str:
+    return (header or "identity").strip().lower()
