@@ -112,7 +112,7 @@ def test_pings_that_are_never_read_an_answer_to_end_the_tunnel(bed: Bed) -> None
             time.sleep(0.5)
             with contextlib.suppress(OSError):
                 sock.sendall(FRAMES["pings"] * FLOOD)
-            bridge.process.wait_for_line("tunnel .*reason=.*too many frames that say nothing")
+        bridge.process.wait_for_line("tunnel .*reason=.*too many frames that say nothing")
 
 
 def test_tiny_frames_with_payload_arrive_whole(echo_bridge: Bridge) -> None:

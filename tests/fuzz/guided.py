@@ -7,15 +7,16 @@ FOLDER is where atheris keeps inputs that reach something new; a fault is writte
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
-
-import atheris
+from typing import Any
 
 from tests.fuzz import corpus_files, mutation
 
 
 def main(name: str, folder: Path, seconds: int) -> None:
+    atheris: Any = importlib.import_module("atheris")  # there are no types for it, and not a wheel for every platform
     with atheris.instrument_imports(include=["tunnel"]):
         from tests.fuzz.targets import load
 

@@ -13,7 +13,7 @@ from tests.bed.processes import Bed
 from tests.fuzz import corpus_files, mutation
 from tests.fuzz.targets import NAMES, load
 
-RUNS = 4000  # of each target: a second or two
+RUNS = 3000  # of each target: a second or two
 SECONDS = 120  # of each target under atheris
 FULL = [pytest.mark.full, pytest.mark.timeout(SECONDS + 120)]
 

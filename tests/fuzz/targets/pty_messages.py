@@ -30,7 +30,7 @@ _PARSERS: tuple[Callable[[Object], object], ...] = (
 
 
 # What is put in the place of any part of a message.
-_VALUES = (
+_VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, 9, 15, -1, 1 << 31, 1 << 32, 1 << 80, 9.0, 1.5, float("nan"), float("inf"), "", "sh",
     "YQ==", "YQ", "Y Q", "-_", "7", "-7", "1e3", "\0", "\ud800", "=", "SIGNAL_SIGKILL", [], {}, [None], ["x"], {"": ""},
 )  # fmt: skip
@@ -44,7 +44,10 @@ _MESSAGES: tuple[Object, ...] = (
     wire.stream_start(7),
     wire.stream_data(wire.Input("stdin", b"abc")),
     wire.list_reply([wire.ProcessInfo(7, "sh", ("-c",), {"A": "b"}, "/", "tag")]),
-    *map(wire.event_message, (wire.Started(7), wire.Output("pty", b"abc"), wire.Keepalive(), wire.Ended.of(1))),
+    wire.event_message(wire.Started(7)),
+    wire.event_message(wire.Output("pty", b"abc")),
+    wire.event_message(wire.Keepalive()),
+    wire.event_message(wire.Ended.of(1)),
 )
 
 

@@ -15,7 +15,7 @@ from tunnel.protocol.resume import ResumableStream
 from tunnel.protocol.stream import ReadBuffers
 
 TOKENS = (b"\x01\x00", b"\x01\x10\x02\x40", b"\x07\x00", b"\x04\xff\x06\xff", b"\x0b\xff", b"\x08\x00", b"\x03\xff")
-STEPS_LIMIT = 400
+STEPS_LIMIT = 150
 OFFER = f"session id={'0' * 32} key={'0' * 64} window=%d retain=60"
 
 
