@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncssh
 
 from tunnel.protocol.errors import UsageError
-from tunnel.ssh.server.keys import AuthorizedKeys, load_authorized_keys
+from tunnel.ssh.server.keys import load_authorized_keys
 
 TOKENS = (
     b"restrict", b"command=", b'command="true"', b'environment="A=b"', b'permitopen="h:1"', b'principals="p"',
@@ -50,7 +50,7 @@ def target(data: bytes) -> None:
     check(keys, secret, _file.read_bytes())
 
 
-def check(keys: AuthorizedKeys, secret: asyncssh.SSHKey, text: bytes) -> None:
+def check(keys: asyncssh.SSHAuthorizedKeys, secret: asyncssh.SSHKey, text: bytes) -> None:
     for authority in (False, True):
         options = keys.validate(secret, "client.test", "192.0.2.1", None, authority)
         if options is None:

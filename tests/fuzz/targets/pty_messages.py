@@ -56,18 +56,26 @@ def target(data: bytes) -> None:
     try:
         message = decode(data)
     except ConnectError:
-        chance = random.Random(data)
-        message = decode(encode(chance.choice(_MESSAGES)))
-        for _ in range(chance.choice((1, 1, 2, 4))):
-            holder, key = chance.choice([*parts(message)] or [({}, "")])
-            holder[key] = copy.deepcopy(chance.choice(_VALUES))
-        message = decode(encode(message))
+        built = decode(encode(random.Random(data).choice(_MESSAGES)))
+        spoil(built, random.Random(data))
+        try:
+            message = decode(encode(built))
+        except ConnectError:
+            return  # what it became is no JSON that the service takes
     for parse in _PARSERS:
         try:
             meaning = parse(message)
         except ConnectError:
             continue
         check(meaning)
+
+
+def spoil(message: Any, chance: random.Random) -> None:
+    """Make other things of some parts of ``message``."""
+    for _ in range(chance.choice((1, 1, 2, 4))):
+        if places := list(parts(message)):
+            holder, key = chance.choice(places)
+            holder[key] = copy.deepcopy(chance.choice(_VALUES))
 
 
 def parts(value: Any) -> Iterator[tuple[Any, Any]]:
