@@ -12,7 +12,6 @@ import struct
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Self
 
     from tunnel.protocol.frames import Buffer
 
@@ -37,11 +36,6 @@ class Channel:
         self._held_at = 0  # … from here on
         sock.setblocking(False)
         set_nodelay(sock)
-
-    def with_prefetched(self, data: bytes) -> Self:
-        """Return this channel, which receives ``data`` before anything that is still in the socket."""
-        self._hold(bytes(self._held[self._held_at :]) + data)
-        return self
 
     def put_back(self, data: memoryview) -> None:
         """Take back the last bytes of what the last `receive_into` gave; they are received again, first."""

@@ -129,7 +129,8 @@ class Session(ABC):
 
     def _read_again(self) -> None:
         self._again = None
-        self._read_wire()
+        if self._pump.wants_wire_read:  # else the connection was lost meanwhile, or the target is blocked again
+            self._read_wire()
 
     def _write_wire(self) -> None:
         self._pump.write_wire()
