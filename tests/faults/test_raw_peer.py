@@ -34,6 +34,7 @@ def test_a_bridge_outlives_peers_that_mean_no_good(start: StartBridge, seed: str
             while time.monotonic() < end:
                 assert_echo(plain)
                 assert_echoes(peer, b"a session that is used as it should be")
+                peer.say(f"ack {len(peer.data)}")
                 assert health(bridge)["status"] == "ok"
                 time.sleep(0.1)
             acts = join()
