@@ -53,9 +53,8 @@ class End:
     def listen(self, size: int, now: float) -> None:
         if self.inbound and self.stream.wants_wire_read:
             data = bytes(self.inbound[: min(size, 200_000)])
-            del self.inbound[: len(data)]
             self.stream.wire_space()[: len(data)] = data
-            self.stream.wire_received(len(data), now)
+            del self.inbound[: self.stream.wire_received(len(data), now)]
 
     def deliver(self, size: int, now: float) -> None:
         data = b"".join(self.stream.sink_output())[:size]

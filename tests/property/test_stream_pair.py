@@ -42,9 +42,8 @@ class End:
         if not self.inbound or not self.stream.wants_wire_read:
             return False
         data = bytes(self.inbound[:limit])
-        del self.inbound[:limit]
         self.stream.wire_space()[: len(data)] = data
-        self.stream.wire_received(len(data), 0.0)
+        del self.inbound[: self.stream.wire_received(len(data), 0.0)]
         return True
 
     def deliver(self, limit: int) -> bool:

@@ -24,7 +24,7 @@ def from_client(opcode: int, payload: bytes = b"", *, final: bool = True) -> byt
 
 def receive(stream: PlainStream, data: bytes, now: float = 0.0) -> None:
     stream.wire_space()[: len(data)] = data
-    stream.wire_received(len(data), now)
+    assert stream.wire_received(len(data), now) == len(data)
 
 
 def read_source(stream: PlainStream, data: bytes, now: float = 0.0) -> None:

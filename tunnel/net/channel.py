@@ -12,9 +12,10 @@ import struct
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Self
 
     from tunnel.protocol.frames import Buffer
+
+HELD_PIECE = 64 * 1024  # bytes that one read takes, at most, of those that were put back
 
 # The kernel takes at most IOV_MAX (1024) pieces in one call; fewer are as fast.
 MAX_PIECES = 512
@@ -27,18 +28,25 @@ class Channel:
     ``prefetched`` are bytes that were read from the socket before (behind an HTTP head); they are received first.
     """
 
-    __slots__ = ("_prefetched", "sock")
+    __slots__ = ("_held", "_held_at", "sock")
 
     def __init__(self, sock: socket.socket, prefetched: bytes = b"") -> None:
         self.sock = sock
-        self._prefetched = memoryview(prefetched)
+        self._held = memoryview(prefetched)  # what was read from the socket, and is to be received …
+        self._held_at = 0  # … from here on
         sock.setblocking(False)
         set_nodelay(sock)
 
-    def with_prefetched(self, data: bytes) -> Self:
-        """Return this channel, which receives ``data`` before anything that is still in the socket."""
-        self._prefetched = memoryview(bytes(self._prefetched) + data)
-        return self
+    def put_back(self, data: memoryview) -> None:
+        """Take back the last bytes of what the last `receive_into` gave; they are received again, first."""
+        if self._held:
+            self._held_at -= len(data)
+        else:
+            self._hold(bytes(data))
+
+    def _hold(self, data: bytes) -> None:
+        self._held = memoryview(data)
+        self._held_at = 0
 
     def fileno(self) -> int:
         """Return the descriptor to wait for, -1 once closed."""
@@ -47,24 +55,28 @@ class Channel:
     @property
     def pending(self) -> bool:
         """Whether bytes wait inside the channel, for which the descriptor will not become readable."""
-        return bool(self._prefetched)
+        return bool(self._held)
 
     def receive_into(self, space: memoryview) -> int | None:
         """Receive into ``space`` (not empty); return the number of bytes, 0 at the end, None if it would block.
 
         Raises OSError when the connection is broken.
         """
-        if self._prefetched:
-            return self._receive_prefetched(space)
+        if self._held:
+            return self._receive_held(space)
         try:
             return self.sock.recv_into(space)
         except (BlockingIOError, InterruptedError):
             return None
 
-    def _receive_prefetched(self, space: memoryview) -> int:
-        n = min(len(space), len(self._prefetched))
-        space[:n] = self._prefetched[:n]
-        self._prefetched = self._prefetched[n:]
+    def _receive_held(self, space: memoryview) -> int:
+        at = self._held_at
+        n = min(len(space), len(self._held) - at, HELD_PIECE)
+        space[:n] = self._held[at : at + n]
+        if at + n == len(self._held):
+            self._hold(b"")  # at once, as what follows may be long in coming
+        else:
+            self._held_at = at + n
         return n
 
     def send(self, pieces: Sequence[Buffer]) -> int:

@@ -123,8 +123,9 @@ class Pump:
         """Read the wire once, write to the sink what came, and answer what is to be answered."""
         if not self.wants_wire_read:
             return
+        space = self.stream.wire_space()
         try:
-            n = self.wire.receive_into(self.stream.wire_space())
+            n = self.wire.receive_into(space)
         except OSError as exc:
             self.wire_error = self.wire_error or exc
             self.stream.wire_ended()
@@ -134,7 +135,9 @@ class Pump:
         if n == 0:
             self.stream.wire_ended()
             return
-        self.stream.wire_received(n, time.monotonic())
+        used = self.stream.wire_received(n, time.monotonic())
+        if used < n:
+            self.wire.put_back(space[used:n])
         self.write_sink()
         self.write_wire()
 

@@ -29,12 +29,12 @@ class TLSChannel(Channel):
     @property
     def pending(self) -> bool:
         """Whether bytes wait inside the channel, for which the descriptor will not become readable."""
-        return bool(self._prefetched) or self._tls.pending() > 0
+        return bool(self._held) or self._tls.pending() > 0
 
     def receive_into(self, space: memoryview) -> int | None:
         """As `Channel.receive_into`. An end without close_notify is an end: WebSocket's Close tells the two apart."""
-        if self._prefetched:
-            return self._receive_prefetched(space)
+        if self._held:
+            return self._receive_held(space)
         # OpenSSL hands out one record (16 KiB at most) at a time; go on until the space is full, so that what
         # follows (parsing, one write to the other side) is done once for many records.
         received = 0

@@ -125,6 +125,7 @@ class FrameParser:
         "_opcode",
         "_text",
         "closed",
+        "used",
     )
 
     def __init__(self, *, masked: bool) -> None:
@@ -138,21 +139,33 @@ class FrameParser:
         self._message = -1  # opcode of the message that is open, -1 between messages
         self._text: codecs.IncrementalDecoder | None = None
         self.closed = False  # a Close came: what follows is ignored (section 5.5.1)
+        self.used = 0  # bytes that the last `feed` took in
 
     @property
     def in_data(self) -> bool:
         """Whether more payload of a data frame is to come before the next frame can."""
         return 0 <= self._opcode < CLOSE and self._left > 0
 
-    def feed(self, data: memoryview) -> Iterator[Payload | Ping | Pong | Close]:
+    @property
+    def in_continuation(self) -> bool:
+        """Whether the event that was just yielded belongs to a frame that continues a message."""
+        return self._opcode == CONTINUATION
+
+    def feed(self, data: memoryview, limit: int = -1) -> Iterator[Payload | Ping | Pong | Close]:
         """Parse ``data`` and yield its events in order; their payloads may be slices of ``data``.
 
-        The iterator must be run to its end. It raises RemoteProtocolError at the first violation, behind the events
-        that came before it; the parser is of no use afterwards.
+        It stops before the header that would be one more than ``limit`` (-1: never); ``used`` then tells where, and the
+        rest of ``data`` is to be fed again. The iterator must be run to its end. It raises RemoteProtocolError at the
+        first violation, behind the events that came before it; the parser is of no use afterwards.
         """
         at, end = 0, len(data)
+        self.used = end
         while at < end and not self.closed:
             if self._opcode < 0:
+                if not limit:
+                    self.used = at
+                    return
+                limit -= 1
                 at = self._parse_header(data, at)
                 if self._opcode < 0:
                     break

@@ -10,7 +10,6 @@ from __future__ import annotations
 from tunnel.protocol.errors import RemoteProtocolError
 from tunnel.protocol.frames import MAX_CLOSE
 from tunnel.protocol.outbox import consume
-from tunnel.protocol.stream import FRAME_LIMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,11 +95,16 @@ class Inbox:
         else:
             self.pieces.append(data)
 
-    def fin_came(self, count: int) -> None:
-        """Note the end of the peer's stream after ``count`` bytes. Raises RemoteProtocolError if that cannot be."""
+    def fin_came(self, count: int) -> bool:
+        """Note the end of the peer's stream after ``count`` bytes; return whether that is new.
+
+        Raises RemoteProtocolError if that cannot be.
+        """
         if count != self._received or (self._fin_at is not None and self._fin_at != count):
             raise RemoteProtocolError(f"the peer's fin at {count} is not where its data ended")
+        is_new = self._fin_at is None
         self._fin_at = count
+        return is_new
 
     def sink_took(self, n: int, now: float) -> None:
         """Note that the sink took the first ``n`` bytes of ``pieces``."""
@@ -160,7 +164,7 @@ class Inbox:
         owned = not any(_is_view_of(piece, space) for piece in fresh)
         if not (owned and size >= _SMALL_PIECE * len(fresh)):
             # One piece for all: a window full of one-byte frames must not become millions of objects.
-            if start and len(pieces[start - 1]) + size <= FRAME_LIMIT:
+            if start and len(pieces[start - 1]) < _SMALL_PIECE:
                 start -= 1
             pieces[start:] = [b"".join(pieces[start:])]
         self._settled = len(pieces)

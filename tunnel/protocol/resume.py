@@ -37,10 +37,12 @@ from tunnel.protocol.control import (
     parse_control,
 )
 from tunnel.protocol.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError, TunnelError
+from tunnel.protocol.frame_budget import FRAMES_PER_TURN, FrameBudget
 from tunnel.protocol.frames import (
     BINARY,
     NORMAL,
     PING,
+    POLICY,
     TARGET_LOST,
     TARGET_REFUSED_DATA,
     TEXT,
@@ -77,10 +79,10 @@ class ResumableStream:
     """
 
     __slots__ = (
-        "_buffers", "_control", "_ever_sent", "_fin_sent", "_inbox", "_is_client", "_line", "_outbox", "_parser",
-        "_peer_acked", "_ping_limits", "_source_failure", "_source_fin", "_wire_is_deaf", "attached", "confirmed",
-        "failure", "heard_since_attach", "is_silent", "liveness", "offer", "over", "replay", "violation",
-        "wire_is_over",
+        "_budget", "_buffers", "_control", "_ever_sent", "_fin_sent", "_inbox", "_is_client", "_line", "_line_frames",
+        "_outbox", "_parser", "_peer_acked", "_ping_limits", "_source_failure", "_source_fin", "_wire_is_deaf",
+        "attached", "confirmed", "failure", "heard_since_attach", "is_silent", "liveness", "offer", "over", "replay",
+        "violation", "wire_is_over",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +106,7 @@ class ResumableStream:
         self._ever_sent = 0  # numbers, on any connection
         self._peer_acked = 0  # numbers of ours that the peer has delivered
         self._inbox = Inbox(offer.window if offer is not None else WINDOW)
+        self._budget = FrameBudget()  # the session's, lest a flood goes on by resuming
         self.confirmed = False  # whether the peer has spoken in this session: it knows of it
         self.failure: TunnelError | None = None
         self.over = False
@@ -123,6 +126,7 @@ class ResumableStream:
         self._outbox = Outbox(masks=self._is_client, preamble=preamble)
         self._control: list[str] = []
         self._line = b""
+        self._line_frames = 0  # that brought the line so far
         self._fin_sent = False
         self._inbox.begin_connection()
         self.liveness = Liveness(now, *self._ping_limits)
@@ -281,8 +285,11 @@ class ResumableStream:
             raise LocalProtocolError("the wire was read after its end")
         return self._buffers.wire
 
-    def wire_received(self, n: int, now: float) -> None:
-        """Take in ``n`` bytes (at least 1) of the wire that stand in `wire_space`."""
+    def wire_received(self, n: int, now: float) -> int:
+        """Take in what stands in `wire_space`: ``n`` bytes (at least 1) of the wire.
+
+        Return how many of them were used; the rest must come again, as for `PlainStream.wire_received`.
+        """
         self.heard_since_attach = True
         self.liveness.heard(now)
         self._inbox.begin_chunk()
@@ -290,33 +297,42 @@ class ResumableStream:
             for event in self._frames(n):
                 if isinstance(event, Payload):
                     if event.opcode == BINARY:
-                        self._receive_data(event.data, now)
+                        self._receive_data(event, now)
                     else:
                         self._receive_text(event, now)
-                elif isinstance(event, Ping):
-                    self._outbox.ping_came(event.data)
                 elif isinstance(event, Close):
                     self.wire_is_over = True
+                else:
+                    self._budget.spend(now)
+                    if isinstance(event, Ping):
+                        self._outbox.ping_came(event.data)
                 if self.over:
                     break
         except RemoteProtocolError as exc:
-            self.fail("protocol", exc)
+            if exc.close_code == POLICY:
+                self.fail("policy", exc, close_code=POLICY)
+            else:
+                self.fail("protocol", exc)
         if self._parser.in_data:
             self._inbox.hold_back()
         self._outbox.answer_ping()
+        return self._parser.used
 
     def _frames(self, n: int) -> Iterator[Payload | Ping | Pong | Close]:
         """Yield what the ``n`` bytes are. Those that are no frames are a hop's doing: it breaks the connection only."""
         try:
-            yield from self._parser.feed(self._buffers.wire[:n])
+            yield from self._parser.feed(self._buffers.wire[:n], FRAMES_PER_TURN)
         except RemoteProtocolError as exc:
             if not self.established:
                 raise
             self.violation = exc
             self.wire_is_over = True
 
-    def _receive_data(self, data: Buffer, now: float) -> None:
+    def _receive_data(self, event: Payload, now: float) -> None:
+        data = event.data
         if not data:
+            if not (event.final and self._parser.in_continuation):  # see `PlainStream.wire_received`
+                self._budget.spend(now)
             return
         if self.offer is None:
             raise RemoteProtocolError("the peer sent data before a session")
@@ -329,11 +345,18 @@ class ResumableStream:
         self._line += bytes(event.data)
         if len(self._line) > MESSAGE_LIMIT:
             raise RemoteProtocolError("the peer sent a control line that is too long")
+        if not (event.data or event.final):
+            self._budget.spend(now)
+        elif not self._parser.in_data:
+            self._line_frames += 1
         if event.final:
             line, self._line = self._line, b""
-            self._receive_control(line, now)
+            frames, self._line_frames = self._line_frames, 0
+            if not self._receive_control(line, now):
+                self._budget.spend(now, frames)
 
-    def _receive_control(self, line: bytes, now: float) -> None:
+    def _receive_control(self, line: bytes, now: float) -> bool:
+        """Do what ``line`` says; return whether that was anything new. Raises RemoteProtocolError."""
         control = parse_control(line)
         if isinstance(control, SessionOffer):
             if self.offer is not None:
@@ -348,20 +371,25 @@ class ResumableStream:
         elif self.offer is None:
             if control is not None:
                 raise RemoteProtocolError("the peer did not begin with a session")
+            return False
         elif isinstance(control, Ack):
             if not self._peer_acked <= control.count <= self._ever_sent:
                 raise RemoteProtocolError(f"the peer acknowledged {control.count}, which cannot be")
+            is_new = control.count > self._peer_acked or not self.confirmed
             self.confirmed = True
             self._confirm(control.count)
             self.liveness.acknowledged(now)
+            return is_new
         elif isinstance(control, Fin):
-            self._inbox.fin_came(control.count)
+            return self._inbox.fin_came(control.count)
         elif isinstance(control, AckRequest):
             self._inbox.ack_due = True
+            return False
         elif isinstance(control, End):
             if self._is_client:
                 raise RemoteProtocolError("the bridge sent an end, which only clients may")
             self.over = True
+        return control is not None
 
     def _confirm(self, count: int) -> None:
         self._peer_acked = count
@@ -434,18 +462,18 @@ class ResumableStream:
         else:
             self.fail("interrupted", ConnectionLost("input", reason="interrupted"), text="")
 
-    def fail(self, code: str, error: TunnelError, *, text: str | None = None) -> None:
+    def fail(self, code: str, error: TunnelError, *, text: str | None = None, close_code: int = NORMAL) -> None:
         """End the session with an ``error`` line and a Close; what was not delivered is lost."""
         if self.over:
             return
         self.failure = self.failure or error
-        self._finish([error_line(code, str(error) if text is None else text)])
+        self._finish([error_line(code, str(error) if text is None else text)], close_code)
 
-    def _finish(self, lines: list[str]) -> None:
+    def _finish(self, lines: list[str], close_code: int = NORMAL) -> None:
         if self.attached and not self.wire_is_over:
             for line in [*self._control, *lines]:
                 self._outbox.add(TEXT, line.encode("ascii"))
-            self._outbox.add_close(NORMAL)
+            self._outbox.add_close(close_code)
         self._control = []
         self.over = True
 

@@ -13,12 +13,14 @@ Frame boundaries carry no meaning. Data frames are never empty, as websocat take
 from __future__ import annotations
 
 from tunnel.protocol.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError, TunnelError
+from tunnel.protocol.frame_budget import FRAMES_PER_TURN, FrameBudget
 from tunnel.protocol.frames import (
     GOING_AWAY,
     MAX_HEADER,
     NO_CODE,
     NORMAL,
     PING,
+    POLICY,
     PROTOCOL_ERROR,
     SILENT_PEER,
     TEXT,
@@ -66,6 +68,7 @@ class PlainStream:
 
     __slots__ = (
         "_beginning",
+        "_budget",
         "_buffers",
         "_discarding",
         "_outbox",
@@ -96,6 +99,7 @@ class PlainStream:
         self._outbox = Outbox(masks=client, preamble=preamble)
         self._buffers = buffers
         self._parser = FrameParser(masked=not client)
+        self._budget = FrameBudget()
         self.keepalive = keepalive
         self._sink: list[Buffer] = []  # payload on its way to the sink
         self._discarding = False
@@ -180,23 +184,34 @@ class PlainStream:
             raise LocalProtocolError("the wire was read while the sink is blocked, or after its end")
         return self._buffers.wire
 
-    def wire_received(self, n: int, now: float) -> None:
-        """Take in ``n`` bytes (at least 1) of the wire that stand in `wire_space`."""
+    def wire_received(self, n: int, now: float) -> int:
+        """Take in what stands in `wire_space`: ``n`` bytes (at least 1) of the wire.
+
+        Return how many of them were used. The rest must come again, before all that follows, in a later turn of the
+        driver's loop: others have waited long enough (see `frame_budget`).
+        """
         self.keepalive.heard(now)
+        parser = self._parser
         try:
-            for event in self._parser.feed(self._buffers.wire[:n]):
+            for event in parser.feed(self._buffers.wire[:n], FRAMES_PER_TURN):
                 if isinstance(event, Payload):
+                    # The empty end of a fragmented message is how some libraries write every message.
+                    if not event.data and not (event.final and parser.in_continuation):
+                        self._budget.spend(now)
                     self._receive_payload(event)
-                elif isinstance(event, Ping):
-                    self._outbox.ping_came(event.data)
                 elif isinstance(event, Close):
                     self.close_received = True
                     self._source_at = now
                     self.close_code = event.code
                     self.close_reason = event.reason
+                else:
+                    self._budget.spend(now)
+                    if isinstance(event, Ping):
+                        self._outbox.ping_came(event.data)
         except RemoteProtocolError as exc:
             self.fail(exc, exc.close_code)
         self._outbox.answer_ping()
+        return parser.used
 
     def _receive_payload(self, event: Payload) -> None:
         if self.refuses_session:
@@ -285,7 +300,7 @@ class PlainStream:
         """End both directions because of ``error``: Close with ``code``, then nothing is read any more."""
         self.failure = self.failure or error
         self.wire_is_over = True
-        self.close(code, str(error) if code == PROTOCOL_ERROR else "")
+        self.close(code, str(error) if code in (PROTOCOL_ERROR, POLICY) else "")
 
     def tick(self, now: float) -> None:
         """Look at the clock: ping, or set ``failure`` when a limit is over. To be called as `next_tick` says."""

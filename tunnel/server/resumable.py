@@ -20,7 +20,7 @@ from tunnel.protocol.resume import ResumableStream
 from tunnel.server.budget import ATTACHED, DETACHED, UNCONFIRMED
 from tunnel.server.exchange import Refusal
 from tunnel.server.log import event
-from tunnel.server.session import FAREWELL_LIMIT, Session, unsent
+from tunnel.server.session import FAREWELL_LIMIT, UNHEARD, Session, unsent
 from tunnel.server.waiting import close_gently
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class ResumableSession(Session):
 
     async def _part(self) -> None:
         if self._stream.failure and self._stream.attached:
-            await close_gently(self._pump.wire.sock)
+            await close_gently(self._pump.wire.sock, UNHEARD)
         if self._stream.over and not self._stream.failure and not self._pump.source_is_over:
             await close_gently(self._target.sock)
 

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from tunnel.net.pump import Pump
+from tunnel.protocol.errors import RemoteProtocolError
 from tunnel.protocol.frames import (
     GOING_AWAY,
     NO_CODE,
@@ -25,6 +26,7 @@ from tunnel.protocol.frames import (
 )
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT, Keepalive
 from tunnel.protocol.stream import PlainStream, ReadBuffers
+from tunnel.server.waiting import close_gently
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 # How long a last Close may take to go out, and the peer to hang up after it, in seconds.
 FAREWELL_LIMIT = 5.0
 GREETING = 64 * 1024  # bytes that a target may say to whoever connects
+UNHEARD = 4 << 20  # bytes that a peer may have sent, at most, before it heard that it broke the rules
 
 
 class Ending:
@@ -62,6 +65,7 @@ class Session(ABC):
         self._pump = Pump(wire, target, target, stream)
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._watched: set[tuple[int, bool]] = set()
+        self._again: asyncio.Handle | None = None  # a turn for what waits inside the wire
         self._asked_to_end = ""
         self._started = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
@@ -138,7 +142,13 @@ class Session(ABC):
     # ---- what the loop calls
 
     def _read_wire(self) -> None:
-        self._turn(self._pump.read_wire)
+        if self._again is None:  # else that turn comes soon, and one at a time is enough
+            self._turn(self._pump.read_wire)
+
+    def _read_again(self) -> None:
+        self._again = None
+        if self._pump.wants_wire_read:  # else the connection was lost meanwhile, or the target is blocked again
+            self._read_wire()
 
     def _write_wire(self) -> None:
         self._turn(self._pump.write_wire)
@@ -174,8 +184,8 @@ class Session(ABC):
         if self._is_over():
             self._finish()
             return
-        if self._pump.wants_wire_read and self._pump.wire.pending:
-            self._loop.call_soon(self._read_wire)
+        if self._again is None and self._pump.wants_wire_read and self._pump.wire.pending:
+            self._again = self._loop.call_soon(self._read_again)
         self._pump.stream.settle()
         self._watch_wanted()
         self._set_timer()
@@ -205,9 +215,9 @@ class Session(ABC):
     def _finish(self) -> None:
         if not self._over.done():
             self._over.set_result(None)
-        for timer in (self._timer, self._farewell):
-            if timer is not None:
-                timer.cancel()
+        for handle in (self._timer, self._farewell, self._again):
+            if handle is not None:
+                handle.cancel()
         self._watch(set())
 
     # ---- watching
@@ -275,7 +285,9 @@ class PlainSession(Session):
         self._stream.close(code, reason)
 
     async def _part(self) -> None:
-        pass  # by now the peer has closed too, or is gone
+        if isinstance(self._stream.failure, RemoteProtocolError):
+            await close_gently(self._pump.wire.sock, UNHEARD)
+        # Else the peer has closed too by now, or is gone.
 
     def _pass_ends_on(self) -> None:
         pump, stream = self._pump, self._stream

@@ -31,30 +31,31 @@ async def writable(fd: int) -> None:
         loop.remove_writer(fd)
 
 
-async def close_gently(sock: socket.socket) -> None:
+async def close_gently(sock: socket.socket, most: int = LINGER_BYTES) -> None:
     """Close ``sock`` so that the peer gets to read what was sent last.
 
     Closing at once would reset the connection if the peer has sent more than was read, and the reset would overtake
     the last words (RFC 9112 section 9.6). So they are followed by a half-close, and what still comes is discarded,
-    within limits. Never raises for what the peer or the network does.
+    ``most`` bytes of it within `LINGER_SECONDS`. Never raises for what the peer or the network does.
     """
     try:
         async with asyncio.timeout(LINGER_SECONDS):
             sock.shutdown(socket.SHUT_WR)  # a TLS socket is a plain one from here on
-            await _discard(sock)
+            await _discard(sock, most)
     except OSError:
         pass  # TimeoutError too: the peer had its chance
     finally:
         sock.close()
 
 
-async def _discard(sock: socket.socket) -> None:
+async def _discard(sock: socket.socket, most: int) -> None:
     discarded = 0
-    while discarded < LINGER_BYTES:
+    while discarded < most:
+        # At every turn, as others wait for theirs while a peer sends without a pause.
+        await readable(sock.fileno())
         try:
-            data = sock.recv(16 * 1024)
+            data = sock.recv(64 * 1024)
         except BlockingIOError:
-            await readable(sock.fileno())
             continue
         if not data:
             return

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LINE_LIMIT = 64 * 1024  # bytes of a line, unless -B says otherwise
 SILENCE = 3.0  # seconds in which the other direction must say something once one has ended, with --exit-on-eof
 PARTING = 1.0  # seconds for the peer's Close when nothing else is waited for
+_LINES_READ = 4 * 1024  # bytes of lines that are read in one turn
 _TICK = 0.25  # seconds between two looks at these limits
 _TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
 
@@ -109,7 +110,8 @@ class MessageStream(PlainStream):
 
     def source_space(self) -> memoryview:
         space = super().source_space()
-        return space if self._manners.lines else space[: self._size]
+        # Each line is a message: a read that is full of line ends must not keep everybody else waiting.
+        return space[:_LINES_READ] if self._manners.lines else space[: self._size]
 
     def source_received(self, n: int, now: float) -> None:
         if not self._manners.text:
@@ -195,10 +197,11 @@ class MessageStream(PlainStream):
 
     # ---- wire → sink
 
-    def wire_received(self, n: int, now: float) -> None:
-        super().wire_received(n, now)
+    def wire_received(self, n: int, now: float) -> int:
+        used = super().wire_received(n, now)
         if self.close_received and self._outbox.close_queued and self.close_code == self._manners.close_code:
             self.close_code = NORMAL  # our own code comes back, as RFC 6455 section 5.5.1 wants it
+        return used
 
     def _receive_payload(self, event: Payload) -> None:
         if not self._receiving:

@@ -1,0 +1,101 @@
+"""The messages of process.Process: each parser takes a message or raises ConnectError, and reads what we write."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tunnel.pty import wire
+from tunnel.pty.framing import ConnectError, Object, decode, encode
+
+TOKENS = (
+    b'"process":{', b'"cmd":"sh"', b'"args":["-c"]', b'"envs":{"A":"b"}', b'"cwd":"/"', b'"pid":', b'"tag":"t"',
+    b"null", b'"pty":{"size":{"cols":80,"rows":24}}', b'"input":{"pty":"YQ=="}', b'"signal":"SIGNAL_SIGTERM"',
+    b'"signal":15', b'"start":{', b'"data":{', b'"keepalive":{}', b'"event":{', b'"end":{', b'"exitCode":',
+    b'"exited":true', b"true", b"1e309", b"1.5", b"-1", b"4294967296", b'"7"', b"[[]]", b"{}", b'"\\ud800"',
+    b'"\\u0000"', b"9.0", b"NaN", b",",
+)  # fmt: skip
+_PARSERS: tuple[Callable[[Object], object], ...] = (
+    wire.parse_start_request,
+    wire.parse_selector,
+    wire.parse_update_request,
+    wire.parse_input_request,
+    wire.parse_signal_request,
+    wire.parse_stream_message,
+    wire.parse_list_reply,
+    wire.parse_event_message,
+)
+
+
+# What is put in the place of any part of a message.
+_VALUES: tuple[Any, ...] = (
+    None, True, False, 0, 1, 9, 15, -1, 1 << 31, 1 << 32, 1 << 80, 9.0, 1.5, float("nan"), float("inf"), "", "sh",
+    "YQ==", "YQ", "Y Q", "-_", "7", "-7", "1e3", "\0", "\ud800", "=", "SIGNAL_SIGKILL", [], {}, [None], ["x"], {"": ""},
+)  # fmt: skip
+
+
+_MESSAGES: tuple[Object, ...] = (
+    wire.start_request(wire.StartRequest("sh", ("-c",), {"A": "b"}, "/", wire.Size(80, 24), "tag", stdin=False)),
+    wire.update_request(7, wire.Size(80, 24)),
+    wire.input_request("tag", wire.Input("pty", b"abc")),
+    wire.signal_request(7, 15),
+    wire.stream_start(7),
+    wire.stream_data(wire.Input("stdin", b"abc")),
+    wire.list_reply([wire.ProcessInfo(7, "sh", ("-c",), {"A": "b"}, "/", "tag")]),
+    wire.event_message(wire.Started(7)),
+    wire.event_message(wire.Output("pty", b"abc")),
+    wire.event_message(wire.Keepalive()),
+    wire.event_message(wire.Ended.of(1)),
+)
+
+
+def target(data: bytes) -> None:
+    """``data`` is a message, or else it decides which message is made wrong, and how."""
+    try:
+        message = decode(data)
+    except ConnectError:
+        built = decode(encode(random.Random(data).choice(_MESSAGES)))
+        spoil(built, random.Random(data))
+        try:
+            message = decode(encode(built))
+        except ConnectError:
+            return  # what it became is no JSON that the service takes
+    for parse in _PARSERS:
+        try:
+            meaning = parse(message)
+        except ConnectError:
+            continue
+        check(meaning)
+
+
+def spoil(message: Any, chance: random.Random) -> None:
+    """Make other things of some parts of ``message``."""
+    for _ in range(chance.choice((1, 1, 2, 4))):
+        if places := list(parts(message)):
+            holder, key = chance.choice(places)
+            holder[key] = copy.deepcopy(chance.choice(_VALUES))
+
+
+def parts(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield each part of a message, however deep: what holds it, and its key or index there."""
+    if isinstance(value, dict | list):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from parts(value[key])
+
+
+def check(meaning: object) -> None:
+    """What a parser has understood comes back as it is when it is written, and read again."""
+    if isinstance(meaning, wire.StartRequest):
+        again = wire.parse_start_request(decode(encode(wire.start_request(meaning))))
+        assert again == meaning
+        assert not any("\0" in text for text in (meaning.cmd, *meaning.args, meaning.cwd or ""))
+    elif isinstance(meaning, wire.Started | wire.Output | wire.Keepalive):
+        assert wire.parse_event_message(decode(encode(wire.event_message(meaning)))) == meaning
+    elif isinstance(meaning, tuple) and isinstance(meaning[1], wire.Input):
+        selector, given = meaning
+        assert wire.parse_input_request(decode(encode(wire.input_request(selector, given)))) == meaning
+    elif isinstance(meaning, tuple) and isinstance(meaning[1], int):
+        assert meaning[1] in (9, 15)
