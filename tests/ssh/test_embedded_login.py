@@ -199,6 +199,18 @@ def test_an_option_that_cannot_be_enforced_admits_nobody(tmp_path: Path, public_
         ("no-pty {key", "no public key"),
         ('command="unclosed {key}', "no public key"),
         ("ssh-ed25519 !!!!", "No valid entries"),
+        ('command="one",command="two" {key}', "command stands there twice"),
+        ('command="one",Command="" {key}', "command stands there twice"),
+        ('cert-authority,principals="a",principals="b" {key}', "principals stands there twice"),
+        ('cert-authority,principals="sta*" {key}', "takes names"),
+        ('cert-authority,principals="!me,you" {key}', "takes names"),
+        ('cert-authority,principals="" {key}', "takes names"),
+        ('principals="me" {key}', "for a cert-authority"),
+        ('environment="no name" {key}', "needs NAME=value"),
+        ('environment="=value" {key}', "needs NAME=value"),
+        ('permitopen="somewhere" {key}', "Illegal permitopen"),
+        ("no-pty {key}\x0bssh-ed25519 AAAA", "control character"),
+        ("no-pty {key}\u2028{key}", "control character"),
     ],
 )
 def test_a_line_that_is_wrong_is_told(tmp_path: Path, public_key: str, line: str, reason: str) -> None:
@@ -219,6 +231,17 @@ def test_restrict_is_spelt_out_and_capital_letters_are_as_good(tmp_path: Path, p
     assert options("restrict") == every
     assert options("Restrict,PTY,port-forwarding") == every - {"no-pty", "no-port-forwarding"}
     assert options("No-Pty") == {"no-pty"}
+    # The last one counts, as at OpenSSH's server.
+    assert options("pty,restrict") == every
+    assert options("restrict,pty,no-pty") == every
+    assert options("no-pty,pty") == set()
+
+
+def test_a_backslash_escapes_a_quote_and_nothing_else(tmp_path: Path, public_key: str) -> None:
+    line = r"""command="grep -E \"^a\.b$\" 'c:\d' \\ .",environment="A=\n" """ + public_key
+    keys, _ = load_authorized_keys(str(write_keys(tmp_path / "keys", line)), pytest.fail)
+    found = keys.validate(asyncssh.import_public_key(public_key), "", "")
+    assert found == {"command": r"""grep -E "^a\.b$" 'c:\d' \\ .""", "environment": {"A": r"\n"}}
 
 
 def test_two_starts_at_once_agree_on_the_host_key(tmp_path: Path) -> None:
