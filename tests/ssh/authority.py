@@ -20,16 +20,14 @@ def public(key: Path) -> str:
     return Path(f"{key}.pub").read_text().strip()
 
 
-def sign(bed: Bed, authority: Path, key: Path, *options: str, principals: str | None = "me") -> Path:
+def sign(bed: Bed, authority: Path, key: Path, *options: str, principals: str = "me") -> Path:
     """Certify ``key``, with further options of ssh-keygen (``-O force-command=…``); return the certificate.
 
-    ``me`` among the ``principals`` stands for the user who runs the tests; None: there are none.
+    ``me`` among the ``principals`` stands for the user who runs the tests.
     """
     name = bed.check("id", "-un").text.strip()
-    names = (
-        [] if principals is None else ["-n", ",".join(name if each == "me" else each for each in principals.split(","))]
-    )
-    bed.check("ssh-keygen", "-q", "-s", str(authority), "-I", "member", *names, *options, f"{key}.pub")
+    names = ",".join(name if each == "me" else each for each in principals.split(","))
+    bed.check("ssh-keygen", "-q", "-s", str(authority), "-I", "member", "-n", names, *options, f"{key}.pub")
     return Path(f"{key}-cert.pub")
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import stat
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import pytest
 
+import tunnel
 from tests.bed.processes import Bed, free_port, ticks
 from tests.bed.sshd import Sshd
 from tests.bed.tunnels import OURS, Route, start_embedded
@@ -110,6 +113,31 @@ def test_only_the_key_of_the_own_user_comes_in(bed: Bed, embedded: StartEmbedded
     assert finished.status == 255 and DENIED in finished.stderr
     bed.check(*route.ssh("box", "true"))
     route.bridge.process.wait_for_line("ssh-login client=127.0.0.1:.* key=SHA256:")
+
+
+def test_odd_names_of_users_do_no_harm(bed: Bed, shared_embedded: Route, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncssh.connection.saslprep", lambda name: name)  # in this process, the client's
+    for name in ("x" * 5000, "\x1b[31mred", "\U0001f600" * 200, "a\u2028b", "root\u0000", "%n%s{}"):
+        with pytest.raises((asyncssh.Error, OSError)):
+            log_in(shared_embedded, name)
+    assert bed.check(*shared_embedded.ssh("box", "echo in")).text == "in\n"
+    log = shared_embedded.bridge.process.log()
+    assert "\x1b" not in log and "internal" not in log and "Traceback" not in log
+
+
+def log_in(route: Route, user: str) -> None:
+    async def work() -> None:
+        options: dict[str, Any] = {
+            "username": user,
+            "client_keys": [],
+            "known_hosts": None,
+            "config": [],
+            "agent_path": None,
+        }
+        async with tunnel.ssh.connect(route.bridge.url, **options):
+            pass
+
+    asyncio.run(work())
 
 
 def options_of(route: Route, key: Path) -> tuple[str, ...]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import asyncssh
 import pytest
+from asyncssh.packet import Boolean, String
 
+import tunnel
 from tests.bed.processes import Bed, Finished
 from tests.bed.sshd import Sshd
 from tests.bed.tunnels import Route, start_embedded
@@ -166,3 +171,34 @@ def test_the_options_are_those_of_the_key_that_logs_in(bed: Bed, serve_keys: Ser
             assert finished.stderr.count("Server accepts key") == 2, finished.stderr
             assert finished.text == (f"{logs_in}\n" if logs_in in ("bound", "certified") else "free\n")
             assert ("remote forward success" in finished.stderr) == (logs_in in ("bound", "free"))
+
+
+def test_what_is_asked_after_the_proof_changes_nothing(
+    bed: Bed, sshd: Sshd, serve_keys: ServeKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests for another key, without a proof and with a wrong one, right behind the one that logs in."""
+    bound, free = (asyncssh.read_private_key(make_key(bed, name)) for name in ("bound", "free"))
+    lines = [key.export_public_key().decode().strip() for key in (bound, free)]
+    route = serve_keys(f'command="echo bound" {lines[0]}', lines[1])
+    send = asyncssh.SSHClientConnection.send_userauth_request
+    sent = 0
+
+    async def send_more(self: Any, method: bytes, *args: bytes, key: Any = None, trivial: bool = True) -> None:
+        nonlocal sent
+        await send(self, method, *args, key=key, trivial=trivial)
+        if key is not None:
+            about = (String(free.algorithm), String(free.public_data))
+            await send(self, method, Boolean(False), *about)
+            await send(self, method, Boolean(True), *about, String(String(free.algorithm) + String(bytes(64))))
+            sent += 1
+
+    monkeypatch.setattr(asyncssh.SSHClientConnection, "send_userauth_request", send_more)
+
+    async def work() -> None:
+        options = {**sshd.asyncssh, "client_keys": [bound]}
+        async with tunnel.ssh.connect(route.bridge.url, host_key_alias="bed", **options) as connection:
+            finished = await connection.run("echo free; env", env={"FAVOURITE": "blue"})
+            assert finished.stdout == "bound\n"
+
+    asyncio.run(work())
+    assert sent == 1
