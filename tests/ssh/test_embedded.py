@@ -18,9 +18,8 @@ from tests.bed.tunnels import OURS, Route
 from tests.bed.web import PAGE, serve_page
 from tests.faults.link import Link
 from tests.pty.typist import Typist
-from tests.server.clients import ask, open_tunnel, port_of
+from tests.server.clients import port_of
 from tests.ssh.conftest import StartEmbedded
-from tunnel.server.embedded import MAX_LOGINS
 
 LIMIT = 30.0  # seconds that any single wait may take
 SESSIONS = 100
@@ -344,15 +343,3 @@ def test_an_outage_is_survived(bed: Bed, embedded: StartEmbedded, sshd: Sshd) ->
         session.feed(b"it\n")
         assert session.wait(LIMIT) == 0 and session.out.read_text() == "ready\ngot it\n"
     route.bridge.process.wait_for_line(" resumed ")
-
-
-def test_clients_that_do_not_log_in_are_bounded(bed: Bed, embedded: StartEmbedded) -> None:
-    """Each would cost a process; who comes in spite of that is told why not, before the upgrade."""
-    route = embedded("--resume-for", "0")
-    lazy = [open_tunnel(route.bridge.url) for _ in range(MAX_LOGINS)]
-    answer = ask(route.bridge.url)
-    assert answer.status == 502 and f"{MAX_LOGINS} clients are about to log in" in answer.json["message"]
-    for each in lazy:
-        each.socket.close()
-    wait_until_idle(route)
-    assert bed.check(*route.ssh("box", "echo in")).text == "in\n"

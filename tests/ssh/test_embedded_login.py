@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import stat
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import pytest
 
+import tunnel
 from tests.bed.processes import Bed, free_port, ticks
 from tests.bed.sshd import Sshd
 from tests.bed.tunnels import OURS, Route, start_embedded
@@ -112,6 +115,31 @@ def test_only_the_key_of_the_own_user_comes_in(bed: Bed, embedded: StartEmbedded
     route.bridge.process.wait_for_line("ssh-login client=127.0.0.1:.* key=SHA256:")
 
 
+def test_odd_names_of_users_do_no_harm(bed: Bed, shared_embedded: Route, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncssh.connection.saslprep", lambda name: name)  # in this process, the client's
+    for name in ("x" * 5000, "\x1b[31mred", "\U0001f600" * 200, "a\u2028b", "root\u0000", "%n%s{}"):
+        with pytest.raises((asyncssh.Error, OSError)):
+            log_in(shared_embedded, name)
+    assert bed.check(*shared_embedded.ssh("box", "echo in")).text == "in\n"
+    log = shared_embedded.bridge.process.log()
+    assert "\x1b" not in log and "internal" not in log and "Traceback" not in log
+
+
+def log_in(route: Route, user: str) -> None:
+    async def work() -> None:
+        options: dict[str, Any] = {
+            "username": user,
+            "client_keys": [],
+            "known_hosts": None,
+            "config": [],
+            "agent_path": None,
+        }
+        async with tunnel.ssh.connect(route.bridge.url, **options):
+            pass
+
+    asyncio.run(work())
+
+
 def options_of(route: Route, key: Path) -> tuple[str, ...]:
     """Options of ssh for another key on the way of ``route``."""
     lines = (line.strip() for line in route.config.read_text().splitlines()[1:])
@@ -199,6 +227,18 @@ def test_an_option_that_cannot_be_enforced_admits_nobody(tmp_path: Path, public_
         ("no-pty {key", "no public key"),
         ('command="unclosed {key}', "no public key"),
         ("ssh-ed25519 !!!!", "No valid entries"),
+        ('command="one",command="two" {key}', "command stands there twice"),
+        ('command="one",Command="" {key}', "command stands there twice"),
+        ('cert-authority,principals="a",principals="b" {key}', "principals stands there twice"),
+        ('cert-authority,principals="sta*" {key}', "takes names"),
+        ('cert-authority,principals="!me,you" {key}', "takes names"),
+        ('cert-authority,principals="" {key}', "takes names"),
+        ('principals="me" {key}', "for a cert-authority"),
+        ('environment="no name" {key}', "needs NAME=value"),
+        ('environment="=value" {key}', "needs NAME=value"),
+        ('permitopen="somewhere" {key}', "Illegal permitopen"),
+        ("no-pty {key}\x0bssh-ed25519 AAAA", "control character"),
+        ("no-pty {key}\u2028{key}", "control character"),
     ],
 )
 def test_a_line_that_is_wrong_is_told(tmp_path: Path, public_key: str, line: str, reason: str) -> None:
@@ -219,6 +259,17 @@ def test_restrict_is_spelt_out_and_capital_letters_are_as_good(tmp_path: Path, p
     assert options("restrict") == every
     assert options("Restrict,PTY,port-forwarding") == every - {"no-pty", "no-port-forwarding"}
     assert options("No-Pty") == {"no-pty"}
+    # The last one counts, as at OpenSSH's server.
+    assert options("pty,restrict") == every
+    assert options("restrict,pty,no-pty") == every
+    assert options("no-pty,pty") == set()
+
+
+def test_a_backslash_escapes_a_quote_and_nothing_else(tmp_path: Path, public_key: str) -> None:
+    line = r"""command="grep -E \"^a\.b$\" 'c:\d' \\ .",environment="A=\n" """ + public_key
+    keys, _ = load_authorized_keys(str(write_keys(tmp_path / "keys", line)), pytest.fail)
+    found = keys.validate(asyncssh.import_public_key(public_key), "", "")
+    assert found == {"command": r"""grep -E "^a\.b$" 'c:\d' \\ .""", "environment": {"A": r"\n"}}
 
 
 def test_two_starts_at_once_agree_on_the_host_key(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from tunnel.net.address import Client
 from tunnel.protocol.errors import DialError, UsageError
 from tunnel.server.destination import Destination
 from tunnel.server.log import event, unexpected
+from tunnel.server.logins import EMBEDDED, Logins
 
-EMBEDDED = "embedded"  # as the option's value, and in the log
-MAX_LOGINS = 100  # connections that are not logged in yet; each is a process
 _START_LIMIT = 30.0  # seconds
+_START_PAUSE = 2.0  # seconds after a start that has failed before the next one
 _END_LIMIT = 5.0  # seconds for the process to end by itself
 _ROOM = 1 << 20  # bytes of a socketpair's buffers
+_LINE_LIMIT = 1 << 16  # bytes: far more than the server's process ever writes
+_DROPS_LOGGED_EVERY = 10.0  # seconds
 _PACKAGES = Path(__file__).parents[2]  # where this project is imported from
 _BOOT = "import sys; sys.path.append(sys.argv[1]); from tunnel.ssh.server.listener import main; main(sys.argv[2])"
 
@@ -43,9 +46,11 @@ class EmbeddedTarget(Destination):
         self._partial = b""
         self._last_id = 0
         self._clients: dict[int, str] = {}
-        self._logging_in: set[int] = set()
+        self._logins = Logins()
+        self._drops_logged = 0
+        self._drops_logged_at = -_DROPS_LOGGED_EVERY
         self._started: asyncio.Future[dict[str, Any]] | None = None
-        self._starting = asyncio.Lock()
+        self._restart: asyncio.Task[None] | None = None
         self.greeting = ""  # for whoever starts the bridge: how to log in
 
     def __str__(self) -> str:
@@ -55,11 +60,16 @@ class EmbeddedTarget(Destination):
         """Start the process; raises UsageError when there is no usable key, for the host or for anybody to log in."""
         loop = asyncio.get_running_loop()
         self._started = loop.create_future()
-        ours, theirs = socket.socketpair()
-        self._events, told = os.pipe()
-        with theirs, contextlib.ExitStack() as cleaning:
+        with contextlib.ExitStack() as cleaning:
+            ours, theirs = socket.socketpair()
+            cleaning.callback(theirs.close)
+            failing = cleaning.enter_context(contextlib.ExitStack())
+            failing.callback(ours.close)
+            self._events, told = os.pipe()
             cleaning.callback(os.close, told)
+            failing.callback(self._close_events)
             self._process = self._spawn(theirs.fileno(), told)
+            failing.pop_all()
         ours.setblocking(False)
         os.set_blocking(self._events, False)
         self._control = ours
@@ -73,8 +83,8 @@ class EmbeddedTarget(Destination):
         except UsageError:
             await self.close()
             raise
-        keys = "1 key" if ready["keys"] == 1 else f"{ready['keys']} keys"
-        self.greeting = f"log in as {ready['user']} ({keys} admitted); host key {ready['host_key']}"
+        keys = "1 key" if ready.get("keys") == 1 else f"{ready.get('keys')} keys"
+        self.greeting = f"log in as {ready.get('user')} ({keys} admitted); host key {ready.get('host_key')}"
 
     def _spawn(self, control: int, events: int) -> subprocess.Popen[bytes]:
         options = json.dumps({**self._options, "control": control, "events": events})
@@ -102,39 +112,80 @@ class EmbeddedTarget(Destination):
         self._close_events()
 
     async def dial(self, seconds: float, client: Client) -> socket.socket:
-        """Return a non-blocking socket that an SSH server speaks on. Raises DialError."""
-        if len(self._logging_in) >= MAX_LOGINS:
-            raise DialError(
-                "tcp", address=EMBEDDED, reason=f"{MAX_LOGINS} clients are about to log in, which is the limit"
-            )
-        async with self._starting:
-            if self._process is None or self._process.poll() is not None:
+        """Return a non-blocking socket that an SSH server speaks on. Raises DialError.
+
+        It leads to a process of its own, which counts as a login in progress until the client has logged in: see
+        `tunnel.server.logins`.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._dial(client)
+        except TimeoutError as exc:
+            raise DialError("tcp-timeout", address=EMBEDDED, seconds=seconds) from exc
+
+    async def _dial(self, client: Client) -> socket.socket:
+        login = await self._logins.enter(client.source)
+        self._log_drops()
+        try:
+            if self._restart is not None or self._process is None or self._process.poll() is not None:
                 await self._start_again()
+            login.check()
+            sock = self._connect(client)
+        except BaseException:
+            self._logins.abandon(login)
+            raise
+        self._clients[self._last_id] = client.address
+        self._logins.started(login, self._last_id, sock)
+        return sock
+
+    def _connect(self, client: Client) -> socket.socket:
+        """Hand a connection to the process, as number ``_last_id``; raises DialError."""
         ours, theirs = socket.socketpair()
         with theirs:
-            for sock in (ours, theirs):
-                sock.setblocking(False)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
-            self._last_id += 1
-            message = json.dumps({"id": self._last_id, "client": client.address}).encode() + b"\n"
             try:
+                for sock in (ours, theirs):
+                    sock.setblocking(False)
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
+                self._last_id += 1
+                message = json.dumps({"id": self._last_id, "client": client.address}).encode() + b"\n"
                 if self._control is None:
                     raise BrokenPipeError
                 socket.send_fds(self._control, [message], [theirs.fileno()])
             except OSError as exc:
                 ours.close()
                 raise DialError("tcp", address=EMBEDDED, reason=exc.strerror or "its process has ended") from exc
-        self._clients[self._last_id] = client.address
-        self._logging_in.add(self._last_id)
         return ours
 
     async def _start_again(self) -> None:
+        """Start the process once for all who wait for it; raises DialError."""
+        if self._restart is None:
+            self._restart = asyncio.create_task(self._restart_process())
+            self._restart.add_done_callback(self._restarted)
+        await asyncio.shield(self._restart)
+
+    async def _restart_process(self) -> None:
         event(logging.WARNING, "ssh-restarted", reason="its process had ended")
         await self.close()
         try:
             await self.start()
-        except UsageError as exc:
+        except (UsageError, OSError) as exc:
             raise DialError("tcp", address=EMBEDDED, reason=str(exc)) from exc
+
+    def _restarted(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or task.exception() is None:
+            self._restart = None
+        else:  # whoever comes meanwhile is told the same
+            asyncio.get_running_loop().call_later(_START_PAUSE, self._forget_restart)
+
+    def _forget_restart(self) -> None:
+        self._restart = None
+
+    def _log_drops(self) -> None:
+        """Tell now and then of connections that had to give way; in a flood of them not of each one."""
+        drops, now = self._logins.gave_way - self._drops_logged, time.monotonic()
+        if drops and now >= self._drops_logged_at + _DROPS_LOGGED_EVERY:
+            self._drops_logged, self._drops_logged_at = self._logins.gave_way, now
+            event(logging.WARNING, "ssh-dropped", connections=drops, reason="too many clients that do not log in")
 
     # ---- what it tells
 
@@ -143,32 +194,42 @@ class EmbeddedTarget(Destination):
             data = os.read(self._events, 1 << 16)
         except BlockingIOError:
             return
+        except OSError:
+            data = b""
         if not data:
             self._close_events()
             return
         *lines, self._partial = (self._partial + data).split(b"\n")
+        if len(self._partial) > _LINE_LIMIT:
+            self._partial = b""
         for line in lines:
             try:
-                self._take(json.loads(line))
+                self._take(_parse_event(line))
+            except (ValueError, RecursionError):
+                event(logging.WARNING, "ssh-warning", message="its process has said something that makes no sense")
             except Exception as exc:  # those behind it still count
                 unexpected(exc, during="news from the embedded SSH server")
 
     def _take(self, told: dict[str, Any]) -> None:
-        name, number = told.pop("event"), told.pop("id", 0)
+        name, number = told["event"], told["id"]
         if self._started is not None and not self._started.done():
             if name == "ready":
                 self._started.set_result(told)
             elif name == "failed":
-                self._started.set_exception(UsageError(told["message"]))
+                self._started.set_exception(UsageError(str(told.get("message", "its process cannot start"))))
         client = self._clients.get(number, "")
-        if name == "login":
-            self._logging_in.discard(number)
-            event(logging.INFO, "ssh-login", client=client, **told)
+        if name in ("hello", "begin"):
+            self._logins.heard(number, begun=name == "begin")
+        elif name == "login":
+            self._logins.over(number)
+            event(logging.INFO, "ssh-login", client=client, **_texts(told, "user", "key", "authority"))
         elif name == "gone":
-            self._logging_in.discard(number)
+            self._logins.over(number)
             self._clients.pop(number, None)
-        elif name in ("refused", "warning"):
-            event(logging.WARNING if name == "warning" else logging.INFO, f"ssh-{name}", client=client, **told)
+        elif name == "refused":
+            event(logging.INFO, "ssh-refused", client=client, **_texts(told, "user", "reason"))
+        elif name == "warning":
+            event(logging.WARNING, "ssh-warning", client=client, **_texts(told, "message"))
 
     def _close_events(self) -> None:
         if self._events < 0:
@@ -178,9 +239,24 @@ class EmbeddedTarget(Destination):
         self._events = -1
         self._partial = b""
         self._clients.clear()
-        self._logging_in.clear()
+        self._logins.forget()
         if self._started is not None and not self._started.done():
             self._started.set_exception(UsageError("--target embedded: its process ended at once; see above"))
+
+
+def _parse_event(line: bytes) -> dict[str, Any]:
+    """Return one event with a name and a number, 0 if it has none; raises ValueError."""
+    told = json.loads(line)
+    if not isinstance(told, dict) or not isinstance(told.get("event"), str):
+        raise ValueError("no event")
+    number = told.setdefault("id", 0)
+    if type(number) is not int:
+        raise ValueError("no number")
+    return told
+
+
+def _texts(told: dict[str, Any], *names: str) -> dict[str, str]:
+    return {name: str(told.get(name, "")) for name in names}
 
 
 def _absolute(path: str | None) -> str | None:

@@ -128,13 +128,13 @@ class Shares:
             self._dismiss(victim)
         return bool(victims)
 
-    def drop_one(self) -> bool:
+    def drop_one(self, *, protected: int | None = None) -> bool:
         """Let one holder give way though there is room, as something else has run out; return whether one did.
 
-        Only one that is not protected does.
+        Only one that is not protected does; ``protected`` is for this once instead of that of these shares.
         """
         for source in sorted(self._places, key=lambda source: -self._held[source]):
-            place = self._lowest(self._places[source], self._protected)
+            place = self._lowest(self._places[source], self._protected if protected is None else protected)
             if place is not None:
                 self._dismiss(place)
                 return True

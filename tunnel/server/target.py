@@ -16,7 +16,8 @@ from tunnel.net.address import Address, Client, UnixAddress, join, parse_address
 from tunnel.net.channel import set_nodelay
 from tunnel.protocol.errors import DialError, UsageError
 from tunnel.server.destination import Destination
-from tunnel.server.embedded import EMBEDDED, EmbeddedTarget
+from tunnel.server.embedded import EmbeddedTarget
+from tunnel.server.logins import EMBEDDED
 from tunnel.server.settings import BridgeSettings
 
 _BUSY_PAUSE = 0.05  # seconds between two tries at a Unix socket with a full backlog

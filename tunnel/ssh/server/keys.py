@@ -12,9 +12,8 @@ import re
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import asyncssh
 
@@ -27,12 +26,14 @@ _SIZE_LIMIT = 1 << 20  # bytes of a file of keys
 
 _FEATURES = ("agent-forwarding", "port-forwarding", "pty", "user-rc", "x11-forwarding")
 _VALUED = ("command", "environment", "permitopen", "principals")
+_ONCE = ("command", "principals")  # given twice, it is not clear which one counts
 # Options that are enforced: by asyncssh, by `tunnel.ssh.server.login`, or because there is nothing that they forbid.
 _ENFORCED = frozenset(
     ("cert-authority", "restrict", "no-touch-required", *_VALUED, *_FEATURES, *(f"no-{name}" for name in _FEATURES))
 )
-# One option: a name, and perhaps a quoted value in which \" is a quote.
-_OPTION = re.compile(r'([A-Za-z0-9-]+)(="(?:[^"\\]|\\.)*")?')
+# One option: a name, and perhaps a quoted value, in which \" is a quote and any other backslash is one.
+_OPTION = re.compile(r'([A-Za-z0-9-]+)(?:="((?:\\"|(?!\\")[^"])*)")?')
+_VARIABLE = re.compile(r"[A-Za-z0-9_]+=")
 
 
 def default_host_key() -> Path:
@@ -85,22 +86,7 @@ def _make_host_key(path: Path) -> None:
     path.with_name(path.name + ".pub").write_bytes(key.export_public_key())
 
 
-class AuthorizedKeys(asyncssh.SSHAuthorizedKeys):
-    """Keys that may log in. ``last`` is the fingerprint of the one that a client has shown last."""
-
-    def __init__(self, lines: Sequence[str]) -> None:
-        super().__init__("\n".join(lines))
-        self.last = ""
-
-    def validate(self, key: asyncssh.SSHKey, *arguments: Any, **options: Any) -> Any:
-        """As asyncssh asks it: return the options of ``key``, or None when it may not log in."""
-        found = super().validate(key, *arguments, **options)
-        if found is not None:
-            self.last = key.get_fingerprint()
-        return found
-
-
-def load_authorized_keys(given: str | None, warn: Callable[[str], None]) -> tuple[AuthorizedKeys, int]:
+def load_authorized_keys(given: str | None, warn: Callable[[str], None]) -> tuple[asyncssh.SSHAuthorizedKeys, int]:
     """Return the keys in the file ``given`` (None: ~/.ssh/authorized_keys), and how many there are.
 
     Lines that cannot be used are told to ``warn``. Raises UsageError when there is no usable key, the file cannot be
@@ -113,7 +99,7 @@ def load_authorized_keys(given: str | None, warn: Callable[[str], None]) -> tupl
     except OSError as exc:
         raise _unusable(option, path, exc.strerror or str(exc)) from exc
     usable = []
-    for number, line in enumerate(text.decode("utf-8", "surrogateescape").splitlines(), 1):
+    for number, line in enumerate(text.decode("utf-8", "surrogateescape").split("\n"), 1):
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue
@@ -126,37 +112,79 @@ def load_authorized_keys(given: str | None, warn: Callable[[str], None]) -> tupl
             usable.append(entry)
     if not usable:
         raise _unusable(option, path, "there is no usable public key in it, so nobody could log in")
-    return AuthorizedKeys(usable), len(usable)
+    return asyncssh.import_authorized_keys("\n".join(usable)), len(usable)
 
 
 def _enforceable(entry: str) -> str:
-    """Return a line of authorized_keys with ``restrict`` spelt out; raises ValueError when it cannot be enforced."""
+    """Return a line of authorized_keys in the form that asyncssh reads, with what is forbidden spelt out.
+
+    Raises ValueError when it cannot be enforced.
+    """
+    if len(entry.splitlines()) > 1:
+        raise ValueError("there is a control character in it")  # where asyncssh would begin a new line
     options, rest = _split(entry)
     for name, value in options:
         if name not in _ENFORCED:
             raise ValueError(f"the option {name} is not supported here")
-        if bool(value) != (name in _VALUED):
+        if (value is not None) != (name in _VALUED):
             raise ValueError(f"the option {name} {'needs a' if name in _VALUED else 'takes no'} value")
-    names = {name for name, _ in options}
-    if "restrict" in names:
-        options = [(name, value) for name, value in options if name not in ("restrict", *_FEATURES)]
-        options += [(f"no-{feature}", "") for feature in _FEATURES if feature not in names]
-    return f"{','.join(name + value for name, value in options)} {rest}".strip()
+    given = dict(options)
+    for name in _ONCE:
+        if [each for each, _ in options].count(name) > 1:
+            raise ValueError(f"the option {name} stands there twice")
+    if not all(_VARIABLE.match(value or "") for name, value in options if name == "environment"):
+        raise ValueError("the option environment needs NAME=value")
+    if given.get("principals") is not None:
+        _check_principals(given)
+    switches = ("restrict", *_FEATURES, *(f"no-{feature}" for feature in _FEATURES))
+    kept = [f"{name}{_quoted(value)}" for name, value in options if name not in switches]
+    kept += [f"no-{feature}" for feature in _forbidden(name for name, _ in options)]
+    return f"{','.join(kept)} {rest}".strip()
 
 
-def _split(entry: str) -> tuple[list[tuple[str, str]], str]:
-    """Split a line into its options (name, ``="value"``), none if it begins with a key's type, and the key."""
+def _forbidden(names: Iterable[str]) -> list[str]:
+    """Return the features that a line's options switch off, in the order in which they stand."""
+    allowed = dict.fromkeys(_FEATURES, True)
+    for name in names:
+        if name == "restrict":
+            allowed = dict.fromkeys(_FEATURES, False)
+        elif name in _FEATURES:
+            allowed[name] = True
+        elif name.removeprefix("no-") in _FEATURES:
+            allowed[name.removeprefix("no-")] = False
+    return [name for name in _FEATURES if not allowed[name]]
+
+
+def _check_principals(options: dict[str, str | None]) -> None:
+    """Raise ValueError unless asyncssh, which takes principals for patterns, would read them as sshd does: as names."""
+    if "cert-authority" not in options:
+        raise ValueError("the option principals is for a cert-authority")
+    if not re.fullmatch(r"[^*?!\[\],]+(,[^*?!\[\],]+)*", options["principals"] or ""):
+        raise ValueError("the option principals takes names, with no patterns among them")
+
+
+def _quoted(value: str | None) -> str:
+    """Return an option's value as asyncssh reads it, to which each backslash is an escape."""
+    if value is None:
+        return ""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'="{escaped}"'
+
+
+def _split(entry: str) -> tuple[list[tuple[str, str | None]], str]:
+    """Split a line into its options (name, value or None), none if it begins with a key's type, and the key."""
     first = entry.split(None, 1)[0]
     if first in _key_types():
         return [], entry
-    options = []
+    options: list[tuple[str, str | None]] = []
     position = 0
     while True:
         match = _OPTION.match(entry, position)
         if match is None:
             raise ValueError("it is no public key")
         # sshd does not mind capital letters; asyncssh would let them through as options that it does not know.
-        options.append((match[1].lower(), match[2] or ""))
+        value = None if match[2] is None else match[2].replace('\\"', '"')
+        options.append((match[1].lower(), value))
         position = match.end()
         if entry[position : position + 1] == ",":
             position += 1

@@ -11,6 +11,7 @@ import contextlib
 import gc
 import json
 import os
+import select
 import selectors
 import signal
 import socket
@@ -58,6 +59,13 @@ def main(options: str) -> None:
     _Listener(control, environment).run()
 
 
+def _is_over(sock: socket.socket) -> bool:
+    """Return whether the bridge has given up a connection by now: in a flood of them many are not worth a process."""
+    poll = select.poll()
+    poll.register(sock, 0)
+    return any(happened & select.POLLHUP for _, happened in poll.poll(0))
+
+
 class _Listener:
     def __init__(self, control: socket.socket, environment: Environment) -> None:
         self._control = control
@@ -86,6 +94,9 @@ class _Listener:
             self._tell_gone(visitor, "it could not be taken: too many open files (ulimit -n)")
             return True
         with socket.socket(fileno=descriptors[0]) as sock:
+            if _is_over(sock):
+                self._tell_gone(visitor, "")
+                return True
             try:
                 self._fork(sock, visitor)
             except OSError as exc:

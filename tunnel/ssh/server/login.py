@@ -6,16 +6,20 @@ can log in, with a key.
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import socket
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import Any
 
 import asyncssh
 
 from tunnel.protocol.errors import UsageError
 from tunnel.pty.users import User
+from tunnel.ssh.server.connection import Connection
 from tunnel.ssh.server.files import Files
-from tunnel.ssh.server.keys import AuthorizedKeys, load_authorized_keys
+from tunnel.ssh.server.keys import load_authorized_keys
 from tunnel.ssh.server.messages import Events
 from tunnel.ssh.server.session import run_session
 
@@ -49,77 +53,122 @@ class Visitor:
     id: int
     address: str
 
+    @property
+    def peername(self) -> tuple[str, int] | None:
+        """The IP address, without an interface, and the port; None when the bridge does not know them."""
+        host, _, port = self.address.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]").partition("%")[0]
+        try:
+            return str(ipaddress.ip_address(host)), int(port)
+        except ValueError:
+            return None
+
 
 async def serve(sock: socket.socket, environment: Environment, visitor: Visitor) -> None:
-    """Serve the connection on ``sock`` to its end."""
-    try:
-        connection = await asyncssh.run_server(
-            sock,
-            server_factory=lambda: Login(environment, visitor),
-            server_host_keys=[environment.host_key],
-            process_factory=lambda process: run_session(process, environment.user, visitor.address),
-            sftp_factory=Files,
-            encoding=None,
-            line_editor=False,
-            x11_forwarding=False,
-            agent_forwarding=True,
-            kex_algs=_KEY_EXCHANGE,
-            encryption_algs=_CIPHERS,
-            login_timeout=LOGIN_LIMIT,
-            keepalive_interval=0,  # the tunnel has its own, and outlives lost connections
-            gss_host=None,
-            password_auth=False,
-            kbdint_auth=False,
-            host_based_auth=False,
-        )
-    except (asyncssh.Error, OSError):
-        return  # the client gave up, or could not log in, which `Login` has told of
+    """Serve the connection on ``sock``, which is taken over, to its end."""
+    login = Login(environment, visitor)
+    options = await asyncssh.SSHServerConnectionOptions.construct(
+        server_factory=lambda: login,
+        server_host_keys=[environment.host_key],
+        process_factory=lambda process: run_session(process, environment.user, visitor.address),
+        sftp_factory=Files,
+        encoding=None,
+        line_editor=False,
+        x11_forwarding=False,
+        agent_forwarding=True,
+        kex_algs=_KEY_EXCHANGE,
+        encryption_algs=_CIPHERS,
+        login_timeout=LOGIN_LIMIT,
+        keepalive_interval=0,  # the tunnel has its own, and outlives lost connections
+        gss_host=None,
+        password_auth=False,
+        kbdint_auth=False,
+        host_based_auth=False,
+    )
+    peername = visitor.peername
+    connection = Connection(options, peername and peername[0], login.data_came, login.refuse)
+    await asyncio.get_running_loop().create_connection(lambda: connection, sock=_Socket(sock, peername))
     async with connection:
-        await connection.wait_closed()
+        await connection.wait_closed()  # also that of a client who gave up or could not log in, as `Login` has told
+
+
+class _Socket(socket.socket):
+    """The bridge's socketpair, whose other end is known by the client's address, as that of a TCP socket would be."""
+
+    def __init__(self, sock: socket.socket, peername: tuple[str, int] | None) -> None:
+        super().__init__(fileno=sock.detach())
+        self._peername = peername
+
+    def getpeername(self) -> Any:
+        """Return the client's address and port, or what the socket tells."""
+        return self._peername or super().getpeername()
 
 
 class Login(asyncssh.SSHServer):
-    """What asyncssh asks about one connection."""
+    """What asyncssh asks about one connection, and what there is to tell of it."""
 
     def __init__(self, environment: Environment, visitor: Visitor) -> None:
         self._environment = environment
         self._visitor = visitor
-        self._keys: AuthorizedKeys | None = None
-        self._user = ""
+        self._user: str | None = None
         self._refused = 0
+        self._warned = False
         self._logged_in = False
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        if not isinstance(conn, Connection):
+            raise TypeError(conn)
         self._connection = conn
 
+    def data_came(self) -> None:
+        """Tell the bridge that the client has sent something."""
+        self._environment.events.tell("hello", id=self._visitor.id)
+
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._logged_in and self._user:
-            self._refuse("no key of the client's may log in")
+        if not self._logged_in and self._user is not None:
+            self.refuse("no key of the client's may log in")
 
     # ---- who may log in
 
     def begin_auth(self, username: str) -> bool:
         """Read who may log in; True: proof is needed."""
+        if self._user is None:
+            self._environment.events.tell("begin", id=self._visitor.id)
         self._user = username
-        self._keys = None
+        self._connection.keys = None
         if username != self._environment.user.name:
-            self._refuse(f"this server runs as {self._environment.user.name}, which is the only user here")
+            self.refuse(f"this server runs as {self._environment.user.name}, which is the only user here")
             return True
+        warnings: list[str] = []
         try:
-            self._keys, _ = load_authorized_keys(self._environment.authorized_keys, self._warn)
+            keys, _ = load_authorized_keys(self._environment.authorized_keys, warnings.append)
         except UsageError as exc:
-            self._refuse(str(exc))
+            self.refuse(str(exc))
             return True
-        self._connection.set_authorized_keys(self._keys)
+        finally:
+            self._warn(warnings)
+        self._connection.keys = keys
+        self._connection.set_authorized_keys(keys)
         return True
 
     def auth_completed(self) -> None:
+        grant = self._connection.grant
+        if grant is None:  # asyncssh has let somebody in on its own; nothing is allowed
+            self._connection.abort()
+            raise RuntimeError("a login without a credential")
         self._logged_in = True
-        key = self._keys.last if self._keys else ""
-        self._environment.events.tell("login", id=self._visitor.id, user=self._user, key=key)
+        self._environment.events.tell(
+            "login", id=self._visitor.id, user=self._user or "", key=grant.fingerprint, authority=grant.authority
+        )
 
     def public_key_auth_supported(self) -> bool:
         return True
+
+    def refuse(self, reason: str) -> None:
+        """Tell why the client does not come in."""
+        self._refused += 1
+        if self._refused <= _ATTEMPTS_LOGGED:
+            self._environment.events.tell("refused", id=self._visitor.id, user=self._user or "", reason=reason)
 
     # ---- what may be forwarded
 
@@ -138,10 +187,8 @@ class Login(asyncssh.SSHServer):
     def unix_server_requested(self, listen_path: str) -> bool:
         return True
 
-    def _warn(self, message: str) -> None:
-        self._environment.events.tell("warning", id=self._visitor.id, message=message)
-
-    def _refuse(self, reason: str) -> None:
-        self._refused += 1
-        if self._refused <= _ATTEMPTS_LOGGED:
-            self._environment.events.tell("refused", id=self._visitor.id, user=self._user, reason=reason)
+    def _warn(self, messages: list[str]) -> None:
+        """Tell of lines of authorized_keys that admit nobody, once: clients may name one user after another."""
+        for message in () if self._warned else messages:
+            self._environment.events.tell("warning", id=self._visitor.id, message=message)
+        self._warned = self._warned or bool(messages)

@@ -9,7 +9,9 @@ The end of that socket is the bridge's end, and the listener's.
 From the server, as lines on a pipe:
 
     {"event": "ready", "user": …, "host_key": "SHA256:…", "keys": 2}    or    {"event": "failed", "message": …}
-    {"event": "login", "id": 1, "user": …, "key": "SHA256:…"}
+    {"event": "hello", "id": 1}                                         the client has sent something
+    {"event": "begin", "id": 1}                                         keys are exchanged, the login begins
+    {"event": "login", "id": 1, "user": …, "key": "SHA256:…", "authority": …}
     {"event": "refused", "id": 1, "user": …, "reason": …}               a login that failed
     {"event": "warning", "id": 1, "message": …}
     {"event": "gone", "id": 1}                                          the process of that connection has ended
@@ -23,7 +25,7 @@ from typing import Any
 
 # Writes of up to PIPE_BUF bytes to a pipe are never mixed with those of other processes; POSIX promises 512.
 LINE_LIMIT = 512
-_TEXT_LIMIT = 200  # characters of one value
+_TEXT_LIMITS = (200, 100, 50, 25, 10, 0)  # characters of one value: the first with which the line is short enough
 
 
 class Events:
@@ -33,11 +35,12 @@ class Events:
         self.descriptor = descriptor
 
     def tell(self, event: str, **fields: str | int) -> None:
-        """Tell the bridge; a bridge that is gone needs to know nothing."""
-        short = {key: value[:_TEXT_LIMIT] if isinstance(value, str) else value for key, value in fields.items()}
-        line = encode({"event": event, **short})
-        if len(line) > LINE_LIMIT:  # escapes have made it longer
-            line = encode({"event": event, **{k: v for k, v in short.items() if not isinstance(v, str)}})
+        """Tell the bridge, with texts cut as needed; a bridge that is gone needs to know nothing."""
+        for limit in _TEXT_LIMITS:
+            cut = {key: value[:limit] if isinstance(value, str) else value for key, value in fields.items()}
+            line = encode({"event": event, **cut})
+            if len(line) <= LINE_LIMIT:
+                break
         try:
             os.write(self.descriptor, line)
         except OSError:

@@ -16,22 +16,24 @@ from tunnel.pty.exits import watch_for_exit
 from tunnel.pty.spawn import Child, spawn
 from tunnel.pty.users import User, environment
 from tunnel.pty.wire import Size
+from tunnel.ssh.server.connection import Channel
 from tunnel.ssh.server.files import Files
 from tunnel.ssh.server.modes import apply_modes, apply_size
+from tunnel.ssh.server.variables import about_client, clients_own, terminal_type
 
 _READ_SIZE = 64 << 10
 _TAIL_LIMIT = 1 << 20  # bytes of a terminal's output after its shell has ended: more than a pty can hold
 # What a client of the old protocol of scp asks for; any other command of that name is the real scp's business.
 _SCP = re.compile(r"scp( -[A-Za-z]+)* -[A-Za-z]*[ft]\b")
-# What a client may set for a key that is bound to one command, whose behaviour must not be the client's to change.
-_HARMLESS = re.compile(r"LANG|LC_[A-Z]+")
-
 Process = asyncssh.SSHServerProcess[bytes]
 
 
 async def run_session(process: Process, user: User, client: str) -> None:
-    """Run what the client asks for, to its end; ``client`` is its address for the environment."""
-    if process.command is not None and _SCP.match(process.command):
+    """Run what the client asks for, or what is forced, to its end; ``client`` is its address for the environment."""
+    channel = process.channel
+    if not isinstance(channel, Channel) or channel.forced_command not in (None, process.command):
+        raise RuntimeError("a session that does not know what it may run")
+    if channel.forced_command is None and process.command is not None and _SCP.match(process.command):
         served = run_scp_server(Files(process.channel), process.command, process.stdin, process.stdout, process.stderr)
         if served is not None:
             await served
@@ -41,7 +43,7 @@ async def run_session(process: Process, user: User, client: str) -> None:
         process.exit(127)
         return
     try:
-        child = _start(process, user, client)
+        child = _start(process, channel, user, client)
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the command or a variable
         reason = exc.strerror or exc if isinstance(exc, OSError) else exc
         process.stderr.write(f"wstunnel-py: cannot start: {reason}\r\n".encode())
@@ -50,15 +52,22 @@ async def run_session(process: Process, user: User, client: str) -> None:
     await _Session(process, child).run()
 
 
-def _start(process: Process, user: User, client: str) -> Child:
+def _start(process: Process, channel: Channel, user: User, client: str) -> Child:
+    is_forced = channel.forced_command is not None
     env = environment(user, {}, terminal=process.term_type is not None)
-    env |= {name: value for name, value in process.env.items() if _may_set(process, name)}
-    env |= _about_connection(process, client)
+    env |= clients_own(process.env, is_forced=is_forced)
+    if process.term_type is not None:
+        env["TERM"] = terminal_type(process.term_type)
+    env |= channel.variables
+    env |= about_client(client)
+    if (agent := channel.get_agent_path()) is not None:
+        env["SSH_AUTH_SOCK"] = agent
+    if is_forced and channel.asked is not None:
+        env["SSH_ORIGINAL_COMMAND"] = channel.asked
     words = [user.shell, "-l"] if process.command is None else [user.shell, "-c", process.command]
     cwd = user.home if os.path.isdir(user.home) else "/"
     if process.term_type is None:
         return spawn(words, user, cwd, env, size=None, stdin=True)
-    env["TERM"] = process.term_type or "dumb"
 
     def prepare(terminal: int) -> None:
         env["SSH_TTY"] = os.ttyname(terminal)
@@ -66,27 +75,6 @@ def _start(process: Process, user: User, client: str) -> Child:
         apply_size(terminal, process.term_size)
 
     return spawn(words, user, cwd, env, size=Size(80, 24), stdin=True, prepare=prepare)
-
-
-def _may_set(process: Process, name: str) -> bool:
-    if not name or "=" in name or "\0" in name:
-        return False
-    connection = process.channel.get_connection()
-    bound = isinstance(connection, asyncssh.SSHServerConnection) and connection.get_key_option("command") is not None
-    return not bound or _HARMLESS.fullmatch(name) is not None
-
-
-def _about_connection(process: Process, client: str) -> dict[str, str]:
-    """Return what OpenSSH's server tells in the environment, as far as it is known here."""
-    host, _, port = client.rpartition(":")
-    host = host.strip("[]")
-    told = {}
-    if port.isdigit():
-        told = {"SSH_CLIENT": f"{host} {port} 22", "SSH_CONNECTION": f"{host} {port} 127.0.0.1 22"}
-    agent = process.channel.get_agent_path()
-    if agent is not None:
-        told["SSH_AUTH_SOCK"] = agent
-    return told
 
 
 class _Session:

@@ -1,0 +1,57 @@
+"""Crowds that do not log in, at the embedded SSH server: who logs in still comes in, and nothing is left of them."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.bed.processes import Bed, descendants, ticks
+from tests.bed.tunnels import Route
+from tests.server.clients import UPGRADE, port_of, request_head
+from tests.ssh.conftest import StartEmbedded
+from tunnel.protocol.frames import BINARY, frame_header
+from tunnel.server.logins import MAX_LOGINS, MAX_PROCESSES
+
+BANNER = b"SSH-2.0-Nobody\r\n"
+LIMIT = 60.0  # seconds until a crowd's processes must have ended
+
+
+@contextlib.contextmanager
+def crowd(route: Route, count: int, sent: bytes, source: str) -> Iterator[list[socket.socket]]:
+    """Open tunnels from ``source``, through each of which only ``sent`` comes."""
+    with contextlib.ExitStack() as sockets:
+        opened = []
+        address = ("127.0.0.1", port_of(route.bridge.url))
+        for _ in range(count):
+            sock = sockets.enter_context(socket.create_connection(address, 20, source_address=(source, 0)))
+            sock.sendall(request_head(headers=UPGRADE))
+            opened.append(sock)
+        for sock in opened:
+            answer = sock.recv(12)
+            assert answer in (b"HTTP/1.1 101", b"HTTP/1.1 502")  # those that have had to give way at once
+            if sent and answer.endswith(b"101"):
+                sock.sendall(frame_header(BINARY, len(sent), bytes(4)) + sent)
+        yield opened
+
+
+def processes(route: Route) -> list[int]:
+    return descendants(route.bridge.process.pid)[1:]
+
+
+@pytest.mark.parametrize("sent", [b"", BANNER], ids=["silent", "banner"])
+@pytest.mark.parametrize("count", [MAX_LOGINS, 250])
+def test_a_crowd_keeps_nobody_out(bed: Bed, embedded: StartEmbedded, count: int, sent: bytes) -> None:
+    route = embedded("--resume-for", "0", "--max-tunnels", "1000")
+    for source in ("127.0.0.2", "127.0.0.1"):
+        with crowd(route, count, sent, source):
+            assert bed.check(*route.ssh("box", "echo in"), seconds=15).text == "in\n"
+            assert len(processes(route)) <= MAX_PROCESSES
+            assert bed.check(*route.ssh("box", "echo in again"), seconds=15).text == "in again\n"
+    for _ in ticks(LIMIT):
+        if not processes(route):
+            break
+    assert processes(route) == []
+    assert "internal-error" not in route.bridge.process.log()
