@@ -11,12 +11,14 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from tunnel.children.child import Child, start
 from tunnel.net.address import Client
 from tunnel.protocol.errors import DialError, UsageError
 from tunnel.server.destination import Destination
@@ -37,7 +39,7 @@ class EmbeddedTarget(Destination):
     def __init__(self, host_key: str | None, authorized_keys: str | None) -> None:
         # The process starts in another folder.
         self._options = {"host_key": _absolute(host_key), "authorized_keys": _absolute(authorized_keys)}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
         self._control: socket.socket | None = None
         self._events = -1
         self._partial = b""
@@ -76,16 +78,16 @@ class EmbeddedTarget(Destination):
         keys = "1 key" if ready["keys"] == 1 else f"{ready['keys']} keys"
         self.greeting = f"log in as {ready['user']} ({keys} admitted); host key {ready['host_key']}"
 
-    def _spawn(self, control: int, events: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, control: int, events: int) -> Child:
         options = json.dumps({**self._options, "control": control, "events": events})
-        return subprocess.Popen(
+        child = start(
             # -P: not the current folder, where anything may lie, is where modules come from.
             [sys.executable, "-P", "-c", _BOOT, str(_PACKAGES), options],
-            stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=(control, events),
-            start_new_session=True,  # Ctrl-C is for the bridge
-        )
+        )  # in a session of its own: Ctrl-C is for the bridge
+        child.when_ended(child.reap)
+        return child
 
     async def close(self) -> None:
         """Let the process end. Connections that it serves end with their own sockets."""
@@ -95,10 +97,10 @@ class EmbeddedTarget(Destination):
         process, self._process = self._process, None
         if process is not None:
             try:
-                await asyncio.to_thread(process.wait, _END_LIMIT)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                async with asyncio.timeout(_END_LIMIT):
+                    await process.wait()
+            except TimeoutError:
+                process.signal(signal.SIGKILL)  # and it is reaped when it has ended
         self._close_events()
 
     async def dial(self, seconds: float, client: Client) -> socket.socket:
@@ -108,7 +110,7 @@ class EmbeddedTarget(Destination):
                 "tcp", address=EMBEDDED, reason=f"{MAX_LOGINS} clients are about to log in, which is the limit"
             )
         async with self._starting:
-            if self._process is None or self._process.poll() is not None:
+            if self._process is None or self._process.status is not None:
                 await self._start_again()
         ours, theirs = socket.socketpair()
         with theirs:
