@@ -28,7 +28,8 @@ def look_after_orphans() -> None:
     if os.getpid() == 1 or is_subreaper():
         loop = asyncio.get_running_loop()
         reaper = _Reaper(loop)
-        loop.add_signal_handler(signal.SIGCHLD, reaper.look_around)
+        # Not by the loop's own means: uvloop has none for this signal.
+        signal.signal(signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(reaper.look_around))
         reaper.look_around()
 
 

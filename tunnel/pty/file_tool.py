@@ -65,6 +65,7 @@ class Tool:
             )
             self._cleaning = ours.pop_all()
         self._child.when_ended(self._child.reap)
+        self.pid = self._child.pid
 
     async def __aenter__(self) -> Tool:
         return self

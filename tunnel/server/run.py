@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
+from tunnel.children.orphans import look_after_orphans
 from tunnel.net.descriptors import raise_descriptor_limit
 from tunnel.protocol.errors import UsageError, printable
 from tunnel.server.bridge import Bridge
@@ -69,6 +70,7 @@ def _terminals(settings: ServeSettings) -> TerminalService | None:
 
 async def _run(settings: ServeSettings, handler: logging.Handler) -> None:
     loop = asyncio.get_running_loop()
+    look_after_orphans()
     stop, stop_at_once = asyncio.Event(), asyncio.Event()
     # "none" is no address, so that a bridge is what happens unless somebody says so.
     bridge = None if settings.listen == ("none",) else Bridge(settings)
