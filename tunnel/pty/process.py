@@ -1,7 +1,4 @@
-"""One process: its output goes to the fan-out, input to it waits in a bounded queue, its end is noticed and told once.
-
-Only this class reaps: until it does, the pid cannot be another's, so no signal can hit a stranger.
-"""
+"""One process: output goes to the fan-out, input waits in a bounded queue, the end is noticed and told once."""
 
 from __future__ import annotations
 
@@ -12,11 +9,10 @@ import signal
 from collections import deque
 from collections.abc import Callable
 
-from tunnel.pty.exits import watch_for_exit
+from tunnel.children.family import Sweeper, kill_families, signal_sessions
+from tunnel.children.spawn import Program, resize
 from tunnel.pty.fanout import Fanout
 from tunnel.pty.framing import ConnectError
-from tunnel.pty.session import signal_sessions
-from tunnel.pty.spawn import Child, resize
 from tunnel.pty.users import User
 from tunnel.pty.wire import Ended, Input, ProcessInfo, Size, StartRequest
 
@@ -39,13 +35,15 @@ class Process:
         request: StartRequest,
         user: User,
         cwd: str,
-        child: Child,
+        program: Program,
+        sweeper: Sweeper,
         *,
         scrollback: int,
         max_subscribers: int,
         on_exit: Callable[[Process], None],
     ) -> None:
-        self.pid = child.process.pid
+        self.child = program.child
+        self.pid = self.child.pid
         self.tag = request.tag
         self.user = user
         self.id = secrets.token_hex(16)
@@ -53,15 +51,15 @@ class Process:
         self.exited = asyncio.Event()
         self.timed_out = False
         self._on_pty = request.size is not None
-        self._child = child
+        self._sweeper = sweeper
         self._fanout = Fanout(scrollback, max_subscribers, self._brake, self._on_audience)
         self.subscribe = self._fanout.subscribe
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
         self._started_at = self._loop.time()
-        self._outputs = dict(child.outputs)
+        self._outputs = dict(program.outputs)
         self._braked = False
-        self._stdin = child.stdin
+        self._stdin = program.stdin
         self._input: deque[memoryview] = deque()
         self._input_size = 0
         self._input_turn = asyncio.Lock()
@@ -73,7 +71,7 @@ class Process:
         self._timer: asyncio.TimerHandle | None = None
         self._grace: float | None = None
         self._lonely: asyncio.TimerHandle | None = None
-        watch_for_exit(self.pid, self._finish)
+        self.child.when_ended(self._finish)
         for descriptor in self._outputs:
             self._loop.add_reader(descriptor, self._readable, descriptor)
 
@@ -206,18 +204,22 @@ class Process:
         """Raises ConnectError (``internal``) when the process is not on a terminal."""
         if not self._on_pty:
             raise ConnectError("internal", f"process {self.pid} is not on a terminal")
-        for descriptor in self._child.outputs:
-            if descriptor in self._outputs or descriptor == self._stdin:
-                resize(descriptor, size)
+        for descriptor in {*self._outputs, *([] if self._stdin is None else [self._stdin])}:
+            resize(descriptor, size.cols, size.rows)
 
     def signal(self, number: int) -> None:
-        """Send a signal to the whole session of the process, if it has not ended."""
-        if self._child.process.returncode is None:
-            self._doomed = self._doomed or number == signal.SIGKILL
-            signal_sessions((self.pid,), number)
+        """Send a signal to the whole session of the process, SIGKILL to all that it has started, if it has not ended.
+
+        SIGTERM asks, and so is not for what has left the session, as daemons do; SIGKILL leaves nothing behind.
+        """
+        if number == signal.SIGKILL:
+            self._doomed = True
+            kill_families((self.child,))
+        else:
+            signal_sessions((self.child,), number)
 
     def doom(self) -> None:
-        """Let nothing of its session outlive the process."""
+        """Let nothing that it has started outlive the process."""
         self._doomed = True
 
     def kill_after(self, seconds: float) -> None:
@@ -244,7 +246,11 @@ class Process:
 
     def _finish(self) -> None:
         if self._doomed:
-            signal_sessions((self.pid,), signal.SIGKILL)  # while the process still holds its number
+            self._sweeper.sweep(self.child, self._conclude)
+        else:
+            self._conclude()
+
+    def _conclude(self) -> None:
         for timer in (self._timer, self._lonely):
             if timer is not None:
                 timer.cancel()
@@ -254,12 +260,12 @@ class Process:
             left = _TAIL_LIMIT
             while left > 0 and (size := self._read(descriptor)):
                 left -= size
-        self._child.process.wait()
+        status = self.child.reap()
         self._drop_input()
         for descriptor in list(self._outputs):
             self._loop.remove_reader(descriptor)
             os.close(descriptor)
         self._outputs.clear()
-        self._fanout.finish(Ended.of(self._child.process.returncode))
+        self._fanout.finish(Ended.of(status))
         self.exited.set()
         self._on_exit(self)

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import signal
 
+from tunnel.children.family import Sweeper, kill_families, signal_sessions
+from tunnel.children.spawn import spawn
 from tunnel.pty.framing import ConnectError
 from tunnel.pty.process import Process
-from tunnel.pty.session import signal_sessions
-from tunnel.pty.spawn import spawn
 from tunnel.pty.users import User, environment, working_directory
 from tunnel.pty.wire import ProcessInfo, Selector, StartRequest
 from tunnel.server.log import event
@@ -31,6 +31,7 @@ class Processes:
         self._running: dict[int, Process] = {}
         self._ended: dict[int, Process] = {}
         self._closing = False
+        self._sweeper = Sweeper()
 
     def start(self, request: StartRequest, user: User) -> Process:
         """Start a process. Raises ConnectError: ``resource_exhausted``, ``unavailable``, ``invalid_argument`` (cwd)."""
@@ -43,8 +44,9 @@ class Processes:
         cwd = working_directory(user, request.cwd)
         env = environment(user, request.envs or {}, terminal=request.size is not None)
         command = (request.cmd, *request.args)
+        size = None if request.size is None else (request.size.cols, request.size.rows)
         try:
-            child = spawn(command, user, cwd, env, size=request.size, stdin=request.stdin)
+            program = spawn(command, cwd, env, size=size, stdin=request.stdin, credentials=user.credentials)
         except OSError as exc:
             code = "permission_denied" if isinstance(exc, PermissionError) else "resource_exhausted"
             raise ConnectError(code, f"cannot start {request.cmd!r} in {cwd!r}: {exc.strerror or exc}") from exc
@@ -52,7 +54,8 @@ class Processes:
             request,
             user,
             cwd,
-            child,
+            program,
+            self._sweeper,
             scrollback=self._scrollback,
             max_subscribers=self._max_subscribers,
             on_exit=self._on_exit,
@@ -81,15 +84,22 @@ class Processes:
         return [process.info for process in self._running.values()]
 
     async def close(self) -> None:
-        """End all processes and everything in their sessions: SIGHUP, and SIGKILL for what is left; again: at once."""
+        """End all processes with everything that they have started; again: at once.
+
+        SIGHUP for their sessions, and for each process that has ended SIGKILL for what is left of its family; SIGKILL
+        for the family of a process that takes too long.
+        """
         hurry, self._closing = self._closing, True
         for process in self._running.values():
             process.doom()
         steps = ((signal.SIGHUP, HANGUP_LIMIT), (signal.SIGKILL, KILL_LIMIT))
         for number, limit in steps[1:] if hurry else steps:
-            signal_sessions(self._running, number)
+            children = [process.child for process in self._running.values()]
             if number == signal.SIGHUP:
-                signal_sessions(self._running, signal.SIGCONT)  # a stopped one takes no signal but SIGKILL
+                signal_sessions(children, signal.SIGHUP)
+                signal_sessions(children, signal.SIGCONT)  # a stopped one takes no signal but SIGKILL
+            else:
+                kill_families(children)
             waiting = [asyncio.ensure_future(process.exited.wait()) for process in self._running.values()]
             if waiting:
                 _, late = await asyncio.wait(waiting, timeout=limit)

@@ -8,6 +8,7 @@ import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tunnel.children.child import Credentials
 from tunnel.protocol.errors import UsageError
 from tunnel.pty.framing import ConnectError
 
@@ -37,6 +38,11 @@ class User:
     def switches(self) -> bool:
         """Whether running as this user is a change from the service's own."""
         return self.uid != os.geteuid()
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """What a child needs to run as this user; None: it is the service's own."""
+        return Credentials(self.uid, self.gid, self.groups) if self.switches else None
 
 
 class Users:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tunnel.children.child import Child, start
 from tunnel.net.address import Client
 from tunnel.protocol.errors import DialError, UsageError
 from tunnel.server.destination import Destination
@@ -40,7 +42,7 @@ class EmbeddedTarget(Destination):
     def __init__(self, host_key: str | None, authorized_keys: str | None) -> None:
         # The process starts in another folder.
         self._options = {"host_key": _absolute(host_key), "authorized_keys": _absolute(authorized_keys)}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
         self._control: socket.socket | None = None
         self._events = -1
         self._partial = b""
@@ -86,16 +88,16 @@ class EmbeddedTarget(Destination):
         keys = "1 key" if ready.get("keys") == 1 else f"{ready.get('keys')} keys"
         self.greeting = f"log in as {ready.get('user')} ({keys} admitted); host key {ready.get('host_key')}"
 
-    def _spawn(self, control: int, events: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, control: int, events: int) -> Child:
         options = json.dumps({**self._options, "control": control, "events": events})
-        return subprocess.Popen(
+        child = start(
             # -P: not the current folder, where anything may lie, is where modules come from.
             [sys.executable, "-P", "-c", _BOOT, str(_PACKAGES), options],
-            stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=(control, events),
-            start_new_session=True,  # Ctrl-C is for the bridge
-        )
+        )  # in a session of its own: Ctrl-C is for the bridge
+        child.when_ended(child.reap)
+        return child
 
     async def close(self) -> None:
         """Let the process end. Connections that it serves end with their own sockets."""
@@ -105,10 +107,10 @@ class EmbeddedTarget(Destination):
         process, self._process = self._process, None
         if process is not None:
             try:
-                await asyncio.to_thread(process.wait, _END_LIMIT)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                async with asyncio.timeout(_END_LIMIT):
+                    await process.wait()
+            except TimeoutError:
+                process.signal(signal.SIGKILL)  # and it is reaped when it has ended
         self._close_events()
 
     async def dial(self, seconds: float, client: Client) -> socket.socket:
@@ -127,7 +129,7 @@ class EmbeddedTarget(Destination):
         login = await self._logins.enter(client.source)
         self._log_drops()
         try:
-            if self._restart is not None or self._process is None or self._process.poll() is not None:
+            if self._restart is not None or self._process is None or self._process.status is not None:
                 await self._start_again()
             login.check()
             sock = self._connect(client)

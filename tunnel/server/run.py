@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
+from tunnel.children.orphans import look_after_orphans
 from tunnel.net.descriptors import descriptor_limit, raise_descriptor_limit
 from tunnel.protocol.errors import INTERNAL, UsageError
 from tunnel.server.bridge import Bridge
@@ -78,6 +79,7 @@ async def _run(settings: ServeSettings, log: LogHandler) -> int:
 async def _serve(settings: ServeSettings, log: LogHandler) -> int:
     """Serve until a signal comes, or something fails for good; return the exit code."""
     loop = asyncio.get_running_loop()
+    look_after_orphans()
     stop, stop_at_once = asyncio.Event(), asyncio.Event()
     raise_descriptor_limit()
     # "none" is no address, so that a bridge is what happens unless somebody says so.

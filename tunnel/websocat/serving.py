@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
+from tunnel.children.orphans import look_after_orphans
 from tunnel.client.trace import Trace, say
 from tunnel.net.address import Client
 from tunnel.net.channel import Channel
@@ -138,6 +139,7 @@ def _header(field: str) -> tuple[str, str]:
 
 async def _run(plan: Plan, settings: BridgeSettings, headers: Sequence[tuple[str, str]], trace: Trace) -> int:
     loop = asyncio.get_running_loop()
+    look_after_orphans()
     ending: asyncio.Future[int] = loop.create_future()
 
     def end(code: int) -> None:

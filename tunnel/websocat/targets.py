@@ -9,10 +9,10 @@ import asyncio
 import concurrent.futures
 import os
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Sequence
 
+from tunnel.children.child import start
 from tunnel.client.proxycommand import CLOSED_OUTPUT
 from tunnel.client.sockets import relay_in_thread
 from tunnel.client.trace import Trace, say
@@ -148,9 +148,8 @@ class Program(Destination):
         return ours
 
     def _start(self, fd: int) -> None:
-        process = subprocess.Popen(self._command, stdin=fd, stdout=fd)
-        # It may outlive us; until then somebody must wait for it, lest it stays as a zombie.
-        threading.Thread(target=process.wait, name="program", daemon=True).start()
+        child = start(self._command, stdin=fd, stdout=fd, new_session=False, ends_with_us=False)
+        child.when_ended(child.reap)
 
 
 class Onward(Destination):

@@ -16,8 +16,8 @@ import selectors
 import signal
 import socket
 import traceback
-from typing import NoReturn
 
+from tunnel.children.child import Child, fork
 from tunnel.net.descriptors import raise_descriptor_limit
 from tunnel.protocol.errors import UsageError
 from tunnel.pty.users import Users
@@ -73,7 +73,7 @@ class _Listener:
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
         # The reading end of a pipe that only the process of a connection holds open → that process, and its visitor.
-        self._children: dict[int, tuple[int, Visitor]] = {}
+        self._children: dict[int, tuple[Child, Visitor]] = {}
 
     def run(self) -> None:
         while True:
@@ -106,17 +106,14 @@ class _Listener:
     def _fork(self, sock: socket.socket, visitor: Visitor) -> None:
         alive, pulse = os.pipe()
         try:
-            pid = os.fork()
-            if not pid:
-                self._become(sock, visitor)
-            self._children[alive] = pid, visitor
+            self._children[alive] = fork(lambda: self._become(sock, visitor)), visitor
             self._selector.register(alive, selectors.EVENT_READ)
         finally:
             os.close(pulse)
             if alive not in self._children:
                 os.close(alive)
 
-    def _become(self, sock: socket.socket, visitor: Visitor) -> NoReturn:
+    def _become(self, sock: socket.socket, visitor: Visitor) -> None:
         """Go on as the process of one connection. It holds ``pulse`` open without ever touching it."""
         try:
             for number in _IGNORED:
@@ -130,15 +127,13 @@ class _Listener:
             place = traceback.extract_tb(exc.__traceback__)[-1]
             problem = f"internal error: {exc!r} at {os.path.basename(place.filename)}:{place.lineno}"
             self._environment.events.tell("warning", id=visitor.id, message=problem)
-        finally:
-            os._exit(0)
 
     def _reap(self, alive: int) -> None:
         self._selector.unregister(alive)
         os.close(alive)
-        pid, visitor = self._children.pop(alive)
-        _, status = os.waitpid(pid, 0)
-        ended_by = f"its process was ended by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else ""
+        child, visitor = self._children.pop(alive)
+        status = child.reap()
+        ended_by = f"its process was ended by signal {-status}" if status < 0 else ""
         self._tell_gone(visitor, ended_by)
 
     def _tell_gone(self, visitor: Visitor, problem: str) -> None:

@@ -12,10 +12,8 @@ from collections.abc import Callable
 import asyncssh
 from asyncssh.scp import run_scp_server
 
-from tunnel.pty.exits import watch_for_exit
-from tunnel.pty.spawn import Child, spawn
+from tunnel.children.spawn import Program, spawn
 from tunnel.pty.users import User, environment
-from tunnel.pty.wire import Size
 from tunnel.ssh.server.connection import Channel
 from tunnel.ssh.server.files import Files
 from tunnel.ssh.server.modes import apply_modes, apply_size
@@ -43,16 +41,16 @@ async def run_session(process: Process, user: User, client: str) -> None:
         process.exit(127)
         return
     try:
-        child = _start(process, channel, user, client)
+        program = _start(process, channel, user, client)
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the command or a variable
         reason = exc.strerror or exc if isinstance(exc, OSError) else exc
         process.stderr.write(f"wstunnel-py: cannot start: {reason}\r\n".encode())
         process.exit(126)
         return
-    await _Session(process, child).run()
+    await _Session(process, program).run()
 
 
-def _start(process: Process, channel: Channel, user: User, client: str) -> Child:
+def _start(process: Process, channel: Channel, user: User, client: str) -> Program:
     is_forced = channel.forced_command is not None
     env = environment(user, {}, terminal=process.term_type is not None)
     env |= clients_own(process.env, is_forced=is_forced)
@@ -67,32 +65,35 @@ def _start(process: Process, channel: Channel, user: User, client: str) -> Child
     words = [user.shell, "-l"] if process.command is None else [user.shell, "-c", process.command]
     cwd = user.home if os.path.isdir(user.home) else "/"
     if process.term_type is None:
-        return spawn(words, user, cwd, env, size=None, stdin=True)
+        return spawn(words, cwd, env, size=None, stdin=True, outlives_us=True)
 
     def prepare(terminal: int) -> None:
         env["SSH_TTY"] = os.ttyname(terminal)
         apply_modes(terminal, process.term_modes)
         apply_size(terminal, process.term_size)
 
-    return spawn(words, user, cwd, env, size=Size(80, 24), stdin=True, prepare=prepare)
+    return spawn(words, cwd, env, size=(80, 24), stdin=True, prepare=prepare, outlives_us=True)
 
 
 class _Session:
-    """A started child, its streams joined with the channel's."""
+    """A started program, its streams joined with the channel's."""
 
-    def __init__(self, process: Process, child: Child) -> None:
+    def __init__(self, process: Process, program: Program) -> None:
         self._process = process
-        self._child = child
+        self._program = program
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
-        self._on_pty = "pty" in child.outputs.values()
-        watch_for_exit(child.process.pid, self._ended.set)
+        self._on_pty = "pty" in program.outputs.values()
+        program.child.when_ended(self._reap)
+
+    def _reap(self) -> None:
+        self._program.child.reap()
+        self._ended.set()
 
     async def run(self) -> None:
         """Join the streams until the child has ended and all that it wrote is sent, or the client is gone."""
-        child = self._child
         feeding = asyncio.create_task(self._feed())
-        sending = [asyncio.create_task(self._send(output, kind)) for output, kind in child.outputs.items()]
+        sending = [asyncio.create_task(self._send(output, kind)) for output, kind in self._program.outputs.items()]
         ending = asyncio.create_task(self._end(sending))
         leaving = asyncio.create_task(self._process.channel.wait_closed())
         tasks = [feeding, *sending, ending, leaving]
@@ -122,17 +123,16 @@ class _Session:
 
     def _close(self) -> None:
         """Hang up: a pty's programs are told by the kernel when it is closed, a command on pipes by us."""
-        child = self._child
-        for descriptor in {*child.outputs, *([] if child.stdin is None else [child.stdin])}:
+        program = self._program
+        for descriptor in {*program.outputs, *([] if program.stdin is None else [program.stdin])}:
             os.close(descriptor)
-        if not self._ended.is_set():
-            # The command alone, not what it has put into the background: VS Code's server has to outlive its ssh.
-            child.process.send_signal(signal.SIGHUP)
+        # The command alone, not what it has put into the background: VS Code's server has to outlive its ssh.
+        program.child.signal(signal.SIGHUP)
 
     def _tell_status(self) -> None:
-        if not self._ended.is_set():
+        status = self._program.child.status
+        if status is None:
             return
-        status = self._child.process.wait()
         if status >= 0:
             self._process.exit(status)
         else:
@@ -147,7 +147,7 @@ class _Session:
             await writer.drain()
 
     async def _send_tail(self) -> None:
-        (output,) = self._child.outputs
+        (output,) = self._program.outputs
         left = _TAIL_LIMIT
         while left > 0 and (data := _read_now(output)):
             self._process.stdout.write(data)
@@ -176,7 +176,7 @@ class _Session:
                 data = await self._process.stdin.read(_READ_SIZE)
             except asyncssh.TerminalSizeChanged as change:
                 if self._on_pty:
-                    apply_size(next(iter(self._child.outputs)), change.term_size)
+                    apply_size(next(iter(self._program.outputs)), change.term_size)
             except asyncssh.SignalReceived as received:
                 self._signal(received.signal)
             except asyncssh.BreakReceived:
@@ -188,7 +188,7 @@ class _Session:
                 await self._write(data)
 
     async def _write(self, data: bytes) -> None:
-        descriptor = self._child.stdin
+        descriptor = self._program.stdin
         rest = memoryview(data)
         while rest and descriptor is not None:
             try:
@@ -200,16 +200,15 @@ class _Session:
 
     def _end_input(self) -> None:
         """Let the child read the end; a terminal has none but what is typed (Ctrl-D)."""
-        if not self._on_pty and self._child.stdin is not None:
-            os.close(self._child.stdin)
-            self._child = dataclasses.replace(self._child, stdin=None)
+        if not self._on_pty and self._program.stdin is not None:
+            os.close(self._program.stdin)
+            self._program = dataclasses.replace(self._program, stdin=None)
 
     def _signal(self, name: str) -> None:
         """Send the signal that a client names (RFC 4254 section 6.10) to the child's group, if there is such a one."""
         number = getattr(signal, f"SIG{name}", None)
-        if isinstance(number, signal.Signals) and not self._ended.is_set():
-            # The leader of a session is that of a group; it is not reaped yet, so the number is its own.
-            os.killpg(self._child.process.pid, number)
+        if isinstance(number, signal.Signals):
+            self._program.child.signal_group(number)
 
 
 def _read_now(output: int) -> bytes | None:

@@ -1,8 +1,8 @@
-"""Starting a process on a new pty or on pipes, as a user; what is particular to POSIX is here.
+"""Starting a program on a new pty or on pipes; what is particular to POSIX terminals is here.
 
-Between fork and exec no Python runs, so that threads of this program do no harm: `subprocess` does its part in C, and
-/bin/sh the rest. As the leader of a new session it makes the terminal the controlling one by opening it, and then
-turns into the command, or ends with 127 as shells do when there is no such command.
+/bin/sh does its part between this program and the command: as the leader of a new session it makes the terminal the
+controlling one by opening it, and then turns into the command, or ends with 127 as shells do when there is no such
+command.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import grp
 import os
 import resource
 import struct
-import subprocess
 import termios
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from tunnel.pty.users import User
-from tunnel.pty.wire import OutputKind, Size
+from tunnel.children.child import Child, Credentials, start
+
+OutputKind = Literal["pty", "stdout", "stderr"]
 
 # $1 is the limit of open files, $2 the terminal.
 _ON_PTY = 'ulimit -S -n "$1" 2>/dev/null; exec <>"$2" >&0 2>&0; shift 2; exec "$@"'
@@ -32,13 +33,13 @@ _FILES = "unlimited" if _soft == resource.RLIM_INFINITY else str(_soft)
 
 
 @dataclass(frozen=True, slots=True)
-class Child:
-    """A started process and this program's ends of its streams, which do not block.
+class Program:
+    """A started child and this program's ends of its streams, which do not block.
 
-    On a pty they are one descriptor; without ``stdin`` the process reads from /dev/null.
+    On a pty they are one descriptor; without ``stdin`` the child reads from /dev/null.
     """
 
-    process: subprocess.Popen[bytes]
+    child: Child
     outputs: dict[int, OutputKind]
     stdin: int | None
 
@@ -48,68 +49,76 @@ class _Streams:
     ours: Mapping[int, OutputKind]
     our_stdin: int | None
     theirs: tuple[int, int, int]
-    prefix: tuple[str, ...]
+    script: str
+    arguments: tuple[str, ...]  # in front of the command
 
 
 def spawn(
     command: Sequence[str],
-    user: User,
     cwd: str,
     env: Mapping[str, str],
     *,
-    size: Size | None,
+    size: tuple[int, int] | None,
     stdin: bool,
+    credentials: Credentials | None = None,
     prepare: Callable[[int], None] | None = None,
-) -> Child:
-    """Start ``command`` on a pty of ``size``, or on pipes (None), as the leader of a new session.
+    outlives_us: bool = False,
+) -> Program:
+    """Start ``command`` on a pty of ``size`` (columns, rows), or on pipes (None), as the leader of a new session.
 
-    ``prepare`` is given the terminal before anything runs on it. Raises OSError when the system has no room for it, or
-    the user may not enter ``cwd``.
+    ``prepare`` is given the terminal before anything runs on it. A child that ``outlives_us`` is not killed when this
+    process ends, and has no mark, as nobody will look for its family. Raises OSError when the system has no room for
+    it, or the user of ``credentials`` (None: ours) may not enter ``cwd``.
     """
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
-        streams = _pipes(stdin, ours, theirs) if size is None else _pty(size, user, ours, theirs)
+        streams = _pipes(stdin, ours, theirs) if size is None else _pty(size, credentials, ours, theirs)
         if prepare is not None and size is not None:
             prepare(streams.theirs[0])
-        process = subprocess.Popen(
-            [*streams.prefix, *command],
+        child = start(
+            [*streams.arguments, *command],
+            script=streams.script,
             stdin=streams.theirs[0],
             stdout=streams.theirs[1],
             stderr=streams.theirs[2],
             cwd=cwd,
             env=env,
-            start_new_session=True,
-            user=user.uid if user.switches else None,
-            group=user.gid if user.switches else None,
-            extra_groups=user.groups if user.switches else None,
+            credentials=credentials,
+            marked=not outlives_us,
+            ends_with_us=not outlives_us,
         )
         ours.pop_all()
-    return Child(process, dict(streams.ours), streams.our_stdin)
+    return Program(child, dict(streams.ours), streams.our_stdin)
 
 
-def resize(descriptor: int, size: Size) -> None:
+def resize(descriptor: int, columns: int, rows: int) -> None:
     """Set the size of the terminal behind ``descriptor``; the kernel tells its foreground processes."""
-    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", size.rows, size.cols, 0, 0))
+    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
-def _pty(size: Size, user: User, ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> _Streams:
+def _pty(
+    size: tuple[int, int],
+    credentials: Credentials | None,
+    ours: contextlib.ExitStack,
+    theirs: contextlib.ExitStack,
+) -> _Streams:
     controller, terminal = os.openpty()
     ours.callback(os.close, controller)
     theirs.callback(os.close, terminal)
     os.set_blocking(controller, False)
-    resize(terminal, size)
+    resize(terminal, *size)
     modes = termios.tcgetattr(terminal)
     modes[0] |= _IUTF8  # erasing a character takes all its bytes
     termios.tcsetattr(terminal, termios.TCSANOW, modes)
-    if user.switches:
+    if credentials is not None:
         # As login programs do: it is the user's, and programs such as `write` reach it by its group.
         try:
             group, mode = grp.getgrnam("tty").gr_gid, 0o620
         except KeyError:
-            group, mode = user.gid, 0o600
-        os.fchown(terminal, user.uid, group)
+            group, mode = credentials.gid, 0o600
+        os.fchown(terminal, credentials.uid, group)
         os.fchmod(terminal, mode)
-    prefix = ("/bin/sh", "-c", _ON_PTY, "sh", _FILES, os.ttyname(terminal))
-    return _Streams({controller: "pty"}, controller, (terminal, terminal, terminal), prefix)
+    arguments = (_FILES, os.ttyname(terminal))
+    return _Streams({controller: "pty"}, controller, (terminal, terminal, terminal), _ON_PTY, arguments)
 
 
 def _pipes(stdin: bool, ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> _Streams:
@@ -130,4 +139,4 @@ def _pipes(stdin: bool, ours: contextlib.ExitStack, theirs: contextlib.ExitStack
     else:
         source, our_stdin = os.open(os.devnull, os.O_RDONLY), None
     theirs.callback(os.close, source)
-    return _Streams(outputs, our_stdin, (source, ends[0], ends[1]), ("/bin/sh", "-c", _ON_PIPES, "sh", _FILES))
+    return _Streams(outputs, our_stdin, (source, ends[0], ends[1]), _ON_PIPES, (_FILES,))

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 
-def watch_for_exit(pid: int, on_exit: Callable[[], None]) -> None:
+def watch_for_exit(pid: int, on_exit: Callable[[], object]) -> None:
     """Call ``on_exit`` once in the running loop when the child ``pid`` has ended; it is not reaped by this.
 
     A pidfd tells of the end. (A child watcher of asyncio would cost a thread per process on Python 3.11, and would
@@ -29,7 +29,7 @@ def watch_for_exit(pid: int, on_exit: Callable[[], None]) -> None:
     loop.add_reader(pidfd, readable)
 
 
-def _wait_in_thread(loop: asyncio.AbstractEventLoop, pid: int, on_exit: Callable[[], None]) -> None:
+def _wait_in_thread(loop: asyncio.AbstractEventLoop, pid: int, on_exit: Callable[[], object]) -> None:
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     try:
         loop.call_soon_threadsafe(on_exit)

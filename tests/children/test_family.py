@@ -1,0 +1,189 @@
+"""What a kill reaches, and what goes on when a terminal's own process ends or its client goes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bed.processes import Bed
+from tests.pty.beds import Service, alive, start_service
+from tests.pty.raw import Raw, Stream, eventually
+
+# Ways to leave a terminal; each ends as a `sleep` whose number is in the file that is named.
+DAEMONS = {
+    "setsid": "setsid sh -c 'echo $$ >{0}; exec sleep 600' &",
+    "nohup": "nohup sh -c 'echo $$ >{0}; exec sleep 600' >/dev/null 2>&1 &",
+    "double fork": "(setsid sh -c '(echo $$; exec sleep 600) & echo $! >{0}' >/dev/null 2>&1 &);",
+    "daemon without environment": "env -i setsid sh -c 'echo $$ >{0}; exec sleep 600' &",
+    "child of a daemon without environment": (
+        "setsid sh -c 'env -i setsid sh -c \"echo \\$\\$ >{0}; exec sleep 600\" & wait' >/dev/null 2>&1 &"
+    ),
+    "deaf": "setsid sh -c 'trap \"\" HUP TERM INT; echo $$ >{0}; while :; do sleep 600; done' &",
+    "stopped": "setsid sh -c 'echo $$ >{0}; kill -STOP $$; exec sleep 600' &",
+}  # fmt: skip
+LIVES_ON = ("setsid", "nohup", "double fork")
+everyone = pytest.mark.parametrize("way", DAEMONS)
+
+
+@pytest.fixture(scope="module")
+def service(shared_bed: Bed) -> Iterator[Service]:
+    service = start_service(shared_bed)
+    yield service
+    service.process.end()
+
+
+@pytest.fixture
+def raw(service: Service) -> Iterator[Raw]:
+    with Raw(service.url) as raw:
+        yield raw
+
+
+@pytest.fixture
+def noted(tmp_path: Path) -> Iterator[Path]:
+    """Where a daemon writes its number; it ends with the test."""
+    yield tmp_path / "pid"
+    for path in (tmp_path / "pid", tmp_path / "other"):
+        if path.exists() and path.read_text().strip() and alive(int(path.read_text())):
+            os.kill(int(path.read_text()), signal.SIGKILL)
+
+
+def daemon_in(noted: Path) -> int:
+    assert eventually(lambda: noted.exists() and noted.read_text().strip())
+    return int(noted.read_text())
+
+
+def begin(raw: Raw, way: str, noted: Path, then: str = "exec sleep 600", **headers: str) -> tuple[Stream, int]:
+    """Start a terminal whose shell starts a daemon and goes on."""
+    script = f"{DAEMONS[way].format(noted)} while [ ! -s {noted} ]; do sleep 0.02; done; {then}"
+    stream = raw.terminal("/bin/sh", "-c", script, headers=headers)
+    pid = daemon_in(noted)
+    if then.startswith("exec"):
+        assert eventually(lambda: Path(f"/proc/{stream.pid}/comm").read_text() == "sleep\n")
+    return stream, pid
+
+
+def gone(pid: int) -> bool:
+    return eventually(lambda: not alive(pid))
+
+
+@everyone
+def test_a_kill_reaches_what_has_left_the_terminal(raw: Raw, noted: Path, way: str) -> None:
+    stream, daemon = begin(raw, way, noted)
+    assert alive(daemon)
+    assert raw.kill(stream.pid).status == 200
+    assert gone(daemon)
+    assert not Path(f"/proc/{stream.pid}").exists()
+
+
+def test_a_kill_reaches_a_daemon_of_a_command_on_pipes(raw: Raw, noted: Path) -> None:
+    stream = raw.pipes("/bin/sh", "-c", f"{DAEMONS['double fork'].format(noted)} exec sleep 600")
+    daemon = daemon_in(noted)
+    raw.kill(stream.pid)
+    assert gone(daemon)
+
+
+def test_a_kill_reaches_whoever_is_born_meanwhile(raw: Raw, tmp_path: Path) -> None:
+    """Processes that fork, leave and end all the time: whatever is seen of them is gone a moment later."""
+    chain = tmp_path / "chain"
+    chain.write_text(f"#!/bin/sh\nsetsid sh {chain} {tmp_path}/mark >/dev/null 2>&1 &\n")
+    stream = raw.terminal("/bin/sh", "-c", f"for i in 1 2 3; do sh {chain} {tmp_path}/mark & done; exec sleep 600")
+    name = f"{tmp_path}/mark".encode()
+
+    def links() -> list[str]:
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    found += [entry.name] if name in (entry / "cmdline").read_bytes() else []
+                except OSError:
+                    continue
+        return found
+
+    try:
+        assert eventually(links)
+        raw.kill(stream.pid)
+        assert eventually(lambda: not links() and not links(), 10)
+    finally:
+        chain.write_text("")
+
+
+def test_a_time_limit_reaches_it_too(raw: Raw, noted: Path) -> None:
+    stream, daemon = begin(raw, "double fork", noted, **{"Connect-Timeout-Ms": "3000"})
+    assert alive(daemon)
+    assert gone(daemon)
+    assert stream.finish().error is not None
+
+
+def test_so_does_the_end_of_a_terminal_whose_client_asked_for_that(raw: Raw, noted: Path) -> None:
+    stream, daemon = begin(raw, "double fork", noted, **{"Wstunnel-On-Disconnect": "kill; grace=0"})
+    stream.close()
+    assert gone(daemon)
+
+
+@pytest.mark.parametrize("way", LIVES_ON)
+def test_a_service_that_stops_takes_it_along(bed: Bed, noted: Path, way: str) -> None:
+    service = start_service(bed)
+    with Raw(service.url) as raw:
+        _, daemon = begin(raw, way, noted)
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(20) == 0
+        assert gone(daemon)
+
+
+@pytest.mark.parametrize("way", LIVES_ON)
+def test_it_lives_on_when_the_shell_ends_by_itself(raw: Raw, noted: Path, way: str) -> None:
+    stream, daemon = begin(raw, way, noted, then="exit 5")
+    stream.finish()
+    assert stream.ended is not None and stream.ended["exitCode"] == 5
+    assert not eventually(lambda: not alive(daemon), 0.5)
+
+
+def test_it_lives_on_when_the_client_goes(raw: Raw, noted: Path) -> None:
+    stream, daemon = begin(raw, "setsid", noted)
+    stream.close()
+    assert not eventually(lambda: not alive(daemon), 0.5)
+    assert alive(stream.pid)
+    raw.kill(stream.pid)
+
+
+def test_sigterm_is_for_the_session_and_spares_what_has_left_it(raw: Raw, noted: Path) -> None:
+    stream, daemon = begin(raw, "setsid", noted)
+    raw.kill(stream.pid, "SIGNAL_SIGTERM")
+    assert gone(stream.pid)
+    assert not eventually(lambda: not alive(daemon), 0.5)
+
+
+def test_a_kill_spares_what_other_terminals_have_started(raw: Raw, noted: Path) -> None:
+    other = noted.with_name("other")
+    stream, daemon = begin(raw, "double fork", noted)
+    neighbour, spared = begin(raw, "double fork", other)
+    raw.kill(stream.pid)
+    assert gone(daemon)
+    assert alive(spared) and alive(neighbour.pid)
+    raw.kill(neighbour.pid)
+    assert gone(spared)
+
+
+def test_a_client_cannot_take_the_mark_away(raw: Raw, noted: Path) -> None:
+    stream = raw.terminal(
+        "/bin/sh", "-c", f"{DAEMONS['double fork'].format(noted)} exec sleep 600", envs={"WSTUNNEL_CHILD": ""}
+    )
+    daemon = daemon_in(noted)
+    raw.kill(stream.pid)
+    assert gone(daemon)
+
+
+def test_a_kill_reaches_through_a_service_that_runs_in_a_terminal(raw: Raw, noted: Path) -> None:
+    command = (sys.executable, "-m", "tunnel", "serve", "--listen", "none", "--pty", "127.0.0.1:0")
+    stream = raw.terminal(*command, envs={"PYTHONPATH": os.environ["PYTHONPATH"]})
+    stream.wait_for(b"(auth: none)")
+    url = next(word for word in stream.output.decode().split() if word.startswith("http"))
+    with Raw(url) as inner:
+        _, daemon = begin(inner, "double fork", noted)
+        raw.kill(stream.pid)
+        assert gone(daemon)

@@ -1,0 +1,296 @@
+"""``/files``: what is shared by its requests, and that slow ones hold up nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pwd
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+
+from tests.bed.processes import Bed, descendants
+from tests.pty.beds import Service, start_service
+from tests.pty.raw import Raw, Reply, eventually
+from tunnel.pty import file_shares, files
+from tunnel.pty.service import TerminalService
+from tunnel.server.settings import TerminalSettings
+
+MIB = 1 << 20
+PLAIN = {"Content-Type": "application/octet-stream"}
+
+
+@pytest.fixture
+def service(bed: Bed) -> Service:
+    return start_service(bed)
+
+
+@pytest.fixture
+def raw(service: Service) -> Raw:
+    return Raw(service.url)
+
+
+@pytest.fixture
+def big(tmp_path: Path) -> Path:
+    path = tmp_path / "big"
+    with path.open("wb") as file:
+        file.truncate(200 * MIB)
+    return path
+
+
+class Slow:
+    """A client that sends the beginning of a request, then as much as it is told to, and reads nothing."""
+
+    def __init__(self, url: str, request: str, source: str = "127.0.0.1") -> None:
+        place = urlsplit(url)
+        self.sock = socket.socket()
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.sock.settimeout(20)
+        self.sock.bind((source, 0))
+        self.sock.connect((place.hostname, place.port))
+        self.sock.sendall(request.format(host=place.netloc).encode())
+
+    def drip(self) -> None:
+        self.sock.sendall(b"x")
+
+    def answer(self) -> bytes:
+        """What it is answered, up to the end of the connection."""
+        data = b""
+        with contextlib.suppress(ConnectionResetError):
+            while more := self.sock.recv(1 << 18):
+                data += more
+        return data
+
+
+def upload(path: Path, size: int = 1000, kind: str = "application/octet-stream") -> str:
+    return (
+        f"POST /files?path={path} HTTP/1.1\r\nHost: {{host}}\r\nContent-Length: {size}\r\nContent-Type: {kind}\r\n\r\nx"
+    )
+
+
+def download(path: Path) -> str:
+    return f"GET /files?path={path} HTTP/1.1\r\nHost: {{host}}\r\n\r\n"
+
+
+@contextlib.contextmanager
+def slow(url: str, count: int, request: str, source: str = "127.0.0.1") -> Iterator[list[Slow]]:
+    clients = [Slow(url, request, source) for _ in range(count)]
+    try:
+        yield clients
+    finally:
+        for client in clients:
+            client.sock.close()
+
+
+def put(raw: Raw, path: Path, body: bytes) -> Reply:
+    return raw.request("POST", f"/files?path={path}", body, PLAIN)
+
+
+def get(raw: Raw, path: Path) -> Reply:
+    return raw.request("GET", f"/files?path={path}")
+
+
+# ---- the ordinary
+
+
+def test_a_file_is_written_and_read(raw: Raw, tmp_path: Path) -> None:
+    for body in (b"", b"short", os.urandom(3 * MIB)):
+        path = tmp_path / "new" / "file"
+        reply = put(raw, path, body)
+        assert (reply.status, reply.json) == (200, [{"name": "file", "type": "file", "path": str(path)}])
+        assert path.read_bytes() == body
+        assert (get(raw, path).status, get(raw, path).body) == (200, body)
+
+
+def test_several_files_come_in_one_upload(raw: Raw, tmp_path: Path) -> None:
+    folder = os.path.relpath(tmp_path, pwd.getpwuid(os.geteuid()).pw_dir)  # where relative ones start
+    names = [f"{folder}/file{number}" for number in range(5)]
+    parts = [f'--b\r\nContent-Disposition: form-data; name="file"; filename="{n}"\r\n\r\n{n}\r\n' for n in names]
+    body = ("".join(parts) + "--b--\r\n").encode()
+    reply = raw.request("POST", "/files", body, {"Content-Type": "multipart/form-data; boundary=b"})
+    assert [each["path"] for each in reply.json] == [str(tmp_path / Path(name).name) for name in names]
+    assert [(tmp_path / Path(name).name).read_text() for name in names] == names
+
+
+def test_what_cannot_be_read_or_written_is_told(raw: Raw, tmp_path: Path) -> None:
+    assert get(raw, tmp_path / "missing").status == 404
+    assert get(raw, tmp_path).status == 400
+    assert put(raw, tmp_path, b"x").status == 400
+    (tmp_path / "file").write_text("a file")
+    assert put(raw, tmp_path / "file" / "below", b"x").status == 400
+
+
+# ---- slow ones
+
+
+@pytest.mark.parametrize("count", [16, 40])
+def test_uploads_that_drip_hold_up_nobody(raw: Raw, service: Service, tmp_path: Path, count: int) -> None:
+    with slow(service.url, count, upload(tmp_path / "slow")) as drips:
+        for client in drips:
+            client.drip()
+        assert put(raw, tmp_path / "mine", b"whole").status == 200
+        assert get(raw, tmp_path / "mine").body == b"whole"
+        assert not (tmp_path / "slow").exists()
+
+
+def test_uploads_that_drip_in_parts_hold_up_nobody(raw: Raw, service: Service, tmp_path: Path) -> None:
+    with slow(service.url, 40, upload(tmp_path, kind="multipart/form-data; boundary=x")):
+        assert put(raw, tmp_path / "mine", b"whole").status == 200
+        assert get(raw, tmp_path / "mine").body == b"whole"
+
+
+@pytest.mark.parametrize("count", [16, 40])
+@pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])
+def test_downloads_that_are_not_read_hold_up_nobody(
+    raw: Raw, service: Service, tmp_path: Path, big: Path, count: int, source: str
+) -> None:
+    """From the address of who is held up, as behind an edge, and from another one."""
+    with slow(service.url, count, download(big), source):
+        assert eventually(lambda: len(descendants(service.process.pid)) == file_shares.AT_ONCE)
+        assert put(raw, tmp_path / "mine", b"whole").status == 200
+        assert get(raw, tmp_path / "mine").body == b"whole"
+
+
+def test_a_download_that_gives_way_ends_before_its_end(service: Service, raw: Raw, big: Path, tmp_path: Path) -> None:
+    (tmp_path / "small").write_text("small")
+    with slow(service.url, file_shares.AT_ONCE, download(big)) as stuck:
+        assert eventually(lambda: len(descendants(service.process.pid)) == file_shares.AT_ONCE)
+        assert get(raw, tmp_path / "small").body == b"small"
+        answers = [client.answer() for client in stuck[:1]]
+        assert len(answers[0]) < 200 * MIB and not answers[0].endswith(b"0\r\n\r\n")
+
+
+def test_downloads_that_are_read_are_left_alone_however_many_wait(raw: Raw, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(20 * MIB))
+    sizes: list[int] = []
+
+    def read() -> None:
+        sizes.append(len(get(raw, path).body))
+
+    readers = [threading.Thread(target=read) for _ in range(file_shares.AT_ONCE + 8)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join(100)
+    assert sizes == [20 * MIB] * len(readers)
+
+
+def test_nothing_is_left_of_clients_that_hang_up(service: Service, raw: Raw, big: Path, tmp_path: Path) -> None:
+    get(raw, big.with_name("missing"))
+    before = len(os.listdir(f"/proc/{service.process.pid}/fd"))
+    for request in (download(big), upload(tmp_path / "slow"), download(tmp_path / "missing")):
+        for _ in range(30):
+            with slow(service.url, 4, request):
+                pass
+    assert eventually(lambda: not descendants(service.process.pid))
+    assert eventually(lambda: len(os.listdir(f"/proc/{service.process.pid}/fd")) <= before)
+    assert "Threads:\t1\n" in Path(f"/proc/{service.process.pid}/status").read_text()
+    assert "Traceback" not in service.process.log() and "rror" not in service.process.log()
+
+
+# ---- limits, made small
+
+
+class Upload:
+    """An upload that comes as the test wants it to."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, path: Path) -> None:
+        self._pieces: asyncio.Queue[bytes] = asyncio.Queue()
+        self._answer = asyncio.create_task(self._post(session, f"{url}/files?path={path}"))
+
+    async def _post(self, session: aiohttp.ClientSession, url: str) -> tuple[int, str]:
+        async def pieces() -> AsyncIterator[bytes]:
+            while piece := await self._pieces.get():
+                yield piece
+
+        async with session.post(url, data=pieces(), headers=PLAIN) as response:
+            return response.status, await response.text()
+
+    def send(self, data: bytes) -> None:
+        self._pieces.put_nowait(data)
+
+    async def answer(self) -> tuple[int, str]:
+        async with asyncio.timeout(20):
+            return await self._answer
+
+    async def settle(self) -> None:
+        await asyncio.sleep(0.3)
+        assert not self._answer.done()
+
+
+@contextlib.asynccontextmanager
+async def in_process() -> AsyncIterator[tuple[str, aiohttp.ClientSession]]:
+    async with TerminalService(TerminalSettings(pty="127.0.0.1:0")) as service, aiohttp.ClientSession() as session:
+        yield service.urls[0], session
+
+
+def test_an_upload_has_a_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "UPLOAD_LIMIT", 0.7)
+
+    async def work() -> None:
+        async with in_process() as (url, session):
+            upload = Upload(session, url, tmp_path / "slow")
+            for _ in range(20):
+                upload.send(b"x")
+                await asyncio.sleep(0.1)
+            status, text = await upload.answer()
+            assert status == 408 and "more than 0.7 s" in text
+            assert not (tmp_path / "slow").exists()
+
+    asyncio.run(work())
+
+
+def test_the_disk_for_uploads_is_bounded_and_the_slowest_gives_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_shares, "SPOOL_LIMIT", 3 * MIB)
+    monkeypatch.setattr(file_shares, "SPOOL_STEP", MIB)
+    monkeypatch.setattr(file_shares, "_WINDOW", 0.2)
+
+    async def work() -> None:
+        async with in_process() as (url, session):
+            stuck = Upload(session, url, tmp_path / "stuck")
+            stuck.send(b"x" * (MIB + 1))
+            await stuck.settle()
+            await stuck.settle()
+            moving = Upload(session, url, tmp_path / "moving")
+            moving.send(b"y" * 1000)
+            await asyncio.sleep(0.1)
+            mine = Upload(session, url, tmp_path / "mine")
+            mine.send(b"z" * 2000)
+            mine.send(b"")
+            assert (await mine.answer())[0] == 200
+            status, text = await stuck.answer()
+            assert status == 503 and "give" not in text and "slow" in text
+            for _ in range(5):
+                moving.send(b"y" * 100_000)
+                await asyncio.sleep(0.1)
+            moving.send(b"")
+            assert (await moving.answer())[0] == 200
+            assert (tmp_path / "moving").stat().st_size == 501_000
+            assert not (tmp_path / "stuck").exists()
+
+    asyncio.run(work())
+
+
+def test_an_upload_that_finds_no_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_shares, "SPOOL_LIMIT", 3 * MIB)
+    monkeypatch.setattr(file_shares, "SPOOL_STEP", MIB)
+
+    async def work() -> None:
+        async with in_process() as (url, session):
+            upload = Upload(session, url, tmp_path / "much")
+            for _ in range(4):
+                upload.send(b"x" * MIB)
+            upload.send(b"")
+            status, text = await upload.answer()
+            assert status == 503 and "fill the 3 MiB" in text
+
+    asyncio.run(work())

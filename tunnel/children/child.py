@@ -1,0 +1,164 @@
+"""One child process, from its start until it is reaped.
+
+A number of a process is free for the next one as soon as it is reaped, so whoever signals has to know that it is not.
+Here both happen in one place: `Child.reap` is the only call that reaps, and no signal is sent after it. Use a child in
+the thread that has started it, which is the main thread of a service: children end with the thread that started them
+(see `tunnel.children.parent_death`), and no lock is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tunnel.children.exits import watch_for_exit
+from tunnel.children.parent_death import RUN, tied, untied
+
+# The variable by which a child and all that it starts can be recognised, wherever they have gone: the marks of a child
+# and of those above it, separated by colons. Its name is not one of those that services take out of the environment
+# (WSTUNNEL_PY_…), as a service may run in another one's terminal, and what is killed there takes its terminals along.
+MARK_VARIABLE = "WSTUNNEL_CHILD"
+_MARKS = 16  # that are handed down
+
+_unreaped: dict[int, Child] = {}  # by their numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Another user to run as."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+class Child:
+    """A child process. ``status`` is None until it is reaped, then its exit status, or a signal's number below 0.
+
+    ``mark`` is what `tunnel.children.family` recognises its descendants by, if it has one.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes] | int, mark: str = "") -> None:
+        self._process = process
+        self.pid = process if isinstance(process, int) else process.pid
+        self.mark = mark
+        self.status: int | None = None
+        self._reaped: asyncio.Event = asyncio.Event()
+        _unreaped[self.pid] = self
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the child alone, unless it has been reaped."""
+        if self.status is None:
+            _send(os.kill, self.pid, number)
+
+    def signal_group(self, number: int) -> None:
+        """Send a signal to the process group that the child leads, unless the child has been reaped.
+
+        Until then its number cannot become that of another group.
+        """
+        if self.status is None:
+            _send(os.killpg, self.pid, number)
+
+    def when_ended(self, on_end: Callable[[], object]) -> None:
+        """Call ``on_end`` once in the running loop when the child has ended; it has to see to it that it is reaped."""
+        watch_for_exit(self.pid, on_end)
+
+    def reap(self) -> int:
+        """Return the status; waits for the end, so call it when the child has ended or is about to."""
+        if self.status is None:
+            self.status = _wait(self._process)
+            _unreaped.pop(self.pid, None)
+            self._reaped.set()
+        return self.status
+
+    async def wait(self) -> int:
+        """Wait until the child is reaped, by what `when_ended` was given, and return the status."""
+        await self._reaped.wait()
+        return self.reap()
+
+
+def start(
+    command: Sequence[str],
+    *,
+    script: str = RUN,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+    credentials: Credentials | None = None,
+    pass_fds: Sequence[int] = (),
+    new_session: bool = True,
+    marked: bool = False,
+    ends_with_us: bool = True,
+) -> Child:
+    """Start ``command``, or a ``script`` of /bin/sh with ``command`` as its arguments, as the leader of a new session.
+
+    Streams are descriptors, or None: as ours. ``credentials`` are those to run with (None: ours). With ``marked`` all
+    that it starts can be found by `tunnel.children.family`. With ``ends_with_us`` the child is killed when this process
+    ends, however that happens. Raises OSError when the system has no room for it, or ``cwd`` is out of reach.
+    """
+    mark = ""
+    if marked:
+        mark = secrets.token_hex(16)
+        env = {**(os.environ if env is None else env), MARK_VARIABLE: ":".join([*_inherited_marks(), mark])}
+    words, before_exec = (
+        tied(script, command, forks=credentials is not None) if ends_with_us else (untied(script, command), None)
+    )
+    process = subprocess.Popen(
+        words,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        cwd=cwd,
+        env=env,
+        pass_fds=pass_fds,
+        start_new_session=new_session,
+        user=None if credentials is None else credentials.uid,
+        group=None if credentials is None else credentials.gid,
+        extra_groups=None if credentials is None else credentials.groups,
+        preexec_fn=before_exec,
+    )
+    return Child(process, mark)
+
+
+def fork(become: Callable[[], object]) -> Child:
+    """Fork a child that calls ``become`` and ends with status 0; for a program with one thread and no event loop.
+
+    Raises OSError when the system has no room for it.
+    """
+    pid = os.fork()
+    if not pid:
+        try:
+            _unreaped.clear()  # they are its parent's
+            become()
+        finally:
+            os._exit(0)
+    return Child(pid)
+
+
+def is_unreaped(pid: int) -> bool:
+    """Whether a process is a child that this room has started and has not reaped yet."""
+    return pid in _unreaped
+
+
+def _inherited_marks() -> list[str]:
+    given = os.environ.get(MARK_VARIABLE, "")
+    return given.split(":")[1 - _MARKS :] if given else []
+
+
+def _send(send: Callable[[int, int], None], pid: int, number: int) -> None:
+    try:
+        send(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass  # it has ended; or it has become another user's, who alone may end it
+
+
+def _wait(process: subprocess.Popen[bytes] | int) -> int:
+    if isinstance(process, int):
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    return process.wait()

@@ -1,0 +1,191 @@
+"""Who may use what requests for files share: helper processes, and the disk that holds uploads until they are whole.
+
+Both are shares: nobody is refused while there is room, then the source that holds most gives way, what is slow of it
+first. The block of a holder that gives way is ended by its `Leave`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from tunnel.pty.file_tool import Refused
+from tunnel.server.shares import Place, Shares, Source
+
+AT_ONCE = 16  # helper processes; more requests wait
+WAIT_LIMIT = 60.0  # seconds that a request waits for its turn
+SPOOL_LIMIT = 2 << 30  # bytes of uploads that are not written yet
+SPOOL_STEP = 4 << 20  # bytes of it that an upload takes at once, however little has come
+_PATIENCE = 0.2  # seconds in which a helper process may end by itself before anybody gives way
+_WINDOW = 1.0  # seconds
+_LEAST = 32 << 10  # bytes a second; what is slower gives way first
+_MOVING = 1  # the standing of what is not slow
+
+
+class Leave:
+    """Permission to go on, as an async context manager whose block is ended when others need what it holds.
+
+    The block raises Refused then, and when it takes longer than ``seconds`` (None: as long as it likes), too.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._seconds = seconds
+        self._timeout = asyncio.timeout(seconds)
+        self._gave_way = False
+        self._loop = asyncio.get_running_loop()
+        self._began = self._window_began = self._loop.time()
+        self._moved, self._moved_before = 0, 0
+        self.has_all = False  # nothing depends on the client's speed any more
+        self.is_committed = False  # to end now would leave something half done
+
+    async def __aenter__(self) -> Self:
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            if self._gave_way:
+                raise Refused(503, "others need the place of this request, which is slow: try again later") from None
+            raise Refused(408, f"the request took more than {self._seconds:g} s") from None
+
+    def give_way(self) -> None:
+        """End the block, unless it is committed."""
+        if not self.is_committed and not self._timeout.expired():
+            self._gave_way = True
+            self._timeout.reschedule(self._loop.time())
+
+    def moved(self, size: int) -> None:
+        """Tell that so many bytes have come or gone."""
+        self._roll()
+        self._moved += size
+
+    def standing(self) -> int:
+        """Return what the request has to show: whether it moves."""
+        now = self._roll()
+        if self.has_all or now - self._began < _WINDOW:
+            return _MOVING
+        seconds = now - self._window_began + _WINDOW
+        return _MOVING if self._moved + self._moved_before >= _LEAST * seconds else 0
+
+    def _roll(self) -> float:
+        now = self._loop.time()
+        if now - self._window_began >= _WINDOW:
+            is_next = now - self._window_began < 2 * _WINDOW
+            self._moved, self._moved_before = 0, self._moved if is_next else 0
+            self._window_began = now
+        return now
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    source: Source
+    leave: Leave
+    entered: asyncio.Future[Place]
+
+
+class Slots:
+    """Helper processes, ``AT_ONCE`` at most. With ``displace`` slow ones give way to requests that wait."""
+
+    def __init__(self, *, displace: bool) -> None:
+        self._displace = displace
+        self._shares = Shares(AT_ONCE, protected=_MOVING)
+        self._queue: dict[_Waiting, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    @asynccontextmanager
+    async def take(self, source: Source, leave: Leave) -> AsyncIterator[None]:
+        """Hold a slot for a request with ``leave``; raises Refused when its turn does not come."""
+        place = await self._enter(source, leave)
+        try:
+            yield
+        finally:
+            place.leave()
+            self._serve()
+
+    async def _enter(self, source: Source, leave: Leave) -> Place:
+        waiting = _Waiting(source, leave, asyncio.get_running_loop().create_future())
+        self._queue[waiting] = None
+        self._serve()
+        try:
+            async with asyncio.timeout(WAIT_LIMIT):
+                return await waiting.entered
+        except (TimeoutError, asyncio.CancelledError) as exc:
+            self._queue.pop(waiting, None)
+            if not waiting.entered.cancelled():  # its turn came at the same moment
+                waiting.entered.result().leave()
+                self._serve()
+            if isinstance(exc, TimeoutError):
+                raise Refused(503, f"too many requests for files: no turn within {WAIT_LIMIT:g} s") from None
+            raise
+
+    def _serve(self, *, impatient: bool = False) -> None:
+        """Let those in for whom there is room: the first of each source, of those that holds least first."""
+        while self._queue and (self._shares.taken < self._shares.limit or impatient):
+            heads: dict[Source, _Waiting] = {}
+            for waiting in self._queue:
+                heads.setdefault(waiting.source, waiting)
+            if not any(self._let_in(each) for each in sorted(heads.values(), key=self._held)):
+                break
+        if self._queue and self._displace and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        self._timer = None
+        self._serve(impatient=True)
+
+    def _held(self, waiting: _Waiting) -> int:
+        return self._shares.held_by(waiting.source)
+
+    def _let_in(self, waiting: _Waiting) -> bool:
+        leave = waiting.leave
+        if not waiting.entered.cancelled():
+            place = self._shares.enter(waiting.source, leave.give_way, standing=leave.standing)
+            if place is None:
+                return False
+            waiting.entered.set_result(place)
+        del self._queue[waiting]
+        return True
+
+
+class Spool:
+    """The disk that holds uploads until they are whole."""
+
+    def __init__(self) -> None:
+        self._shares = Shares(SPOOL_LIMIT, protected=_MOVING)
+
+    @contextmanager
+    def enter(self, source: Source, leave: Leave) -> Iterator[Callable[[int], None]]:
+        """Hold room for an upload with ``leave``; yield what it calls before it stores so many bytes more.
+
+        Both raise Refused when there is no room.
+        """
+        place = self._shares.enter(source, leave.give_way, standing=leave.standing, weight=SPOOL_STEP)
+        if place is None:
+            raise _no_room()
+        used = 0
+
+        def reserve(size: int) -> None:
+            nonlocal used
+            used += size
+            leave.moved(size)
+            while used > place.weight:
+                if not self._shares.make_room(source, SPOOL_STEP, spared=place):
+                    raise _no_room()
+                place.change(place.weight + SPOOL_STEP)
+
+        try:
+            yield reserve
+        finally:
+            place.leave()
+
+
+def _no_room() -> Refused:
+    return Refused(503, f"other uploads fill the {SPOOL_LIMIT >> 20} MiB that there are for them: try again later")
