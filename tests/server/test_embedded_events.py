@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import subprocess
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from tunnel.children.child import Child, start
 from tunnel.net.address import Client
 from tunnel.protocol.errors import DialError, UsageError
 from tunnel.server.embedded import EmbeddedTarget
@@ -45,7 +46,7 @@ class Stub(EmbeddedTarget):
         self.said = list(said)
         self.starts = 0
 
-    def _spawn(self, control: int, events: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, control: int, events: int) -> Child:
         self.starts += 1
         said = self.said.pop(0)
         if said is None:
@@ -54,7 +55,9 @@ class Stub(EmbeddedTarget):
         with tempfile.TemporaryFile() as file:
             file.write(said)
             file.seek(0)
-            return subprocess.Popen(argv, stdin=file, pass_fds=(control, events))
+            child = start(argv, stdin=file.fileno(), pass_fds=(control, events))
+        child.when_ended(child.reap)
+        return child
 
 
 def open_descriptors() -> int:
@@ -85,8 +88,8 @@ def test_a_process_that_ends_is_started_once_for_all_who_wait() -> None:
         target = Stub(READY, READY)
         await target.start()
         assert target._process is not None
-        target._process.kill()
-        target._process.wait()
+        target._process.signal(signal.SIGKILL)
+        await target._process.wait()
         sockets = await asyncio.gather(*(target.dial(10, CLIENT) for _ in range(20)))
         assert target.starts == 2
         for sock in sockets:
@@ -104,8 +107,8 @@ def test_a_process_that_cannot_be_started_again_is_not_tried_for_each_client(sai
         target = Stub(READY, said, READY)
         await target.start()
         assert target._process is not None
-        target._process.kill()
-        target._process.wait()
+        target._process.signal(signal.SIGKILL)
+        await target._process.wait()
         for _ in range(5):
             # A stub that says nothing stays; it is the dialler that has to lose patience.
             with pytest.raises(DialError):
@@ -117,7 +120,7 @@ def test_a_process_that_cannot_be_started_again_is_not_tried_for_each_client(sai
             (await target.dial(10, CLIENT)).close()
             assert target.starts == 3
         else:
-            target._process.kill()
+            target._process.signal(signal.SIGKILL)
             with pytest.raises(DialError):
                 await target.dial(5, CLIENT)
         await target.close()
