@@ -53,12 +53,9 @@ def children_of_this_process() -> Iterator[int]:
                 yield pid
 
 
-def variable(pid: int, name: bytes) -> bytes | None:
-    """Return a variable of the environment that a process was started with; None also when that cannot be read."""
-    for each in _read(f"/proc/{pid}/environ", _ENVIRONMENT_LIMIT).split(b"\0"):
-        if each.startswith(name + b"="):
-            return each[len(name) + 1 :]
-    return None
+def variables(pid: int) -> list[bytes]:
+    """Return the environment that a process was started with, ``NAME=value`` each; nothing when it cannot be read."""
+    return [each for each in _read(f"/proc/{pid}/environ", _ENVIRONMENT_LIMIT).split(b"\0") if each]
 
 
 def _read(path: str, limit: int) -> bytes:
