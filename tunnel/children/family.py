@@ -35,7 +35,11 @@ def signal_sessions(children: Collection[Child], number: int) -> None:
     leaders = _unreaped(children)
     for child in leaders.values():
         child.signal_group(number)  # first of all, and without a look around, as there may be no /proc
-    for each in _running(leaders.values()):
+    try:
+        others = _running(leaders.values())
+    except OSError:
+        return  # no descriptor is left to look around with
+    for each in others:
         if each.session in leaders and each.group != each.session:
             _send(each, number)
 
@@ -52,7 +56,11 @@ def kill_families(children: Collection[Child]) -> bool:
     strangers: set[tuple[int, int]] = set()
     quiet, end = 0, time.monotonic() + _PATIENCE
     for _ in range(_ROUNDS if leaders else 0):
-        found = {_key(each): each for each in _family(leaders.values(), strangers)}
+        try:
+            found = {_key(each): each for each in _family(leaders.values(), strangers)}
+        except OSError:
+            quiet = 0
+            break  # no descriptor is left to look around with
         new = found.keys() - stopped.keys()
         for key in new:
             _send(found[key], signal.SIGSTOP)
@@ -165,7 +173,7 @@ def _send(target: Entry, number: int) -> None:
     except ProcessLookupError:
         return
     except OSError:
-        pidfd = -1  # a kernel before 5.3
+        pidfd = -1  # a kernel before 5.3, or there is no descriptor left
     try:
         now = look(target.pid)
         if now is None or now.started != target.started:
@@ -174,8 +182,8 @@ def _send(target: Entry, number: int) -> None:
             os.kill(target.pid, number)
         else:
             signal.pidfd_send_signal(pidfd, number)
-    except (ProcessLookupError, PermissionError):
-        pass  # it has ended; or it has become another user's, who alone may end it
+    except OSError:
+        pass  # it has ended; or it has become another user's, who alone may end it; or there is no descriptor left
     finally:
         if pidfd >= 0:
             os.close(pidfd)

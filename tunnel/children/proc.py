@@ -1,7 +1,11 @@
-"""What Linux's /proc tells about processes; on a system without it there are none to be seen."""
+"""What Linux's /proc tells about processes; on a system without it there are none to be seen.
+
+Everything here raises OSError when this process has no descriptor left to look with.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,7 +66,9 @@ def _read(path: str, limit: int) -> bytes:
     """Return a file of /proc; nothing when its process has ended, or is another user's."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
+    except OSError as exc:
+        if exc.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         return b""
     data = b""
     try:
