@@ -118,3 +118,14 @@ def test_a_child_that_it_had_before_it_was_a_service_is_reaped_in_the_end(bed: B
     )
     finished = bed.check(*FIRST, OURS[0], "-c", script)
     assert finished.text == "status 9\nleft []\n"
+
+
+def test_a_service_that_was_started_with_children_ignored_knows_their_status_all_the_same(bed: Bed) -> None:
+    serve = (*OURS, "serve", "--listen", "none", "--pty", "127.0.0.1:0")
+    ignoring = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    process = bed.start(OURS[0], "-c", ignoring, *serve)
+    with Raw(process.wait_for_line(r"(http://127\.0\.0\.1:\d+)")[1]) as raw:
+        stream = raw.terminal("/bin/sh", "-c", "exit 6").finish()
+        assert stream.ended is not None and stream.ended["exitCode"] == 6

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.pty.beds import alive
 from tests.pty.raw import eventually
 from tunnel.children.child import Child, start
 from tunnel.children.family import kill_families, signal_sessions
@@ -173,3 +175,22 @@ def test_a_child_is_reaped_once_and_keeps_its_status() -> None:
     killed.signal(signal.SIGKILL)
     assert killed.reap() == -signal.SIGKILL
     assert eventually(lambda: not Path(f"/proc/{killed.pid}").exists())
+
+
+def test_without_a_descriptor_left_a_kill_still_ends_the_child() -> None:
+    """And what has left its session is killed when there are descriptors again."""
+    child = start(["/bin/sh", "-c", "setsid sleep 600 & exec sleep 600"], marked=True)
+    tasks = Path(f"/proc/{child.pid}/task/{child.pid}/children")
+    assert eventually(lambda: tasks.read_text().split() and Path(f"/proc/{child.pid}/comm").read_text() == "sleep\n")
+    (daemon,) = map(int, tasks.read_text().split())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        assert not kill_families([child])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert eventually(lambda: not alive(child.pid))
+    assert alive(daemon)
+    assert kill_families([child])
+    assert eventually(lambda: not alive(daemon))
+    assert child.reap() == -signal.SIGKILL

@@ -20,7 +20,7 @@ from tests.bed.tunnels import start_embedded
 from tests.pty.beds import Service, alive, start_service
 from tests.pty.raw import Raw, eventually
 
-DEAF = "trap '' HUP TERM INT; echo ready; while :; do sleep 600; done"
+DEAF = "trap '' HUP TERM INT; echo ready; exec sleep 600"
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch users")
 
 

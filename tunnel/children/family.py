@@ -21,11 +21,13 @@ import time
 from collections.abc import Callable, Collection, Iterable
 
 from tunnel.children.child import MARK_VARIABLE, Child
-from tunnel.children.proc import Entry, all_pids, look, variable
+from tunnel.children.proc import Entry, all_pids, look, variables
 
 _ROUNDS = 30  # of looking around, as a process may fork meanwhile
 _PATIENCE = 0.5  # seconds for these rounds
 _QUIET_ROUNDS = 2  # in a row that find nothing new: one may miss a process that was born and orphaned during it
+
+_MARKS = MARK_VARIABLE.encode() + b"="
 
 
 def signal_sessions(children: Collection[Child], number: int) -> None:
@@ -33,22 +35,32 @@ def signal_sessions(children: Collection[Child], number: int) -> None:
     leaders = _unreaped(children)
     for child in leaders.values():
         child.signal_group(number)  # first of all, and without a look around, as there may be no /proc
-    for each in _running(leaders.values()):
+    try:
+        others = _running(leaders.values())
+    except OSError:
+        return  # no descriptor is left to look around with
+    for each in others:
         if each.session in leaders and each.group != each.session:
             _send(each, number)
 
 
-def kill_families(children: Collection[Child]) -> None:
+def kill_families(children: Collection[Child]) -> bool:
     """Send SIGKILL to ``children``, but none to a child that was reaped, and to everything that they have started.
 
     All are stopped first. So none forks any more, and as none ends, its children still tell by their parent whose they
-    are; what is there is found after a few rounds. Does not wait for their end.
+    are; what is there is found after a few rounds. Does not wait for their end. Returns False when even the last round
+    found more.
     """
     leaders = _unreaped(children)
     stopped: dict[tuple[int, int], Entry] = {}
+    strangers: set[tuple[int, int]] = set()
     quiet, end = 0, time.monotonic() + _PATIENCE
     for _ in range(_ROUNDS if leaders else 0):
-        found = {(each.pid, each.started): each for each in _family(leaders.values())}
+        try:
+            found = {_key(each): each for each in _family(leaders.values(), strangers)}
+        except OSError:
+            quiet = 0
+            break  # no descriptor is left to look around with
         new = found.keys() - stopped.keys()
         for key in new:
             _send(found[key], signal.SIGSTOP)
@@ -62,6 +74,7 @@ def kill_families(children: Collection[Child]) -> None:
             _send(each, signal.SIGKILL)
     for child in leaders.values():
         child.signal_group(signal.SIGKILL)
+    return quiet > 0 or not leaders
 
 
 class Sweeper:
@@ -87,21 +100,27 @@ def _unreaped(children: Iterable[Child]) -> dict[int, Child]:
     return {child.pid: child for child in children if child.status is None}
 
 
-def _family(leaders: Collection[Child]) -> list[Entry]:
-    """Return what ``leaders`` have started and what is running of them."""
+def _key(each: Entry) -> tuple[int, int]:
+    return each.pid, each.started
+
+
+def _family(leaders: Collection[Child], strangers: set[tuple[int, int]]) -> list[Entry]:
+    """Return what ``leaders`` have started and what is running of them.
+
+    ``strangers`` are those whose environment was seen to have no mark, which they never get later; more are added.
+    """
     family = _Family(leader.pid for leader in leaders)
-    strangers = family.adopt(_running(leaders))
+    others = family.adopt(_running(leaders))
     marks = {leader.mark.encode() for leader in leaders if leader.mark}
-    for each in strangers if marks else ():
-        if not marks.isdisjoint(_marks(each)):
-            family.add(each)
-    family.adopt(strangers)
+    for each in others if marks else ():
+        if _key(each) not in strangers:
+            environment = variables(each.pid)
+            if any(not marks.isdisjoint(it[len(_MARKS) :].split(b":")) for it in environment if it.startswith(_MARKS)):
+                family.add(each)
+            elif environment:  # without one, it may be on its way into another program
+                strangers.add(_key(each))
+    family.adopt(others)
     return list(family.found.values())
-
-
-def _marks(each: Entry) -> list[bytes]:
-    """Return the marks that a process has inherited, as far as its environment can be read."""
-    return (variable(each.pid, MARK_VARIABLE.encode()) or b"").split(b":")
 
 
 class _Family:
@@ -154,7 +173,7 @@ def _send(target: Entry, number: int) -> None:
     except ProcessLookupError:
         return
     except OSError:
-        pidfd = -1  # a kernel before 5.3
+        pidfd = -1  # a kernel before 5.3, or there is no descriptor left
     try:
         now = look(target.pid)
         if now is None or now.started != target.started:
@@ -163,8 +182,8 @@ def _send(target: Entry, number: int) -> None:
             os.kill(target.pid, number)
         else:
             signal.pidfd_send_signal(pidfd, number)
-    except (ProcessLookupError, PermissionError):
-        pass  # it has ended; or it has become another user's, who alone may end it
+    except OSError:
+        pass  # it has ended; or it has become another user's, who alone may end it; or there is no descriptor left
     finally:
         if pidfd >= 0:
             os.close(pidfd)

@@ -42,17 +42,23 @@ class _Reaper:
 
     def look_around(self) -> None:
         """Reap the orphans that have ended."""
+        try:
+            waiting = self._reap_all()
+            self._since = waiting
+        except OSError:
+            waiting = self._since or {(0, 0): 0.0}  # no descriptor is left to look around with: later
+        if waiting and (self._timer is None or self._timer.when() <= self._loop.time()):
+            self._timer = self._loop.call_later(_GRACE, self.look_around)
+
+    def _reap_all(self) -> dict[tuple[int, int], float]:
+        """Reap what is surely an orphan, and return since when the others have been seen."""
         waiting = {}
         for pid in children_of_this_process():
-            if is_unreaped(pid):
-                continue
-            each = look(pid)
+            each = None if is_unreaped(pid) else look(pid)
             if each is not None and each.has_ended and not self._reap(each):
                 key = (pid, each.started)
                 waiting[key] = self._since.get(key, self._loop.time())
-        self._since = waiting
-        if waiting and (self._timer is None or self._timer.when() <= self._loop.time()):
-            self._timer = self._loop.call_later(_GRACE, self.look_around)
+        return waiting
 
     def _reap(self, orphan: Entry) -> bool:
         if orphan.session == self._session:

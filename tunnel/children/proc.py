@@ -1,7 +1,11 @@
-"""What Linux's /proc tells about processes; on a system without it there are none to be seen."""
+"""What Linux's /proc tells about processes; on a system without it there are none to be seen.
+
+Everything here raises OSError when this process has no descriptor left to look with.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,19 +57,18 @@ def children_of_this_process() -> Iterator[int]:
                 yield pid
 
 
-def variable(pid: int, name: bytes) -> bytes | None:
-    """Return a variable of the environment that a process was started with; None also when that cannot be read."""
-    for each in _read(f"/proc/{pid}/environ", _ENVIRONMENT_LIMIT).split(b"\0"):
-        if each.startswith(name + b"="):
-            return each[len(name) + 1 :]
-    return None
+def variables(pid: int) -> list[bytes]:
+    """Return the environment that a process was started with, ``NAME=value`` each; nothing when it cannot be read."""
+    return [each for each in _read(f"/proc/{pid}/environ", _ENVIRONMENT_LIMIT).split(b"\0") if each]
 
 
 def _read(path: str, limit: int) -> bytes:
     """Return a file of /proc; nothing when its process has ended, or is another user's."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
+    except OSError as exc:
+        if exc.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         return b""
     data = b""
     try:

@@ -40,7 +40,7 @@ class Leave:
         self._began = self._window_began = self._loop.time()
         self._moved, self._moved_before = 0, 0
         self.has_all = False  # nothing depends on the client's speed any more
-        self.is_committed = False  # to end now would leave something half done
+        self._is_committed = False
 
     async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()
@@ -58,9 +58,25 @@ class Leave:
 
     def give_way(self) -> None:
         """End the block, unless it is committed."""
-        if not self.is_committed and not self._timeout.expired():
+        if not self._is_committed:
             self._gave_way = True
-            self._timeout.reschedule(self._loop.time())
+            self._reschedule(self._loop.time())
+
+    @contextmanager
+    def committed(self) -> Iterator[None]:
+        """Let nobody end the block, and no limit, as that would leave something half done."""
+        ends = self._timeout.when()
+        self._reschedule(None)
+        self._is_committed = True
+        try:
+            yield
+        finally:
+            self._is_committed = False
+            self._reschedule(ends)
+
+    def _reschedule(self, ends: float | None) -> None:
+        if not self._timeout.expired():
+            self._timeout.reschedule(ends)
 
     def moved(self, size: int) -> None:
         """Tell that so many bytes have come or gone."""

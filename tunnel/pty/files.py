@@ -24,7 +24,7 @@ from tunnel.server.shares import Source
 
 FILE_LIMIT = 1 << 30  # bytes of an upload
 FILES_LIMIT = 100  # files of one upload
-UPLOAD_LIMIT = 3600.0  # seconds from an upload's beginning until it is written
+UPLOAD_LIMIT = 3600.0  # seconds from an upload's beginning until all of it has come
 IDLE_LIMIT = 60.0  # seconds in which something has to come or go
 _ERROR_LIMIT = 1000  # characters
 
@@ -68,9 +68,9 @@ class FileService:
                         async for path, spool in uploads:
                             leave.has_all = True
                             async with self._writing.take(source, leave):
-                                leave.is_committed = True
-                                written.append(await _store(user, path, spool))
-                            leave.has_all = leave.is_committed = False
+                                with leave.committed():
+                                    written.append(await _store(user, path, spool))
+                            leave.has_all = False
         except Refused as exc:
             return _error(exc)
         return web.json_response(written)

@@ -213,8 +213,7 @@ class Process:
         SIGTERM asks, and so is not for what has left the session, as daemons do; SIGKILL leaves nothing behind.
         """
         if number == signal.SIGKILL:
-            self._doomed = True
-            kill_families((self.child,))
+            self._doomed = not kill_families((self.child,))  # then once more when it has ended
         else:
             signal_sessions((self.child,), number)
 

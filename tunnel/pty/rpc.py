@@ -50,7 +50,7 @@ class ProcessService:
             "List": self._list,
             "Update": self._update,
             "SendInput": self._send_input,
-            "SendSignal": self._send_signal,
+            "SendSignal": self._signal,
             "CloseStdin": self._close_stdin,
         }
         self._streaming: Mapping[str, Streaming] = {
@@ -137,7 +137,7 @@ class ProcessService:
         await self._processes.find(selector).send(given, key)
         return {}
 
-    async def _send_signal(self, request: web.Request, message: Object) -> Object:
+    async def _signal(self, request: web.Request, message: Object) -> Object:
         selector, number = wire.parse_signal_request(message)
         process = self._processes.find(selector)
         process.signal(number)
