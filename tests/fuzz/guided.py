@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from tests.fuzz import corpus_files, mutation
 
 def main(name: str, folder: Path, seconds: int) -> None:
     atheris: Any = importlib.import_module("atheris")  # there are no types for it, and not a wheel for every platform
+    inputs = folder / "inputs"
+    inputs.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(folder)  # as atheris ends the process without any clean-up
     with atheris.instrument_imports(include=["tunnel"]):
         from tests.fuzz.targets import load
 
         target = load(name)
-    inputs = folder / "inputs"
-    inputs.mkdir(parents=True, exist_ok=True)
     for entry, data in corpus_files.read(name).items():
         (inputs / entry).write_bytes(data)
     tokens = folder / "tokens"
