@@ -101,7 +101,8 @@ async def _run(settings: ServeSettings, handler: logging.Handler) -> None:
             _announce(bridge, settings)
         if terminals is not None:
             _announce_terminals(terminals, settings)
-        _warn(exposed_secrets(settings), settings)
+        # No warning, as it may be how the platform mounts its secrets.
+        _tell("note", logging.INFO, exposed_secrets(settings), settings)
         _tell_systemd("READY=1")
         await stop.wait()
         _tell_systemd("STOPPING=1")
@@ -145,15 +146,15 @@ def _announce(bridge: Bridge, settings: ServeSettings) -> None:
             f"{available} descriptors (ulimit -n) are too few for --max-tunnels {settings.max_tunnels}: "
             f"{needed} may be needed"
         )
-    _warn(warnings, settings)
+    _tell("warning", logging.WARNING, warnings, settings)
 
 
-def _warn(warnings: Sequence[str], settings: ServeSettings) -> None:
-    for warning in warnings:
+def _tell(kind: str, level: int, lines: Sequence[str], settings: ServeSettings) -> None:
+    for line in lines:
         if settings.log_format == "json" or settings.log_file is not None:
-            event(logging.WARNING, "warning", message=warning)
+            event(level, kind, message=line)
         if settings.log_format != "json":
-            _say(f"warning: {warning}")
+            _say(f"{kind}: {line}")
 
 
 def _announce_terminals(terminals: TerminalService, settings: ServeSettings) -> None:
