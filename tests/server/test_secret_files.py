@@ -1,4 +1,4 @@
-"""The files with secrets that a service is given: what is refused at the start and at a reload, what is warned of."""
+"""The files with secrets that a service is given: what is refused at the start and at a reload, what is told of."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_key_or_an_authority_that_others_can_write_stops_the_start(
 
 def test_a_certificate_alone_is_no_secret(start: StartBridge, certificate: dict[str, Path]) -> None:
     certificate["cert"].chmod(0o664)
-    assert "warning" not in start(*tls_options(certificate)).process.log()
+    assert "note: " not in start(*tls_options(certificate)).process.log()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -82,31 +82,30 @@ def test_tokens_of_another_user_stop_the_start(bed: Bed, token_file: Path) -> No
 
 
 @pytest.mark.parametrize(("mode", "count"), [(0o600, 0), (0o400, 0), (0o644, 1), (0o440, 1), (0o604, 1)])
-def test_tokens_that_others_can_read_are_warned_of_in_one_line(
+def test_tokens_that_others_can_read_are_told_of_in_one_line(
     start: StartBridge, token_file: Path, mode: int, count: int
 ) -> None:
     token_file.chmod(mode)
     bridge = start("--token-file", str(token_file))
     with open_tunnel(bridge.url, headers=bearer("first-token")) as tunnel:
         assert_echo(tunnel)
-    warning = f"wstunnel-py: warning: --token-file: others can read {token_file}: chmod 600 it\n"
-    assert bridge.process.log().count(warning) == count == bridge.process.log().count("warning")
+    note = f"wstunnel-py: note: --token-file: others can read {token_file}: chmod 600 it\n"
+    assert bridge.process.log().count(note) == count == bridge.process.log().count("note: ")
+    assert "warning" not in bridge.process.log()
 
 
 @pytest.mark.parametrize("in_one", [False, True])
-def test_a_key_that_others_can_read_is_warned_of(
-    start: StartBridge, certificate: dict[str, Path], in_one: bool
-) -> None:
+def test_a_key_that_others_can_read_is_told_of(start: StartBridge, certificate: dict[str, Path], in_one: bool) -> None:
     del certificate["client-ca"]
     if in_one:
         certificate["cert"].write_text(certificate["key"].read_text() + certificate["cert"].read_text())
         del certificate["key"]
     option = "cert" if in_one else "key"
     certificate[option].chmod(0o644)
-    start(*tls_options(certificate)).process.wait_for_line(f"warning: --tls-{option}: others can read ")
+    start(*tls_options(certificate)).process.wait_for_line(f"note: --tls-{option}: others can read ")
 
 
-def test_a_warning_is_an_event_for_programs(bed: Bed, token_file: Path) -> None:
+def test_that_is_an_event_for_programs(bed: Bed, token_file: Path) -> None:
     token_file.chmod(0o644)
     words = ("--listen", "none", "--pty", "127.0.0.1:0", "--pty-token-file", str(token_file), "--log-format", "json")
     process = bed.start(*OURS, "serve", *words)

@@ -113,7 +113,8 @@ async def _serve(settings: ServeSettings, log: LogHandler) -> int:
             _announce(bridge, settings, log)
         if terminals is not None:
             _announce_terminals(terminals, settings, log)
-        _warn(exposed_secrets(settings), settings, log)
+        # No warning, as it may be how the platform mounts its secrets.
+        _tell("note", logging.INFO, exposed_secrets(settings), settings, log)
         _tell_systemd("READY=1")
         status = await _until_the_end(stop, bridge)
         _tell_systemd("STOPPING=1")
@@ -171,15 +172,15 @@ def _announce(bridge: Bridge, settings: ServeSettings, log: LogHandler) -> None:
             f"{descriptor_limit()} descriptors (ulimit -n) are too few for --max-tunnels {settings.max_tunnels}: "
             f"the limit is {bridge.max_tunnels} tunnels"
         )
-    _warn(warnings, settings, log)
+    _tell("warning", logging.WARNING, warnings, settings, log)
 
 
-def _warn(warnings: Sequence[str], settings: ServeSettings, log: LogHandler) -> None:
-    for warning in warnings:
+def _tell(kind: str, level: int, lines: Sequence[str], settings: ServeSettings, log: LogHandler) -> None:
+    for line in lines:
         if settings.log_format == "json" or settings.log_file is not None:
-            event(logging.WARNING, "warning", message=warning)
+            event(level, kind, message=line)
         if settings.log_format != "json":
-            log.say(f"warning: {warning}")
+            log.say(f"{kind}: {line}")
 
 
 def _announce_terminals(terminals: TerminalService, settings: ServeSettings, log: LogHandler) -> None:

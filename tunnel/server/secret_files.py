@@ -1,4 +1,4 @@
-"""The files of a service that hold secrets, and a warning of those that others can read.
+"""The files of a service that hold secrets, and a note of those that others can read.
 
 What others can write is refused where it is read (`tunnel.net.files`). That they can read it may be how a platform
 mounts its secrets, so it is only told.
