@@ -21,7 +21,7 @@ from websockets.http11 import Response
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from tests.server.clients import UPGRADE, Answer, ask, port_of
+from tests.server.clients import UPGRADE, Answer, ask, dial
 
 RESUMABLE = Subprotocol("v1.resume.wstunnel-py")
 OFFER = ("binary", RESUMABLE)
@@ -55,18 +55,26 @@ class Session:
 class Peer:
     """A connection to the bridge at ``url``: its handshake, and then ``data`` and control ``lines`` as they came.
 
-    It answers WebSocket pings, and else does nothing by itself: no acks, no end. ``ended`` is how the connection
-    ended: "fin" or "rst", or None while it stands; ``close_code`` is that of the Close that came.
+    It comes from the loopback address ``source``. It answers WebSocket pings, and else does nothing by itself: no acks,
+    no end. ``ended`` is how the connection ended: "fin" or "rst", or None while it stands; ``close_code`` is that of
+    the Close that came.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str] | None = None, *, offer: tuple[str, ...] = OFFER) -> None:
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        offer: tuple[str, ...] = OFFER,
+        source: str = "127.0.0.1",
+    ) -> None:
         self.data = bytearray()
         self.lines: list[str] = []
         self.ended: str | None = None
         self.close_code: int | None = None
         self._text = b""
         self._opcode = Opcode.BINARY
-        self.sock = socket.create_connection(("127.0.0.1", port_of(url)), timeout=LIMIT)
+        self.sock = dial(url, source)
         self._protocol = ClientProtocol(parse_uri(url), subprotocols=[*map(Subprotocol, offer)] or None, max_size=None)
         request = self._protocol.connect()
         request.headers.update(headers or {})
@@ -83,9 +91,11 @@ class Peer:
     answer: Response
 
     @classmethod
-    def open(cls, url: str, headers: Mapping[str, str] | None = None) -> tuple[Peer, Session]:
+    def open(
+        cls, url: str, headers: Mapping[str, str] | None = None, *, source: str = "127.0.0.1"
+    ) -> tuple[Peer, Session]:
         """Open a new session, and confirm it as every client does."""
-        peer = cls(url, headers)
+        peer = cls(url, headers, source=source)
         try:
             assert peer.subprotocol == RESUMABLE, peer.subprotocol
             session = Session.parse(peer.wait_for_line("session "))

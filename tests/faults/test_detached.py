@@ -123,16 +123,6 @@ def test_many_detached_sessions_are_bounded_and_the_healthy_ones_go_on(
         assert_echoes(peer, b"healthy")
 
 
-def test_the_cap_of_one_address_is_kept(start: StartBridge) -> None:
-    bridge = start("--max-detached-per-address", "3")
-    sessions = detach_many(bridge, 5)
-    wait_for_detached(bridge, 3)
-    for session in sessions[:2]:
-        assert_refused(refusal(bridge.url, session.resume(1, 1)), 410, "unknown-session")
-    with Peer(bridge.url, sessions[-1].resume(1, 1)) as again:
-        assert_echoes(again, b"resumed")
-
-
 def test_unconfirmed_sessions_go_first(start: StartBridge) -> None:
     """Somebody who only opens connections cannot push out those who work."""
     bridge = start("--max-detached", "2")

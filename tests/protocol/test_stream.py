@@ -13,8 +13,9 @@ from tunnel.protocol.stream import CLOSE_LIMIT, FRAME_LIMIT, PlainStream, ReadBu
 KEY = bytes(4)  # masking with it changes nothing
 
 
-def server(**options: float | None) -> PlainStream:
-    return PlainStream(client=False, buffers=ReadBuffers(), keepalive=Keepalive(0.0, 20.0, 60.0), **options)
+def server(*, sink_limit: float | None = STALL_LIMIT) -> PlainStream:
+    keepalive = Keepalive(0.0, 20.0, 60.0)
+    return PlainStream(client=False, buffers=ReadBuffers(), keepalive=keepalive, sink_limit=sink_limit)
 
 
 def from_client(opcode: int, payload: bytes = b"", *, final: bool = True) -> bytes:

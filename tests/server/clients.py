@@ -52,8 +52,9 @@ def ask(
         connection.close()
 
 
-def dial(url: str) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port_of(url)), timeout=LIMIT)
+def dial(url: str, source: str = "127.0.0.1") -> socket.socket:
+    """Connect to the bridge from the loopback address ``source``."""
+    return socket.create_connection(("127.0.0.1", port_of(url)), timeout=LIMIT, source_address=(source, 0))
 
 
 def ask_raw(url: str, data: bytes) -> Answer:

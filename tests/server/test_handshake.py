@@ -139,9 +139,9 @@ def test_a_client_that_never_stops_sending_is_hung_up_on(bridge: Bridge) -> None
     ("headers", "problem"),
     [
         (without("Sec-WebSocket-Key"), "missing Sec-WebSocket-Key header"),
-        (UPGRADE | {"Sec-WebSocket-Key": "short"}, "invalid Sec-WebSocket-Key header: short"),
+        (UPGRADE | {"Sec-WebSocket-Key": "short"}, "invalid Sec-WebSocket-Key header"),
         (without("Sec-WebSocket-Version"), "missing Sec-WebSocket-Version header"),
-        (UPGRADE | {"Sec-WebSocket-Version": "8"}, "invalid Sec-WebSocket-Version header: 8"),
+        (UPGRADE | {"Sec-WebSocket-Version": "8"}, "invalid Sec-WebSocket-Version header"),
         (UPGRADE | {"Sec-WebSocket-Protocol": "a b"}, "invalid Sec-WebSocket-Protocol header"),
         (UPGRADE | {"Content-Length": "5"}, "unsupported request body"),
         (UPGRADE | {"Transfer-Encoding": "chunked"}, "transfer codings aren't supported"),

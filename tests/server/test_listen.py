@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import resource
 import signal
 import socket
 import stat
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bed.processes import Bed, free_port, ticks
+from tests.bed.processes import Bed, free_port
 from tests.bed.targets import Target
 from tests.bed.tunnels import OURS
 from tests.conftest import StartBridge
@@ -148,20 +150,21 @@ def test_a_bridge_does_not_remove_the_socket_of_its_successor(bed: Bed, short_fo
 
 
 def test_a_bridge_survives_a_lack_of_descriptors_and_says_so_once(bed: Bed, echo_target: Target) -> None:
-    process = bed.start(
-        *("sh", "-c", 'ulimit -n 40; exec "$@"', "sh", *OURS, "serve"),
-        *("--listen", "127.0.0.1:0", "--target", f"127.0.0.1:{echo_target.port}"),
-    )
+    process = bed.start(*OURS, "serve", "--listen", "127.0.0.1:0", "--target", f"127.0.0.1:{echo_target.port}")
     url = process.wait_for_line(r"ready on (ws://[^\s,]+)")[1]
-    connections = [dial(url) for _ in range(60)]
-    process.wait_for_line(r'cannot-accept listener=127\.0\.0\.1:\d+ reason="Too many open files"')
-    for connection in connections:
-        connection.close()
-    for _ in ticks(LIMIT):
-        if ask(url, "/healthz", headers={}).status == 200:
-            break
-    with open_tunnel(url) as tunnel:
-        assert_echo(tunnel)
+    open_files = len(os.listdir(f"/proc/{process.pid}/fd"))
+    with open_tunnel(url) as healthy:
+        assert_echo(healthy)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (open_files + 10, open_files + 10))
+        connections = [dial(url) for _ in range(60)]
+        process.wait_for_line(r'cannot-accept listener=127\.0\.0\.1:\d+ reason="Too many open files"')
+        # Those who have said nothing yet give way, to a tunnel too, which needs two descriptors.
+        assert ask(url, "/healthz", headers={}).status == 200
+        with open_tunnel(url) as tunnel:
+            assert_echo(tunnel)
+        assert_echo(healthy)
+        for connection in connections:
+            connection.close()
     assert len(re.findall("cannot-accept", process.log())) == 1
 
 

@@ -77,13 +77,14 @@ def test_nothing_from_the_wire_can_forge_a_line(start: StartBridge) -> None:
     assert json.loads(fields["forwarded"]).startswith('1.2.3.4" status=200')
     assert ask_raw(bridge.url, request_head(headers={"X": "\x1b[31m\x07\x00"})).status == 400
     line = bridge.process.wait_for_line("(?m)^.* refused .* status=400 .*$")[0]
-    assert line.isascii() and line.isprintable() and r"\u001b[31m" in line
+    assert line.isascii() and line.isprintable() and "31m" not in line
     assert len(bridge.process.log().splitlines()) == 3
 
 
 def test_what_proxies_say_is_shown_but_bounded_and_never_believed(start: StartBridge) -> None:
-    bridge = start("--max-tunnels-per-address", "1")
-    with open_tunnel(bridge.url, headers={"X-Forwarded-For": "192.0.2.1, 10.0.0.1"}):
+    bridge = start("--max-tunnels", "1")
+    with open_tunnel(bridge.url, headers={"X-Forwarded-For": "192.0.2.1, 10.0.0.1"}) as tunnel:
+        assert_echo(tunnel)
         assert ask(bridge.url, headers={**UPGRADE, "X-Forwarded-For": "192.0.2.2" * 500}).status == 503
     bridge.process.wait_for_line('tunnel client=127.* forwarded="192.0.2.1, 10.0.0.1"')
     assert max(map(len, bridge.process.log().splitlines())) < 1000

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from types import SimpleNamespace
 from typing import cast
 
@@ -14,12 +16,12 @@ from tunnel.net.address import Client
 from tunnel.net.channel import Channel
 from tunnel.protocol.control import SessionOffer, resume_request
 from tunnel.protocol.stream import ReadBuffers
-from tunnel.server.access import Seats
-from tunnel.server.budget import OWN_SHARE, SMALLEST_WINDOW, Budget
+from tunnel.server.budget import DETACHED, OWN_SHARE, SMALLEST_WINDOW, UNCONFIRMED, Budget, attached_weight
 from tunnel.server.exchange import Refusal
 from tunnel.server.resumable import ResumableSession
 from tunnel.server.sessions import GRACE, UNCONFIRMED_WAIT, Sessions
 from tunnel.server.settings import BridgeSettings
+from tunnel.server.shares import Place, Shares
 
 MIB = 1 << 20
 
@@ -32,6 +34,7 @@ class Waiting:
     offer: SessionOffer
     source: str = "192.0.2.1"
     confirmed: bool = True
+    attached: bool = True
     ended: list[str] = field(default_factory=list)
     end: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -39,19 +42,32 @@ class Waiting:
     def client(self) -> SimpleNamespace:
         return SimpleNamespace(source=self.source)
 
+    @property
+    def memory_standing(self) -> int:
+        return DETACHED if self.confirmed else UNCONFIRMED
+
+    def give_memory_way(self) -> None:
+        self.expire("no memory")
+
     def expire(self, reason: str) -> None:
         self.ended.append(reason)
         self.end.set()
         self.sessions.remove(cast(ResumableSession, self))
 
 
-def detach(sessions: Sessions, source: str = "192.0.2.1", confirmed: bool = True) -> Waiting:
-    offer = sessions.offer()
+def detach(sessions: Sessions, source: str = "192.0.2.1", confirmed: bool = True, kept: int = 0) -> Waiting:
+    """Make a session and let it wait, with ``kept`` bytes to be sent again."""
+    offer = sessions.offer(source)
     assert offer is not None
     session = Waiting(sessions, offer, source, confirmed)
     sessions.add(cast(ResumableSession, session))
-    sessions.detached(cast(ResumableSession, session))
+    session.attached = False
+    sessions.detached(cast(ResumableSession, session), kept)
     return session
+
+
+def memory(sessions: Sessions) -> int:
+    return sessions.budget.shares.taken
 
 
 def settings(**options: float) -> BridgeSettings:
@@ -68,7 +84,7 @@ def test_the_oldest_goes_when_there_are_too_many() -> None:
     asyncio.run(work())
 
 
-def test_one_that_its_client_never_confirmed_goes_before_any_other() -> None:
+def test_one_that_its_client_never_confirmed_goes_before_others_of_the_same_source() -> None:
     async def work() -> None:
         sessions = Sessions(settings(max_detached=3))
         waiting = [detach(sessions), detach(sessions, confirmed=False), detach(sessions), detach(sessions)]
@@ -84,15 +100,6 @@ def test_one_of_the_source_that_has_most_goes_before_older_ones_of_others() -> N
         greedy = [detach(sessions, "192.0.2.2") for _ in range(20)]
         assert not modest.ended
         assert [bool(each.ended) for each in greedy] == [True] * 18 + [False] * 2
-
-    asyncio.run(work())
-
-
-def test_a_source_may_have_a_limit_of_its_own() -> None:
-    async def work() -> None:
-        sessions = Sessions(settings(max_detached_per_address=1))
-        first, other, second = (detach(sessions, source) for source in ("192.0.2.1", "192.0.2.2", "192.0.2.1"))
-        assert first.ended and not other.ended and not second.ended
 
     asyncio.run(work())
 
@@ -114,13 +121,13 @@ def test_one_that_nobody_comes_back_to_expires(confirmed: bool, seconds: float) 
         async with asyncio.timeout(10):
             await session.end.wait()
         assert session.ended == ["nobody came back for 0.3 s"]
-        assert sessions.detached_count == 0 and sessions.budget.reserved == 0
+        assert sessions.detached_count == len(sessions) == memory(sessions) == 0
 
     asyncio.run(work())
 
 
 def timer(sessions: Sessions, session: Waiting) -> asyncio.TimerHandle:
-    return sessions._waiting[cast(ResumableSession, session)]
+    return sessions._waiting[cast(ResumableSession, session)][1]
 
 
 def test_one_that_was_never_confirmed_waits_half_a_minute_only() -> None:
@@ -178,75 +185,230 @@ def test_a_request_is_checked_before_anything_else_happens() -> None:
 
 
 def test_without_retention_no_session_is_offered() -> None:
-    assert Sessions(settings(resume_for=0)).offer() is None
+    assert Sessions(settings(resume_for=0)).offer(None) is None
 
 
 # ---- memory
 
 
-def test_sessions_that_nobody_confirmed_hold_no_memory_until_somebody_does() -> None:
+def test_sessions_that_wait_hold_only_what_they_keep() -> None:
     async def work() -> None:
         sessions = Sessions(settings(resume_memory=8))
-        waiting = [detach(sessions, confirmed=False) for _ in range(200)]
-        assert sessions.budget.reserved == 0 and not any(each.ended for each in waiting)
-        sessions.admit(cast(ResumableSession, waiting[0]))
-        assert sessions.budget.reserved == waiting[0].offer.window + OWN_SHARE
-        while sessions.offer():
-            pass
+        waiting = [detach(sessions, kept=1000) for _ in range(500)]
+        assert not any(each.ended for each in waiting)
+        assert memory(sessions) == 500 * 1000
+        for each in waiting:
+            each.expire("")
+        assert memory(sessions) == 0
+
+    asyncio.run(work())
+
+
+def test_the_window_is_reserved_again_and_others_that_wait_end_for_it() -> None:
+    async def work() -> None:
+        sessions = Sessions(settings(resume_memory=8))
+        waiting = [detach(sessions, kept=1 * MIB) for _ in range(6)]
+        back = cast(ResumableSession, waiting[3])
+        sessions.check_memory(back, "192.0.2.1", 1 * MIB)
+        assert not any(each.ended for each in waiting), "there was room"
+        waiting[3].attached = True
+        sessions.attached(back, 1 * MIB)
+        assert memory(sessions) == 5 * MIB + attached_weight(back.offer.window, 1 * MIB)
+        shares = sessions.budget.shares
+        shares.overdraw("192.0.2.9", lambda: None, standing=lambda: 2, weight=shares.limit - shares.taken)
+        other = cast(ResumableSession, waiting[4])
+        sessions.check_memory(other, "192.0.2.1", 1 * MIB)
+        assert [bool(each.ended) for each in waiting] == [True, False, False, False, False, False]
+
+    asyncio.run(work())
+
+
+def test_without_memory_that_others_could_give_a_client_is_told_to_come_again() -> None:
+    async def work() -> None:
+        sessions = Sessions(settings(resume_memory=8))
+        session = cast(ResumableSession, detach(sessions, kept=1000))
+        sessions.budget.shares.overdraw("192.0.2.1", lambda: None, standing=lambda: 2, weight=8 * MIB - 1000)
         with pytest.raises(Refusal) as refusal:
-            sessions.admit(cast(ResumableSession, waiting[1]))
+            sessions.check_memory(session, "192.0.2.1", 1000)
         assert refusal.value.status.value == 503 and refusal.value.code == "full"
-        before = sessions.budget.reserved
-        waiting[1].expire("")
-        assert sessions.budget.reserved == before
-        waiting[0].expire("")
-        assert sessions.budget.reserved == before - waiting[0].offer.window - OWN_SHARE
+        assert refusal.value.headers["Retry-After"]
+
+    asyncio.run(work())
+
+
+def test_for_a_new_tunnel_no_session_of_the_same_source_ends_but_an_unconfirmed_one() -> None:
+    async def work() -> None:
+        sessions = Sessions(settings(resume_memory=2))
+        waiting = [detach(sessions, confirmed=n > 0, kept=512 * 1024) for n in range(4)]
+        assert sessions.offer("192.0.2.1") is not None
+        assert [bool(each.ended) for each in waiting] == [True, False, False, False]
+        sessions.budget.shares.overdraw("192.0.2.1", lambda: None, standing=lambda: 2, weight=512 * 1024)
+        assert sessions.offer("192.0.2.1") is None
+        assert sessions.offer("192.0.2.2") is not None
+        assert [bool(each.ended) for each in waiting] == [True, True, False, False]
 
     asyncio.run(work())
 
 
 def test_the_first_windows_are_large_and_the_last_small_and_then_there_are_none() -> None:
     budget = Budget(64 * MIB)
-    windows = []
-    while window := budget.grant(16 * MIB):
+    windows: list[int] = []
+    places: list[Place] = []
+    while True:
+        window = budget.window()
+        place = budget.shares.enter(None, lambda: None, standing=lambda: 2, weight=attached_weight(window, 0))
+        if place is None:
+            break
         windows.append(window)
+        places.append(place)
     assert windows == sorted(windows, reverse=True)
     assert windows[0] >= 8 * MIB and windows[-1] == SMALLEST_WINDOW
     assert len(windows) > 30
-    assert sum(window + OWN_SHARE for window in windows) == budget.reserved <= 64 * MIB
-    for window in windows:
-        budget.release(window)
-    assert budget.reserved == 0
+    assert sum(window + OWN_SHARE for window in windows) == budget.shares.taken <= 64 * MIB
+    for place in places:
+        place.leave()
+    assert budget.shares.taken == 0
 
 
 def test_a_greedy_session_waits_before_the_budget_is_used_up_and_a_modest_one_does_not() -> None:
     budget = Budget(16 * MIB)
-    assert budget.grant(16 * MIB)
+    window = budget.window()
+    greedy = budget.shares.enter(None, lambda: None, standing=lambda: 2, weight=attached_weight(window, 0))
+    assert greedy is not None
     kept = 0
     while budget.allows(kept):
-        budget.borrow(kept, kept + MIB)
         kept += MIB
+        greedy.change(attached_weight(window, kept))
         assert kept < 16 * MIB
     assert budget.allows(OWN_SHARE - 1)
-    assert budget.grant(16 * MIB), "there is still room for another session"
-    budget.borrow(kept, 0)
-    assert budget.borrowed == 0
+    weight = attached_weight(budget.window(), 0)
+    assert budget.shares.enter(None, lambda: None, standing=lambda: 2, weight=weight), "there is room for another"
+    greedy.change(attached_weight(window, 0))
+    assert budget.allows(kept)
 
 
-def test_a_client_that_finds_no_seat_leaves_the_memory_to_others() -> None:
+@dataclass
+class Attempt:
+    """A session whose client is away, and somebody who comes back to it over a new connection."""
+
+    sessions: Sessions
+    seats: Shares
+    session: ResumableSession
+    wire: Channel
+
+    def take_over(self, *, epoch: int = 1, answer: bytes | Exception = b"HTTP/1.1 101 ") -> None:
+        def make(received: int) -> bytes:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        def seat(session: ResumableSession) -> Place:
+            found = self.seats.enter("192.0.2.1", session.give_way, standing=lambda: session.standing)
+            if found is None:
+                raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "full", "no seat")
+            return found
+
+        request = resume_request(self.session.offer.id, self.session.offer.key, epoch, 0)
+        self.session.take_over(request, self.wire, self.session.client, seat, make)
+
+    def state(self) -> tuple[object, ...]:
+        """Everything that a failed attempt must leave as it was."""
+        sessions, session = self.sessions, self.session
+        return (
+            session.attached, session._epoch, session._pump.wire, session.client, session._stream.delivered,
+            sessions.detached_count, len(sessions), memory(sessions), self.seats.taken,
+        )  # fmt: skip
+
+
+async def with_detached_session(work: Callable[[Attempt], Awaitable[None]]) -> None:
+    sessions = Sessions(settings())
+    offer = sessions.offer("192.0.2.1")
+    assert offer is not None
+    (wire, far_wire), (target, far_target) = socket.socketpair(), socket.socketpair()
+    seats = Shares(1, protected=0)
+    seat = seats.enter("192.0.2.1", lambda: None)
+    assert seat is not None
+    session = ResumableSession(
+        Channel(wire),
+        Channel(target),
+        sessions=sessions,
+        offer=offer,
+        client=Client("192.0.2.1:1234", "192.0.2.1"),
+        seat=seat,
+        buffers=ReadBuffers(),
+        ping_interval=20,
+        ping_timeout=60,
+    )
+    near, far = socket.socketpair()
+    with far_wire, far_target, near, far:
+        running = asyncio.create_task(session.run())
+        await asyncio.sleep(0)
+        far_wire.close()
+        for _ in range(1000):
+            if not session.attached:
+                break
+            await asyncio.sleep(0.01)
+        assert not session.attached and memory(sessions) == 0 and seats.taken == 0
+        await work(Attempt(sessions, seats, session, Channel(near)))
+        session.expire("this test is over")
+        await running
+    assert len(sessions) == sessions.detached_count == memory(sessions) == 0
+
+
+def test_a_client_that_finds_no_seat_leaves_everything_as_it_was() -> None:
+    async def work(attempt: Attempt) -> None:
+        other = attempt.seats.enter("192.0.2.2", lambda: None)
+        assert other is not None
+        before = attempt.state()
+        with pytest.raises(Refusal, match="no seat"):
+            attempt.take_over()
+        assert attempt.state() == before
+        other.leave()
+
+    asyncio.run(with_detached_session(work))
+
+
+def test_a_client_for_whose_window_there_is_no_memory_leaves_everything_as_it_was() -> None:
+    async def work(attempt: Attempt) -> None:
+        shares = attempt.sessions.budget.shares
+        full = shares.enter("192.0.2.1", lambda: None, standing=lambda: 2, weight=shares.limit)
+        assert full is not None
+        before = attempt.state()
+        with pytest.raises(Refusal, match="no memory"):
+            attempt.take_over()
+        assert attempt.state() == before
+        full.leave()
+
+    asyncio.run(with_detached_session(work))
+
+
+def test_an_answer_that_cannot_be_made_leaves_everything_as_it_was_and_the_next_client_gets_in() -> None:
+    async def work(attempt: Attempt) -> None:
+        before = attempt.state()
+        with pytest.raises(KeyError):
+            attempt.take_over(answer=KeyError("Sec-WebSocket-Protocol"))
+        assert attempt.state() == before
+        attempt.take_over()
+        assert attempt.session.attached and attempt.seats.taken == 1
+
+    asyncio.run(with_detached_session(work))
+
+
+def test_a_bug_in_a_turn_ends_the_session_and_gives_everything_back() -> None:
     async def work() -> None:
         sessions = Sessions(settings())
-        offer = sessions.offer()
-        assert offer is not None
+        offer = sessions.offer(None)
+        seats = Shares(1)
+        seat = seats.enter(None, lambda: None)
+        assert offer is not None and seat is not None
         (wire, far_wire), (target, far_target) = socket.socketpair(), socket.socketpair()
-        seats = Seats(1, 0)
         session = ResumableSession(
             Channel(wire),
             Channel(target),
             sessions=sessions,
             offer=offer,
-            client=Client("192.0.2.1:1234", "192.0.2.1"),
-            seat=seats.take("192.0.2.1"),
+            client=Client("unix", None),
+            seat=seat,
             buffers=ReadBuffers(),
             ping_interval=20,
             ping_timeout=60,
@@ -254,23 +416,14 @@ def test_a_client_that_finds_no_seat_leaves_the_memory_to_others() -> None:
         with far_wire, far_target:
             running = asyncio.create_task(session.run())
             await asyncio.sleep(0)
-            far_wire.close()  # without a word, so that the bridge cannot know whether this client knows the session
-            for _ in range(1000):
-                if not session.attached:
-                    break
-                await asyncio.sleep(0.01)
-            assert not session.attached and sessions.budget.reserved == 0
-            other = seats.take("192.0.2.2")
-            request = resume_request(offer.id, offer.key, 1, 0)
-            near, far = socket.socketpair()
-            with near, far, pytest.raises(Refusal, match="--max-tunnels"):
-                session.take_over(
-                    request, Channel(near), session.client, lambda seat: seats.take("192.0.2.1", seat), lambda _: b""
-                )
-            assert sessions.budget.reserved == 0 and seats.taken == 1
-            other.free()
-            session.expire("this test is over")
-            await running
-        assert sessions.budget.reserved == 0 and seats.taken == 0
+
+            def fail() -> None:
+                raise RuntimeError("a bug")
+
+            session._turn(fail)
+            with pytest.raises(RuntimeError, match="a bug"):
+                await running
+            assert far_wire.recv(1 << 16).startswith(b"\x81") and far_target.recv(1) == b""
+        assert len(sessions) == memory(sessions) == seats.taken == 0
 
     asyncio.run(work())

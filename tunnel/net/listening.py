@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from tunnel.net.address import Address, TCPAddress, UnixAddress, address_of, join, parse_address
 from tunnel.protocol.errors import DialError
 
-BACKLOG = 1024
+BACKLOG = 4096  # connections; the kernel may have a lower limit (net.core.somaxconn)
 
 
 class ListeningSocket:

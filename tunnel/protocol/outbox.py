@@ -17,14 +17,15 @@ _PONG_BACKLOG = 8  # pieces waiting for the wire beyond which pings are answered
 class Outbox:
     """The pieces that the wire is to take next; ``masks`` is True at a client (RFC 6455, section 5.3).
 
-    Behind a Close nothing is taken in any more (section 5.5.1).
+    ``preamble`` goes out before the first frame: a bridge's 101. Behind a Close nothing is taken in any more
+    (section 5.5.1).
     """
 
     __slots__ = ("_masks", "_pong", "close_queued", "pieces")
 
-    def __init__(self, *, masks: bool) -> None:
+    def __init__(self, *, masks: bool, preamble: bytes = b"") -> None:
         self._masks = masks
-        self.pieces: list[Buffer] = []
+        self.pieces: list[Buffer] = [preamble] if preamble else []
         self._pong: bytes | None = None  # the last ping that is not answered yet
         self.close_queued = False
 

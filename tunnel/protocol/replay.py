@@ -145,6 +145,25 @@ class ReplayBuffer:
         self.memory -= sum(map(len, self._spare))
         self._spare.clear()
 
+    def compact(self) -> None:
+        """Keep what is not confirmed in no more memory than that takes: it may have to be kept for long."""
+        self.trim()
+        needed = sum(MAX_HEADER + len(segment) for segment in self._segments)
+        if needed >= self.memory - self.memory // 4:
+            return  # copying all of it would gain little
+        chunk = memoryview(bytearray(needed))
+        fill = 0
+        for segment in self._segments:
+            start = fill + MAX_HEADER
+            fill = start + len(segment)
+            chunk[start:fill] = segment.chunk[segment.start : segment.end]
+            segment.chunk, segment.start, segment.end = chunk, start, fill
+        self._chunk = chunk
+        self._fill = needed
+        self._size = SMALLEST_CHUNK
+        self._extends = False
+        self.memory = needed
+
     def rewind(self) -> None:
         """Begin again at ``base``: a new connection has carried nothing yet."""
         self.next = self.base

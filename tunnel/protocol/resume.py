@@ -72,7 +72,8 @@ class ResumableStream:
 
     At the bridge ``offer`` is the session that it offers; the client gets its own from the wire. ``now`` is the
     driver's monotonic clock, in seconds, wherever it appears; so are ``ping_interval`` and ``ping_timeout``, as in
-    `Liveness`. Nothing here raises but for misuse, and `attach`.
+    `Liveness`. ``preamble`` goes out before the first frame: the bridge's 101. Nothing here raises but for misuse, and
+    `attach`.
     """
 
     __slots__ = (
@@ -91,6 +92,7 @@ class ResumableStream:
         offer: SessionOffer | None = None,
         ping_interval: float = PING_INTERVAL,
         ping_timeout: float = PING_TIMEOUT,
+        preamble: bytes = b"",
     ) -> None:
         self._is_client = client
         self._ping_limits = (ping_interval, ping_timeout)
@@ -106,11 +108,11 @@ class ResumableStream:
         self.failure: TunnelError | None = None
         self.over = False
         # What belongs to one connection; see `_reset_connection`.
-        self._reset_connection(now)
+        self._reset_connection(now, preamble)
         if offer is not None:
             self._control.append(offer.line())
 
-    def _reset_connection(self, now: float) -> None:
+    def _reset_connection(self, now: float, preamble: bytes) -> None:
         self.attached = True
         self.wire_is_over = False
         self._wire_is_deaf = False  # it takes nothing any more
@@ -118,7 +120,7 @@ class ResumableStream:
         self.is_silent = False  # whether that is because nothing came for too long
         self.violation: RemoteProtocolError | None = None  # or because what came were no frames
         self._parser = FrameParser(masked=not self._is_client)
-        self._outbox = Outbox(masks=self._is_client)
+        self._outbox = Outbox(masks=self._is_client, preamble=preamble)
         self._control: list[str] = []
         self._line = b""
         self._fin_sent = False
@@ -155,16 +157,13 @@ class ResumableStream:
     def attach(self, received: int, now: float, preamble: bytes = b"") -> None:
         """Go on over a new connection with a peer that has delivered ``received`` of our numbers.
 
-        ``preamble`` goes out before the first frame: the bridge's 101. Raises RemoteProtocolError when the peer cannot
-        have delivered that.
+        ``preamble`` is as in the constructor. Raises RemoteProtocolError when the peer cannot have delivered that.
         """
         if not self.can_attach(received):
             raise RemoteProtocolError(
                 f"the peer resumes at {received}, which is not from {self._peer_acked} to {self._ever_sent}"
             )
-        self._reset_connection(now)
-        if preamble:
-            self._outbox.pieces.append(preamble)
+        self._reset_connection(now, preamble)
         self._confirm(received)
         self.replay.rewind()
         self._fin_sent = self.fin_acknowledged

@@ -58,7 +58,8 @@ class PlainStream:
 
     ``client`` is True at the end that dialled, which masks what it sends. ``now`` is the driver's monotonic clock, in
     seconds, wherever it appears. ``sink_limit``: for how many seconds the sink may take nothing of what waits for it
-    (None: for ever). Nothing here raises but for misuse; what ended the stream is in ``failure``.
+    (None: for ever). ``preamble`` goes out before the first frame: the bridge's 101. Nothing here raises but for
+    misuse; what ended the stream is in ``failure``.
     """
 
     __slots__ = (
@@ -80,9 +81,15 @@ class PlainStream:
     )
 
     def __init__(
-        self, *, client: bool, buffers: ReadBuffers, keepalive: Keepalive, sink_limit: float | None = STALL_LIMIT
+        self,
+        *,
+        client: bool,
+        buffers: ReadBuffers,
+        keepalive: Keepalive,
+        sink_limit: float | None = STALL_LIMIT,
+        preamble: bytes = b"",
     ) -> None:
-        self._outbox = Outbox(masks=client)
+        self._outbox = Outbox(masks=client, preamble=preamble)
         self._buffers = buffers
         self._parser = FrameParser(masked=not client)
         self.keepalive = keepalive

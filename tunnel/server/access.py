@@ -1,4 +1,4 @@
-"""Who may come in: bearer tokens, origins of browsers, and how many tunnels at once.
+"""Who may come in: bearer tokens, and origins of browsers.
 
 Decides about one request at a time and knows no sockets; `tunnel.server.handshake` turns a no into an answer.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections import Counter
 from collections.abc import Sequence
 from http import HTTPStatus
 
@@ -17,7 +16,6 @@ from tunnel.protocol.errors import UsageError
 from tunnel.server.exchange import Refusal
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")  # scheme://host[:port], RFC 6454 section 7
-RETRY_AFTER = 5  # seconds that a client is asked to wait when there is no room
 
 
 class Tokens:
@@ -78,67 +76,12 @@ class Origins:
         raise Refusal(
             HTTPStatus.FORBIDDEN,
             "origin",
-            f"pages of {origin[:200]} may not open tunnels here (--allow-origin)",
+            "pages of this origin may not open tunnels here (--allow-origin)",
         )
 
 
-class Seats:
-    """How many tunnels there may be: at most ``total``, and ``per_source`` for one address (0: no such limit)."""
-
-    def __init__(self, total: int, per_source: int) -> None:
-        self._total = total
-        self._per_source = per_source
-        self._by_source: Counter[str] = Counter()
-        self.taken = 0
-
-    def take(self, source: str | None, instead_of: Seat | None = None) -> Seat:
-        """Take a seat for a client from ``source`` (None: not known); raises Refusal (503) when there is none.
-
-        ``instead_of`` is a seat that becomes free by this, or stays as it is when there is no new one.
-        """
-        mine = int(instead_of is not None and not instead_of.is_free)
-        if self.taken - mine >= self._total:
-            raise _full(f"{self._total} tunnels are open, which is the limit (--max-tunnels)")
-        mine = mine if instead_of is not None and instead_of.source == source else 0
-        if source is not None and 0 < self._per_source <= self._by_source[source] - mine:
-            raise _full(f"{self._per_source} tunnels from one address is the limit (--max-tunnels-per-address)")
-        if instead_of is not None:
-            instead_of.free()
-        self.taken += 1
-        if source is not None:
-            self._by_source[source] += 1
-        return Seat(self, source)
-
-    def _free(self, source: str | None) -> None:
-        self.taken -= 1
-        if source is not None:
-            self._by_source[source] -= 1
-            if not self._by_source[source]:
-                del self._by_source[source]
-
-
-class Seat:
-    """The right to one tunnel, until it is given back with `free`, which may be called again."""
-
-    __slots__ = ("_seats", "is_free", "source")
-
-    def __init__(self, seats: Seats, source: str | None) -> None:
-        self._seats = seats
-        self.source = source
-        self.is_free = False
-
-    def free(self) -> None:
-        if not self.is_free:
-            self.is_free = True
-            self._seats._free(self.source)
-
-
 def _unauthorized(message: str, challenge: str) -> Refusal:
-    return Refusal(HTTPStatus.UNAUTHORIZED, "unauthorized", message, {"WWW-Authenticate": challenge})
-
-
-def _full(message: str) -> Refusal:
-    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "full", message, {"Retry-After": str(RETRY_AFTER)})
+    return Refusal(HTTPStatus.UNAUTHORIZED, "unauthorized", message, {"WWW-Authenticate": challenge}, slowly=True)
 
 
 def _digest(token: str) -> bytes:

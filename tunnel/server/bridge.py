@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import logging
 import os
 import re
@@ -21,12 +22,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from tunnel.net.address import Address, Client, TCPAddress, is_loopback
+from tunnel.net.descriptors import descriptor_limit
+from tunnel.net.forwarded import TrustedProxies
 from tunnel.net.listening import ListeningSocket, open_listening
 from tunnel.protocol.errors import UsageError
 from tunnel.protocol.frames import GOING_AWAY
-from tunnel.server.access import Origins, Seats, Tokens
+from tunnel.server.access import Origins, Tokens
 from tunnel.server.certificates import Certificates
-from tunnel.server.connection import Common, Connection
+from tunnel.server.common import Common, farewell_limit, handshake_limit, tunnel_limit
+from tunnel.server.connection import Connection
 from tunnel.server.destination import Destination
 from tunnel.server.embedded import EmbeddedTarget
 from tunnel.server.handshake import HEALTH_PATH, Rules
@@ -35,10 +39,13 @@ from tunnel.server.log import event, unexpected
 from tunnel.server.session import FAREWELL_LIMIT
 from tunnel.server.sessions import Sessions
 from tunnel.server.settings import DEFAULT_LISTEN, BridgeSettings
+from tunnel.server.shares import Shares
 from tunnel.server.supervision import supervise
 from tunnel.server.systemd import take_sockets
 from tunnel.server.target import choose_target
 
+_ACCEPTS = 8  # connections that are accepted before others have their turn
+_CROWDED_PAUSE = 0.001  # seconds, while handshakes have to give way
 _LOOK_AGAIN = 0.25  # seconds, while draining
 _PATH = re.compile(r"/[!-~]*")
 _MODE = re.compile(r"0?[0-7]{3}")
@@ -48,6 +55,7 @@ class Bridge:
     """A bridge with its listeners, as an async context manager; leaving it ends its tunnels at once.
 
     Tunnels lead to ``target`` instead of the settings' if one is given; kinds of rules and of connections may be given.
+    With ``keeps_silent`` a tunnel whose client says nothing never gives way to another of the same source.
     Raises UsageError when the settings cannot be used, and on entering DialError (``listen``) when an address cannot.
     """
 
@@ -58,6 +66,7 @@ class Bridge:
         target: Destination | None = None,
         make_rules: Callable[[str | None, Tokens, Origins], Rules] = Rules,
         make_connection: Callable[[Common, socket.socket, Client], Connection] = Connection,
+        keeps_silent: bool = False,
     ) -> None:
         _check(settings)
         self._settings = settings
@@ -65,11 +74,15 @@ class Bridge:
         self._certificates = None
         if settings.tls_cert is not None:
             self._certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+        descriptors = descriptor_limit()
         self._common = Common(
             settings=settings,
             target=choose_target(settings) if target is None else target,
             rules=make_rules(settings.path, self._tokens, Origins(settings.allow_origin)),
-            seats=Seats(settings.max_tunnels, settings.max_tunnels_per_address),
+            proxies=TrustedProxies(settings.trusted_proxy),
+            handshakes=Shares(handshake_limit(descriptors)),
+            farewells=Shares(farewell_limit(descriptors)),
+            seats=Shares(tunnel_limit(settings.max_tunnels, descriptors), protected=0 if keeps_silent else 1),
             sessions=Sessions(settings),
             certificates=self._certificates,
         )
@@ -94,6 +107,11 @@ class Bridge:
     def target(self) -> str:
         """Where its tunnels lead."""
         return str(self._common.target)
+
+    @property
+    def max_tunnels(self) -> int:
+        """How many tunnels there may be; less than the settings say where there are too few descriptors."""
+        return self._common.seats.limit
 
     @property
     def greeting(self) -> str:
@@ -202,24 +220,28 @@ class Bridge:
             event(logging.WARNING, "warning", message=line)
 
     async def _accept(self, listener: Listener) -> None:
-        handshakes = self._common.handshakes
-        while True:
-            await handshakes.acquire()
-            try:
-                sock, client = await listener.accept()
-            except BaseException:
-                handshakes.release()
-                raise
-            try:
-                connection = self._make_connection(self._common, sock, client)
-            except Exception as exc:
-                handshakes.release()
-                sock.close()
-                unexpected(exc, client=client.address)
-                continue
-            task = asyncio.create_task(connection.serve())
-            self._connections[task] = connection
-            task.add_done_callback(self._connections.__delitem__)
+        for number in itertools.count():
+            self._serve(*await listener.accept(self._common.free_descriptor))
+            if number % _ACCEPTS == 0:
+                # Those that have come are served before the next ones can make them give way; and a flood of them
+                # leaves time for the tunnels.
+                crowded = self._common.handshakes.taken == self._common.handshakes.limit
+                await asyncio.sleep(_CROWDED_PAUSE if crowded else 0)
+
+    def _serve(self, sock: socket.socket, client: Client) -> None:
+        """Begin to serve a connection; one that cannot be served is let go, and takes nothing from others."""
+        try:
+            connection = self._make_connection(self._common, sock, client)
+            task = connection.start()
+        except Exception as exc:
+            sock.close()
+            unexpected(exc, client=client.address)
+            return
+        self._connections[task] = connection
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._connections.pop(task).close()
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:

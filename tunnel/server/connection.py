@@ -1,54 +1,39 @@
 """One connection at the bridge: TLS, request, checks, dialling the target, 101, session, and a line in the log.
 
-This is the order in which a client experiences the bridge, and the only place where that order stands.
+This is the order in which a client experiences the bridge, and the only place where that order stands. At each stage a
+connection holds a place of what that stage uses up, and may have to give way to others: a handshake until the request
+is there, then a seat among the tunnels, or else a farewell, which is the time to read why there is no tunnel.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from tunnel.net.address import Client
 from tunnel.net.channel import Channel
 from tunnel.net.tls import TLSChannel
-from tunnel.protocol.control import SUBPROTOCOL, SessionOffer
+from tunnel.protocol.control import SUBPROTOCOL
 from tunnel.protocol.errors import DialError
-from tunnel.protocol.stream import PlainStream, ReadBuffers
-from tunnel.server.access import RETRY_AFTER, Seat, Seats
-from tunnel.server.certificates import Certificates, start_tls
+from tunnel.protocol.stream import PlainStream
+from tunnel.server.certificates import start_tls
+from tunnel.server.common import Common
 from tunnel.server.destination import Destination
-from tunnel.server.exchange import Head, Refusal, read_head, send, send_last
-from tunnel.server.handshake import Rules, Upgrade, health_answer, is_health_check
+from tunnel.server.exchange import Head, Refusal, busy, read_head, send_last
+from tunnel.server.handshake import Upgrade, health_answer, is_health_check
 from tunnel.server.log import Value, event, unexpected
 from tunnel.server.resumable import ResumableSession
 from tunnel.server.session import PlainSession, Session
-from tunnel.server.sessions import Sessions
-from tunnel.server.settings import BridgeSettings
-from tunnel.server.speed import SpeedTarget
+from tunnel.server.shares import Place, Shares
 
-MAX_HANDSHAKES = 256  # at once; further connections wait in the kernel's queues
-_ANSWER_LIMIT = 10.0  # seconds for the 101 to go out
-
-
-@dataclass
-class Common:
-    """What all connections of a bridge have in common."""
-
-    settings: BridgeSettings
-    target: Destination
-    rules: Rules
-    seats: Seats
-    sessions: Sessions
-    certificates: Certificates | None
-    speed_test: SpeedTarget = field(default_factory=SpeedTarget)
-    buffers: ReadBuffers = field(default_factory=ReadBuffers)
-    handshakes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_HANDSHAKES))
-    draining: bool = False
+SLOW_ANSWER = 1.0  # seconds that a client waits for the answer that its token is wrong
+_DIALS = 3  # tries to dial the target when descriptors have run out
+_DIAL_PAUSE = 0.05  # seconds between two of them
 
 
 class Connection:
@@ -59,27 +44,41 @@ class Connection:
         self._wire = Channel(sock)
         self._client = client
         self._forwarded = ""
-        self._seat: Seat | None = None
+        self._place: Place | None = None
         self._target: Destination = common.target
         self._is_handed_over = False  # to the session that it has resumed
+        self._gave_way = False
         self.session: Session | None = None
 
-    async def serve(self) -> None:
-        """Serve the connection to its end, and log how it ended. Gives back one of ``common.handshakes``."""
+    def start(self) -> asyncio.Task[None]:
+        """Begin to serve the connection to its end, for which the oldest handshake may have to give way.
+
+        How it ended is logged. The task that is returned has to be followed by `close`.
+        """
+        self._task = asyncio.create_task(self._serve())
+        self._hold(self._common.handshakes)
+        return self._task
+
+    def close(self) -> None:
+        """Let go of everything, once the task has ended."""
+        del self._task  # which refers to this connection, so that neither would be freed soon
+        self._leave()
+        if self.session is not None or self._is_handed_over:
+            return
+        if self._gave_way:
+            self._wire.abort()  # leaves nothing in the kernel, as a close would
+        else:
+            self._wire.close()
+
+    async def _serve(self) -> None:
         try:
-            try:
-                await self._open()
-            finally:
-                self._common.handshakes.release()
+            await self._open()
             if self.session is not None:
                 await self._run(self.session)
         except Exception as exc:
             unexpected(exc, client=self._client.address)
-        finally:
-            if not self._is_handed_over:
-                self._wire.close()
-            if self._seat is not None:
-                self._seat.free()
+            if self.session is None and not self._is_handed_over:
+                await self._part(_INTERNAL_ERROR.answer())
 
     async def _run(self, session: Session) -> None:
         ending = await session.run()
@@ -98,23 +97,55 @@ class Connection:
             reason=ending.reason,
         )
 
+    # ---- places
+
+    def _hold(self, shares: Shares) -> Place | None:
+        """Hold a place of ``shares`` instead of the last one; None when there is none to be had."""
+        self._leave()
+        self._place = shares.enter(self._client.source, self._give_way, standing=self._standing)
+        return self._place
+
+    def _leave(self) -> None:
+        if self._place is not None:
+            self._place.leave()
+            self._place = None
+
+    def _give_way(self) -> None:
+        if self.session is None:
+            self._gave_way = True
+            self._task.cancel()
+        else:
+            self.session.give_way()
+
+    def _standing(self) -> int:
+        return 0 if self.session is None else self.session.standing
+
+    # ---- the handshake, after which there is a session, or the client has been told why not
+
     async def _open(self) -> None:
-        """Do the handshake, after which there is a session, or the client has been told why not."""
         try:
             head = await self._receive_request()
+            self._leave()
             if is_health_check(head):
-                await send_last(self._wire, self._health(head))
+                await self._part(self._health(head))
             else:
                 await self._upgrade(head)
         except Refusal as refusal:
             self._log(logging.INFO, "refused", status=refusal.status.value, error=refusal.code, message=refusal.message)
-            await send_last(self._wire, refusal.answer())
+            await self._part(refusal.answer(), slowly=refusal.slowly)
         except OSError as exc:
             if isinstance(exc, ssl.SSLError) and not isinstance(exc, ssl.SSLEOFError):
                 self._log(logging.INFO, "refused", error="tls", message=exc.reason or str(exc))
             else:
                 # TCP health checks and port scanners do nothing else.
                 self._log(logging.DEBUG, "hung-up", reason=exc.strerror or str(exc))
+
+    async def _part(self, answer: bytes, *, slowly: bool = False) -> None:
+        """Send a last answer, and let the client read it; when too many are at that, the oldest are let go."""
+        self._hold(self._common.farewells)
+        if slowly:
+            await asyncio.sleep(SLOW_ANSWER)
+        await send_last(self._wire, answer)
 
     def _health(self, head: Head) -> bytes:
         common = self._common
@@ -135,56 +166,60 @@ class Connection:
     async def _upgrade(self, head: Head) -> None:
         common = self._common
         upgrade = Upgrade(head)
-        self._forwarded = upgrade.forwarded
+        self._forwarded = ", ".join(upgrade.forwarded_for)
+        self._client = common.proxies.client(self._client, upgrade.forwarded_for)
         if upgrade.resume:
             self._resume(upgrade, head.rest)
             return
         common.rules.admit(upgrade)
         self._check_staying()
-        self._seat = common.seats.take(self._client.source)
+        if self._hold(common.seats) is None:
+            raise common.full()
         if upgrade.asks_for_speed_test:
             self._target = common.speed_test
         target = await self._dial()
-        offer = None
         try:
             self._check_staying()
-            offer = common.sessions.offer() if upgrade.offers_resume and not upgrade.asks_for_speed_test else None
-            async with asyncio.timeout(_ANSWER_LIMIT):
-                await send(self._wire, upgrade.accept(resumable=offer is not None))
-            self._wire = _channel(self._wire.sock, head.rest)
-            self.session = self._new_session(Channel(target), offer)
+            self.session = self._make_session(Channel(target), upgrade, head.rest)
         except BaseException:
-            if offer is not None:
-                common.sessions.withdraw(offer)
             target.close()
             raise
 
-    def _new_session(self, target: Channel, offer: SessionOffer | None) -> Session:
-        common = self._common
-        if offer is None or self._seat is None:
-            return self._plain_session(target)
-        seat, self._seat = self._seat, None  # given back whenever the session is detached
-        return ResumableSession(
-            self._wire,
+    def _make_session(self, target: Channel, upgrade: Upgrade, rest: bytes) -> Session:
+        """Return the session, whose first words to the client are the 101. Nothing is left of one that fails."""
+        common, settings = self._common, self._common.settings
+        wire = _channel(self._wire.sock, rest)
+        resumable = upgrade.offers_resume and not upgrade.asks_for_speed_test
+        offer = common.sessions.offer(self._client.source) if resumable else None
+        if offer is None or self._place is None:
+            return self._plain_session(wire, target, upgrade.accept())
+        session = ResumableSession(
+            wire,
             target,
             sessions=common.sessions,
             offer=offer,
             client=self._client,
-            seat=seat,
+            seat=self._place,
             buffers=common.buffers,
-            ping_interval=common.settings.ping_interval,
-            ping_timeout=common.settings.ping_timeout,
+            ping_interval=settings.ping_interval,
+            ping_timeout=settings.ping_timeout,
+            answer=upgrade.accept(resumable=True),
         )
+        self._place = None  # it is the session's, and is given back whenever that is detached
+        return session
 
-    def _plain_session(self, target: Channel, make_stream: Callable[..., PlainStream] = PlainStream) -> PlainSession:
+    def _plain_session(
+        self, wire: Channel, target: Channel, answer: bytes, make_stream: Callable[..., PlainStream] = PlainStream
+    ) -> PlainSession:
         common = self._common
         return PlainSession(
-            self._wire,
+            wire,
             target,
             buffers=common.buffers,
             ping_interval=common.settings.ping_interval,
             ping_timeout=common.settings.ping_timeout,
             make_stream=make_stream,
+            answer=answer,
         )
 
     def _resume(self, upgrade: Upgrade, rest: bytes) -> None:
@@ -198,31 +233,49 @@ class Connection:
             request,
             _channel(self._wire.sock, rest),
             self._client,
-            lambda seat: common.seats.take(self._client.source, instead_of=seat),
+            self._seat_for,
             lambda received: upgrade.accept(resumable=True, received=received),
         )
         self._is_handed_over = True
 
+    def _seat_for(self, session: ResumableSession) -> Place:
+        """Return a seat for a session that has none while it is detached; raises Refusal."""
+        seats = self._common.seats
+        seat = seats.enter(self._client.source, session.give_way, standing=lambda: session.standing)
+        if seat is None:
+            raise self._common.full()
+        return seat
+
     async def _dial(self) -> socket.socket:
-        try:
-            return await self._target.dial(self._common.settings.dial_timeout, self._client)
-        except DialError as exc:
-            message = f"the target cannot be reached: {exc}"
-            if exc.cause == "tcp-timeout":
-                raise Refusal(HTTPStatus.GATEWAY_TIMEOUT, "target-timeout", message) from exc
-            raise Refusal(HTTPStatus.BAD_GATEWAY, "target-unreachable", message) from exc
+        common = self._common
+        for attempt in range(1, _DIALS + 1):
+            try:
+                return await self._target.dial(common.settings.dial_timeout, self._client)
+            except DialError as exc:
+                if attempt < _DIALS and _is_out_of_descriptors(exc.__cause__) and common.free_descriptor():
+                    await asyncio.sleep(_DIAL_PAUSE)
+                    continue
+                message = f"the target cannot be reached: {exc}"
+                if exc.cause == "tcp-timeout":
+                    raise Refusal(HTTPStatus.GATEWAY_TIMEOUT, "target-timeout", message) from exc
+                raise Refusal(HTTPStatus.BAD_GATEWAY, "target-unreachable", message) from exc
+        raise AssertionError("the last try returns or raises")
 
     def _check_staying(self) -> None:
         if self._common.draining:
-            raise Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "draining",
-                "the bridge is stopping",
-                {"Retry-After": str(RETRY_AFTER)},
-            )
+            raise busy("draining", "the bridge is stopping")
 
     def _log(self, level: int, name: str, **fields: Value) -> None:
         event(level, name, client=self._client.address, **fields, forwarded=self._forwarded)
+
+
+_INTERNAL_ERROR = Refusal(
+    HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "an unexpected error, of which the bridge's log has more"
+)
+
+
+def _is_out_of_descriptors(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def _channel(sock: socket.socket, prefetched: bytes = b"") -> Channel:

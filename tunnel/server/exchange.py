@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tunnel.net.channel import Channel
 
 HEAD_LIMIT = 16 * 1024  # bytes of a request head
+RETRY_AFTER = 5  # seconds that a client is asked to wait when there is no room
 _SEND_LIMIT = 2.0  # seconds for a last answer, which fits into any socket's buffer
 _END = b"\r\n\r\n"
 # RFC 9112 section 3: method SP request-target SP HTTP-version, all of them visible ASCII.
@@ -29,11 +30,21 @@ _REQUEST_LINE = re.compile(rb"([!-~]+) ([!-~]+) HTTP/1\.([01])\r")
 class Refusal(Exception):
     """A request that is answered with an HTTP error.
 
-    ``code`` names the reason for programs, ``message`` for people; ``headers`` go into the answer.
+    ``code`` names the reason for programs, ``message`` for people; ``headers`` go into the answer. ``slowly``: the
+    client has guessed wrong, and is to wait for the answer, so that it guesses less often.
     """
 
-    def __init__(self, status: HTTPStatus, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: HTTPStatus,
+        code: str,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        slowly: bool = False,
+    ) -> None:
         super().__init__(message)
+        self.slowly = slowly
         self.status = status
         self.code = code
         self.message = message
@@ -42,6 +53,11 @@ class Refusal(Exception):
     def answer(self) -> bytes:
         body = {"error": self.code, "message": self.message}
         return answer(self.status, body, {"Wstunnel-Error": self.code, **self.headers})
+
+
+def busy(code: str, message: str) -> Refusal:
+    """Return the refusal of a client that may try again soon."""
+    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, code, message, {"Retry-After": str(RETRY_AFTER)})
 
 
 class Head:

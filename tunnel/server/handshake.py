@@ -5,10 +5,12 @@ First the form (RFC 6455 section 4.2, checked by the ``websockets`` library), th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from websockets.exceptions import InvalidHandshake, InvalidHeader
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
@@ -20,11 +22,15 @@ if TYPE_CHECKING:
     from tunnel.server.access import Origins, Tokens
 
 HEALTH_PATH = "/healthz"
+_HARMLESS_PROBLEMS = ("unsupported request body", "transfer codings aren't supported")  # in the library's words
+# What the library would log are our own errors, which are raised and logged with a connection's others.
+_NO_LOG = logging.getLogger("tunnel.server.handshake")
+_NO_LOG.disabled = True
 BINARY = Subprotocol("binary")  # what websocat, noVNC and others call a stream of bytes
 
 
 class Upgrade:
-    """A request for a WebSocket. ``forwarded`` is what proxies say about where it came from, which proves nothing."""
+    """A request for a WebSocket. ``forwarded_for`` is what proxies say about where it came from: it proves nothing."""
 
     def __init__(self, head: Head) -> None:
         """Parse the head; raises Refusal when it is no valid request, or not one for a WebSocket."""
@@ -39,12 +45,14 @@ class Upgrade:
         self.offers_resume = False  # whether the client can speak Wire 2
         self.asks_for_speed_test = False  # rather than for the target
         # The library makes a method of its own of what it is given, which a bound method would not become.
-        self._protocol = ServerProtocol(select_subprotocol=lambda _, offered: self._select_subprotocol(offered))
+        self._protocol = ServerProtocol(
+            select_subprotocol=lambda _, offered: self._select_subprotocol(offered), logger=_NO_LOG
+        )
         self._request = _parse(self._protocol, head.data)
         headers = self._request.headers
         if len(headers.get_all("Host")) != 1:
             raise _bad_request("a request has one Host field")  # RFC 9112 section 3.2
-        self.forwarded = ", ".join(headers.get_all("X-Forwarded-For"))
+        self.forwarded_for = headers.get_all("X-Forwarded-For")
         self.origins = headers.get_all("Origin")
         self.authorization = headers.get_all("Authorization")
         self.resume = headers.get_all("Wstunnel-Resume")
@@ -59,8 +67,13 @@ class Upgrade:
                 "this is a tunnel for WebSocket clients: ssh -o ProxyCommand='wstunnel-py connect URL' USER@HOST",
                 {"Upgrade": "websocket", "Connection": "close, Upgrade"},
             )
-        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
-            raise _bad_request(str(self._protocol.handshake_exc))
+        problem = self._protocol.handshake_exc
+        if isinstance(problem, InvalidHeader):
+            raise _bad_request(f"invalid {problem.name} header" if problem.value else str(problem))
+        if isinstance(problem, InvalidHandshake):
+            raise _bad_request("it is no proper request for a WebSocket (RFC 6455)")
+        if problem is not None:
+            raise problem
         self._response = response
 
     def answer_with(self, subprotocol: str | None, headers: Iterable[tuple[str, str]]) -> None:
@@ -79,12 +92,8 @@ class Upgrade:
         ``resumable``: for Wire 2, which the client offers; ``received`` are the numbers that a resumed session has
         delivered so far.
         """
-        headers = self._response.headers
-        if resumable:
-            del headers["Sec-WebSocket-Protocol"]
-            headers["Sec-WebSocket-Protocol"] = SUBPROTOCOL
-        if received is not None:
-            headers["Wstunnel-Received"] = str(received)
+        headers = [] if received is None else [("Wstunnel-Received", str(received))]
+        self.answer_with(SUBPROTOCOL if resumable else None, headers)
         self._protocol.send_response(self._response)
         return b"".join(self._protocol.data_to_send())
 
@@ -109,7 +118,7 @@ class Rules:
     def admit(self, upgrade: Upgrade) -> None:
         """Raise Refusal unless ``upgrade`` may open a tunnel."""
         if self._path is not None and upgrade.path != self._path:
-            raise Refusal(HTTPStatus.NOT_FOUND, "not-found", f"there is no tunnel at {upgrade.path[:200]}")
+            raise Refusal(HTTPStatus.NOT_FOUND, "not-found", "there is no tunnel at this path")
         upgrade.check()
         for origin in upgrade.origins:
             self._origins.admit(origin)
@@ -138,11 +147,14 @@ def _parse(protocol: ServerProtocol, head: bytes) -> Request:
     for event in protocol.events_received():
         if isinstance(event, Request):
             return event
+    # The library's own words quote what came, and with it perhaps a secret.
     problem = protocol.handshake_exc
     cause = problem.__cause__ if problem else None
     if isinstance(cause, EOFError):  # the head is whole: it is the end of a line that was not found
         raise _bad_request("a line of the head does not end in CR LF")
-    raise _bad_request(str(cause or problem))
+    if str(cause) in _HARMLESS_PROBLEMS:
+        raise _bad_request(str(cause))
+    raise _bad_request("a header is malformed or too long, or there are too many")
 
 
 def _bad_request(problem: str) -> Refusal:

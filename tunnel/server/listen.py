@@ -9,6 +9,7 @@ import asyncio
 import errno
 import logging
 import socket
+from collections.abc import Callable
 
 from tunnel.net.address import Client, client_of
 from tunnel.net.listening import ListeningSocket
@@ -16,8 +17,8 @@ from tunnel.server.log import event, unexpected
 from tunnel.server.waiting import readable
 
 _PAUSE = 1.0  # seconds without accepting after the system had no descriptor or no memory left
+_SHORT_PAUSE = 0.01  # seconds, if somebody gives way
 _SILENCE = 60.0  # seconds between two log lines about that
-_AT_ONCE = 16  # connections that are accepted before others get their turn
 # What accept(2) tells of a connection, not of the listening socket: its client or its network is gone.
 _OF_CONNECTION = frozenset(
     getattr(errno, name)
@@ -43,22 +44,24 @@ class Listener:
         self._sock = listening.sock
         self.address = listening.address
         self._complained_at = float("-inf")
-        self._accepted = 0
 
-    async def accept(self) -> tuple[socket.socket, Client]:
-        """Wait for the next connection, for as long as it takes; what keeps the system from accepting is logged."""
+    async def accept(self, free_descriptor: Callable[[], bool]) -> tuple[socket.socket, Client]:
+        """Wait for the next connection, for as long as it takes; what keeps the system from accepting is logged.
+
+        ``free_descriptor`` is called when there are no descriptors left, and returns whether somebody gives one back.
+        """
         while True:
-            self._accepted += 1
-            if self._accepted % _AT_ONCE == 0:
-                await asyncio.sleep(0)  # else a flood of connections would be all that there is
             try:
                 accepted = self._sock.accept()
             except BlockingIOError:
                 await readable(self._sock.fileno())
             except OSError as exc:
-                if exc.errno not in _OF_CONNECTION:
-                    self._complain(exc)
-                    await asyncio.sleep(_PAUSE)
+                if exc.errno in _OF_CONNECTION:
+                    await asyncio.sleep(0)
+                    continue
+                self._complain(exc)
+                given_back = exc.errno in (errno.EMFILE, errno.ENFILE) and free_descriptor()
+                await asyncio.sleep(_SHORT_PAUSE if given_back else _PAUSE)
             else:
                 try:
                     return accepted[0], client_of(accepted[1])

@@ -17,6 +17,7 @@ from tunnel.protocol.errors import ConnectionLost
 from tunnel.protocol.frames import TARGET_LOST, TARGET_REFUSED_DATA
 from tunnel.protocol.keepalive import STALL_LIMIT
 from tunnel.protocol.resume import ResumableStream
+from tunnel.server.budget import ATTACHED, DETACHED, UNCONFIRMED
 from tunnel.server.exchange import Refusal
 from tunnel.server.log import event
 from tunnel.server.session import FAREWELL_LIMIT, Session, unsent
@@ -27,16 +28,17 @@ if TYPE_CHECKING:
     from tunnel.net.channel import Channel
     from tunnel.protocol.control import ResumeRequest, SessionOffer
     from tunnel.protocol.stream import ReadBuffers
-    from tunnel.server.access import Seat
     from tunnel.server.session import Ending
     from tunnel.server.sessions import Sessions
+    from tunnel.server.shares import Place
 
 
 class ResumableSession(Session):
     """A tunnel on Wire 2; see `Session` for ``wire`` and ``target``.
 
-    ``offer`` is what the client is told of it. Its ``number`` stands for it in the log, where its id must not go.
-    ``client`` is who is, or was last, connected.
+    ``offer`` is what the client is told of it, behind ``answer``, the 101. Its ``number`` stands for it in the log,
+    where its id must not go. ``client`` is who is, or was last, connected; ``seat`` is the place of an attached session
+    among the tunnels.
     """
 
     def __init__(
@@ -47,10 +49,11 @@ class ResumableSession(Session):
         sessions: Sessions,
         offer: SessionOffer,
         client: Client,
-        seat: Seat,
+        seat: Place,
         buffers: ReadBuffers,
         ping_interval: float,
         ping_timeout: float,
+        answer: bytes = b"",
     ) -> None:
         self._stream = ResumableStream(
             client=False,
@@ -59,18 +62,19 @@ class ResumableSession(Session):
             offer=offer,
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
+            preamble=answer,
         )
         super().__init__(wire, target, self._stream)
         self._sessions = sessions
         self._seat = seat
         self._epoch = 0
-        self._kept = 0  # what the replay buffer occupies, as the budget knows it
         self._detached_at = 0.0
         self._target_is_closed = False
         self._tail_at: float | None = None  # when the target, once half-closed, spoke last
         self.number = sessions.next_number()
         self.offer = offer
         self.client = client
+        sessions.add(self)
 
     @property
     def attached(self) -> bool:
@@ -82,24 +86,33 @@ class ResumableSession(Session):
         """Whether the client has ever said that it knows of this session."""
         return self._stream.confirmed
 
+    @property
+    def memory_standing(self) -> int:
+        """What it has to show for its memory: see `tunnel.server.budget`."""
+        if not self.confirmed:
+            return UNCONFIRMED
+        return ATTACHED if self.attached else DETACHED
+
     async def run(self) -> Ending:
         """As `Session.run`, but for a session that waits detached it takes as long as that."""
-        self._sessions.add(self)
         try:
             return await super().run()
         finally:
-            self._seat.free()
+            self._sessions.remove(self)
+            self._seat.leave()
 
     def take_over(
-        self, request: ResumeRequest, wire: Channel, client: Client, seat: Callable[[Seat], Seat],
+        self, request: ResumeRequest, wire: Channel, client: Client, seat: Callable[[ResumableSession], Place],
         answer: Callable[[int], bytes],
     ) -> None:  # fmt: skip
         """Go on over ``wire``, whose client's proof was found right; it is owned from now on.
 
-        ``seat`` takes a seat instead of the one it is given; ``answer`` makes the 101 from what this end has received.
-        Raises Refusal, by ``seat`` too, and then everything is as it was. All in one step, so that nothing comes over
-        the old connection any more once it is known how much has come.
+        ``seat`` takes a seat for a session that has none; ``answer`` makes the 101 from what this end has received.
+        Raises Refusal, by ``seat`` too, and then everything is as it was, as it is for any other exception of these
+        two. All in one step, so that nothing comes over the old connection any more once it is known how much has come.
         """
+        if self._over.done() or self._stream.over:
+            raise Refusal(HTTPStatus.GONE, "unknown-session", "the session is over")
         if request.epoch <= self._epoch:
             raise Refusal(
                 HTTPStatus.CONFLICT,
@@ -109,41 +122,59 @@ class ResumableSession(Session):
             )
         if not self._stream.can_attach(request.received):
             raise Refusal(HTTPStatus.BAD_REQUEST, "bad-offset", f"{request.received} cannot be what was received")
-        seat_taken = seat(self._seat)
+        head = answer(self._stream.delivered)
+        new_seat = None if self._stream.attached and self._seat.is_held else seat(self)
         try:
-            self._sessions.admit(self)
-        except Refusal:
-            seat_taken.free()  # only a detached session has to ask for memory, and that had no seat
+            self._sessions.check_memory(self, client.source, self._stream.replay.memory)
+        except BaseException:
+            if new_seat is not None:
+                new_seat.leave()
             raise
-        self._seat = seat_taken
+        # From here on nothing can fail but by a bug, which would end the session and not leave it half taken over.
         now = time.monotonic()
-        away = 0.0
+        away = 0.0 if self._stream.attached else now - self._detached_at
         if self._stream.attached:
             self._let_go()
-        else:
-            away = now - self._detached_at
-            self._sessions.reattached(self)
+        if new_seat is not None:
+            self._seat.leave()
+            self._seat = new_seat
+        self._seat.move(client.source)
         self._epoch = request.epoch
-        self._stream.attach(request.received, now, answer(self._stream.delivered))
+        self.client = client
+        self._stream.attach(request.received, now, head)
         self._pump.wire = wire
         self._pump.wire_error = None
-        self.client = client
+        self._sessions.attached(self, self._stream.replay.memory)
         event(
             logging.INFO, "resumed", client=client.address, session=self.number, epoch=request.epoch, away=away,
             again=self._stream.unacknowledged,
         )  # fmt: skip
-        self._step()
+        self._turn(lambda: None)
 
     def expire(self, reason: str) -> None:
         """End a detached session, for ``reason``: nobody came in time, or others need the room."""
-        self._asked_to_end = reason
-        self._finish()
+        if not self._over.done():
+            self._asked_to_end = reason
+            self._finish()
+
+    def give_way(self) -> None:
+        """Leave the seat to another client; this one may come back when there is room."""
+        if self.confirmed:
+            self._detach("gave way to another client: there are too many tunnels (--max-tunnels)")
+        else:
+            self.expire("gave way to another client: there are too many tunnels (--max-tunnels)")
+
+    def give_memory_way(self) -> None:
+        """Leave the memory to another session, but for what must be sent again to a client that is connected."""
+        if self.memory_standing == ATTACHED:
+            self._detach("gave way to another session: there is no memory left (--resume-memory)")
+        else:
+            self.expire("evicted: there is no memory left (--resume-memory)")
 
     # ---- as `Session` asks
 
     def _finish(self) -> None:
         super()._finish()
-        self._count_memory(0)
         self._sessions.remove(self)
 
     async def _part(self) -> None:
@@ -186,7 +217,7 @@ class ResumableSession(Session):
 
     @property
     def _may_read_target(self) -> bool:
-        return self._pump.wants_source and self._sessions.budget.allows(self._kept)
+        return self._pump.wants_source and self._sessions.budget.allows(self._stream.replay.memory)
 
     def _read_target(self) -> None:
         if self._tail_at is not None:
@@ -202,20 +233,23 @@ class ResumableSession(Session):
         super()._step()
         if self._over.done():
             return
-        self._count_memory(self._stream.replay.memory)
         if self._stream.attached and self._stream.wire_is_over:
-            self._detach()
+            self._detach(self._wire_reason())
+        else:
+            self._sessions.count_memory(self, self._stream.replay.memory)
 
-    def _detach(self) -> None:
-        reason = self._wire_reason()
+    def _detach(self, reason: str) -> None:
+        if self._over.done() or not self._stream.attached:
+            return
         self._let_go()
-        self._seat.free()
+        self._seat.leave()
         self._detached_at = time.monotonic()
+        self._stream.replay.compact()
         event(
             logging.INFO, "detached", client=self.client.address, session=self.number, reason=reason,
             unconfirmed=self._stream.unacknowledged,
         )  # fmt: skip
-        self._sessions.detached(self)
+        self._sessions.detached(self, self._stream.replay.memory)
 
     def _let_go(self) -> None:
         """Abandon the connection without a word: nothing that still comes over it counts."""
@@ -229,11 +263,6 @@ class ResumableSession(Session):
     def _set_timer(self) -> None:
         if not self._stream.wire_is_over:
             super()._set_timer()
-
-    def _count_memory(self, kept: int) -> None:
-        if kept != self._kept:
-            self._sessions.budget.borrow(self._kept, kept)
-            self._kept = kept
 
     def _close_target(self) -> None:
         """Close the target's connection; a session that broke off resets it, lest it look finished to the target."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from tunnel.net.descriptors import raise_descriptor_limit
+from tunnel.net.descriptors import descriptor_limit, raise_descriptor_limit
 from tunnel.protocol.errors import INTERNAL, UsageError
 from tunnel.server.bridge import Bridge
 from tunnel.server.log import LogHandler, event, set_up, unexpected
@@ -20,9 +20,6 @@ from tunnel.server.systemd import notify, reloading
 
 if TYPE_CHECKING:
     from tunnel.pty.service import TerminalService
-
-# Descriptors beside those of tunnels, which have two each: listeners, log, event loop, handshakes.
-_OTHER_DESCRIPTORS = 64
 
 
 def run(settings: ServeSettings) -> None:
@@ -81,6 +78,8 @@ async def _serve(settings: ServeSettings, log: LogHandler) -> int:
     """Serve until a signal comes, or something fails for good; return the exit code."""
     loop = asyncio.get_running_loop()
     stop, stop_at_once = asyncio.Event(), asyncio.Event()
+    raise_descriptor_limit()
+    raise_descriptor_limit()
     # "none" is no address, so that a bridge is what happens unless somebody says so.
     bridge = None if settings.listen == ("none",) else Bridge(settings)
     terminals = _terminals(settings)
@@ -164,12 +163,10 @@ def _announce(bridge: Bridge, settings: ServeSettings, log: LogHandler) -> None:
     if bridge.is_open_to_all:
         warnings.append("anybody who can reach this address may open tunnels: see --token-file")
     warnings += bridge.expiring
-    needed = settings.max_tunnels * 2 + _OTHER_DESCRIPTORS
-    available = raise_descriptor_limit()
-    if available < needed:
+    if bridge.max_tunnels < settings.max_tunnels:
         warnings.append(
-            f"{available} descriptors (ulimit -n) are too few for --max-tunnels {settings.max_tunnels}: "
-            f"{needed} may be needed"
+            f"{descriptor_limit()} descriptors (ulimit -n) are too few for --max-tunnels {settings.max_tunnels}: "
+            f"the limit is {bridge.max_tunnels} tunnels"
         )
     for warning in warnings:
         if settings.log_format == "json" or settings.log_file is not None:
@@ -184,7 +181,6 @@ def _announce_terminals(terminals: TerminalService, settings: ServeSettings, log
         event(logging.INFO, "terminals-ready", listen=urls, auth=terminals.authentication)
     else:
         log.say(f"terminals ready on {urls} (auth: {terminals.authentication})")
-    raise_descriptor_limit()
 
 
 def _tell_systemd(state: str) -> None:

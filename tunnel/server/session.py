@@ -15,7 +15,14 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from tunnel.net.pump import Pump
-from tunnel.protocol.frames import GOING_AWAY, NO_CODE, NORMAL, TARGET_LOST, TARGET_REFUSED_DATA
+from tunnel.protocol.frames import (
+    GOING_AWAY,
+    NO_CODE,
+    NORMAL,
+    TARGET_LOST,
+    TARGET_REFUSED_DATA,
+    TRY_AGAIN_LATER,
+)
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT, Keepalive
 from tunnel.protocol.stream import PlainStream, ReadBuffers
 
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
 
 # How long a last Close may take to go out, and the peer to hang up after it, in seconds.
 FAREWELL_LIMIT = 5.0
+GREETING = 64 * 1024  # bytes that a target may say to whoever connects
 
 
 class Ending:
@@ -66,7 +74,7 @@ class Session(ABC):
         Never raises for what a peer or a network does. When cancelled, both connections are cut.
         """
         try:
-            self._step()
+            self._turn(lambda: None)
             await self._over
             await self._part()
         finally:
@@ -79,16 +87,27 @@ class Session(ABC):
         """Ask the session to end; ``code`` and ``reason`` are for the peer."""
         if not self._over.done():
             self._asked_to_end = reason or f"closed with {code}"
-            self._end(code, reason)
             self._limit_farewell(FAREWELL_LIMIT)
-            self._step()
+            self._turn(lambda: self._end(code, reason))
 
     @property
     def attached(self) -> bool:
         """Whether a client is connected."""
         return True
 
+    @property
+    def standing(self) -> int:
+        """What the client has to show for its tunnel: 0 if it has sent nothing, and taken no more than a greeting.
+
+        The tunnel that has moved least is the first to give way when there are too many.
+        """
+        return self._pump.to_sink + self._pump.to_wire // GREETING
+
     # ---- what a kind of tunnel decides
+
+    @abstractmethod
+    def give_way(self) -> None:
+        """Leave the seat to another client."""
 
     @abstractmethod
     def _end(self, code: int, reason: str) -> None:
@@ -119,25 +138,30 @@ class Session(ABC):
     # ---- what the loop calls
 
     def _read_wire(self) -> None:
-        self._pump.read_wire()
-        self._step()
+        self._turn(self._pump.read_wire)
 
     def _write_wire(self) -> None:
-        self._pump.write_wire()
-        self._step()
+        self._turn(self._pump.write_wire)
 
     def _read_target(self) -> None:
-        self._pump.read_source()
-        self._step()
+        self._turn(self._pump.read_source)
 
     def _write_target(self) -> None:
-        self._pump.write_sink()
-        self._step()
+        self._turn(self._pump.write_sink)
 
     def _tick(self) -> None:
         self._timer = None
-        self._pump.stream.tick(time.monotonic())
-        self._step()
+        self._turn(lambda: self._pump.stream.tick(time.monotonic()))
+
+    def _turn(self, act: Callable[[], None]) -> None:
+        """Do one thing, and what follows from it. What fails here is a bug: it ends this tunnel, and no other."""
+        try:
+            act()
+            self._step()
+        except Exception as exc:
+            if not self._over.done():
+                self._over.set_exception(exc)
+            self._finish()
 
     # ---- the course of a session
 
@@ -221,7 +245,7 @@ class PlainSession(Session):
     """A tunnel on Wire 1, which lives and dies with its WebSocket connection.
 
     ``buffers`` are those of the event loop, shared by all its sessions. Times are in seconds.
-    ``make_stream`` is `PlainStream`, or a kind of it.
+    ``make_stream`` is `PlainStream`, or a kind of it. ``answer`` is the 101, which goes out first.
     """
 
     def __init__(
@@ -233,11 +257,19 @@ class PlainSession(Session):
         ping_interval: float = PING_INTERVAL,
         ping_timeout: float = PING_TIMEOUT,
         make_stream: Callable[..., PlainStream] = PlainStream,
+        answer: bytes = b"",
     ) -> None:
         keepalive = Keepalive(time.monotonic(), ping_interval, ping_timeout)
-        self._stream = make_stream(client=False, buffers=buffers, keepalive=keepalive)
+        self._stream = make_stream(client=False, buffers=buffers, keepalive=keepalive, preamble=answer)
         self._half_closed = False
         super().__init__(wire, target, self._stream)
+
+    def give_way(self) -> None:
+        """End the tunnel; one whose client has shown nothing yet without waiting for its answer."""
+        at_once = not self.standing
+        self.close(TRY_AGAIN_LATER, "gave way to another client: there are too many tunnels (--max-tunnels)")
+        if at_once:
+            self._finish()
 
     def _end(self, code: int, reason: str) -> None:
         self._stream.close(code, reason)

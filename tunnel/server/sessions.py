@@ -1,7 +1,7 @@
 """The resumable sessions of a bridge: which there are, who may come back to them, and how long they wait.
 
-Detached sessions are bounded in time, in number, and per source. When there are too many, those go first that their
-clients never confirmed, then those of the source that has most, then the oldest.
+Detached sessions are bounded in time, in number and in memory, the latter two by share (`tunnel.server.shares`): when
+there are too many, one of the source that has most goes, first one that its client never confirmed, then the oldest.
 """
 
 from __future__ import annotations
@@ -9,20 +9,19 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
-from collections import Counter
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from tunnel.protocol.control import ResumeRequest, SessionOffer, parse_resume, proof
 from tunnel.protocol.errors import RemoteProtocolError
-from tunnel.protocol.resume import WINDOW
-from tunnel.server.access import RETRY_AFTER
-from tunnel.server.budget import Budget
-from tunnel.server.exchange import Refusal
+from tunnel.server.budget import ATTACHED, UNCONFIRMED, Budget, attached_weight
+from tunnel.server.exchange import Refusal, busy
+from tunnel.server.shares import Shares
 
 if TYPE_CHECKING:
     from tunnel.server.resumable import ResumableSession
     from tunnel.server.settings import BridgeSettings
+    from tunnel.server.shares import Place, Source
 
 UNCONFIRMED_WAIT = 30.0  # seconds that a session waits whose client may never have heard of it
 JUMP = 5.0  # seconds by which a timer that rings late shows that this process, or its machine, stood still …
@@ -34,34 +33,33 @@ class Sessions:
 
     def __init__(self, settings: BridgeSettings) -> None:
         self._retain = settings.resume_for
-        self._limit = settings.max_detached
-        self._limit_per_source = settings.max_detached_per_address
         self.budget = Budget(settings.resume_memory << 20)
+        self.waiting = Shares(settings.max_detached)  # places of detached sessions
         self._by_id: dict[str, ResumableSession] = {}
-        self._waiting: dict[ResumableSession, asyncio.TimerHandle] = {}  # detached ones, the oldest first
-        self._without_memory: set[ResumableSession] = set()  # detached ones whose memory is not reserved
-        self._by_source: Counter[str | None] = Counter()
+        self._memory: dict[ResumableSession, Place] = {}
+        self._waiting: dict[ResumableSession, tuple[Place, asyncio.TimerHandle]] = {}
         self._last_number = 0
+
+    def __len__(self) -> int:
+        """Return the number of sessions, attached and detached."""
+        return len(self._by_id)
 
     @property
     def detached_count(self) -> int:
         return len(self._waiting)
 
-    def offer(self) -> SessionOffer | None:
-        """Return an offer for a new session, with its memory reserved; None where a plain tunnel must do.
+    def offer(self, source: Source) -> SessionOffer | None:
+        """Return an offer for a new session, for which there is memory; None where a plain tunnel must do.
 
-        What becomes of it must be told by `add` or `withdraw`.
+        The session must be made and added (`add`) at once: the memory is not reserved until then.
         """
         if not self._retain:
             return None
-        window = self.budget.grant(WINDOW)
-        if not window:
+        window = self.budget.window()
+        # Sessions of the same source that wait for their clients are not ended so that another tunnel can be resumed.
+        if not self.budget.shares.make_room(source, attached_weight(window, 0), protected=UNCONFIRMED + 1):
             return None
         return SessionOffer(secrets.token_hex(16), secrets.token_hex(32), window, max(1, int(self._retain)))
-
-    def withdraw(self, offer: SessionOffer) -> None:
-        """Give back what an offer has reserved that was never made."""
-        self.budget.release(offer.window)
 
     def next_number(self) -> int:
         """Return a number that stands for a session in the log."""
@@ -69,19 +67,31 @@ class Sessions:
         return self._last_number
 
     def add(self, session: ResumableSession) -> None:
-        """Let a new session be found from now on."""
+        """Let a new session be found from now on, and reserve its memory."""
         self._by_id[session.offer.id] = session
+        self._reserve(session, attached_weight(session.offer.window, 0))
+
+    def _reserve(self, session: ResumableSession, weight: int) -> None:
+        self._memory[session] = self.budget.shares.overdraw(
+            session.client.source, session.give_memory_way, standing=lambda: session.memory_standing, weight=weight
+        )
 
     def remove(self, session: ResumableSession) -> None:
         """Forget a session that is over, if that has not been done."""
-        if self._by_id.pop(session.offer.id, None) is None:
+        if self._by_id.pop(session.offer.id, None) is not None:
+            self._memory.pop(session).leave()
+            self._stop_waiting(session)
+
+    def count_memory(self, session: ResumableSession, kept: int) -> None:
+        """Note that the replay buffer of a session takes ``kept`` bytes now."""
+        if session not in self._memory:
             return
-        if session in self._without_memory:
-            self._without_memory.remove(session)
-        else:
-            self.budget.release(session.offer.window)
-        if session in self._waiting:
-            self.reattached(session)
+        weight = attached_weight(session.offer.window, kept) if session.attached else kept
+        place = self._memory[session]
+        if not place.is_held:  # it had to give way while its client was connected, and keeps what it must not lose
+            self._reserve(session, weight)
+        elif weight != place.weight:
+            place.change(weight)
 
     def find(self, headers: list[str]) -> tuple[ResumableSession, ResumeRequest]:
         """Return the session that a request's ``Wstunnel-Resume`` fields ask for, and what they say.
@@ -99,62 +109,58 @@ class Sessions:
             )
         expected = proof(request.id, session.offer.key, request.epoch, request.received)
         if not hmac.compare_digest(expected, request.proof):
-            raise Refusal(HTTPStatus.UNAUTHORIZED, "bad-proof", "the proof for this session is wrong")
+            raise Refusal(
+                HTTPStatus.UNAUTHORIZED, "bad-proof", "the proof for this session is wrong", slowly=True
+            )  # fmt: skip
         return session, request
 
-    def detached(self, session: ResumableSession) -> None:
-        """Let a session wait that has lost its client, and end others if that makes too many."""
-        seconds = self._retain
-        if not session.confirmed:
-            # Clients that hang up in the handshake must not make everybody's tunnel a plain one.
-            seconds = min(seconds, UNCONFIRMED_WAIT)
-            self.budget.release(session.offer.window)
-            self._without_memory.add(session)
-        self._wait(session, seconds, f"nobody came back for {seconds:g} s")
-        self._by_source[session.client.source] += 1
-        source = session.client.source
-        if source is not None and 0 < self._limit_per_source < self._by_source[source]:
-            self._evict([each for each in self._waiting if each.client.source == source])
-        if len(self._waiting) > self._limit:
-            self._evict(list(self._waiting))
+    def detached(self, session: ResumableSession, kept: int) -> None:
+        """Let a session wait that has lost its client, with ``kept`` bytes; ends others if that makes too many."""
+        if session.offer.id not in self._by_id:
+            return
+        self.count_memory(session, kept)
+        place = self.waiting.enter(
+            session.client.source,
+            lambda: session.expire("evicted: too many detached sessions"),
+            standing=lambda: int(session.confirmed),
+        )
+        if place is None:
+            session.expire("no detached session may wait (--max-detached)")
+            return
+        # Clients that hang up in the handshake come back soon, or never.
+        seconds = self._retain if session.confirmed else min(self._retain, UNCONFIRMED_WAIT)
+        self._wait(session, place, seconds, f"nobody came back for {seconds:g} s")
 
-    def admit(self, session: ResumableSession) -> None:
-        """Reserve again what `detached` has given back, if it has; raises Refusal (503) when that is not possible."""
-        if session in self._without_memory:
-            if not self.budget.take(session.offer.window):
-                raise Refusal(
-                    HTTPStatus.SERVICE_UNAVAILABLE,
-                    "full",
-                    "there is no memory for this session for now (--resume-memory)",
-                    {"Retry-After": str(RETRY_AFTER)},
-                )
-            self._without_memory.remove(session)
+    def check_memory(self, session: ResumableSession, source: Source, kept: int) -> None:
+        """Make room for the window of a session that a client from ``source`` comes back to.
 
-    def reattached(self, session: ResumableSession) -> None:
-        """Note that a client has come back to a session, or that it is over."""
-        self._waiting.pop(session).cancel()
-        source = session.client.source
-        self._by_source[source] -= 1
-        if not self._by_source[source]:
-            del self._by_source[source]
+        Other sessions that wait end for that. Raises Refusal (503) when it is not possible.
+        """
+        place = self._memory[session]
+        more = attached_weight(session.offer.window, kept) - place.weight
+        if more > 0 and not self.budget.shares.make_room(source, more, spared=place, protected=ATTACHED):
+            raise busy("full", "there is no memory for this session for now (--resume-memory)")
 
-    def _wait(self, session: ResumableSession, seconds: float, reason: str) -> None:
+    def attached(self, session: ResumableSession, kept: int) -> None:
+        """Note that a client has come back to a session, for which there is memory, or took it over."""
+        self._stop_waiting(session)
+        self._memory[session].move(session.client.source)
+        self.count_memory(session, kept)
+
+    def _stop_waiting(self, session: ResumableSession) -> None:
+        if session in self._waiting:
+            place, timer = self._waiting.pop(session)
+            place.leave()
+            timer.cancel()
+
+    def _wait(self, session: ResumableSession, place: Place, seconds: float, reason: str) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time() + seconds
 
         def ring() -> None:
             if loop.time() - due > JUMP:
-                self._wait(session, GRACE, reason)
+                self._wait(session, place, GRACE, reason)
             else:
                 session.expire(reason)
 
-        self._waiting[session] = loop.call_later(seconds, ring)
-
-    def _evict(self, candidates: list[ResumableSession]) -> None:
-        unconfirmed = [each for each in candidates if not each.confirmed]
-        if unconfirmed:
-            victim = unconfirmed[0]
-        else:
-            most = max(self._by_source[each.client.source] for each in candidates)
-            victim = next(each for each in candidates if self._by_source[each.client.source] == most)
-        victim.expire("evicted: too many detached sessions")
+        self._waiting[session] = place, loop.call_later(seconds, ring)

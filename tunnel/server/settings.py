@@ -31,7 +31,19 @@ def _option(
 
 
 @dataclass(frozen=True, kw_only=True)
-class BridgeSettings:
+class SourceSettings:
+    """How bridges and terminal services tell their clients apart."""
+
+    trusted_proxy: tuple[str, ...] = _option(
+        (),
+        "Take a client's address from the X-Forwarded-For of proxies in this network (CIDR), or unix for those that "
+        "connect to a Unix socket. Several are possible. Limits are shared between addresses.",
+        metavar="NETWORK",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BridgeSettings(SourceSettings):
     """What a `Bridge` is made from. Times are in seconds. Raises UsageError for a value beyond its limits."""
 
     listen: tuple[str, ...] = _option(
@@ -74,12 +86,11 @@ class BridgeSettings:
         "Let web pages of this origin (https://example.org, * for all) open tunnels. Several are possible.",
         metavar="ORIGIN",
     )
-    max_tunnels: int = _option(1000, "How many tunnels there may be.", metavar="N", limits=(1, 1_000_000))
-    max_tunnels_per_address: int = _option(
-        0,
-        "How many of them from one address; 0: as many. Behind an edge all come from its address.",
+    max_tunnels: int = _option(
+        1000,
+        "How many tunnels there may be. When there are as many, the address that holds most gives way to others.",
         metavar="N",
-        limits=(0, 1_000_000),
+        limits=(1, 1_000_000),
     )
     resume_for: float = _option(
         3600.0,
@@ -88,10 +99,10 @@ class BridgeSettings:
         limits=(0, _DAY),
     )
     max_detached: int = _option(
-        1000, "How many sessions may wait so; the oldest go first.", metavar="N", limits=(0, 1_000_000)
-    )
-    max_detached_per_address: int = _option(
-        0, "How many of them of one address; 0: as many.", metavar="N", limits=(0, 1_000_000)
+        1000,
+        "How many sessions may wait so. When there are more, one of the address that has most ends, the oldest first.",
+        metavar="N",
+        limits=(0, 1_000_000),
     )
     resume_memory: int = _option(
         512,
@@ -123,7 +134,7 @@ class BridgeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TerminalSettings:
+class TerminalSettings(SourceSettings):
     """What a `TerminalService` is made from. Raises UsageError for a value beyond its limits."""
 
     pty: str | None = _option(

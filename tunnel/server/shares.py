@@ -20,6 +20,10 @@ def _no_standing() -> int:
     return 0
 
 
+def _nothing() -> None:
+    return
+
+
 class Place:
     """What one holder has of the shares, until it leaves or has to give way."""
 
@@ -42,6 +46,12 @@ class Place:
     def leave(self) -> None:
         """Give the place back. It may be given back already."""
         self._shares._remove(self)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Let go of the holder, which refers to this place, so that neither would be freed soon."""
+        self._give_way = _nothing
+        self._standing = _no_standing
 
     def change(self, weight: int) -> None:
         """Hold another weight from now on, whether or not there is room for it: see `Shares.make_room`."""
@@ -93,6 +103,12 @@ class Shares:
         """
         if not self.make_room(source, weight):
             return None
+        return self.overdraw(source, give_way, standing=standing, weight=weight)
+
+    def overdraw(
+        self, source: Source, give_way: Callable[[], None], *, standing: Callable[[], int], weight: int
+    ) -> Place:
+        """As `enter`, but whether or not there is room: for what is there already, and only has to be counted."""
         place = Place(self, source, weight, give_way, standing)
         self._add(place, source)
         return place
@@ -147,7 +163,7 @@ class Shares:
         mine = held[source]
         rivals = [each for each in self._places if held[each] >= mine]
         for rival in sorted(rivals, key=lambda each: -held[each]):
-            candidates = [place for place in self._places[rival] if place not in passed]
+            candidates = (place for place in self._places[rival] if place.weight and place not in passed)
             place = self._lowest(candidates, None if held[rival] > mine else protected)
             if place is not None:
                 return place
@@ -172,7 +188,9 @@ class Shares:
 
     def _dismiss(self, place: Place) -> None:
         self._remove(place)
-        place._give_way()
+        give_way = place._give_way
+        place._forget()
+        give_way()
 
     def _remove(self, place: Place) -> None:
         mine = self._places.get(place.source, {})

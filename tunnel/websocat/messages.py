@@ -80,8 +80,11 @@ class MessageStream(PlainStream):
         keepalive: Keepalive,
         manners: Manners,
         sink_limit: float | None = STALL_LIMIT,
+        preamble: bytes = b"",
     ) -> None:
-        super().__init__(client=client, buffers=buffers, keepalive=keepalive, sink_limit=sink_limit)
+        super().__init__(
+            client=client, buffers=buffers, keepalive=keepalive, sink_limit=sink_limit, preamble=preamble
+        )  # fmt: skip
         self._client = client
         self._manners = manners
         self._size = manners.size or (LINE_LIMIT if manners.lines else FRAME_LIMIT)

@@ -20,7 +20,8 @@ from tunnel.protocol.stream import PlainStream
 from tunnel.protocol.upgrade import check_header
 from tunnel.server.access import Origins, Tokens
 from tunnel.server.bridge import Bridge
-from tunnel.server.connection import Common, Connection
+from tunnel.server.common import Common
+from tunnel.server.connection import Connection
 from tunnel.server.destination import Destination
 from tunnel.server.exchange import Refusal
 from tunnel.server.handshake import Rules, Upgrade
@@ -80,8 +81,10 @@ class MessageConnection(Connection):
         self._manners = manners
         self._ended = ended
 
-    def _plain_session(self, target: Channel, make_stream: Callable[..., PlainStream] = PlainStream) -> PlainSession:
-        return super()._plain_session(target, functools.partial(MessageStream, manners=self._manners))
+    def _plain_session(
+        self, wire: Channel, target: Channel, answer: bytes, make_stream: Callable[..., PlainStream] = PlainStream
+    ) -> PlainSession:
+        return super()._plain_session(wire, target, answer, functools.partial(MessageStream, manners=self._manners))
 
     async def _run(self, session: Session) -> None:
         try:
@@ -152,6 +155,7 @@ async def _run(plan: Plan, settings: BridgeSettings, headers: Sequence[tuple[str
         target=_target(plan, trace, end),
         make_rules=functools.partial(Answers, protocol=plan.line.text("server-protocol"), headers=headers),
         make_connection=functools.partial(MessageConnection, manners=plan.manners, ended=tunnel_ended),
+        keeps_silent=True,
     )
     with strays_logged(loop):
         async with bridge:

@@ -1,0 +1,65 @@
+"""Where a request really came from: the ``X-Forwarded-For`` of proxies that are trusted to tell it."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+
+from tunnel.net.address import Client, client_of
+from tunnel.protocol.errors import UsageError
+
+_IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+_UNIX = "unix"  # whoever connects to a Unix socket
+
+
+class TrustedProxies:
+    """The proxies of ``--trusted-proxy``: networks such as ``10.0.0.0/8``, addresses, or ``unix``.
+
+    Raises UsageError for anything else.
+    """
+
+    def __init__(self, texts: Sequence[str], option: str = "--trusted-proxy") -> None:
+        self._unix = _UNIX in texts
+        try:
+            self._networks = [ipaddress.ip_network(text) for text in texts if text != _UNIX]
+        except ValueError as exc:
+            raise UsageError(f"{option}: {exc}: a network is needed, such as 10.0.0.0/8, or unix") from exc
+
+    def client(self, peer: Client, fields: Sequence[str]) -> Client:
+        """Return who is behind ``peer``, whose request has the ``X-Forwarded-For`` fields ``fields``.
+
+        Each proxy adds the address that it was called from on the right. So the client is the last address that is no
+        trusted proxy's own; what stands further left may be made up by that client.
+        """
+        found = peer
+        trusted = self._unix if peer.source is None else self._trusts(_host(peer.address))
+        for entry in reversed(",".join(fields).split(",")):
+            host = _entry_host(entry.strip())
+            if not trusted or host is None:
+                break
+            found = client_of((str(host), 0))
+            trusted = self._trusts(host)
+        return found
+
+    def _trusts(self, host: _IP | None) -> bool:
+        return any(host in network for network in self._networks) if host is not None else False
+
+
+def _host(address: str) -> _IP | None:
+    """Return the host of a client's address as `client_of` writes it."""
+    return _parse(address.rpartition(":")[0].strip("[]"))
+
+
+def _entry_host(entry: str) -> _IP | None:
+    """Return the host of an entry, which may have a port: ``192.0.2.1:5000``, ``[2001:db8::1]:5000``."""
+    if entry.startswith("["):
+        return _parse(entry[1:].partition("]")[0])
+    return _parse(entry) or _parse(entry.rpartition(":")[0])
+
+
+def _parse(text: str) -> _IP | None:
+    try:
+        ip = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return ip.ipv4_mapped or ip if isinstance(ip, ipaddress.IPv6Address) else ip

@@ -1,0 +1,67 @@
+"""What all connections of a bridge have in common: what they may use up, and the rules that they are admitted by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tunnel.net.forwarded import TrustedProxies
+from tunnel.protocol.stream import ReadBuffers
+from tunnel.server.certificates import Certificates
+from tunnel.server.destination import Destination
+from tunnel.server.exchange import Refusal, busy
+from tunnel.server.handshake import Rules
+from tunnel.server.sessions import Sessions
+from tunnel.server.settings import BridgeSettings
+from tunnel.server.shares import Shares
+from tunnel.server.speed import SpeedTarget
+
+MAX_HANDSHAKES = 1024  # connections that have not sent their request yet, if there are descriptors enough
+MAX_FAREWELLS = 256  # connections that were refused, and whose clients may still read why
+_OTHER_DESCRIPTORS = 64  # listeners, log, event loop, …
+_DESCRIPTORS_OF_TUNNEL = 3  # two, and one more for sessions that wait, and for terminals
+
+
+@dataclass
+class Common:
+    """See the module's text. Places in `handshakes` and `farewells` are never refused: the oldest gives way."""
+
+    settings: BridgeSettings
+    target: Destination
+    rules: Rules
+    proxies: TrustedProxies
+    handshakes: Shares
+    farewells: Shares
+    seats: Shares
+    sessions: Sessions
+    certificates: Certificates | None
+    speed_test: SpeedTarget = field(default_factory=SpeedTarget)
+    buffers: ReadBuffers = field(default_factory=ReadBuffers)
+    draining: bool = False
+
+    def full(self) -> Refusal:
+        """Return the refusal for a client that finds no seat."""
+        return busy("full", f"{self.seats.limit} tunnels are open, which is the limit (--max-tunnels)")
+
+    def free_descriptor(self) -> bool:
+        """Let somebody give way, as the system has no descriptor left; return whether there was anybody.
+
+        First those who have been told all they need to know, then those who have not said what they want, then tunnels
+        whose clients have shown nothing, and at last sessions whose clients are away.
+        """
+        return any(shares.drop_one() for shares in (self.farewells, self.handshakes, self.seats, self.sessions.waiting))
+
+
+def handshake_limit(descriptors: int) -> int:
+    """Return how many handshakes there may be at once, of a process that may open so many ``descriptors``."""
+    return max(1, min(MAX_HANDSHAKES, descriptors // 8))
+
+
+def farewell_limit(descriptors: int) -> int:
+    """Return how many refused clients may be let read why, of a process that may open so many ``descriptors``."""
+    return max(1, min(MAX_FAREWELLS, descriptors // 16))
+
+
+def tunnel_limit(wanted: int, descriptors: int) -> int:
+    """Return how many tunnels there may be, of ``wanted``, so that descriptors are left for everything else."""
+    left = descriptors - _OTHER_DESCRIPTORS - handshake_limit(descriptors) - farewell_limit(descriptors)
+    return max(1, min(wanted, left // _DESCRIPTORS_OF_TUNNEL))
