@@ -319,19 +319,18 @@ def test_a_bridge_accepts_again_after_it_had_neither_log_file_nor_descriptors(
     path = tmp_path / "logs" / "bridge.log"
     path.parent.mkdir()
     bridge = start("--log-file", str(path))
+    moved = move_folder(path)
+    bridge.process.send_signal(signal.SIGHUP)
+    wait_for_text(moved, "reload-failed")
+    limits = limit_descriptors(bridge.process, 0)
+    bridge.process.send_signal(signal.SIGHUP)
+    waiting = [dial(bridge.url) for _ in range(5)]
+    wait_for_text(moved, 'cannot-accept listener=127.0.0.1:\\d+ reason="Too many open files"')
+    resource.prlimit(bridge.process.pid, resource.RLIMIT_NOFILE, limits)
+    for sock in waiting:
+        sock.close()
+    assert ask(bridge.url, "/healthz").status == 200
     with open_tunnel(bridge.url) as tunnel:
-        moved = move_folder(path)
-        bridge.process.send_signal(signal.SIGHUP)
-        wait_for_text(moved, "reload-failed")
-        limits = limit_descriptors(bridge.process, 0)
-        bridge.process.send_signal(signal.SIGHUP)
-        waiting = [dial(bridge.url) for _ in range(5)]
-        wait_for_text(moved, 'cannot-accept listener=127.0.0.1:\\d+ reason="Too many open files"')
-        assert_echo(tunnel)
-        resource.prlimit(bridge.process.pid, resource.RLIMIT_NOFILE, limits)
-        for sock in waiting:
-            sock.close()
-        assert ask(bridge.url, "/healthz").status == 200
         assert_echo(tunnel)
     bridge.process.send_signal(signal.SIGTERM)
     assert bridge.process.wait(LIMIT) == 0

@@ -142,12 +142,12 @@ from tunnel.cli.main import main
 supervision.PAUSE, supervision.LONGEST_PAUSE = 0.01, 0.05
 real = listen.Listener.accept
 calls = 0
-async def accept(self):
+async def accept(self, *arguments):
     global calls
     calls += 1
     if {condition}:
         raise RuntimeError("sabotage")
-    return await real(self)
+    return await real(self, *arguments)
 listen.Listener.accept = accept
 {more}
 sys.exit(main(sys.argv[1:]))

@@ -221,21 +221,24 @@ class Bridge:
 
     async def _accept(self, listener: Listener) -> None:
         for number in itertools.count():
-            sock, client = await listener.accept(self._common.free_descriptor)
-            try:
-                connection = self._make_connection(self._common, sock, client)
-                task = connection.start()
-            except Exception as exc:
-                sock.close()
-                unexpected(exc, client=client.address)
-                continue
-            self._connections[task] = connection
-            task.add_done_callback(self._forget)
+            self._serve(*await listener.accept(self._common.free_descriptor))
             if number % _ACCEPTS == 0:
                 # Those that have come are served before the next ones can make them give way; and a flood of them
                 # leaves time for the tunnels.
                 crowded = self._common.handshakes.taken == self._common.handshakes.limit
                 await asyncio.sleep(_CROWDED_PAUSE if crowded else 0)
+
+    def _serve(self, sock: socket.socket, client: Client) -> None:
+        """Begin to serve a connection; one that cannot be served is let go, and takes nothing from others."""
+        try:
+            connection = self._make_connection(self._common, sock, client)
+            task = connection.start()
+        except Exception as exc:
+            sock.close()
+            unexpected(exc, client=client.address)
+            return
+        self._connections[task] = connection
+        task.add_done_callback(self._forget)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._connections.pop(task).close()
