@@ -152,7 +152,7 @@ def test_when_everything_is_at_work_a_newcomer_is_told_so(
     with dial(narrow) as sock:
         answer = read_head(sock)
     assert answer.startswith(b"HTTP/1.1 503 "), answer
-    assert re.search(r" info refused client=127\.0\.0\.1:\d+ status=503 error=full", narrow.process.log())
+    narrow.process.wait_for_line(r" info refused client=127\.0\.0\.1:\d+ status=503 error=full")
 
 
 def test_no_descriptor_left_closes_an_idle_connection_and_accepting_goes_on(
@@ -361,3 +361,13 @@ def test_connections_end_with_the_service(bed: Bed, token_file: Path, crowd: con
     assert guarded.process.wait(LIMIT) == 0
     log = guarded.process.log()
     assert "Traceback" not in log and "internal-error" not in log, log
+
+
+def test_a_trusted_proxy_tells_whom_a_connection_counts_for(bed: Bed, token_file: Path) -> None:
+    options = ("--pty-token-file", str(token_file), "--trusted-proxy", "127.0.0.1")
+    service = start_service(bed, *options)
+    for source, client in (("127.0.0.1", "192.0.2.1"), ("127.0.0.2", "127.0.0.2")):
+        with dial(service, source) as sock:
+            forwarded = b"X-Forwarded-For: 198.51.100.1, 192.0.2.1\r\nContent-Length: 0\r\n\r\n"
+            assert exchange(sock, LIST + forwarded).startswith(b"HTTP/1.1 401 ")
+        service.process.wait_for_line(rf"refused client={re.escape(client)}:\d+ status=401")

@@ -6,25 +6,23 @@ They share the process's descriptors with everything else in it, above all with 
 from __future__ import annotations
 
 import asyncio
-import errno
+import functools
 import logging
 import socket
 from collections.abc import Iterable
 
 from aiohttp import web
 
-from tunnel.net.address import Client, client_of
+from tunnel.net.address import Client
 from tunnel.net.listening import ListeningSocket
 from tunnel.pty.connection import AT_WORK, Connection, last_words
+from tunnel.server.listen import Listener
 from tunnel.server.log import event, unexpected
 from tunnel.server.shares import Shares
+from tunnel.server.supervision import supervise
 
 CONNECTIONS_LIMIT = 512  # at once
 _DESCRIPTORS_SHARE = 4  # of so many descriptors one may be a connection's
-_PAUSE = 1.0  # seconds without accepting when the system has no descriptor left, and no connection can be closed
-_BREATH = 0.01  # seconds that a closed connection's descriptor has to come back
-_SILENCE = 60.0  # seconds between two log lines about that
-_TRANSIENT = (errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR)  # of one connection alone: accept(2)
 
 
 class Accepting:
@@ -37,8 +35,10 @@ class Accepting:
         self._server = server
         self._loop = asyncio.get_running_loop()
         self.places = Shares(max(1, min(CONNECTIONS_LIMIT, descriptors // _DESCRIPTORS_SHARE)), protected=AT_WORK)
-        self._complained_at = float("-inf")
-        self._tasks = [self._loop.create_task(self._accept_all(each)) for each in listeners]
+        self._tasks = [
+            supervise(f"accepting at {each.address}", functools.partial(self._accept_all, Listener(each)))
+            for each in listeners
+        ]
 
     async def close(self) -> None:
         """Accept no more; connections stay."""
@@ -46,17 +46,15 @@ class Accepting:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _accept_all(self, listener: ListeningSocket) -> None:
+    async def wait_for_failure(self) -> None:
+        """Wait until accepting has been given up at one of the addresses, which the log tells."""
+        await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _accept_all(self, listener: Listener) -> None:
         while True:
+            sock, client = await listener.accept(self.places.drop_one)
             try:
-                sock, sockaddr = await self._loop.sock_accept(listener.sock)
-            except OSError as exc:
-                if exc.errno not in _TRANSIENT:
-                    self._complain(listener, exc)
-                    await asyncio.sleep(_BREATH if self.places.drop_one() else _PAUSE)
-                continue
-            try:
-                await self._admit(sock, client_of(sockaddr))
+                await self._admit(sock, client)
             except Exception as exc:  # whatever it is, the next client shall be served
                 sock.close()
                 if not isinstance(exc, OSError):
@@ -84,9 +82,3 @@ class Accepting:
         with sock:
             sock.setblocking(False)
             sock.send(last_words(503, f"{limit} connections are open, which is the limit"))
-
-    def _complain(self, listener: ListeningSocket, exc: OSError) -> None:
-        now = self._loop.time()
-        if now - self._complained_at >= _SILENCE:
-            self._complained_at = now
-            event(logging.ERROR, "cannot-accept", listener=str(listener.address), reason=exc.strerror or str(exc))

@@ -55,12 +55,13 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         "_ahead", "_body", "_came", "_deaf", "_hurry", "_is_known", "_seen", "_tail", "_timer", "_wire",
-        "_works", "client", "place", "refusals",
+        "_works", "client", "peer", "place", "refusals",
     )  # fmt: skip
 
     def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop, client: Client) -> None:
         super().__init__(server, loop=loop, **OPTIONS)
-        self.client = client
+        self.peer = client  # who has connected …
+        self.client = client  # … and for whom, if that is a proxy that is trusted to tell
         self.place: Place | None = None
         self.refusals = 0  # in a row
         self._wire: asyncio.Transport | None = None  # also when aiohttp has closed it, and what it wrote is under way
@@ -86,7 +87,7 @@ class Connection(web.RequestHandler):
     def count_for(self, client: Client) -> None:
         """Count for another client from now on: a proxy that is trusted tells for whom its request is."""
         self.client = client
-        if self.place is not None:
+        if self.place is not None and self.place.source != client.source:
             self.place.move(client.source)
 
     def give_way(self) -> None:

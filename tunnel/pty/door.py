@@ -16,6 +16,7 @@ from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion10, RawRequestMessage
 
+from tunnel.net.forwarded import TrustedProxies
 from tunnel.pty import wire
 from tunnel.pty.compression import ENCODINGS, Inflated
 from tunnel.pty.connection import BODY_ERRORS, Connection
@@ -32,11 +33,12 @@ _MULTIPART = "multipart/form-data"
 
 
 class Door:
-    """Guards a server of aiohttp. ``open_paths`` need no token."""
+    """Guards a server of aiohttp. ``open_paths`` need no token; ``proxies`` tell for whom their requests are."""
 
-    def __init__(self, guard: Guard, open_paths: frozenset[str]) -> None:
+    def __init__(self, guard: Guard, open_paths: frozenset[str], proxies: TrustedProxies) -> None:
         self._guard = guard
         self._open_paths = open_paths
+        self._proxies = proxies
         self._delays = Delays()
 
     def guard(self, server: web.Server) -> None:
@@ -45,7 +47,7 @@ class Door:
 
         async def guarded(request: web.BaseRequest) -> web.StreamResponse:
             connection = cast(Connection, request.protocol)
-            # Here the word of a proxy that is trusted would be taken for whom it speaks: connection.count_for(…).
+            connection.count_for(self._proxies.client(connection.peer, request.headers.getall("X-Forwarded-For", ())))
             with connection.answering(request):
                 response = await self._admit(request, connection) or await _handle(request, handle)
                 if not response.prepared:

@@ -11,11 +11,12 @@ import contextlib
 import os
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import IO
+from typing import IO, cast
 
 from aiohttp import BodyPartReader, web
 
 from tunnel.pty import framing
+from tunnel.pty.connection import Connection
 from tunnel.pty.file_shares import Leave, Slots, Spool
 from tunnel.pty.file_tool import READ, WRITE, Refused, Tool
 from tunnel.pty.framing import ConnectError
@@ -84,7 +85,7 @@ class FileService:
 
 def _source(request: web.Request) -> Source:
     """Return whom a request counts for."""
-    return request.remote
+    return cast(Connection, request.protocol).client.source
 
 
 def _tool(script: str, path: str, user: User, stdin: IO[bytes] | None) -> Tool:

@@ -22,6 +22,7 @@ from aiohttp import web
 
 from tunnel.net.address import TCPAddress, is_loopback
 from tunnel.net.descriptors import raise_descriptor_limit
+from tunnel.net.forwarded import TrustedProxies
 from tunnel.net.listening import ListeningSocket, open_listening
 from tunnel.protocol.errors import UsageError
 from tunnel.pty import wire
@@ -61,7 +62,7 @@ class TerminalService:
         self._address = settings.pty
         self._tokens = Tokens(settings.pty_token_file, "--pty-token-file")
         guard = Guard(self._tokens, settings.pty_host, same_origin=same_origin)
-        self._door = Door(guard, frozenset({_HEALTH, *open_paths}))
+        self._door = Door(guard, frozenset({_HEALTH, *open_paths}), TrustedProxies(settings.trusted_proxy))
         users = Users(settings.pty_user, may_switch=bool(self._tokens))
         self._processes = Processes(settings.pty_max_processes, settings.pty_max_subscribers, settings.pty_scrollback)
         app = web.Application()
@@ -124,6 +125,11 @@ class TerminalService:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def wait_for_failure(self) -> None:
+        """Wait until the service has given up to accept connections, which the log tells."""
+        if self._accepting is not None:
+            await self._accepting.wait_for_failure()
 
     async def close(self) -> None:
         """End all processes, let the streams tell it, and stop listening."""

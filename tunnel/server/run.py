@@ -116,20 +116,13 @@ async def _serve(settings: ServeSettings, log: LogHandler) -> int:
         # No warning, as it may be how the platform mounts its secrets.
         _tell("note", logging.INFO, exposed_secrets(settings), settings, log)
         _tell_systemd("READY=1")
-        status = await _until_the_end(stop, bridge)
+        services = [each for each in (bridge, terminals) if each is not None]
+        await _first_of(stop.wait(), *(each.wait_for_failure() for each in services))
+        status = 0 if stop.is_set() else INTERNAL
         _tell_systemd("STOPPING=1")
         event(logging.INFO, "draining", seconds=settings.drain)
         await _first_of(_drain(bridge, terminals, settings.drain), stop_at_once.wait())
         return status
-
-
-async def _until_the_end(stop: asyncio.Event, bridge: Bridge | None) -> int:
-    """Wait until the service is to stop, or until it is of no use any more; return the exit code."""
-    if bridge is None:
-        await stop.wait()
-    else:
-        await _first_of(stop.wait(), bridge.wait_for_failure())
-    return 0 if stop.is_set() else INTERNAL
 
 
 async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
