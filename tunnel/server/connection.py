@@ -47,6 +47,7 @@ class Connection:
         self._place: Place | None = None
         self._target: Destination = common.target
         self._is_handed_over = False  # to the session that it has resumed
+        self._is_parting = False  # whether the client has been told why there is no tunnel, or is about to be
         self._gave_way = False
         self.session: Session | None = None
 
@@ -113,6 +114,8 @@ class Connection:
     def _give_way(self) -> None:
         if self.session is None:
             self._gave_way = True
+            if not self._is_parting:
+                self._log(logging.INFO, "refused", error="gave-way", message="other clients need its place")
             self._task.cancel()
         else:
             self.session.give_way()
@@ -142,6 +145,7 @@ class Connection:
 
     async def _part(self, answer: bytes, *, slowly: bool = False) -> None:
         """Send a last answer, and let the client read it; when too many are at that, the oldest are let go."""
+        self._is_parting = True
         self._hold(self._common.farewells)
         if slowly:
             await asyncio.sleep(SLOW_ANSWER)

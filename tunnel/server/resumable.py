@@ -20,7 +20,7 @@ from tunnel.protocol.resume import ResumableStream
 from tunnel.server.budget import ATTACHED, DETACHED, UNCONFIRMED
 from tunnel.server.exchange import Refusal
 from tunnel.server.log import event
-from tunnel.server.session import FAREWELL_LIMIT, UNHEARD, Session, unsent
+from tunnel.server.session import FAREWELL_LIMIT, GAVE_WAY, UNHEARD, Session, unsent
 from tunnel.server.waiting import close_gently
 
 if TYPE_CHECKING:
@@ -160,9 +160,9 @@ class ResumableSession(Session):
     def give_way(self) -> None:
         """Leave the seat to another client; this one may come back when there is room."""
         if self.confirmed:
-            self._detach("gave way to another client: there are too many tunnels (--max-tunnels)")
+            self._detach(GAVE_WAY)
         else:
-            self.expire("gave way to another client: there are too many tunnels (--max-tunnels)")
+            self.expire(GAVE_WAY)
 
     def give_memory_way(self) -> None:
         """Leave the memory to another session, but for what must be sent again to a client that is connected."""

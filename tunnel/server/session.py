@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 # How long a last Close may take to go out, and the peer to hang up after it, in seconds.
 FAREWELL_LIMIT = 5.0
+GAVE_WAY = "gave way to another client: the bridge is full (--max-tunnels, ulimit -n)"
 GREETING = 64 * 1024  # bytes that a target may say to whoever connects
 UNHEARD = 4 << 20  # bytes that a peer may have sent, at most, before it heard that it broke the rules
 
@@ -277,7 +278,7 @@ class PlainSession(Session):
     def give_way(self) -> None:
         """End the tunnel; one whose client has shown nothing yet without waiting for its answer."""
         at_once = not self.standing
-        self.close(TRY_AGAIN_LATER, "gave way to another client: there are too many tunnels (--max-tunnels)")
+        self.close(TRY_AGAIN_LATER, GAVE_WAY)
         if at_once:
             self._finish()
 
