@@ -168,7 +168,7 @@ def test_a_download_that_gives_way_ends_before_its_end(service: Service, raw: Ra
 
 def test_downloads_that_are_read_are_left_alone_however_many_wait(raw: Raw, tmp_path: Path) -> None:
     path = tmp_path / "file"
-    path.write_bytes(bytes(20 * MIB))
+    path.write_bytes(bytes(5 * MIB))
     sizes: list[int] = []
 
     def read() -> None:
@@ -179,7 +179,7 @@ def test_downloads_that_are_read_are_left_alone_however_many_wait(raw: Raw, tmp_
         reader.start()
     for reader in readers:
         reader.join(100)
-    assert sizes == [20 * MIB] * len(readers)
+    assert sizes == [5 * MIB] * len(readers)
 
 
 def test_nothing_is_left_of_clients_that_hang_up(service: Service, raw: Raw, big: Path, tmp_path: Path) -> None:

@@ -11,4 +11,5 @@ a child is for; this one imports none of them.
 - `parent_death`: letting children end with the service.
 - `orphans`: reaping what a service that is process 1 inherits.
 - `exits`: noticing the end of a child.
+- `proc`: what /proc tells about processes.
 """

@@ -21,8 +21,8 @@ WAIT_LIMIT = 60.0  # seconds that a request waits for its turn
 SPOOL_LIMIT = 2 << 30  # bytes of uploads that are not written yet
 SPOOL_STEP = 4 << 20  # bytes of it that an upload takes at once, however little has come
 _PATIENCE = 0.2  # seconds in which a helper process may end by itself before anybody gives way
-_WINDOW = 1.0  # seconds
-_LEAST = 32 << 10  # bytes a second; what is slower gives way first
+_WINDOW = 2.0  # seconds
+_LEAST = 16 << 10  # bytes a second; what is slower gives way first
 _MOVING = 1  # the standing of what is not slow
 
 
