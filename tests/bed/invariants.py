@@ -16,6 +16,7 @@ from tests.bed.processes import descendants, ticks
 from tests.bed.tunnels import Bridge
 from tests.faults.peer import RESUMABLE, Peer, Session
 from tests.faults.seen import health
+from tunnel.server.bridge import Bridge as ServedBridge
 
 LIMIT = 30.0  # seconds in which a bridge has to let go of what its last clients left behind
 
@@ -56,6 +57,22 @@ def assert_nothing_is_left(bridge: Bridge, before: Holdings, seconds: float = LI
         if not _left(now, before):
             return
     raise AssertionError(f"{', '.join(_left(now, before))} left after {seconds} s\n{bridge.process.log()[-3000:]}")
+
+
+def assert_empty(bridge: ServedBridge) -> None:
+    """Check that ``bridge``, of the test's own process, has handed out nothing that it has not got back."""
+    common = bridge._common
+    held = {
+        "handshakes": len(common.handshakes),
+        "farewells": len(common.farewells),
+        "tunnels": len(common.seats),
+        "sessions": len(common.sessions),
+        "sessions that wait": len(common.sessions.waiting) + common.sessions.detached_count,
+        "bytes of memory": common.sessions.budget.shares.taken,
+        "connections": len(bridge._connections),
+    }
+    left = {name: count for name, count in held.items() if count}
+    assert not left, left
 
 
 def tasks_left(before: set[asyncio.Task[object]]) -> set[asyncio.Task[object]]:

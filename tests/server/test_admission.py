@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 import select
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bed.invariants import assert_nothing_is_left, holdings
 from tests.bed.processes import Bed, ticks
 from tests.bed.targets import Target
 from tests.bed.tunnels import OURS, Bridge, start_bridge
@@ -56,6 +58,7 @@ def take_all(stack: ExitStack, bridge: Bridge, count: int, said: bytes = b"") ->
 @pytest.mark.parametrize("said", [b"", b"GET / HT"], ids=["silent", "half a request"])
 def test_more_half_sent_requests_than_there_may_be_keep_nobody_out(start: StartBridge, said: bytes) -> None:
     bridge = start("--handshake-timeout", "600")
+    before = holdings(bridge)
     peer, session = Peer.open(bridge.url)
     assert_echoes(peer, b"before")
     with ExitStack() as stack:
@@ -65,11 +68,14 @@ def test_more_half_sent_requests_than_there_may_be_keep_nobody_out(start: StartB
         peer.reset()
         with Peer(bridge.url, session.resume(1, len(peer.data))) as again:
             assert_echoes(again, b"resumed")
+            again.end()
+            again.wait_for_end()
         with open_tunnel(bridge.url) as tunnel:
             assert_echo(tunnel)
         more = take_all(stack, bridge, 50, said)
         assert health(bridge)["status"] == "ok"
         assert more[-1].fileno() >= 0
+    assert_nothing_is_left(bridge, before)
 
 
 def test_a_handshake_that_gives_way_is_an_older_one_of_the_source_that_has_most(bed: Bed, echo_target: Target) -> None:
@@ -121,6 +127,7 @@ def test_clients_whose_target_does_not_answer_hold_no_handshakes(bed: Bed) -> No
 
 def test_a_full_bridge_lets_the_source_that_holds_most_give_way(start: StartBridge) -> None:
     bridge = start("--max-tunnels", "4")
+    before = holdings(bridge)
     with ExitStack() as stack:
         greedy = [stack.enter_context(Peer(bridge.url, offer=("binary",), source=GREEDY)) for _ in range(4)]
         for number, peer in enumerate(greedy):
@@ -133,6 +140,7 @@ def test_a_full_bridge_lets_the_source_that_holds_most_give_way(start: StartBrid
             assert_echoes(peer, b"still here")
         line = bridge.process.wait_for_line(r"(?m)^.* tunnel client=127\.0\.0\.2:\d+ .*$")[0]
         assert "gave way to another client" in line
+    assert_nothing_is_left(bridge, before)
 
 
 def test_a_source_never_pushes_its_own_tunnels_out_nor_those_of_one_that_holds_less(start: StartBridge) -> None:
@@ -276,6 +284,7 @@ def test_wrong_tokens_wait_for_their_answer_and_right_ones_do_not(start: StartBr
     tokens.touch(0o600)
     tokens.write_text("right-" + "x" * 40)
     bridge = start("--token-file", str(tokens))
+    open_files = len(os.listdir(f"/proc/{bridge.process.pid}/fd"))
     wrong = request_head(headers={**UPGRADE, "Authorization": "Bearer wrong"})
     with ExitStack() as stack:
         guesses = take_all(stack, bridge, 20, wrong)
@@ -289,6 +298,10 @@ def test_wrong_tokens_wait_for_their_answer_and_right_ones_do_not(start: StartBr
         with open_tunnel(bridge.url, headers={"Authorization": f"Bearer {tokens.read_text()}"}) as tunnel:
             assert_echo(tunnel)
         assert health(bridge)["status"] == "ok"
+    for _ in ticks(LIMIT):
+        if len(os.listdir(f"/proc/{bridge.process.pid}/fd")) <= open_files:
+            return
+    raise AssertionError("descriptors are left")
 
 
 def test_an_unexpected_error_is_answered_and_logged(echo_target: Target, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 import uvloop
@@ -11,6 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 import tunnel
+from tests.bed.invariants import assert_empty, tasks_left
 from tests.bed.targets import Target
 from tests.server.clients import LIMIT
 from tunnel.server.bridge import Bridge
@@ -24,7 +26,9 @@ def run(request: pytest.FixtureRequest) -> Callable[[Awaitable[None]], None]:
 
     def run(work: Awaitable[None]) -> None:
         async def limited() -> None:
+            before = asyncio.all_tasks()
             await asyncio.wait_for(work, LIMIT)
+            assert not tasks_left(before)
 
         with asyncio.Runner(loop_factory=request.param) as runner:
             runner.run(limited())
@@ -35,8 +39,12 @@ def run(request: pytest.FixtureRequest) -> Callable[[Awaitable[None]], None]:
 Run = Callable[[Awaitable[None]], None]
 
 
-def bridge_to(target: Target, **options: object) -> Bridge:
-    return tunnel.serve(listen=("127.0.0.1:0",), target=f"127.0.0.1:{target.port}", **options)
+@asynccontextmanager
+async def bridge_to(target: Target, **options: object) -> AsyncIterator[Bridge]:
+    """A bridge to ``target``, of which nothing is left behind."""
+    async with tunnel.serve(listen=("127.0.0.1:0",), target=f"127.0.0.1:{target.port}", **options) as bridge:
+        yield bridge
+    assert_empty(bridge)
 
 
 async def dial(bridge: Bridge) -> ClientConnection:
@@ -119,11 +127,11 @@ def test_connections_that_stall_in_the_handshake_are_cut_at_the_end(run: Run, ec
     run(work())
 
 
-def test_settings_that_cannot_be_used_raise_before_anything_is_opened(echo_target: Target) -> None:
+def test_settings_that_cannot_be_used_raise_before_anything_is_opened() -> None:
     with pytest.raises(tunnel.UsageError, match="--max-tunnels: 0 is not between 1 and"):
-        bridge_to(echo_target, max_tunnels=0)
+        tunnel.serve(max_tunnels=0)
     with pytest.raises(TypeError, match="no_such_option"):
-        bridge_to(echo_target, no_such_option=1)
+        tunnel.serve(no_such_option=1)
 
 
 def test_an_address_in_use_raises_a_dial_error(run: Run, echo_target: Target) -> None:
