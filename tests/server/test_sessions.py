@@ -42,7 +42,6 @@ class Waiting:
     def client(self) -> SimpleNamespace:
         return SimpleNamespace(source=self.source)
 
-    @property
     def memory_standing(self) -> int:
         return DETACHED if self.confirmed else UNCONFIRMED
 
@@ -303,7 +302,7 @@ class Attempt:
             return answer
 
         def seat(session: ResumableSession) -> Place:
-            found = self.seats.enter("192.0.2.1", session.give_way, standing=lambda: session.standing)
+            found = self.seats.enter("192.0.2.1", session.give_way, standing=session.standing)
             if found is None:
                 raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "full", "no seat")
             return found

@@ -31,6 +31,8 @@ class TrustedProxies:
         Each proxy adds the address that it was called from on the right. So the client is the last address that is no
         trusted proxy's own; what stands further left may be made up by that client.
         """
+        if not self._networks and not self._unix:
+            return peer
         found = peer
         trusted = self._unix if peer.source is None else self._trusts(_host(peer.address))
         for entry in reversed(",".join(fields).split(",")):

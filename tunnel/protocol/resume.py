@@ -113,7 +113,7 @@ class ResumableStream:
         # What belongs to one connection; see `_reset_connection`.
         self._reset_connection(now, preamble)
         if offer is not None:
-            self._control.append(offer.line())
+            self._outbox.add(TEXT, offer.line().encode("ascii"))  # goes out together with the preamble
 
     def _reset_connection(self, now: float, preamble: bytes) -> None:
         self.attached = True

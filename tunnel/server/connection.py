@@ -121,7 +121,7 @@ class Connection:
             self.session.give_way()
 
     def _standing(self) -> int:
-        return 0 if self.session is None else self.session.standing
+        return 0 if self.session is None else self.session.standing()
 
     # ---- the handshake, after which there is a session, or the client has been told why not
 
@@ -245,7 +245,7 @@ class Connection:
     def _seat_for(self, session: ResumableSession) -> Place:
         """Return a seat for a session that has none while it is detached; raises Refusal."""
         seats = self._common.seats
-        seat = seats.enter(self._client.source, session.give_way, standing=lambda: session.standing)
+        seat = seats.enter(self._client.source, session.give_way, standing=session.standing)
         if seat is None:
             raise self._common.full()
         return seat

@@ -86,9 +86,8 @@ class ResumableSession(Session):
         """Whether the client has ever said that it knows of this session."""
         return self._stream.confirmed
 
-    @property
     def memory_standing(self) -> int:
-        """What it has to show for its memory: see `tunnel.server.budget`."""
+        """Return what it has to show for its memory: see `tunnel.server.budget`."""
         if not self.confirmed:
             return UNCONFIRMED
         return ATTACHED if self.attached else DETACHED
@@ -166,7 +165,7 @@ class ResumableSession(Session):
 
     def give_memory_way(self) -> None:
         """Leave the memory to another session, but for what must be sent again to a client that is connected."""
-        if self.memory_standing == ATTACHED:
+        if self.memory_standing() == ATTACHED:
             self._detach("gave way to another session: there is no memory left (--resume-memory)")
         else:
             self.expire("evicted: there is no memory left (--resume-memory)")

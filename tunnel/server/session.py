@@ -100,9 +100,8 @@ class Session(ABC):
         """Whether a client is connected."""
         return True
 
-    @property
     def standing(self) -> int:
-        """What the client has to show for its tunnel: 0 if it has sent nothing, and taken no more than a greeting.
+        """Return what the client has to show for its tunnel: 0 if it has sent nothing, nor taken more than a greeting.
 
         The tunnel that has moved least is the first to give way when there are too many.
         """
@@ -277,7 +276,7 @@ class PlainSession(Session):
 
     def give_way(self) -> None:
         """End the tunnel; one whose client has shown nothing yet without waiting for its answer."""
-        at_once = not self.standing
+        at_once = not self.standing()
         self.close(TRY_AGAIN_LATER, GAVE_WAY)
         if at_once:
             self._finish()

@@ -73,7 +73,7 @@ class Sessions:
 
     def _reserve(self, session: ResumableSession, weight: int) -> None:
         self._memory[session] = self.budget.shares.overdraw(
-            session.client.source, session.give_memory_way, standing=lambda: session.memory_standing, weight=weight
+            session.client.source, session.give_memory_way, standing=session.memory_standing, weight=weight
         )
 
     def remove(self, session: ResumableSession) -> None:
