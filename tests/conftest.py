@@ -43,6 +43,11 @@ def plain_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         patch.setenv("HOME", str(home))
         patch.setenv("HISTFILE", str(home / "history"))  # of shells whose HOME is that of the account
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        # Terminals and embedded SSH sessions read the account's own profile. If that is pyenv's, each shell takes a
+        # lock, and one that is killed meanwhile makes all others wait for a minute.
+        no_rehash = home / "no-rehash"
+        no_rehash.write_text('[ "${0##*/}" != pyenv-rehash ] || exit 0\n')
+        patch.setenv("BASH_ENV", str(no_rehash))
         yield
 
 
