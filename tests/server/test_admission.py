@@ -187,6 +187,28 @@ def test_a_session_that_gave_way_comes_back_when_there_is_room(start: StartBridg
             assert_echoes(again, b"back")
 
 
+def test_a_session_that_a_client_comes_back_to_does_not_give_way_to_whom_that_pushes_out(start: StartBridge) -> None:
+    bridge = start("--max-tunnels", "2", "--max-detached", "1")
+    with ExitStack() as stack:
+        peer, session = Peer.open(bridge.url, source=GREEDY)
+        assert_echoes(peer, b"one")
+        peer.reset()
+        wait_for_detached(bridge, 1)
+        greedy = [Peer.open(bridge.url, source=GREEDY) for _ in range(2)]
+        for other, _ in greedy:
+            assert_echoes(stack.enter_context(other), b"x")
+        # It needs a seat, so another session has to wait, and for that there is no room but its own.
+        with Peer(bridge.url, session.resume(1, 3), source=MODEST) as again:
+            assert_echoes(again, b"back")
+            greedy[0][0].wait_for_end()
+            wait_for_detached(bridge, 1)
+            again.end()
+            again.wait_for_end()
+        assert "internal-error" not in bridge.process.log()
+        with Peer(bridge.url, greedy[0][1].resume(1, 1), source=GREEDY) as pushed_out:
+            assert_echoes(pushed_out, b"back, too")
+
+
 # ---- sessions that wait, and memory
 
 

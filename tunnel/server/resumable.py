@@ -123,13 +123,16 @@ class ResumableSession(Session):
         if not self._stream.can_attach(request.received):
             raise Refusal(HTTPStatus.BAD_REQUEST, "bad-offset", f"{request.received} cannot be what was received")
         head = answer(self._stream.delivered)
-        new_seat = None if self._stream.attached and self._seat.is_held else seat(self)
-        try:
-            self._sessions.check_memory(self, client.source, self._stream.replay.memory)
-        except BaseException:
-            if new_seat is not None:
-                new_seat.leave()
-            raise
+        new_seat: Place | None = None
+        with self._sessions.coming_back(self):
+            try:
+                if not (self._stream.attached and self._seat.is_held):
+                    new_seat = seat(self)
+                self._sessions.check_memory(self, client.source, self._stream.replay.memory)
+            except BaseException:
+                if new_seat is not None:
+                    new_seat.leave()
+                raise
         # From here on nothing can fail but by a bug, which would end the session and not leave it half taken over.
         now = time.monotonic()
         away = 0.0 if self._stream.attached else now - self._detached_at
