@@ -18,8 +18,9 @@ from tests.bed.targets import Target
 from tests.bed.tunnels import OURS, Bridge, start_bridge
 from tests.conftest import StartBridge
 from tests.faults.peer import RESUMABLE, Peer, assert_echoes, assert_refused, refusal
-from tests.faults.seen import LIMIT, health, wait_for_detached
+from tests.faults.seen import LIMIT, health, leave_one_descriptor, wait_for_detached
 from tests.server.clients import UPGRADE, ask, assert_echo, dial, open_tunnel, read_answer, request_head
+from tunnel.protocol.control import SPEED_TEST
 from tunnel.server.bridge import Bridge as ServedBridge
 from tunnel.server.common import MAX_HANDSHAKES
 from tunnel.server.handshake import Rules, Upgrade
@@ -257,6 +258,22 @@ def test_who_holds_all_the_memory_gives_way_to_another_source_and_can_come_back(
             assert_echoes(modest, b"modest")
         held[0].wait_for_end()
         bridge.process.wait_for_line(r"detached client=127\.0\.0\.2:\d+ .*gave way")
+
+
+@pytest.mark.parametrize("offer", ["binary", SPEED_TEST])
+def test_sessions_that_wait_give_way_to_a_tunnel_that_needs_their_descriptors(start: StartBridge, offer: str) -> None:
+    bridge = start()
+    for _ in range(10):
+        peer, _ = Peer.open(bridge.url, source=GREEDY)
+        assert_echoes(peer, b"mine")
+        peer.reset()
+    wait_for_detached(bridge, 10)
+    leave_one_descriptor(bridge)
+    with Peer(bridge.url, offer=(offer,)) as peer:
+        peer.send(b"echo\n")
+        peer.send(b"hello")
+        peer.wait(lambda: bytes(peer.data).endswith(b"hello"))
+    assert "internal-error" not in bridge.process.log()
 
 
 # ---- wrong offers, wrong tokens, bugs

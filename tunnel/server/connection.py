@@ -257,7 +257,7 @@ class Connection:
             try:
                 return await self._target.dial(common.settings.dial_timeout, self._client)
             except DialError as exc:
-                if attempt < _DIALS and _is_out_of_descriptors(exc.__cause__) and common.free_descriptor():
+                if attempt < _DIALS and _is_out_of_descriptors(exc.__cause__) and common.free_descriptor(self._place):
                     await asyncio.sleep(_DIAL_PAUSE)
                     continue
                 message = f"the target cannot be reached: {exc}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import select
 import socket
 from collections.abc import Callable
 
@@ -59,8 +60,12 @@ class Listener:
                 if exc.errno in _OF_CONNECTION:
                     await asyncio.sleep(0)
                     continue
+                is_out_of_descriptors = exc.errno in (errno.EMFILE, errno.ENFILE)
+                if is_out_of_descriptors and not _has_connection(self._sock):
+                    await readable(self._sock.fileno())  # nobody has to give way as long as nobody comes
+                    continue
                 self._complain(exc)
-                given_back = exc.errno in (errno.EMFILE, errno.ENFILE) and free_descriptor()
+                given_back = is_out_of_descriptors and free_descriptor()
                 await asyncio.sleep(_SHORT_PAUSE if given_back else _PAUSE)
             else:
                 try:
@@ -77,3 +82,10 @@ class Listener:
 
     def close(self) -> None:
         self._listening.close()
+
+
+def _has_connection(sock: socket.socket) -> bool:
+    """Return whether a connection waits to be accepted. accept(2) takes a descriptor before it looks for one."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
