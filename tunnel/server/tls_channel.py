@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from tunnel.protocol.frames import Buffer
 
 RECORDS_PER_TURN = 64  # that one call takes in; the rest waits for a later turn
-_READ_SIZE = 128 * 1024  # bytes of one read from the socket
-_CHUNK = 64 * 1024  # bytes that are encrypted before they are sent
+_READ_SIZE = 64 * 1024  # bytes of one read from the socket
+_CHUNK = 32 * 1024  # bytes that are encrypted before they are sent; OpenSSL keeps as much memory for them
 _SEND_LIMIT = 256 * 1024  # bytes of one `send`
 _REPLY_LIMIT = 1 << 20  # bytes that may wait for a client that does not read
 _RECORD_HEADER = 5  # RFC 8446 section 5.1: type, version, length
