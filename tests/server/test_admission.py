@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.bed.processes import Bed, ticks
-from tests.bed.targets import Target
+from tests.bed.targets import Target, read_exactly
 from tests.bed.tunnels import OURS, Bridge, start_bridge
 from tests.conftest import StartBridge
 from tests.faults.peer import RESUMABLE, Peer, assert_echoes, assert_refused, refusal
@@ -208,6 +208,25 @@ def test_a_session_that_a_client_comes_back_to_does_not_give_way_to_whom_that_pu
         assert "internal-error" not in bridge.process.log()
         with Peer(bridge.url, greedy[0][1].resume(1, 1), source=GREEDY) as pushed_out:
             assert_echoes(pushed_out, b"back, too")
+
+
+def test_what_a_client_sent_before_its_end_reaches_the_target_though_its_seat_is_taken(start: StartBridge) -> None:
+    size = 8 << 20
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
+        bridge = start("--max-tunnels", "2", "--target", f"127.0.0.1:{listener.getsockname()[1]}")
+        done, _ = Peer.open(bridge.url, source=GREEDY)
+        stack.enter_context(done)
+        target = stack.enter_context(listener.accept()[0])
+        done.send(b"x" * size)
+        done.end()
+        busy, _ = Peer.open(bridge.url, source=GREEDY)
+        stack.enter_context(busy).send(b"x" * (size + 1))
+        read_exactly(stack.enter_context(listener.accept()[0]), size + 1)  # so it is the other one that gives way
+        modest, _ = Peer.open(bridge.url, source=MODEST)
+        stack.enter_context(modest).send(b"modest")
+        target.settimeout(LIMIT)
+        assert len(b"".join(iter(lambda: target.recv(1 << 20), b""))) == size
+    bridge.process.wait_for_line(rf"tunnel client=127\.0\.0\.2:\d+ session=1 .*bytes_in={size} ")
 
 
 # ---- sessions that wait, and memory

@@ -162,17 +162,22 @@ class ResumableSession(Session):
 
     def give_way(self) -> None:
         """Leave the seat to another client; this one may come back when there is room."""
-        if self.confirmed:
-            self._detach("gave way to another client: there are too many tunnels (--max-tunnels)")
-        else:
-            self.expire("gave way to another client: there are too many tunnels (--max-tunnels)")
+        self._leave_to_others("gave way to another client: there are too many tunnels (--max-tunnels)", self.confirmed)
 
     def give_memory_way(self) -> None:
         """Leave the memory to another session, but for what must be sent again to a client that is connected."""
-        if self.memory_standing == ATTACHED:
-            self._detach("gave way to another session: there is no memory left (--resume-memory)")
+        is_attached = self.memory_standing == ATTACHED
+        gave_way = "gave way to another session" if is_attached else "evicted"
+        self._leave_to_others(f"{gave_way}: there is no memory left (--resume-memory)", is_attached)
+
+    def _leave_to_others(self, reason: str, may_come_back: bool) -> None:
+        if self._stream.over:
+            # The client has said that it is done, and will not send again what the target has not taken so far.
+            self._loop.call_later(FAREWELL_LIMIT, self.expire, reason)
+        elif may_come_back:
+            self._detach(reason)
         else:
-            self.expire("evicted: there is no memory left (--resume-memory)")
+            self.expire(reason)
 
     # ---- as `Session` asks
 
