@@ -47,9 +47,9 @@ def wait_for_detached(bridge: Bridge, count: int, seconds: float = LIMIT) -> Non
     raise AssertionError(f"{json.dumps(health(bridge))}: not {count} detached\n{bridge.process.log()[-3000:]}")
 
 
-def leave_one_descriptor(bridge: Bridge) -> None:
-    """Let the bridge open one file more, and no further ones until it has closed others."""
-    pid = bridge.process.pid
+def leave_one_descriptor(service: Process) -> None:
+    """Let a service open one file more, and no further ones until it has closed others."""
+    pid = service.pid
     before: set[int] = set()
     for _ in ticks(LIMIT, 0.2):
         taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}

@@ -287,7 +287,7 @@ def test_sessions_that_wait_give_way_to_a_tunnel_that_needs_their_descriptors(st
         assert_echoes(peer, b"mine")
         peer.reset()
     wait_for_detached(bridge, 10)
-    leave_one_descriptor(bridge)
+    leave_one_descriptor(bridge.process)
     with Peer(bridge.url, offer=(offer,)) as peer:
         peer.send(b"echo\n")
         peer.send(b"hello")

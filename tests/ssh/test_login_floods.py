@@ -67,6 +67,6 @@ def test_sessions_that_wait_give_way_to_a_login_that_needs_their_descriptors(bed
         peer.wait_for_data(len("SSH-2.0-"))
         peer.reset()
     wait_for_detached(bridge, 10)
-    leave_one_descriptor(bridge)
+    leave_one_descriptor(bridge.process)
     assert bed.check(*route.ssh("box", "echo in"), seconds=15).text == "in\n"
     assert "internal-error" not in bridge.process.log()

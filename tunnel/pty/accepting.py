@@ -18,6 +18,7 @@ from tunnel.net.listening import ListeningSocket
 from tunnel.pty.connection import AT_WORK, Connection, last_words
 from tunnel.server.log import event, unexpected
 from tunnel.server.shares import Shares
+from tunnel.server.waiting import readable
 
 CONNECTIONS_LIMIT = 512  # at once
 _DESCRIPTORS_SHARE = 4  # of so many descriptors one may be a connection's
@@ -51,7 +52,9 @@ class Accepting:
             try:
                 sock, sockaddr = await self._loop.sock_accept(listener.sock)
             except OSError as exc:
-                if exc.errno not in _TRANSIENT:
+                if exc.errno in (errno.EMFILE, errno.ENFILE) and not listener.has_connection():
+                    await readable(listener.sock.fileno())  # nobody has to give way as long as nobody comes
+                elif exc.errno not in _TRANSIENT:
                     self._complain(listener, exc)
                     await asyncio.sleep(_BREATH if self.places.drop_one() else _PAUSE)
                 continue

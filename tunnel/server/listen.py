@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import select
 import socket
 from collections.abc import Callable
 
@@ -61,7 +60,7 @@ class Listener:
                     await asyncio.sleep(0)
                     continue
                 is_out_of_descriptors = exc.errno in (errno.EMFILE, errno.ENFILE)
-                if is_out_of_descriptors and not _has_connection(self._sock):
+                if is_out_of_descriptors and not self._listening.has_connection():
                     await readable(self._sock.fileno())  # nobody has to give way as long as nobody comes
                     continue
                 self._complain(exc)
@@ -82,10 +81,3 @@ class Listener:
 
     def close(self) -> None:
         self._listening.close()
-
-
-def _has_connection(sock: socket.socket) -> bool:
-    """Return whether a connection waits to be accepted. accept(2) takes a descriptor before it looks for one."""
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
