@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 from typing import Any
 
 from tests.bed.processes import Process, ticks
@@ -43,6 +45,19 @@ def wait_for_detached(bridge: Bridge, count: int, seconds: float = LIMIT) -> Non
         if health(bridge)["detached"] == count:
             return
     raise AssertionError(f"{json.dumps(health(bridge))}: not {count} detached\n{bridge.process.log()[-3000:]}")
+
+
+def leave_one_descriptor(service: Process) -> None:
+    """Let a service open one file more, and no further ones until it has closed others."""
+    pid = service.pid
+    before: set[int] = set()
+    for _ in ticks(LIMIT, 0.2):
+        taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+        if taken == before:
+            break
+        before = taken  # connections of this test may be about to be closed
+    _, limit, *_ = (number for number in range(max(before) + 3) if number not in before)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, limit))
 
 
 def resident(pid: int) -> int:

@@ -35,6 +35,8 @@ def behind(peer: Client, *fields: str, trusted: tuple[str, ...] = ("10.0.0.0/8",
         ((", ,,",), "10.0.0.1"),
         (("192.0.2.1" * 1000,), "10.0.0.1"),
         (("192.0.2.1\x00",), "10.0.0.1"),
+        (("fe80::1%eth0",), "10.0.0.1"),
+        (("[fe80::1%" + "x" * 10_000 + "]:4711",), "10.0.0.1"),
     ],
 )
 def test_a_trusted_proxy_is_believed_up_to_the_first_address_that_is_none(fields: tuple[str, ...], source: str) -> None:

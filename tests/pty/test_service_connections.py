@@ -15,6 +15,7 @@ import pytest
 
 from tests.bed.processes import Bed
 from tests.bed.tunnels import OURS
+from tests.faults.seen import leave_one_descriptor
 from tests.pty.beds import Service, start_service
 from tests.pty.raw import LIMIT, Raw, envelope, eventually, terminal
 from tunnel.pki.tokens import make_token
@@ -153,6 +154,18 @@ def test_when_everything_is_at_work_a_newcomer_is_told_so(
         answer = read_head(sock)
     assert answer.startswith(b"HTTP/1.1 503 "), answer
     narrow.process.wait_for_line(r" info refused client=127\.0\.0\.1:\d+ status=503 error=full")
+
+
+def test_nobody_is_closed_for_a_descriptor_that_nobody_asks_for(narrow: Service, crowd: contextlib.ExitStack) -> None:
+    idle = crowd.enter_context(dial(narrow, "127.0.0.2"))
+    assert exchange(idle, HEALTH)
+    leave_one_descriptor(narrow.process)
+    last = crowd.enter_context(dial(narrow))
+    for _ in range(5):
+        assert exchange(last, HEALTH).startswith(b"HTTP/1.1 204 ")
+        time.sleep(0.1)
+    assert exchange(idle, HEALTH).startswith(b"HTTP/1.1 204 ")
+    assert "cannot-accept" not in narrow.process.log()
 
 
 def test_no_descriptor_left_closes_an_idle_connection_and_accepting_goes_on(

@@ -16,12 +16,13 @@ import pytest
 
 from tests.bed.invariants import assert_nothing_is_left, holdings
 from tests.bed.processes import Bed, ticks
-from tests.bed.targets import Target
+from tests.bed.targets import Target, read_exactly
 from tests.bed.tunnels import OURS, Bridge, start_bridge
 from tests.conftest import StartBridge
 from tests.faults.peer import RESUMABLE, Peer, assert_echoes, assert_refused, refusal
-from tests.faults.seen import LIMIT, health, wait_for_detached
+from tests.faults.seen import LIMIT, health, leave_one_descriptor, wait_for_detached
 from tests.server.clients import UPGRADE, ask, assert_echo, dial, open_tunnel, read_answer, request_head
+from tunnel.protocol.control import SPEED_TEST
 from tunnel.server.bridge import Bridge as ServedBridge
 from tunnel.server.common import MAX_HANDSHAKES
 from tunnel.server.handshake import Rules, Upgrade
@@ -195,6 +196,47 @@ def test_a_session_that_gave_way_comes_back_when_there_is_room(start: StartBridg
             assert_echoes(again, b"back")
 
 
+def test_a_session_that_a_client_comes_back_to_does_not_give_way_to_whom_that_pushes_out(start: StartBridge) -> None:
+    bridge = start("--max-tunnels", "2", "--max-detached", "1")
+    with ExitStack() as stack:
+        peer, session = Peer.open(bridge.url, source=GREEDY)
+        assert_echoes(peer, b"one")
+        peer.reset()
+        wait_for_detached(bridge, 1)
+        greedy = [Peer.open(bridge.url, source=GREEDY) for _ in range(2)]
+        for other, _ in greedy:
+            assert_echoes(stack.enter_context(other), b"x")
+        # It needs a seat, so another session has to wait, and for that there is no room but its own.
+        with Peer(bridge.url, session.resume(1, 3), source=MODEST) as again:
+            assert_echoes(again, b"back")
+            greedy[0][0].wait_for_end()
+            wait_for_detached(bridge, 1)
+            again.end()
+            again.wait_for_end()
+        assert "internal-error" not in bridge.process.log()
+        with Peer(bridge.url, greedy[0][1].resume(1, 1), source=GREEDY) as pushed_out:
+            assert_echoes(pushed_out, b"back, too")
+
+
+def test_what_a_client_sent_before_its_end_reaches_the_target_though_its_seat_is_taken(start: StartBridge) -> None:
+    size = 8 << 20
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
+        bridge = start("--max-tunnels", "2", "--target", f"127.0.0.1:{listener.getsockname()[1]}")
+        done, _ = Peer.open(bridge.url, source=GREEDY)
+        stack.enter_context(done)
+        target = stack.enter_context(listener.accept()[0])
+        done.send(b"x" * size)
+        done.end()
+        busy, _ = Peer.open(bridge.url, source=GREEDY)
+        stack.enter_context(busy).send(b"x" * (size + 1))
+        read_exactly(stack.enter_context(listener.accept()[0]), size + 1)  # so it is the other one that gives way
+        modest, _ = Peer.open(bridge.url, source=MODEST)
+        stack.enter_context(modest).send(b"modest")
+        target.settimeout(LIMIT)
+        assert len(b"".join(iter(lambda: target.recv(1 << 20), b""))) == size
+    bridge.process.wait_for_line(rf"tunnel client=127\.0\.0\.2:\d+ session=1 .*bytes_in={size} ")
+
+
 # ---- sessions that wait, and memory
 
 
@@ -243,6 +285,22 @@ def test_who_holds_all_the_memory_gives_way_to_another_source_and_can_come_back(
             assert_echoes(modest, b"modest")
         held[0].wait_for_end()
         bridge.process.wait_for_line(r"detached client=127\.0\.0\.2:\d+ .*gave way")
+
+
+@pytest.mark.parametrize("offer", ["binary", SPEED_TEST])
+def test_sessions_that_wait_give_way_to_a_tunnel_that_needs_their_descriptors(start: StartBridge, offer: str) -> None:
+    bridge = start()
+    for _ in range(10):
+        peer, _ = Peer.open(bridge.url, source=GREEDY)
+        assert_echoes(peer, b"mine")
+        peer.reset()
+    wait_for_detached(bridge, 10)
+    leave_one_descriptor(bridge.process)
+    with Peer(bridge.url, offer=(offer,)) as peer:
+        peer.send(b"echo\n")
+        peer.send(b"hello")
+        peer.wait(lambda: bytes(peer.data).endswith(b"hello"))
+    assert "internal-error" not in bridge.process.log()
 
 
 # ---- wrong offers, wrong tokens, bugs

@@ -10,6 +10,8 @@ import pytest
 
 from tests.bed.processes import Bed, descendants, ticks
 from tests.bed.tunnels import Route
+from tests.faults.peer import Peer
+from tests.faults.seen import leave_one_descriptor, wait_for_detached
 from tests.server.clients import UPGRADE, port_of, request_head
 from tests.ssh.conftest import StartEmbedded
 from tunnel.protocol.frames import BINARY, frame_header
@@ -55,3 +57,16 @@ def test_a_crowd_keeps_nobody_out(bed: Bed, embedded: StartEmbedded, count: int,
             break
     assert processes(route) == []
     assert "internal-error" not in route.bridge.process.log()
+
+
+def test_sessions_that_wait_give_way_to_a_login_that_needs_their_descriptors(bed: Bed, embedded: StartEmbedded) -> None:
+    route = embedded()
+    bridge = route.bridge
+    for _ in range(10):
+        peer, _ = Peer.open(bridge.url)
+        peer.wait_for_data(len("SSH-2.0-"))
+        peer.reset()
+    wait_for_detached(bridge, 10)
+    leave_one_descriptor(bridge.process)
+    assert bed.check(*route.ssh("box", "echo in"), seconds=15).text == "in\n"
+    assert "internal-error" not in bridge.process.log()

@@ -53,7 +53,12 @@ def _host(address: str) -> _IP | None:
 
 
 def _entry_host(entry: str) -> _IP | None:
-    """Return the host of an entry, which may have a port: ``192.0.2.1:5000``, ``[2001:db8::1]:5000``."""
+    """Return the host of an entry, which may have a port: ``192.0.2.1:5000``, ``[2001:db8::1]:5000``.
+
+    An interface behind it (``%eth0``) would be one of the proxy's, and could be as long as a header: that is no host.
+    """
+    if "%" in entry:
+        return None
     if entry.startswith("["):
         return _parse(entry[1:].partition("]")[0])
     return _parse(entry) or _parse(entry.rpartition(":")[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import stat
 from collections.abc import Iterable
@@ -26,6 +27,12 @@ class ListeningSocket:
         self.address: Address = address_of(sock)
         self._path = self.address.path if owns_path and isinstance(self.address, UnixAddress) else None
         self._file = _identity(self._path)
+
+    def has_connection(self) -> bool:
+        """Return whether a connection waits to be accepted: accept(2) takes a descriptor before it looks for one."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return bool(poll.poll(0))
 
     def close(self) -> None:
         self.sock.close()

@@ -14,7 +14,7 @@ WINDOW = 16 << 20  # bytes that a client may have on their way, when there is me
 SMALLEST_WINDOW = 256 * 1024  # bytes; below that a session is not worth its trouble, and the tunnel is a plain one
 OWN_SHARE = 256 * 1024  # bytes of its replay buffer that every session may use, come what may
 
-# What a session has to show for its memory, from the least on.
+# What a session has to show for its memory, from the least on; the more an attached one has moved, the more it is.
 UNCONFIRMED, DETACHED, ATTACHED = 0, 1, 2
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 
 from tunnel.net.files import ANY, STRICT, check_regular
 from tunnel.protocol.errors import UsageError
+from tunnel.server.tls_channel import ServerTLSChannel
 from tunnel.server.waiting import close_gently, readable, writable
 
 
@@ -67,31 +69,26 @@ class Certificates:
         return context
 
 
-async def start_tls(context: ssl.SSLContext, sock: socket.socket) -> ssl.SSLSocket:
+async def start_tls(context: ssl.SSLContext, sock: socket.socket) -> ServerTLSChannel:
     """Do the server's side of the TLS handshake on ``sock``, which is closed when this fails.
 
     There is no time limit: the caller sets one. Raises OSError (ssl.SSLError among them).
     """
     try:
-        tls = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        channel = ServerTLSChannel(sock, context)
+        while not channel.shake_hands():
+            if channel.is_blocked:
+                await writable(channel.fileno())
+            elif channel.pending:
+                await asyncio.sleep(0)  # others have waited long enough
+            else:
+                await readable(channel.fileno())
+        return channel
+    except ssl.SSLError:
+        await close_gently(sock)  # OpenSSL has sent an alert, which tells the client why
+        raise
     except BaseException:
         sock.close()
-        raise
-    try:
-        while True:
-            try:
-                tls.do_handshake()
-            except ssl.SSLWantReadError:
-                await readable(tls.fileno())
-            except ssl.SSLWantWriteError:
-                await writable(tls.fileno())
-            else:
-                return tls
-    except ssl.SSLError:
-        await close_gently(tls)  # OpenSSL has sent an alert, which tells the client why
-        raise
-    except BaseException:
-        tls.close()
         raise
 
 

@@ -12,7 +12,7 @@ from tunnel.server.exchange import Refusal, busy
 from tunnel.server.handshake import Rules
 from tunnel.server.sessions import Sessions
 from tunnel.server.settings import BridgeSettings
-from tunnel.server.shares import Shares
+from tunnel.server.shares import Place, Shares
 from tunnel.server.speed import SpeedTarget
 
 MAX_HANDSHAKES = 1024  # connections that have not sent their request yet, if there are descriptors enough
@@ -42,13 +42,16 @@ class Common:
         """Return the refusal for a client that finds no seat."""
         return busy("full", f"{self.seats.limit} tunnels are open, which is the limit (--max-tunnels)")
 
-    def free_descriptor(self) -> bool:
+    def free_descriptor(self, spared: Place | None = None) -> bool:
         """Let somebody give way, as the system has no descriptor left; return whether there was anybody.
+
+        ``spared`` is the place of whoever needs the descriptor.
 
         First those who have been told all they need to know, then those who have not said what they want, then tunnels
         whose clients have shown nothing, and at last sessions whose clients are away.
         """
-        return any(shares.drop_one() for shares in (self.farewells, self.handshakes, self.seats, self.sessions.waiting))
+        all_shares = (self.farewells, self.handshakes, self.seats, self.sessions.waiting)
+        return any(shares.drop_one(spared=spared) for shares in all_shares)
 
 
 def handshake_limit(descriptors: int) -> int:

@@ -17,7 +17,6 @@ from http import HTTPStatus
 
 from tunnel.net.address import Client
 from tunnel.net.channel import Channel
-from tunnel.net.tls import TLSChannel
 from tunnel.protocol.control import SUBPROTOCOL
 from tunnel.protocol.errors import DialError
 from tunnel.protocol.stream import PlainStream
@@ -162,7 +161,7 @@ class Connection:
         try:
             async with asyncio.timeout(limit):
                 if self._common.certificates is not None:
-                    self._wire = _channel(await start_tls(self._common.certificates.context, self._wire.sock))
+                    self._wire = await start_tls(self._common.certificates.context, self._wire.sock)
                 return await read_head(self._wire)
         except TimeoutError as exc:
             raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "timeout", f"no request came within {limit:g} s") from exc
@@ -192,7 +191,7 @@ class Connection:
     def _make_session(self, target: Channel, upgrade: Upgrade, rest: bytes) -> Session:
         """Return the session, whose first words to the client are the 101. Nothing is left of one that fails."""
         common, settings = self._common, self._common.settings
-        wire = _channel(self._wire.sock, rest)
+        wire = self._wire_with(rest)
         resumable = upgrade.offers_resume and not upgrade.asks_for_speed_test
         offer = common.sessions.offer(self._client.source) if resumable else None
         if offer is None or self._place is None:
@@ -235,12 +234,18 @@ class Connection:
             raise Refusal(HTTPStatus.BAD_REQUEST, "bad-resume", f"a session is resumed with the protocol {SUBPROTOCOL}")
         session.take_over(
             request,
-            _channel(self._wire.sock, rest),
+            self._wire_with(rest),
             self._client,
             self._seat_for,
             lambda received: upgrade.accept(resumable=True, received=received),
         )
         self._is_handed_over = True
+
+    def _wire_with(self, rest: bytes) -> Channel:
+        """Return the connection, at which ``rest``, what came behind the request, is received first."""
+        if rest:
+            self._wire.put_back(memoryview(rest))
+        return self._wire
 
     def _seat_for(self, session: ResumableSession) -> Place:
         """Return a seat for a session that has none while it is detached; raises Refusal."""
@@ -256,7 +261,7 @@ class Connection:
             try:
                 return await self._target.dial(common.settings.dial_timeout, self._client)
             except DialError as exc:
-                if attempt < _DIALS and _is_out_of_descriptors(exc.__cause__) and common.free_descriptor():
+                if attempt < _DIALS and _is_out_of_descriptors(exc.__cause__) and common.free_descriptor(self._place):
                     await asyncio.sleep(_DIAL_PAUSE)
                     continue
                 message = f"the target cannot be reached: {exc}"
@@ -280,7 +285,3 @@ _INTERNAL_ERROR = Refusal(
 
 def _is_out_of_descriptors(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
-
-
-def _channel(sock: socket.socket, prefetched: bytes = b"") -> Channel:
-    return TLSChannel(sock, prefetched) if isinstance(sock, ssl.SSLSocket) else Channel(sock, prefetched)

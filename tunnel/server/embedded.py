@@ -142,7 +142,10 @@ class EmbeddedTarget(Destination):
 
     def _connect(self, client: Client) -> socket.socket:
         """Hand a connection to the process, as number ``_last_id``; raises DialError."""
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as exc:
+            raise DialError("tcp", address=EMBEDDED, reason=exc.strerror or str(exc)) from exc
         with theirs:
             try:
                 for sock in (ours, theirs):

@@ -87,7 +87,10 @@ async def read_head(channel: Channel) -> Head:
     while filled < HEAD_LIMIT:
         n = channel.receive_into(memoryview(buffer)[filled:])
         if n is None:
-            await readable(channel.fileno())
+            if channel.pending:
+                await asyncio.sleep(0)  # others have waited long enough
+            else:
+                await readable(channel.fileno())
             continue
         if n == 0:
             if filled:

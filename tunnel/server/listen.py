@@ -59,8 +59,12 @@ class Listener:
                 if exc.errno in _OF_CONNECTION:
                     await asyncio.sleep(0)
                     continue
+                is_out_of_descriptors = exc.errno in (errno.EMFILE, errno.ENFILE)
+                if is_out_of_descriptors and not self._listening.has_connection():
+                    await readable(self._sock.fileno())  # nobody has to give way as long as nobody comes
+                    continue
                 self._complain(exc)
-                given_back = exc.errno in (errno.EMFILE, errno.ENFILE) and free_descriptor()
+                given_back = is_out_of_descriptors and free_descriptor()
                 await asyncio.sleep(_SHORT_PAUSE if given_back else _PAUSE)
             else:
                 try:

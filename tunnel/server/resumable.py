@@ -90,7 +90,7 @@ class ResumableSession(Session):
         """Return what it has to show for its memory: see `tunnel.server.budget`."""
         if not self.confirmed:
             return UNCONFIRMED
-        return ATTACHED if self.attached else DETACHED
+        return ATTACHED + self.standing() if self.attached else DETACHED
 
     async def run(self) -> Ending:
         """As `Session.run`, but for a session that waits detached it takes as long as that."""
@@ -122,13 +122,16 @@ class ResumableSession(Session):
         if not self._stream.can_attach(request.received):
             raise Refusal(HTTPStatus.BAD_REQUEST, "bad-offset", f"{request.received} cannot be what was received")
         head = answer(self._stream.delivered)
-        new_seat = None if self._stream.attached and self._seat.is_held else seat(self)
-        try:
-            self._sessions.check_memory(self, client.source, self._stream.replay.memory)
-        except BaseException:
-            if new_seat is not None:
-                new_seat.leave()
-            raise
+        new_seat: Place | None = None
+        with self._sessions.coming_back(self):
+            try:
+                if not (self._stream.attached and self._seat.is_held):
+                    new_seat = seat(self)
+                self._sessions.check_memory(self, client.source, self._stream.replay.memory)
+            except BaseException:
+                if new_seat is not None:
+                    new_seat.leave()
+                raise
         # From here on nothing can fail but by a bug, which would end the session and not leave it half taken over.
         now = time.monotonic()
         away = 0.0 if self._stream.attached else now - self._detached_at
@@ -158,17 +161,22 @@ class ResumableSession(Session):
 
     def give_way(self) -> None:
         """Leave the seat to another client; this one may come back when there is room."""
-        if self.confirmed:
-            self._detach(GAVE_WAY)
-        else:
-            self.expire(GAVE_WAY)
+        self._leave_to_others(GAVE_WAY, self.confirmed)
 
     def give_memory_way(self) -> None:
         """Leave the memory to another session, but for what must be sent again to a client that is connected."""
-        if self.memory_standing() == ATTACHED:
-            self._detach("gave way to another session: there is no memory left (--resume-memory)")
+        is_attached = self.memory_standing() >= ATTACHED
+        gave_way = "gave way to another session" if is_attached else "evicted"
+        self._leave_to_others(f"{gave_way}: there is no memory left (--resume-memory)", is_attached)
+
+    def _leave_to_others(self, reason: str, may_come_back: bool) -> None:
+        if self._stream.over:
+            # The client has said that it is done, and will not send again what the target has not taken so far.
+            self._loop.call_later(FAREWELL_LIMIT, self.expire, reason)
+        elif may_come_back:
+            self._detach(reason)
         else:
-            self.expire("evicted: there is no memory left (--resume-memory)")
+            self.expire(reason)
 
     # ---- as `Session` asks
 

@@ -7,8 +7,10 @@ there are too many, one of the source that has most goes, first one that its cli
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import secrets
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -130,6 +132,22 @@ class Sessions:
         # Clients that hang up in the handshake come back soon, or never.
         seconds = self._retain if session.confirmed else min(self._retain, UNCONFIRMED_WAIT)
         self._wait(session, place, seconds, f"nobody came back for {seconds:g} s")
+
+    @contextlib.contextmanager
+    def coming_back(self, session: ResumableSession) -> Iterator[None]:
+        """Keep the place of a session that waits from being taken while others give way to the client that comes back.
+
+        Whoever loses its seat or its connection to that client waits from then on, and may have to make room for that.
+        """
+        place = self._waiting[session][0] if session in self._waiting else None
+        if place is None:
+            yield
+            return
+        place.change(0)  # it is about to leave, so it counts no more
+        try:
+            yield
+        finally:
+            place.change(1)
 
     def check_memory(self, session: ResumableSession, source: Source, kept: int) -> None:
         """Make room for the window of a session that a client from ``source`` comes back to.

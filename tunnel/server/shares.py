@@ -128,13 +128,15 @@ class Shares:
             self._dismiss(victim)
         return bool(victims)
 
-    def drop_one(self, *, protected: int | None = None) -> bool:
+    def drop_one(self, *, spared: Place | None = None, protected: int | None = None) -> bool:
         """Let one holder give way though there is room, as something else has run out; return whether one did.
 
-        Only one that is not protected does; ``protected`` is for this once instead of that of these shares.
+        Only one that is not protected does, nor ``spared``, which is that of whoever needs it; ``protected`` is for
+        this once instead of that of these shares.
         """
         for source in sorted(self._places, key=lambda source: -self._held[source]):
-            place = self._lowest(self._places[source], self._protected if protected is None else protected)
+            candidates = (place for place in self._places[source] if place is not spared)
+            place = self._lowest(candidates, self._protected if protected is None else protected)
             if place is not None:
                 self._dismiss(place)
                 return True

@@ -16,6 +16,7 @@ import os
 import socket
 
 from tunnel.net.address import Client
+from tunnel.protocol.errors import DialError
 from tunnel.server.destination import Destination
 
 TIME_LIMIT = 60.0  # seconds of one test
@@ -38,8 +39,11 @@ class SpeedTarget(Destination):
         await asyncio.gather(*self._tests, return_exceptions=True)
 
     async def dial(self, seconds: float, client: Client) -> socket.socket:
-        """Return a non-blocking socket at which a test waits for its order."""
-        ours, theirs = socket.socketpair()
+        """Return a non-blocking socket at which a test waits for its order. Raises DialError."""
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as exc:
+            raise DialError("tcp", address=self, reason=exc.strerror or str(exc)) from exc
         ours.setblocking(False)
         test = asyncio.create_task(_serve(theirs))
         self._tests.add(test)
