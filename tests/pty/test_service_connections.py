@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import resource
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -296,8 +297,8 @@ def test_requests_that_are_sent_ahead_are_answered_in_order(guarded: Service, to
 
 def test_a_bogus_token_is_answered_late_and_a_valid_one_at_once(guarded: Service, token: str) -> None:
     before = len(guarded.process.log())
-    with dial(guarded) as bogus, dial(guarded) as same, dial(guarded) as other:
-        began = time.monotonic()
+    source = "127.0.0.9"  # whose lines nothing else has made many
+    with dial(guarded, source) as bogus, dial(guarded, source) as same, dial(guarded, source) as other:
         bogus.sendall(with_token("bogus"))
         same.sendall(with_token("bogus"))
         time.sleep(0.1)
@@ -307,13 +308,13 @@ def test_a_bogus_token_is_answered_late_and_a_valid_one_at_once(guarded: Service
         answer = b""
         while answer.count(b"HTTP/1.1 ") < 2:
             answer += same.recv(65536)
-        assert time.monotonic() - began < 0.8
         assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"401", b"200"]
+        assert not select.select([bogus], [], [], 0)[0], "the valid ones were answered first"
         assert read_head(bogus).startswith(b"HTTP/1.1 401 ")
-        assert time.monotonic() - began > 0.9
         assert exchange(bogus, with_token(token)).startswith(b"HTTP/1.1 200 ")
-    lines = re.findall(r" info refused client=\S+ (.*)", guarded.process.log()[before:])
-    assert lines == ["status=401 error=unauthenticated"] * 2
+    refused = r" info refused client=127\.0\.0\.9:\d+ (.*)"
+    assert eventually(lambda: len(re.findall(refused, guarded.process.log()[before:])) == 2)
+    assert re.findall(refused, guarded.process.log()[before:]) == ["status=401 error=unauthenticated"] * 2
 
 
 def test_a_token_given_twice_is_none(guarded: Service, token: str) -> None:

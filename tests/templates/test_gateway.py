@@ -200,8 +200,12 @@ def test_a_bridge_that_is_full_says_so_itself(
     """503 is the gateway's own word for closed ports in haproxy, which makes a 502 of it, but not of this one."""
     bridge = start_bridge(bed, "ours", sandboxes[0].sshd.port, "--max-tunnels", "1")
     gateway = start_gateway({"8081-full": f"127.0.0.1:{port_of(bridge.url)}"})
-    with open_tunnel(bridge.url):
-        finished = bed.run(*client(gateway), "full")
+    with open_tunnel(bridge.url) as tunnel:
+        tunnel.send(b"SSH-2.0-test\r\n")  # one that says nothing would give way
+        for _ in ticks(LIMIT):
+            finished = bed.run(*client(gateway), "full")
+            if finished.status == 75:
+                break
     assert finished.status == 75
     assert "answered 503" in finished.stderr and "--max-tunnels" in finished.stderr
 
