@@ -305,7 +305,7 @@ def _pass_proxy(sock: socket.socket, proxy: Proxy, address: Address, settings: S
         host = str(_resolve(host, address.port, settings.family, limit)[0][1][0])
     try:
         if proxy.scheme == "http":
-            early = connect_http(proxy, host, address.port, send, receive)
+            early = connect_http(proxy, host, address.port, send, receive, refused=lambda: limit.shorten(BODY_WAIT))
             if early:
                 raise DialError("proxy-protocol", proxy=proxy, scheme="HTTP", reason="it sent data before we did")
         else:
@@ -453,19 +453,20 @@ def _upgrade(
     except NoFinalResponse as exc:
         raise DialError("no-answer", hop=url) from exc
     except ResponseError as exc:
-        if limit.over:  # the alarm has ended the connection
-            raise DialError("answer-timeout", hop=url, seconds=limit.seconds) from exc
-        if not str(exc):
-            raise DialError("hung-up", hop=url) from exc
-        raise DialError("not-http", url=url, reason=exc) from exc
+        if not parser.salvage():
+            if limit.over:  # the alarm has ended the connection
+                raise DialError("answer-timeout", hop=url, seconds=limit.seconds) from exc
+            if not str(exc):
+                raise DialError("hung-up", hop=url) from exc
+            raise DialError("not-http", url=url, reason=exc) from exc
     except OSError as exc:
-        if parser.head is None and (isinstance(exc, TimeoutError) or limit.over):
-            raise DialError("answer-timeout", hop=url, seconds=limit.seconds) from exc
-        if parser.head is None:
+        if not parser.salvage():
+            if isinstance(exc, TimeoutError) or limit.over:
+                raise DialError("answer-timeout", hop=url, seconds=limit.seconds) from exc
             raise _tls_error(exc, address) or DialError("hung-up", hop=url) from exc
     if parser.head is None:
         raise DialError("hung-up", hop=url)
-    # A refusal whose body did not come in time is still a refusal.
+    # A refusal that did not come in time, or was cut off, is still a refusal.
     subprotocol = check_upgrade(parser.head, url=url, key=key, subprotocols=subprotocols)
     trace.step("upgrade", f"{url} opened a WebSocket" + (f", subprotocol {subprotocol}" if subprotocol else ""))
     if address.secure:

@@ -123,7 +123,9 @@ def _error(exc: httpx.HTTPError | httpx.StreamError, endpoint: Endpoint, way: Wa
         seconds = exc.request.extensions.get("timeout", {}).get("read") or way.request_timeout
         return DialError("answer-timeout", hop=endpoint, seconds=seconds)
     if isinstance(exc, httpx.ProxyError):
-        return DialError("proxy-refused", proxy="on the way", target=place, reason=exc)
+        refused_us = str(exc)[:3] in ("401", "407")  # as `tunnel.client.proxy` has it
+        cause = "proxy-auth" if refused_us else "proxy-refused"
+        return DialError(cause, proxy="on the way", target=place, reason=exc)
     if not isinstance(exc, httpx.ConnectError):
         return ConnectionLost("lost", reason=_reason(exc))
     for cause in _causes(exc):
