@@ -52,6 +52,8 @@ CLOSED = "ws://127.0.0.1:1"  # a target that no proxy can reach
         ("ws://h", {"http_proxy": ""}, None),
         ("ws://localhost", {"http_proxy": "http://p"}, "http://p:80"),
         ("ws://h", {"http_proxy": "socks5://[::1]:9"}, "socks5://[::1]:9"),
+        ("wss://h", {"ALL_PROXY": "socks://127.0.0.1:9/"}, "socks5h://127.0.0.1:9"),
+        ("wss://h", {"https_proxy": "http://faß.test:3128/"}, "http://xn--fa-hia.test:3128"),
     ],
 )
 def test_the_environment_names_the_proxy(
@@ -86,6 +88,16 @@ def test_the_environment_names_the_proxy(
         ("[::1]:80", "ws://[::1]", True),
         ("::1", "ws://[::1]:81", True),
         ("", "ws://h.test", False),
+        ("h.test.", "ws://h.test", True),
+        ("h.test", "ws://h.test.", True),
+        ("faß.test", "ws://xn--fa-hia.test", True),
+        ("0:0::1", "ws://[::1]", True),
+        ("fe80::/10", "ws://[fe80::1%25eth0]", True),
+        ("fe80::1", "ws://[fe80::1%25eth0]", True),
+        ("fe80::1%eth0", "ws://[fe80::1%25eth0]", True),
+        ("[fe80::1%25eth0]:80", "ws://[fe80::1%eth0]", True),
+        ("[fe80::1%br-12ab]", "ws://[fe80::1%25eth0]", False),
+        ("[fe80::1%eth0]", "ws://[fe80::1]", False),
     ],
 )
 def test_no_proxy_names_what_is_dialled_directly(
@@ -156,7 +168,13 @@ def test_what_tinyproxy_does_not_allow(bed: Bed) -> None:
 
 def test_connect_asks_for_the_name_and_brackets_an_ipv6_address(serve: Serve) -> None:
     proxy = serve(answer("HTTP/1.1 403 No"))
-    for url, authority in (("ws://box.test", "box.test:80"), ("wss://[::1]:9", "[::1]:9")):
+    for url, authority in (
+        ("ws://box.test", "box.test:80"),
+        ("ws://box.test.", "box.test.:80"),
+        ("wss://[::1]:9", "[::1]:9"),
+        ("wss://[fe80::1%25eth0]:9", "[fe80::1]:9"),
+        ("ws://faß.test", "xn--fa-hia.test:80"),
+    ):
         line = f"proxy http://127.0.0.1:{proxy.port} did not connect to {authority}: it answered 403: No"
         assert failure_of("--proxy", f"http://127.0.0.1:{proxy.port}", url) == Failure(line, 69)
         assert proxy.result() == f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode()
@@ -320,6 +338,8 @@ class Socks:
         ("socks5", "ws://localhost:80", b"\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50"),
         ("socks5h", "ws://10.1.2.3:80", b"\x05\x01\x00\x01\x0a\x01\x02\x03\x00\x50"),
         ("socks5h", "ws://[::1]:80", b"\x05\x01\x00\x04" + bytes(15) + b"\x01\x00\x50"),
+        ("socks5h", "ws://[::1%251]:80", b"\x05\x01\x00\x04" + bytes(15) + b"\x01\x00\x50"),
+        ("socks", "ws://localhost:80", b"\x05\x01\x00\x03localhost\x00\x50"),
     ],
 )
 def test_socks5h_leaves_names_to_the_proxy_and_socks5_does_not(

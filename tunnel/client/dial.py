@@ -170,7 +170,7 @@ class _Alarm:
 
 def _connect(hop: Proxy | Address, settings: Settings, limit: _Limit, trace: Trace) -> socket.socket:
     places = _interleave(_resolve(hop.host, hop.port, settings.family, limit))
-    trace.step("dns", f"{hop.host} is {', '.join(place[1][0] for place in places)}")
+    trace.step("dns", f"{hop.host} is {', '.join(_host_text(place[1]) for place in places)}")
     named = " and ".join(dict.fromkeys(_place_text(place[1]) for place in places))
     # An address of the proxy says nothing to a user who has forgotten that there is one.
     named = f"proxy {hop} ({named})" if isinstance(hop, Proxy) else named
@@ -190,7 +190,7 @@ def _resolve(host: str, port: int, family: int, limit: _Limit) -> list[Place]:
     found: list[Place] = []
     failed: list[OSError | UnicodeError] = []
     # Names below localhost are loopback (RFC 6761 section 6.3), which many resolvers do not know.
-    known = "localhost" if host.lower().rstrip(".").endswith(".localhost") else host
+    known = "localhost" if f".{host.lower().removesuffix('.')}".endswith(".localhost") else host
     # As bytes, because for text Python would import its IDNA codec; the name is in ASCII already.
     name = known.encode("ascii")
     done = _thread.allocate_lock()
@@ -211,8 +211,11 @@ def _resolve(host: str, port: int, family: int, limit: _Limit) -> list[Place]:
     try:
         ask(socket.AI_NUMERICHOST)
         return found
-    except OSError:
-        pass  # no address, but a name, as is usual
+    except OSError as exc:
+        if ":" in host:
+            unknown = "%" in host and "this machine has no network interface of that name"
+            raise DialError("dns", host=host, reason=unknown or exc.strerror or exc) from exc
+        # No address, but a name, as is usual.
     _thread.start_new_thread(ask_in_thread, ())
     if not done.acquire(timeout=limit.left()):
         raise DialError("answer-timeout", hop=f"the name server asked for {host}", seconds=limit.seconds)
@@ -287,7 +290,16 @@ def _tcp_error(named: str, failures: list[OSError]) -> DialError:
 
 
 def _place_text(place: Sequence[object]) -> str:
-    return f"{bracketed(str(place[0]))}:{place[1]}"
+    return f"{bracketed(_host_text(place))}:{place[1]}"
+
+
+def _host_text(place: Sequence[object]) -> str:
+    """Return the address, of the address that a socket has; of a link-local one with its zone."""
+    if len(place) < 4 or not place[3]:
+        return str(place[0])
+    from tunnel.net.names import zone_of
+
+    return str(place[0]) + zone_of(place)
 
 
 # ---- the proxy
@@ -300,7 +312,7 @@ def _pass_proxy(sock: socket.socket, proxy: Proxy, address: Address, settings: S
     def receive(n: int) -> bytes:
         return limit.apply(sock).recv(n)
 
-    host = address.host
+    host = address.plain_host
     if not proxy.resolves:
         host = str(_resolve(host, address.port, settings.family, limit)[0][1][0])
     try:
@@ -346,11 +358,25 @@ def tls_context(settings: TLSSettings) -> ssl.SSLContext:
             context.load_cert_chain(settings.client_cert, settings.client_key, password=_no_password)
         except (OSError, ssl.SSLError) as exc:
             raise _unusable("--client-cert", settings.client_cert, exc) from exc
+    set_verify_flags(context)
     if settings.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def set_verify_flags(context: ssl.SSLContext) -> None:
+    """Let certificates be checked alike by every Python, and as curl and OpenSSL's own programs check them.
+
+    Since 3.13 the default context has two more flags. VERIFY_X509_STRICT refuses authorities that break RFC 5280 in
+    form, such as those of companies whose basicConstraints are not critical: a user cannot repair them, and they are no
+    less to be trusted, so it goes. VERIFY_X509_PARTIAL_CHAIN trusts an intermediate authority that stands in --ca-file
+    without its root: that is what whoever put it there wants, so it comes, in older Pythons too.
+    """
+    import ssl
+
+    context.verify_flags = (context.verify_flags & ~ssl.VERIFY_X509_STRICT) | ssl.VERIFY_X509_PARTIAL_CHAIN
 
 
 def _no_password() -> str:
@@ -369,7 +395,7 @@ def _start_tls(
 
     hop = f"TLS with {address.host}"
     # As bytes for the reason that `_resolve` gives.
-    name = address.host.encode("ascii")
+    name = address.certificate_name.encode("ascii")
     try:
         tls = context.wrap_socket(limit.apply(sock), server_hostname=name, do_handshake_on_connect=False)
         alarm.set(tls, limit.left())

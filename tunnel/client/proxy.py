@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     Send = Callable[[bytes], None]
 
 _DEFAULT_PORTS = {"http": 80, "socks5": 1080, "socks5h": 1080}
+# GNOME writes the SOCKS proxy of its settings so, and means what GLib does first with it: SOCKS5, which is given names.
+_ALIASES = {"socks": "socks5h"}
 _SOCKS_ERRORS = {
     1: "general failure",
     2: "its rules do not allow this connection",
@@ -61,6 +63,7 @@ def parse_proxy(text: str, origin: str) -> Proxy:
     if not separator:
         scheme, rest = "http", text
     scheme = scheme.lower()
+    scheme = _ALIASES.get(scheme, scheme)
     if scheme == "https":
         raise UsageError(f"{origin}: a proxy that is itself reached by TLS (https://) is not supported")
     if scheme not in _DEFAULT_PORTS:
@@ -111,8 +114,13 @@ def choose_proxy(option: str | None, address: Address) -> Proxy | None:
 
 def _is_exempt(address: Address) -> bool:
     """Return whether NO_PROXY names the host: by name, domain, address, network, with or without a port, or ``*``."""
-    host = address.host.lower().rstrip(".")
-    for entry in (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").replace(",", " ").lower().split():
+    entries = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").replace(",", " ").lower().split()
+    if not entries:
+        return False
+    from tunnel.net.names import split_zone
+
+    host, _, zone = address.host.lower().removesuffix(".").partition("%")
+    for entry in entries:
         name, port = entry, ""
         if entry.startswith("["):
             name, _, port = entry[1:].partition("]")
@@ -121,18 +129,33 @@ def _is_exempt(address: Address) -> bool:
             name, _, port = entry.partition(":")
         if port and port != str(address.port):
             continue
-        name = name.removeprefix("*").lstrip(".") if name != "*" else name
+        if ":" in name:
+            # With a zone it means that one only. A zone's case counts, but two that differ by case only are not met.
+            name, wanted = split_zone(name)
+            if wanted and wanted != zone:
+                continue
+        name = _in_ascii(name.removeprefix("*").lstrip(".").removesuffix(".") if name != "*" else name)
         if name in ("*", host) or host.endswith("." + name) or _in_network(host, name):
             return True
     return False
 
 
+def _in_ascii(name: str) -> str:
+    from tunnel.net.names import to_ascii
+
+    try:
+        return to_ascii(name)
+    except ValueError:
+        return name  # no name that could be dialled either
+
+
 def _in_network(host: str, network: str) -> bool:
-    if not ("/" in network and (host[0].isdigit() or ":" in host)):
+    if not (("/" in network and host[0].isdigit()) or (":" in network and ":" in host)):
         return False
     import ipaddress
 
     try:
+        # An address alone is a network of one; IPv6 has several spellings of it.
         return ipaddress.ip_address(host) in ipaddress.ip_network(network, strict=False)
     except ValueError:
         return False  # a name that begins with a digit, or an entry meant for another program

@@ -180,8 +180,9 @@ def table_of(config: Config, host: str, url_host: str | None) -> tuple[str, Valu
     name, table = found if found else (host, {})
     if url_host is None or host.lower() in config.hosts:
         return name, table
-    if url_host.lower() in config.hosts:
-        return name, config.hosts[url_host.lower()]
+    url_host = url_host.lower().removesuffix(".")
+    if url_host in config.hosts:
+        return name, config.hosts[url_host]
     return name, {option: value for option, value in table.items() if option not in _CREDENTIALS}
 
 

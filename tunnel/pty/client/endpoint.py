@@ -84,6 +84,9 @@ def _parse(url: str) -> tuple[str, Address]:
     except ValueError as exc:
         raise UsageError(str(exc), cause="url", url=url.partition("?")[0]) from exc
     address = Address(_TWINS[scheme], host, port or _DEFAULT_PORTS[scheme], "/")
-    # Lower case and IDNA, as `split_authority` made it.
+    # In ASCII, as `split_authority` made it.
     shown = address.authority if port else address.host_field
+    if "%" in host:
+        # httpx hands the host on as it is, so the zone must not be escaped here.
+        shown = shown.replace("]", host[host.index("%") :] + "]")
     return f"{scheme}://{shown}{slash}{path}".rstrip("/"), address
