@@ -67,6 +67,19 @@ def dial(
     Raises DialError, and UsageError for files and proxies
     that cannot be used.
     """
+    try:
+        return _dial(settings, trace, subprotocols, extra_headers, meanwhile)
+    except (OSError, RuntimeError) as exc:  # no hop's fault: no descriptor, no thread, no memory is left
+        raise DialError("resources", reason=getattr(exc, "strerror", None) or exc) from exc
+
+
+def _dial(
+    settings: Settings,
+    trace: Trace,
+    subprotocols: Sequence[str],
+    extra_headers: Sequence[tuple[str, str]],
+    meanwhile: Callable[[], None],
+) -> Connection:
     limit = _Limit(settings.connect_timeout)
     address = settings.address
     # Before any packet is sent: what the user wrote may be wrong.
