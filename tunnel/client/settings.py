@@ -236,7 +236,7 @@ def token_of(
     if nearest == len(sources):
         return None
     path, origin = str(sources[nearest][name]), origins[nearest]
-    from tunnel.net.files import LENIENT, read_regular
+    from tunnel.net.files import LENIENT, read_regular, text_of
 
     try:
         data, info = read_regular(path, TOKEN_FILE_LIMIT, guard=LENIENT)
@@ -245,7 +245,11 @@ def token_of(
     except OSError as exc:
         reason = exc.strerror or str(exc)
         raise UsageError("", cause="file", option=origin, path=path, reason=reason) from exc
-    return _checked(data.decode("latin-1").strip(), f"{origin}: {path}")
+    try:
+        text = text_of(data)
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")  # no token either
+    return _checked(text.strip(), f"{origin}: {path}")
 
 
 def _checked(token: str, origin: str) -> str:
