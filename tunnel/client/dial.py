@@ -16,7 +16,7 @@ import time
 from tunnel.client.address import bracketed
 from tunnel.client.proxy import Proxy, choose_proxy, connect_http, connect_socks
 from tunnel.net.channel import Channel, set_nodelay
-from tunnel.protocol.errors import DialError, UsageError
+from tunnel.protocol.errors import DialError
 from tunnel.protocol.upgrade import (
     NoFinalResponse,
     ResponseError,
@@ -80,19 +80,21 @@ def _dial(
     extra_headers: Sequence[tuple[str, str]],
     meanwhile: Callable[[], None],
 ) -> Connection:
-    limit = _Limit(settings.connect_timeout)
+    limit = Limit(settings.connect_timeout)
     address = settings.address
     # Before any packet is sent: what the user wrote may be wrong.
-    context = tls_context(settings) if address.secure else None
+    context = _tls_context(settings) if address.secure else None
     proxy = choose_proxy(settings.proxy, address)
     sock = _connect(proxy or address, settings, limit, trace)
-    alarm = _Alarm()
+    alarm = Alarm()
     try:
         if proxy:
             _pass_proxy(sock, proxy, address, settings, limit)
             trace.step("proxy", f"{proxy} connected us to {address.authority}")
         if context:
-            sock = _start_tls(sock, context, address, limit, trace, alarm)
+            from tunnel.client.tls import start_tls
+
+            sock = start_tls(sock, context, address, limit, trace, alarm)
         headers = [*settings.headers, *extra_headers]
         connection = _upgrade(sock, address, subprotocols, headers, limit, trace, meanwhile)
         if alarm.cancel():
@@ -104,7 +106,22 @@ def _dial(
         raise
 
 
-class _Limit:
+def _tls_context(settings: TLSSettings) -> ssl.SSLContext:
+    # Imported where TLS is used only, as `ssl` costs 10 ms.
+    from tunnel.client.tls import tls_context
+
+    return tls_context(settings)
+
+
+def _tls_error(exc: OSError, address: Address) -> DialError | None:
+    if not address.secure:
+        return None
+    from tunnel.client.tls import tls_error
+
+    return tls_error(exc, address)
+
+
+class Limit:
     """What is left of the time for the whole of a dial."""
 
     def __init__(self, seconds: float) -> None:
@@ -140,7 +157,7 @@ class _Limit:
             rest = rest[self.apply(sock).send(rest) :]
 
 
-class _Alarm:
+class Alarm:
     """Shuts a TLS connection down when the time is over, unless it is cancelled before.
 
     OpenSSL looks at no clock: it goes on by itself as long as messages come that it may ignore.
@@ -181,7 +198,7 @@ class _Alarm:
 # ---- DNS and TCP
 
 
-def _connect(hop: Proxy | Address, settings: Settings, limit: _Limit, trace: Trace) -> socket.socket:
+def _connect(hop: Proxy | Address, settings: Settings, limit: Limit, trace: Trace) -> socket.socket:
     places = _interleave(_resolve(hop.host, hop.port, settings.family, limit))
     trace.step("dns", f"{hop.host} is {', '.join(_host_text(place[1]) for place in places)}")
     named = " and ".join(dict.fromkeys(_place_text(place[1]) for place in places))
@@ -198,7 +215,7 @@ def _connect(hop: Proxy | Address, settings: Settings, limit: _Limit, trace: Tra
     return sock
 
 
-def _resolve(host: str, port: int, family: int, limit: _Limit) -> list[Place]:
+def _resolve(host: str, port: int, family: int, limit: Limit) -> list[Place]:
     """Return the addresses of ``host``. getaddrinfo cannot be interrupted, so a thread asks and may be left behind."""
     found: list[Place] = []
     failed: list[OSError | UnicodeError] = []
@@ -246,7 +263,7 @@ def _interleave(places: list[Place]) -> list[Place]:
     return mixed + first[len(second) :] + second[len(first) :]
 
 
-def _first_to_connect(places: list[Place], named: str, limit: _Limit) -> socket.socket:
+def _first_to_connect(places: list[Place], named: str, limit: Limit) -> socket.socket:
     """Return a socket connected to whichever of ``places`` answers first. Raises DialError, which shows ``named``."""
     waiting = list(places)
     failures: list[OSError] = []
@@ -318,7 +335,7 @@ def _host_text(place: Sequence[object]) -> str:
 # ---- the proxy
 
 
-def _pass_proxy(sock: socket.socket, proxy: Proxy, address: Address, settings: Settings, limit: _Limit) -> None:
+def _pass_proxy(sock: socket.socket, proxy: Proxy, address: Address, settings: Settings, limit: Limit) -> None:
     def send(data: bytes) -> None:
         limit.send(sock, data)
 
@@ -341,126 +358,6 @@ def _pass_proxy(sock: socket.socket, proxy: Proxy, address: Address, settings: S
         raise DialError("hung-up", hop=f"proxy {proxy}") from exc
 
 
-# ---- TLS
-
-
-def tls_context(settings: TLSSettings) -> ssl.SSLContext:
-    """Return how certificates are checked and shown. Raises UsageError for a file that cannot be used."""
-    import ssl
-
-    from tunnel.net.files import check_regular
-
-    # The default context honours SSLKEYLOGFILE, SSL_CERT_FILE and SSL_CERT_DIR.
-    try:
-        if settings.ca_file:
-            check_regular(settings.ca_file)
-        context = ssl.create_default_context(cafile=settings.ca_file)
-    except (OSError, ssl.SSLError) as exc:
-        raise _unusable("--ca-file", settings.ca_file, exc) from exc
-    if settings.client_cert:
-        try:
-            check_regular(settings.client_cert)
-        except OSError as exc:
-            raise _unusable("--client-cert", settings.client_cert, exc) from exc
-        try:
-            if settings.client_key:
-                check_regular(settings.client_key)
-        except OSError as exc:
-            raise _unusable("--client-key", settings.client_key, exc) from exc
-        try:
-            context.load_cert_chain(settings.client_cert, settings.client_key, password=_no_password)
-        except (OSError, ssl.SSLError) as exc:
-            raise _unusable("--client-cert", settings.client_cert, exc) from exc
-    set_verify_flags(context)
-    if settings.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-def set_verify_flags(context: ssl.SSLContext) -> None:
-    """Let certificates be checked alike by every Python, and as curl and OpenSSL's own programs check them.
-
-    Since 3.13 the default context has two more flags. VERIFY_X509_STRICT refuses authorities that break RFC 5280 in
-    form, such as those of companies whose basicConstraints are not critical: a user cannot repair them, and they are no
-    less to be trusted, so it goes. VERIFY_X509_PARTIAL_CHAIN trusts an intermediate authority that stands in --ca-file
-    without its root: that is what whoever put it there wants, so it comes, in older Pythons too.
-    """
-    import ssl
-
-    context.verify_flags = (context.verify_flags & ~ssl.VERIFY_X509_STRICT) | ssl.VERIFY_X509_PARTIAL_CHAIN
-
-
-def _no_password() -> str:
-    raise OSError("its key is encrypted, and nobody is there to ask for the password")
-
-
-def _unusable(option: str, path: str | None, exc: OSError) -> UsageError:
-    reason = getattr(exc, "reason", None) or exc.strerror or str(exc) or "no certificate in it"
-    return UsageError("", cause="file", option=option, path=path, reason=str(reason).replace("_", " ").lower())
-
-
-def _start_tls(
-    sock: socket.socket, context: ssl.SSLContext, address: Address, limit: _Limit, trace: Trace, alarm: _Alarm
-) -> ssl.SSLSocket:
-    import ssl
-
-    hop = f"TLS with {address.host}"
-    # As bytes for the reason that `_resolve` gives.
-    name = address.certificate_name.encode("ascii")
-    try:
-        tls = context.wrap_socket(limit.apply(sock), server_hostname=name, do_handshake_on_connect=False)
-        alarm.set(tls, limit.left())
-        try:
-            tls.do_handshake()
-        except BaseException:
-            alarm.cancel()
-            tls.close()
-            raise
-    except ssl.SSLCertVerificationError as exc:
-        raise DialError("tls-untrusted", host=address.host, reason=exc.verify_message or exc.reason) from exc
-    except OSError as exc:
-        if isinstance(exc, TimeoutError) or limit.over:
-            raise DialError("answer-timeout", hop=hop, seconds=limit.seconds) from exc
-        raise _tls_error(exc, address) or DialError("hung-up", hop=hop) from exc
-    expires = (tls.getpeercert() or {}).get("notAfter", "")  # nothing with --insecure: it was not looked at
-    trace.step("tls", f"{tls.version()} with {address.host}", expires=str(expires))
-    return tls
-
-
-# What a server tells by an alert (RFC 8446 section 6.2) of the certificate that we showed, or did not. In TLS 1.3 that
-# comes when the handshake is done for us already.
-_CLIENT_ALERTS = {
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a client certificate (--client-cert)",
-    "SSLV3_ALERT_BAD_CERTIFICATE": "it wants another client certificate, or one at all (--client-cert)",
-    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "the client certificate is not for clients",
-    "SSLV3_ALERT_CERTIFICATE_REVOKED": "the client certificate was revoked",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the client certificate has expired",
-    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it does not accept the client certificate",
-    "TLSV1_ALERT_UNKNOWN_CA": "it does not know the authority of the client certificate",
-    "TLSV1_ALERT_ACCESS_DENIED": "the client certificate gives no access",
-}
-
-
-def _tls_error(exc: OSError, address: Address) -> DialError | None:
-    """Return what an error of a TLS connection stands for, None if it is the network's and not OpenSSL's."""
-    if not address.secure:
-        return None
-    import ssl
-
-    if not isinstance(exc, ssl.SSLError) or isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return None
-    if exc.reason in _CLIENT_ALERTS:
-        return DialError("tls-refused", host=address.host, reason=_CLIENT_ALERTS[exc.reason])
-    reason = (exc.reason or str(exc)).replace("_", " ").lower()
-    if exc.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
-        reason = "the server does not speak TLS there; a URL without TLS begins with ws://"
-    if exc.reason == "SSLV3_ALERT_HANDSHAKE_FAILURE":  # also TLS 1.2's answer to a certificate that is missing
-        reason = "the server refused the handshake; does it want a client certificate (--client-cert)?"
-    return DialError("tls", host=address.host, reason=reason)
-
-
 # ---- the upgrade
 
 
@@ -469,7 +366,7 @@ def _upgrade(
     address: Address,
     subprotocols: Sequence[str],
     headers: Sequence[tuple[str, str]],
-    limit: _Limit,
+    limit: Limit,
     trace: Trace,
     meanwhile: Callable[[], None],
 ) -> Connection:

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tunnel.client.dial import tls_context
 from tunnel.client.proxy import choose_proxy
+from tunnel.client.tls import tls_context
 from tunnel.protocol.errors import ConnectionLost, DialError, TunnelError, UsageError
 from tunnel.protocol.upgrade import Response
 from tunnel.pty import framing, wire
