@@ -176,6 +176,13 @@ except ConnectionResetError as exc:
     assert "connection lost: Too many open files" in finished.text
 
 
+def test_a_socket_does_not_tell_the_address_of_this_machine_as_its_peers(bed: Bed) -> None:
+    with Target(echo) as target:
+        bridge = start_bridge(bed, "ours", target.port)
+        with tunnel.open_socket(bridge.url) as sock:
+            assert (sock.getpeername(), sock.getsockname()) == ("", "")
+
+
 def test_what_came_before_a_reset_can_still_be_read(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     with Target(echo) as target:
         bridge = start_bridge(bed, "ours", target.port)

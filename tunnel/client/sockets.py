@@ -47,6 +47,14 @@ class TunnelSocket(socket.socket):
 
     failure: TunnelError | None = None
 
+    def getpeername(self) -> Any:
+        """Return no address: that of the pair would be taken for where the tunnel leads, in known hosts for example."""
+        return ""
+
+    def getsockname(self) -> Any:
+        """As `getpeername`."""
+        return ""
+
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
         data = self._try(super().recv, bufsize, flags)
         if not data and bufsize:
