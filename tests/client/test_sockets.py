@@ -181,6 +181,7 @@ def test_a_socket_does_not_tell_the_address_of_this_machine_as_its_peers(bed: Be
         bridge = start_bridge(bed, "ours", target.port)
         with tunnel.open_socket(bridge.url) as sock:
             assert (sock.getpeername(), sock.getsockname()) == ("", "")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_what_came_before_a_reset_can_still_be_read(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import errno
 import socket
 
+from tunnel.net.channel import set_nodelay
+
 _LIMIT = 1.0  # seconds, should a firewall swallow what goes over loopback
 _STRANGERS = 16  # connections of others to a port that is there for a moment
 _NONE_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -38,8 +40,9 @@ def _tcp_pair(family: int, host: str) -> tuple[socket.socket, socket.socket]:
             for _ in range(_STRANGERS):
                 other, peer = listener.accept()
                 if peer == one.getsockname():
-                    one.settimeout(None)
-                    other.settimeout(None)
+                    for sock in (one, other):
+                        sock.settimeout(None)
+                        set_nodelay(sock)
                     return one, other
                 other.close()  # any program of this machine may connect to that port
             raise OSError(errno.ECONNABORTED, "the port was taken by others")
