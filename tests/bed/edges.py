@@ -201,6 +201,43 @@ class NameProxy(Target):
             back.join(LIMIT)
 
 
+class BufferingEdge(Target):
+    """An edge before the bridge at ``bridge`` that lets heads pass, and then only whole blocks of ``size`` bytes."""
+
+    def __init__(self, bridge: int, *, up: bool = True, down: bool = True, size: int = 4096) -> None:
+        super().__init__(self._connect)
+        self._bridge = bridge
+        self._up, self._down = (size if up else 1), (size if down else 1)
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+    def _connect(self, client: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", self._bridge), timeout=LIMIT) as bridge:
+            back = threading.Thread(target=_copy_blocks, args=(bridge, client, self._down))
+            back.start()
+            _copy_blocks(client, bridge, self._up)
+            back.join(LIMIT)
+
+
+def _copy_blocks(source: socket.socket, sink: socket.socket, size: int) -> None:
+    held = b""
+    with contextlib.suppress(OSError):
+        while not held.endswith(b"\r\n\r\n") and (byte := source.recv(1)):
+            held += byte
+        sink.sendall(held)
+        held = b""
+        for chunk in iter(lambda: source.recv(1 << 16), b""):
+            held += chunk
+            whole = len(held) // size * size
+            sink.sendall(held[:whole])
+            held = held[whole:]
+        sink.sendall(held)
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
+
+
 def _copy(source: socket.socket, sink: socket.socket) -> None:
     with contextlib.suppress(OSError):  # either end may break: then the other's end is all there is to tell
         for chunk in iter(lambda: source.recv(1 << 16), b""):

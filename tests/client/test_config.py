@@ -150,6 +150,35 @@ def test_a_file_may_be_in_the_home_folder(config: Path, monkeypatch: pytest.Monk
     assert settings_of("box").ca_file == "/home/somebody/ca.pem"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_part_of_a_file(config: Path, tmp_path: Path, encoding: str) -> None:
+    token = tmp_path / "token"
+    token.write_bytes("t0ken\r\n".encode(encoding))
+    token.chmod(0o600)
+    config.write_bytes(f'token-file = "{token}"\r\n[hosts."büro"]\r\nurl = "ws://b/"\r\n'.encode(encoding))
+    settings = settings_of("x")
+    assert settings.headers == [("Authorization", "Bearer t0ken")]
+    assert str(settings_of("büro").address) == "ws://b"
+
+
+@pytest.mark.parametrize("data", [b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
+def test_a_byte_order_mark_alone_is_an_empty_file(config: Path, tmp_path: Path, data: bytes) -> None:
+    config.write_bytes(data)
+    settings_of("x")
+    token = tmp_path / "token"
+    token.write_bytes(data)
+    token.chmod(0o600)
+    assert error_of("--token-file", str(token), "x") == f"--token-file: {token} holds no token"
+
+
+@pytest.mark.parametrize("data", [b"caf\xe9", b"\xff\xfe\x00", b"t0ken\xef\xbb\xbf"])
+def test_a_token_that_is_no_text_is_refused(config: Path, tmp_path: Path, data: bytes) -> None:
+    token = tmp_path / "token"
+    token.write_bytes(data)
+    token.chmod(0o600)
+    assert "must hold one token" in error_of("--token-file", str(token), "x")
+
+
 # ---- secrets
 
 

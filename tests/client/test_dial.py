@@ -119,6 +119,30 @@ def test_ipv6_addresses_stand_in_brackets() -> None:
     assert failure_of(f"ws://[::1]:{port}").line == f"[::1]:{port} refused the connection: nothing listens there"
 
 
+def test_the_zone_of_an_ipv6_address_stays_on_this_machine() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+        port = listener.getsockname()[1]
+        hosts: list[bytes] = []
+
+        def run() -> None:
+            for _ in range(2):
+                with listener.accept()[0] as connection:
+                    hosts.extend(line for line in read_head(connection).split(b"\r\n") if line.startswith(b"Host"))
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        for zone in ("%251", "%1"):  # the loopback interface's number
+            failure = failure_of(f"ws://[::1{zone}]:{port}")
+            assert failure.line == f"ws://[::1%251]:{port} hung up before it answered"
+        thread.join()
+    assert hosts == [f"Host: [::1]:{port}".encode()] * 2
+
+
+def test_an_interface_that_is_not_there() -> None:
+    line = "cannot resolve fe80::1%br-12ab: this machine has no network interface of that name"
+    assert failure_of("ws://[fe80::1%25br-12ab]") == Failure(line, 69)
+
+
 def test_a_refused_port() -> None:
     port = free_port()
     line = f"127.0.0.1:{port} refused the connection: nothing listens there"

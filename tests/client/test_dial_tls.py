@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+import shutil
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.bed.processes import Bed
 from tests.bed.targets import reset
-from tests.client.conftest import Failure, Script, Serve, failure_of, open_tunnel, over_tls, upgrade, wait_for_end
+from tests.client.conftest import (
+    Failure,
+    Script,
+    Serve,
+    answer,
+    failure_of,
+    open_tunnel,
+    over_tls,
+    upgrade,
+    wait_for_end,
+)
 
 
 def test_a_tunnel_over_tls(serve: Serve, server_tls: ssl.SSLContext, ca_file: str) -> None:
@@ -45,6 +65,118 @@ def test_the_server_learns_the_name_and_that_http_1_is_meant(authority: trustme.
     open_tunnel("-4", "--ca-file", ca_file, f"wss://localhost:{bridge.port}").channel.close()
     assert bridge.result() == "http/1.1"
     assert seen == ["localhost"]
+
+
+def test_a_final_dot_and_a_zone_are_no_part_of_the_name_in_a_certificate(
+    authority: trustme.CA, serve: Serve, ca_file: str
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost", "::1").configure_cert(context)
+    seen: list[str | None] = []
+    context.sni_callback = lambda tls, name, _: seen.append(name)
+    bridge = serve(over_tls(context, upgrade))
+    open_tunnel("-4", "--ca-file", ca_file, f"wss://localhost.:{bridge.port}").channel.close()
+    request = bridge.result()
+    assert request.headers["Host"] == f"localhost.:{bridge.port}"  # type: ignore[attr-defined]
+    assert seen == ["localhost"]
+
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+
+        def run() -> None:
+            with listener.accept()[0] as connection:
+                over_tls(context, upgrade)(connection)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        open_tunnel("--ca-file", ca_file, f"wss://[::1%251]:{listener.getsockname()[1]}").channel.close()
+        thread.join()
+    assert seen == ["localhost", None]
+
+
+class CorporateAuthority:
+    """An authority as companies have them: its basicConstraints are not critical, and there are no key identifiers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ca_file, self.server_file = folder / "corporate.pem", folder / "server.pem"
+        key, leaf_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+        own, leaf = (x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in ("Corp", "leaf"))
+        ca = _builder(own, own, key).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=False)
+        names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
+        certificate = _builder(leaf, own, leaf_key).add_extension(names, critical=False).sign(key, hashes.SHA256())
+        self.ca_file.write_bytes(ca.sign(key, hashes.SHA256()).public_bytes(PEM))
+        secret = leaf_key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        self.server_file.write_bytes(secret + certificate.public_bytes(PEM))
+
+    def server_tls(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.server_file)
+        return context
+
+
+PEM = serialization.Encoding.PEM
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+    )
+
+
+@pytest.fixture
+def corporate(tmp_path: Path) -> CorporateAuthority:
+    return CorporateAuthority(tmp_path)
+
+
+def test_a_corporate_authority_is_taken_though_pythons_default_is_stricter(
+    corporate: CorporateAuthority, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, make = [], ssl.create_default_context
+
+    def strict(**words: Any) -> ssl.SSLContext:  # as Python 3.13 does it
+        context = make(**words)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        made.append(context)
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+    url = f"wss://127.0.0.1:{serve(over_tls(corporate.server_tls(), upgrade)).port}"
+    open_tunnel("--ca-file", str(corporate.ca_file), url).channel.close()
+    assert not made[0].verify_flags & ssl.VERIFY_X509_STRICT
+    assert made[0].verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN
+    assert made[0].check_hostname and made[0].verify_mode == ssl.CERT_REQUIRED
+
+
+def newer_python() -> str:
+    """A Python whose default context is strict, 3.13 or later, if this machine has one."""
+    home = Path(pwd.getpwuid(os.getuid()).pw_dir)  # not that of the tests
+    found = [str(path) for path in home.glob(".pyenv/versions/3.1[3-9]*/bin/python3")]
+    found += [path for minor in range(13, 20) if (path := shutil.which(f"python3.{minor}"))]
+    for python in found:
+        checked = subprocess.run(
+            [python, "-c", "import sys, ssl; print(sys.version_info >= (3, 13))"], capture_output=True
+        )
+        if checked.stdout == b"True\n":
+            return python
+    pytest.skip("there is no Python 3.13 or later")
+
+
+def test_a_newer_python_takes_a_corporate_authority_too(corporate: CorporateAuthority, serve: Serve, bed: Bed) -> None:
+    url = f"wss://127.0.0.1:{serve(over_tls(corporate.server_tls(), answer('HTTP/1.1 418 Teapot'))).port}"
+    command = "import sys; from tunnel.cli.main import main; sys.exit(main())"
+    finished = bed.run(newer_python(), "-c", command, "connect", "--ca-file", str(corporate.ca_file), url, stdin=b"")
+    assert finished.stderr == f"wstunnel-py: {url} answered 418: Teapot\n"
+
+
+def test_an_intermediate_authority_is_enough(serve: Serve, authority: trustme.CA, tmp_path: Path) -> None:
+    intermediate = authority.create_child_ca()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    intermediate.issue_cert("127.0.0.1").configure_cert(context)
+    intermediate.cert_pem.write_to_path(tmp_path / "intermediate.pem")
+    url = f"wss://127.0.0.1:{serve(over_tls(context, upgrade)).port}"
+    open_tunnel("--ca-file", str(tmp_path / "intermediate.pem"), url).channel.close()
 
 
 def test_a_certificate_of_an_unknown_authority(serve: Serve, server_tls: ssl.SSLContext) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
+import time
+from collections.abc import Callable
 
 import pytest
 
@@ -12,6 +15,7 @@ from tests.bed.processes import Bed, free_port
 from tests.bed.targets import read_exactly, reset
 from tests.client.conftest import (
     Failure,
+    Script,
     Serve,
     answer,
     failure_of,
@@ -48,6 +52,8 @@ CLOSED = "ws://127.0.0.1:1"  # a target that no proxy can reach
         ("ws://h", {"http_proxy": ""}, None),
         ("ws://localhost", {"http_proxy": "http://p"}, "http://p:80"),
         ("ws://h", {"http_proxy": "socks5://[::1]:9"}, "socks5://[::1]:9"),
+        ("wss://h", {"ALL_PROXY": "socks://127.0.0.1:9/"}, "socks5h://127.0.0.1:9"),
+        ("wss://h", {"https_proxy": "http://faß.test:3128/"}, "http://xn--fa-hia.test:3128"),
     ],
 )
 def test_the_environment_names_the_proxy(
@@ -82,6 +88,16 @@ def test_the_environment_names_the_proxy(
         ("[::1]:80", "ws://[::1]", True),
         ("::1", "ws://[::1]:81", True),
         ("", "ws://h.test", False),
+        ("h.test.", "ws://h.test", True),
+        ("h.test", "ws://h.test.", True),
+        ("faß.test", "ws://xn--fa-hia.test", True),
+        ("0:0::1", "ws://[::1]", True),
+        ("fe80::/10", "ws://[fe80::1%25eth0]", True),
+        ("fe80::1", "ws://[fe80::1%25eth0]", True),
+        ("fe80::1%eth0", "ws://[fe80::1%25eth0]", True),
+        ("[fe80::1%25eth0]:80", "ws://[fe80::1%eth0]", True),
+        ("[fe80::1%br-12ab]", "ws://[fe80::1%25eth0]", False),
+        ("[fe80::1%eth0]", "ws://[fe80::1]", False),
     ],
 )
 def test_no_proxy_names_what_is_dialled_directly(
@@ -152,7 +168,13 @@ def test_what_tinyproxy_does_not_allow(bed: Bed) -> None:
 
 def test_connect_asks_for_the_name_and_brackets_an_ipv6_address(serve: Serve) -> None:
     proxy = serve(answer("HTTP/1.1 403 No"))
-    for url, authority in (("ws://box.test", "box.test:80"), ("wss://[::1]:9", "[::1]:9")):
+    for url, authority in (
+        ("ws://box.test", "box.test:80"),
+        ("ws://box.test.", "box.test.:80"),
+        ("wss://[::1]:9", "[::1]:9"),
+        ("wss://[fe80::1%25eth0]:9", "[fe80::1]:9"),
+        ("ws://faß.test", "xn--fa-hia.test:80"),
+    ):
         line = f"proxy http://127.0.0.1:{proxy.port} did not connect to {authority}: it answered 403: No"
         assert failure_of("--proxy", f"http://127.0.0.1:{proxy.port}", url) == Failure(line, 69)
         assert proxy.result() == f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode()
@@ -162,6 +184,64 @@ def test_a_refusal_that_ends_with_the_connection(serve: Serve) -> None:
     proxy = f"http://127.0.0.1:{serve(answer('HTTP/1.0 503 Busy', body=b'<html>sorry</html>')).port}"
     line = f"proxy {proxy} did not connect to 127.0.0.1:1: it answered 503: Busy"
     assert failure_of("--proxy", proxy, CLOSED) == Failure(line, 69)
+
+
+def pieces_of(*pieces: bytes, end: Callable[[socket.socket], object]) -> Script:
+    """A proxy that answers any request with these bytes, whatever they are, and then does ``end``."""
+
+    def script(connection: socket.socket) -> object:
+        read_head(connection)
+        for piece in pieces:
+            connection.sendall(piece)
+        return end(connection)
+
+    return script
+
+
+def pour_for_ever(connection: socket.socket) -> None:
+    """Send a body without an end, until the client hangs up."""
+    with contextlib.suppress(OSError):
+        for _ in range(1000):
+            connection.sendall(b"x")
+            time.sleep(0.02)
+
+
+REFUSALS = [(b"407 Who are you", "wants other credentials", 77), (b"403 No way", "did not connect to 127.0.0.1:1", 69)]
+
+
+@pytest.mark.parametrize(("status", "verdict", "code"), REFUSALS)
+@pytest.mark.parametrize("end", [wait_for_end, pour_for_ever, reset, lambda connection: connection.close()])
+@pytest.mark.parametrize(
+    "rest",
+    [b"\r\nContent-Length: 5000\r\n\r\nsome", b"\r\n\r\n", b"\nTransfer-Encoding: chunked\n\n5\n", b"\r\nA: b\r\n"],
+    ids=["length", "no length", "LF", "half a head"],
+)
+def test_the_status_of_a_refusal_is_told_whatever_becomes_of_the_rest(
+    serve: Serve,
+    status: bytes,
+    verdict: str,
+    code: int,
+    end: Callable[[socket.socket], object],
+    rest: bytes,
+) -> None:
+    proxy = f"http://127.0.0.1:{serve(pieces_of(b'HTTP/1.1 ' + status + rest, end=end)).port}"
+    failure = failure_of("--proxy", proxy, CLOSED, limit=1)
+    number, _, said = status.decode().partition(" ")
+    assert failure == Failure(f"proxy {proxy} {verdict}: it answered {number}: {said}", code)
+
+
+def test_a_refusal_is_not_waited_for_until_the_time_is_over(serve: Serve) -> None:
+    script = pieces_of(b"HTTP/1.1 407 Who\r\nContent-Length: 9\r\n\r\n", end=wait_for_end)
+    began = time.monotonic()
+    failure = failure_of("--proxy", f"http://127.0.0.1:{serve(script).port}", CLOSED, limit=60)
+    assert failure.code == 77
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n Folded: yes\r\nX-Via :a\r\n b\r\nno colon\r\n\r\n"], ids=["LF", "odd"])
+def test_a_proxy_that_spells_its_consent_oddly_is_passed(serve: Serve, end: bytes) -> None:
+    script = pieces_of(b"HTTP/1.0 200 Connection established" + end, end=upgrade)
+    open_tunnel("--proxy", f"http://127.0.0.1:{serve(script).port}", "ws://box.test").channel.close()
 
 
 def test_a_proxy_that_speaks_something_else(serve: Serve) -> None:
@@ -258,6 +338,8 @@ class Socks:
         ("socks5", "ws://localhost:80", b"\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50"),
         ("socks5h", "ws://10.1.2.3:80", b"\x05\x01\x00\x01\x0a\x01\x02\x03\x00\x50"),
         ("socks5h", "ws://[::1]:80", b"\x05\x01\x00\x04" + bytes(15) + b"\x01\x00\x50"),
+        ("socks5h", "ws://[::1%251]:80", b"\x05\x01\x00\x04" + bytes(15) + b"\x01\x00\x50"),
+        ("socks", "ws://localhost:80", b"\x05\x01\x00\x03localhost\x00\x50"),
     ],
 )
 def test_socks5h_leaves_names_to_the_proxy_and_socks5_does_not(
@@ -268,6 +350,20 @@ def test_socks5h_leaves_names_to_the_proxy_and_socks5_does_not(
     failure_of("-4", "--proxy", proxy, url)
     assert socks.done.wait(10)
     assert socks.asked == asked
+
+
+@pytest.mark.parametrize("end", [wait_for_end, reset])
+def test_a_refusal_of_socks5_that_breaks_off(serve: Serve, end: Script) -> None:
+    def script(connection: socket.socket) -> None:
+        read_exactly(connection, 3)
+        connection.sendall(b"\x05\x00")
+        read_exactly(connection, 10)
+        connection.sendall(b"\x05\x02")
+        end(connection)
+
+    proxy = f"socks5h://127.0.0.1:{serve(script).port}"
+    line = f"proxy {proxy} did not connect to 127.0.0.1:1: its rules do not allow this connection"
+    assert failure_of("--proxy", proxy, CLOSED, limit=1) == Failure(line, 69)
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,10 @@ def test_the_nearest_template_is_used() -> None:
         ("wss://[::1]:8443", "[::1]:8443", 8443, "/"),
         ("ws://bücher.test/", "xn--bcher-kva.test", 80, "/"),
         ("ws://a_b.test/%20", "a_b.test", 80, "/%20"),
+        ("ws://faß.de", "xn--fa-hia.de", 80, "/"),
+        ("ws://h.test.:81", "h.test.:81", 81, "/"),
+        ("wss://[fe80::1%25eth0]:8443/x", "[fe80::1]:8443", 8443, "/x"),
+        ("wss://[fe80::1%br-12ab]", "[fe80::1]", 443, "/"),
     ],
 )
 def test_urls_are_taken_apart(url: str, host_field: str, port: int, resource: str) -> None:
@@ -186,6 +190,10 @@ def test_urls_are_taken_apart(url: str, host_field: str, port: int, resource: st
         ("ws://[::1", "ws://[::1: the IPv6 address is malformed"),
         ("ws://[h]", "ws://[h]: the IPv6 address is malformed"),
         ("ws://[::1]x", "ws://[::1]x: the IPv6 address is malformed"),
+        ("ws://[::1%]", "ws://[::1%]: the zone of the IPv6 address is malformed"),
+        ("ws://[::1%25a%2Fb]", "ws://[::1%25a%2Fb]: the zone of the IPv6 address is malformed"),
+        ("ws://h..test", "ws://h..test: the host has nothing between two dots"),
+        ("ws://.", "ws://.: the host has nothing between two dots"),
         ("ws://h/#top", "ws://h/#top: a WebSocket URL has no #fragment"),
         ("ws://h/a b", "ws://h/a b: the path has characters that must be percent-encoded"),
         ("ws://h/a\r\nX: y", "ws://h/a X: y: the path has characters that must be percent-encoded"),
@@ -199,6 +207,13 @@ def test_a_wrong_url_is_named_with_its_fault(url: str, line: str) -> None:
 def test_a_url_with_a_password_is_refused_and_not_repeated(url: str) -> None:
     line = "a URL must not hold a user name or password; use --token-file or a header"
     assert error_of("--url", url, "box") == line
+
+
+def test_a_zone_is_dialled_and_shown_but_told_to_nobody() -> None:
+    address = parse_url("wss://[fe80::1%25br-12ab]:8443/x")
+    assert (address.host, address.plain_host, address.certificate_name) == ("fe80::1%br-12ab", "fe80::1", "fe80::1")
+    assert str(address) == "wss://[fe80::1%25br-12ab]:8443/x"
+    assert parse_url(str(address)) == address
 
 
 def test_the_query_of_a_url_is_sent_but_not_shown() -> None:

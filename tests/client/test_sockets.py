@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
+import resource
+import select
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import paramiko
 import pytest
+import uvloop
 
 import tunnel
 from tests.bed.processes import Bed, ticks
@@ -20,6 +25,8 @@ from tests.bed.sshd import Sshd
 from tests.bed.targets import Target, checksum, echo, read_exactly, read_to_end, reset
 from tests.bed.tunnels import Bridge, start_bridge
 from tests.server.clients import ask
+from tunnel.client import pair
+from tunnel.net.pump import Pump
 
 LIMIT = 20.0
 DATA = os.urandom(3_000_000)
@@ -89,6 +96,158 @@ def test_a_broken_tunnel_is_no_silent_end(bed: Bed, no_resume: bool) -> None:
             with pytest.raises(ConnectionResetError, match="the target behind the bridge broke the connection"):
                 sock.recv(1)
             assert isinstance(sock.failure, tunnel.ConnectionLost)
+
+
+# ---- what nobody expects
+
+
+class Explosion(Exception):
+    """What no part of a relay expects."""
+
+
+def explode(*_: object) -> None:
+    raise Explosion("boom")
+
+
+def send_for_ever(sock: socket.socket) -> None:
+    for _ in ticks(LIMIT):
+        sock.sendall(b"x" * 1000)
+
+
+READERS: dict[str, Callable[[socket.socket], object]] = {
+    "recv": lambda sock: sock.recv(10),
+    "recv_into": lambda sock: sock.recv_into(bytearray(10)),
+    "recvfrom": lambda sock: sock.recvfrom(10),
+    "recvmsg": lambda sock: sock.recvmsg(10),
+    "makefile": lambda sock: sock.makefile("rb").read(),
+    "the descriptor": lambda sock: os.read(sock.fileno(), 10),
+    "a select": lambda sock: select.select([sock], [], [], LIMIT)[0][0].recv(10),
+    "a send": lambda sock: [sock.send(b"x") for _ in ticks(LIMIT)],
+    "a sendall": send_for_ever,
+}
+
+
+@MODES
+@pytest.mark.parametrize("reader", READERS)
+def test_whatever_ends_a_relay_resets_the_socket(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch, no_resume: bool, reader: str
+) -> None:
+    with Target(echo) as target:
+        bridge = start_bridge(bed, "ours", target.port)
+        with tunnel.open_socket(bridge.url, no_resume=no_resume) as sock:
+            assert sock.gettimeout() is None
+            sock.sendall(b"hello")
+            assert read_exactly(sock, 5) == b"hello"
+            monkeypatch.setattr(Pump, "read_source", explode)
+            sock.sendall(b"x")
+            if reader == "the descriptor":
+                select.select([sock], [], [], LIMIT)
+            else:
+                sock.settimeout(LIMIT)
+            with pytest.raises(ConnectionResetError):
+                READERS[reader](sock)
+            for again in (sock.recv, sock.send):
+                with pytest.raises(ConnectionResetError, match="internal error: Explosion\\('boom'\\)"):
+                    again(b"x" if again == sock.send else 10)  # type: ignore[arg-type]
+            assert isinstance(sock.failure, tunnel.ConnectionLost)
+            assert isinstance(sock.failure.__cause__, Explosion)
+        wait_for_tunnels(bridge, 0, 0 if no_resume else 1)
+
+
+def test_a_session_that_finds_no_descriptors_to_come_back_with_is_reset(bed: Bed) -> None:
+    # As a program of its own: what else is closed in this one would make room.
+    program = """
+import os, resource, signal, sys, tunnel, tunnel.client.outage, tunnel.client.redial
+sock = tunnel.open_socket(sys.argv[1])
+sock.settimeout(20)
+sock.sendall(b"hello")
+assert sock.recv(5) == b"hello"
+lowest = os.dup(0)
+resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+os.kill(int(sys.argv[2]), signal.SIGKILL)
+try:
+    print(sock.recv(1))
+except ConnectionResetError as exc:
+    print(exc)
+"""
+    with Target(echo) as target:
+        bridge = start_bridge(bed, "ours", target.port)
+        finished = bed.check(sys.executable, "-c", program, bridge.url, str(bridge.process.pid))
+    assert "connection lost: Too many open files" in finished.text
+
+
+def test_a_socket_does_not_tell_the_address_of_this_machine_as_its_peers(bed: Bed) -> None:
+    with Target(echo) as target:
+        bridge = start_bridge(bed, "ours", target.port)
+        with tunnel.open_socket(bridge.url) as sock:
+            assert (sock.getpeername(), sock.getsockname()) == ("", "")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_what_came_before_a_reset_can_still_be_read(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Target(echo) as target:
+        bridge = start_bridge(bed, "ours", target.port)
+        with tunnel.open_socket(bridge.url) as sock:
+            sock.settimeout(LIMIT)
+            sock.sendall(b"hello")
+            assert sock.recv(5, socket.MSG_PEEK | socket.MSG_WAITALL) == b"hello"
+            monkeypatch.setattr(Pump, "read_source", explode)
+            sock.sendall(b"x")
+            for _ in ticks(LIMIT):
+                if sock.failure is not None:
+                    break
+            assert sock.recv(5) == b"hello"
+            with pytest.raises(ConnectionResetError):
+                sock.recv(5)
+
+
+def test_without_descriptors_no_socket_is_opened_and_none_is_left(bed: Bed) -> None:
+    with Target(echo) as target:
+        bridge = start_bridge(bed, "ours", target.port)
+        tunnel.open_socket(bridge.url).close()  # imports what it needs
+        wait_for_tunnels(bridge, 0)
+        before = len(os.listdir("/proc/self/fd"))
+        highest = resource.getrlimit(resource.RLIMIT_NOFILE)
+        opened = []
+        try:
+            for spare in range(1, 16):
+                # From the lowest number that is free on, so many can be opened.
+                lowest = [fd for fd in range(before + 100) if not os.path.exists(f"/proc/self/fd/{fd}")]
+                resource.setrlimit(resource.RLIMIT_NOFILE, (lowest[spare - 1], highest[1]))
+                try:
+                    opened.append(tunnel.open_socket(bridge.url, no_resume=True))
+                    break
+                except tunnel.DialError as exc:
+                    assert "Too many open files" in str(exc)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, highest)
+        assert spare > 3 and opened
+        opened[0].close()
+        wait_for_tunnels(bridge, 0)
+        for _ in ticks(LIMIT):
+            if len(os.listdir("/proc/self/fd")) <= before:
+                break
+        assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_without_loopback_the_socket_says_at_least_itself_that_it_broke(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "not here")
+
+    monkeypatch.setattr(pair, "_tcp_pair", refuse)
+    with Target(echo) as target:
+        bridge = start_bridge(bed, "ours", target.port)
+        with tunnel.open_socket(bridge.url) as sock:
+            assert sock.family == socket.AF_UNIX
+            sock.settimeout(LIMIT)
+            sock.sendall(b"hello")
+            assert read_exactly(sock, 5) == b"hello"
+            monkeypatch.setattr(Pump, "read_source", explode)
+            sock.sendall(b"x")
+            with pytest.raises(ConnectionResetError, match="Explosion"):
+                sock.recv(1)
 
 
 def test_what_cannot_be_opened_says_why_before_there_is_a_socket(bed: Bed) -> None:
@@ -171,6 +330,24 @@ def test_a_break_reaches_the_reader_of_a_stream(bed: Bed) -> None:
     with Target(read_and_reset) as target:
         bridge = start_bridge(bed, "ours", target.port)
         asyncio.run(asyncio.wait_for(work(bridge.url), LIMIT))
+
+
+def test_whatever_ends_a_relay_reaches_the_reader_of_a_stream(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(url: str) -> None:
+        async with tunnel.open_connection(url) as (reader, writer):
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            monkeypatch.setattr(Pump, "read_source", explode)
+            writer.write(b"x")
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+
+    with Target(echo) as target:
+        bridge = start_bridge(bed, "ours", target.port)
+        asyncio.run(asyncio.wait_for(work(bridge.url), LIMIT))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            monkeypatch.undo()
+            runner.run(asyncio.wait_for(work(bridge.url), LIMIT))
 
 
 def test_dialling_does_not_block_the_loop_and_can_be_cancelled() -> None:
@@ -260,6 +437,26 @@ def test_a_forward_whose_bridge_is_gone_says_so_for_each_connection_and_goes_on(
     assert bed.processes[number].status is None
 
 
+def test_a_forward_without_descriptors_resets_the_connection_and_goes_on(bed: Bed) -> None:
+    with Target(echo) as target:
+        bridge = start_bridge(bed, "ours", target.port)
+        address, number = start_forward(bed, bridge.url)
+        door = ("127.0.0.1", int(address.rpartition(":")[2]))
+        process = bed.processes[number]
+        limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        for spare in (1, 2, 3, 4):
+            used = {int(name) for name in os.listdir(f"/proc/{process.pid}/fd")}
+            lowest = [fd for fd in range(max(used) + 20) if fd not in used]
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (lowest[spare], limits[1]))
+            with pytest.raises(ConnectionResetError), socket.create_connection(door, LIMIT) as sock:
+                assert sock.recv(1) != b""
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
+        with socket.create_connection(door, LIMIT) as sock:
+            sock.sendall(b"hello")
+            assert read_exactly(sock, 5) == b"hello"
+        assert "Too many open files" in process.err.read_text() and "Traceback" not in process.log()
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
@@ -274,6 +471,37 @@ def test_a_forward_that_cannot_be_is_one_line(bed: Bed, words: tuple[str, ...], 
     done = bed.run(sys.executable, "-m", "tunnel", "forward", *words)
     assert done.status in (2, 69)
     assert done.stderr.startswith(f"wstunnel-py: {problem}") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("package", "patch"),
+    [
+        ("gevent", "from gevent import monkey; monkey.patch_all()"),
+        ("eventlet", "import eventlet; eventlet.monkey_patch()"),
+    ],
+)
+@MODES
+def test_programs_that_are_patched_for_green_threads_have_tunnels_too(
+    bed: Bed, package: str, patch: str, no_resume: bool
+) -> None:
+    pytest.importorskip(package)
+    program = (
+        f"{patch}; import tunnel, sys; s = tunnel.open_socket(sys.argv[1], no_resume={no_resume}); s.settimeout(20); "
+        "s.sendall(b'hello'); print(s.recv(5)); s.close()"
+    )
+    with Target(echo) as target:
+        bridge = start_bridge(bed, "ours", target.port)
+        assert bed.check(sys.executable, "-W", "ignore", "-c", program, bridge.url).text == "b'hello'\n"
+
+
+def test_a_program_in_which_nothing_can_poll_still_has_tunnels(bed: Bed) -> None:
+    program = (
+        "import select, selectors; del select.poll, selectors.PollSelector; import tunnel, sys; "
+        "s = tunnel.open_socket(sys.argv[1]); s.settimeout(20); s.sendall(b'hello'); print(s.recv(5))"
+    )
+    with Target(echo) as target:
+        bridge = start_bridge(bed, "ours", target.port)
+        assert bed.check(sys.executable, "-c", program, bridge.url).text == "b'hello'\n"
 
 
 def test_importing_what_opens_sockets_needs_neither_asyncio_nor_asyncssh(bed: Bed) -> None:

@@ -13,6 +13,8 @@ from tests.bed.processes import Bed, Finished
 from tests.bed.sshd import Sshd
 from tests.bed.tunnels import OURS
 from tests.conftest import StartBridge
+from tunnel.pki.tokens import make_token, read_tokens
+from tunnel.protocol.errors import UsageError
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")  # 256 bits in base64url
 OPEN_UMASK = ("sh", "-c", 'umask 000; exec "$@"', "sh")
@@ -97,6 +99,20 @@ def test_a_token_is_not_overwritten_unless_asked(bed: Bed, tmp_path: Path) -> No
     assert file.read_text() == "precious\n" and not tokens.exists()
     assert keys(bed, "token", file, "--force").status == 0
     assert TOKEN.fullmatch(file.read_text().strip()) and mode(file) == 0o600
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_part_of_a_token(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "tokens"
+    path.write_bytes("one\r\n# two\r\nthree\r\n".encode(encoding))
+    path.chmod(0o600)
+    assert read_tokens(str(path), "--token-file") == ["one", "three"]
+    if encoding == "utf-16":
+        with pytest.raises(UsageError, match="it is UTF-16"):
+            make_token(None, append_to=str(path))
+    else:
+        added = make_token(None, append_to=str(path))
+        assert read_tokens(str(path), "--token-file") == ["one", "three", added]
 
 
 def test_what_is_no_list_of_tokens_is_not_appended_to(bed: Bed, tmp_path: Path) -> None:

@@ -185,9 +185,13 @@ def test_an_answer_that_is_not_http_is_known_by_its_first_bytes() -> None:
     ("data", "said"),
     [
         (b"HTTP/1.1 xyz\r\n\r\n", "it began with 'HTTP/1.1 xyz'"),
-        (b"HTTP/1.9 200 OK\r\n\r\n", "it began with 'HTTP/1.9 200 OK'"),
-        (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "it has the malformed header line 'no colon'"),
-        (b"HTTP/1.1 200 OK\r\nX : y\r\n\r\n", "it has the malformed header line 'X : y'"),
+        (b"HTTP/2 200 OK\r\n\r\n", "it began with 'HTTP/2 200 OK'"),
+        (b"HTTP/1.1 410 Gone\r\nWstunnel-Error : x\r\n\r\n", "it has the malformed header line 'Wstunnel-Error : x'"),
+        (b"HTTP/1.1 410 Gone\r\nWstunnel-Error:\r\n x\r\n\r\n", "it has the malformed header line ' x'"),
+        (
+            b"HTTP/1.1 101 Yes\r\nSec-WebSocket-Accept\r\n\r\n",
+            "it has the malformed header line 'Sec-WebSocket-Accept'",
+        ),
         (b"HTTP/1.1 200 OK\r\nX: y", "it hung up in the middle of its answer"),
     ],
 )
@@ -195,6 +199,57 @@ def test_a_malformed_answer_is_named(data: bytes, said: str) -> None:
     with pytest.raises(ResponseError) as caught:
         read(data)
     assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    ("head", "fields"),
+    [
+        (b"HTTP/1.1 407 Who\nA: b\nC: d\n\n", (("a", "b"), ("c", "d"))),
+        (b"HTTP/1.1 407 Who\r\nA: b\n\r\n", (("a", "b"),)),
+        (b"HTTP/1.1 407 Who\r\nA: b\r\n \t c\r\n\td\r\nE: f\r\n\r\n", (("a", "b c d"), ("e", "f"))),
+        (b"HTTP/1.1 407 Who\r\n folded: onto nothing\r\nA: b\r\n\r\n", (("a", "b"),)),
+        (b"HTTP/1.1 407 Who\r\nA : b\r\n\r\n", (("a", "b"),)),
+        (b"HTTP/1.1 407 Who\r\nno colon\r\n and more\r\nA: b\r\n\r\n", (("a", "b"),)),
+        (b"HTTP/1.1 407 Who\r\nX(A): c\r\nX A: c\r\n: c\r\nX\xe4: c\r\nA: b\r\n\r\n", (("a", "b"),)),
+        (b"HTTP/1.1  407\tWho\r\nA: b\r\n\r\n", (("a", "b"),)),
+        (b"HTTP/1.2 407 Who\r\nA: b\rc\r\n\r\n", (("a", "b c"),)),
+    ],
+)
+def test_an_answer_that_is_spelled_oddly_is_read_as_curl_does(head: bytes, fields: tuple[tuple[str, str], ...]) -> None:
+    for size in (1, len(head) + 5):
+        parser = ResponseParser()
+        data = head + b"body"
+        for at in range(0, len(data), size):
+            parser.feed(data[at : at + size])
+        parser.end()
+        assert parser.head is not None
+        assert (parser.head.status, parser.head.reason, parser.head.headers) == (407, "Who", fields)
+        assert parser.head.body == b"body"
+
+
+def test_chunks_whose_lines_end_with_lf_alone_are_read() -> None:
+    parser = ResponseParser()
+    parser.feed(b"HTTP/1.1 407 Who\nTransfer-Encoding: chunked\n\n4\nbody\n3;x\n or\n0\n\n")
+    assert parser.done and parser.head is not None and parser.head.body == b"body or"
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"HTTP/1.1 407 Who\r\n", 407),
+        (b"HTTP/1.1 407 Who\r\nA: b\r\nC: ", 407),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 No\r\n", 403),
+        (b"HTTP/1.1 407", None),
+        (b"HTTP/1.1 200 OK\r\nA: b\r\n", None),
+        (b"HTTP/1.1 100 Continue\r\n", None),
+        (b"", None),
+    ],
+)
+def test_of_a_refusal_that_breaks_off_the_status_is_kept(data: bytes, status: int | None) -> None:
+    parser = ResponseParser()
+    parser.feed(data)
+    assert parser.salvage() == (status is not None)
+    assert (parser.head.status if parser.head else None) == status
 
 
 def test_an_endless_head_is_given_up() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import signal
 import subprocess
@@ -80,8 +81,33 @@ def test_a_command_that_there_is_not(bed: Bed, service: Service) -> None:
 def test_the_options_of_the_terminal(bed: Bed, service: Service, tmp_path: Path) -> None:
     script = "echo $A-$B-$PWD-$(id -un)-$TERM; stty size"
     options = ("--cwd", str(tmp_path), "--user", "root", "-e", "A=1", "--env=B=two words", "--timeout", "30")
-    finished = shell(bed, service, *options, "--", "/bin/sh", "-c", script)
+    finished = shell(bed, service, *options, "-e", "TERM=xterm-256color", "--", "/bin/sh", "-c", script)
     assert finished.stdout == f"1-two words-{tmp_path}-root-xterm-256color\r\n24 80\r\n".encode()
+
+
+def test_the_value_of_a_variable_may_have_lines(bed: Bed, service: Service) -> None:
+    value = "first=1\n\tsecond ü\n"
+    words = ("-e", f"A={value}", "--", "/bin/sh", "-c", 'printf %s "$A" | base64')
+    assert base64.b64decode(shell(bed, service, *words).stdout).decode() == value
+    assert shell(bed, service, "-e", "A\nB=c").stderr == "wstunnel-py: -e has characters that are not printable\n"
+
+
+@pytest.mark.parametrize(
+    ("here", "options", "there"),
+    [
+        ("xterm-kitty", (), "xterm-kitty"),
+        ("dumb", (), "dumb"),
+        ("xterm-kitty", ("-e", "TERM=vt100"), "vt100"),
+        ("", (), "xterm-256color"),
+        ("bad\nvalue", (), "xterm-256color"),
+    ],
+)
+def test_the_type_of_the_terminal_is_passed_on(
+    bed: Bed, service: Service, here: str, options: tuple[str, ...], there: str
+) -> None:
+    words = (*OURS, "shell", service.url, *options, "--", "/bin/sh", "-c", "echo $TERM")
+    finished = bed.run(*words, stdin=b"", env={"TERM": here})
+    assert (finished.status, finished.text) == (0, f"{there}\r\n")
 
 
 def test_the_time_of_the_terminal_ends_it(bed: Bed, service: Service) -> None:

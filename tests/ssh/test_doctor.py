@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.bed.edges import BufferingEdge
 from tests.bed.processes import Bed, Finished
 from tests.bed.sshd import Sshd
 from tests.bed.targets import Target, echo, read_to_end
@@ -161,6 +162,36 @@ def test_something_else_than_an_sshd_behind_the_bridge(bed: Bed, greeting: bytes
         done = doctor(bed, start_bridge(bed, "ours", target.port).url)
     hop, said = failure(done)
     assert hop == "ssh" and "no SSH server" in said and done.status == 69
+
+
+@pytest.mark.parametrize("bridge_of", ["ours", "websocat"])
+@pytest.mark.parametrize("way", ["both", "down", "up"])
+def test_an_edge_that_buffers_is_blamed_and_not_sshd(bed: Bed, sshd: Sshd, bridge_of: str, way: str) -> None:
+    bridge = start_bridge(bed, bridge_of, sshd.port)
+    port = int(bridge.url.rpartition(":")[2])
+    with BufferingEdge(port, up=way != "down", down=way != "up") as edge:
+        done = doctor(bed, edge.url)
+    hop, said = failure(done)
+    assert hop == "ssh" and done.status == 69
+    assert "the edge buffers: something on the way holds messages back until some" in said
+    assert "sshd is not to blame" in said and "is sshd running" not in said
+
+
+def test_a_silent_server_is_not_taken_for_an_edge_that_buffers(bed: Bed) -> None:
+    with Target(read_to_end) as target:
+        done = doctor(bed, start_bridge(bed, "ours", target.port).url)
+    hop, said = failure(done)
+    assert hop == "ssh" and "no SSH server answers: nothing came" in said
+
+
+def test_a_server_that_says_its_name_only_is_a_server(bed: Bed) -> None:
+    def greet(connection: socket.socket) -> None:
+        connection.sendall(b"SSH-2.0-slow\r\n")
+        read_to_end(connection)
+
+    with Target(greet) as target:
+        done = doctor(bed, start_bridge(bed, "ours", target.port).url)
+    assert done.status == 0 and "SSH-2.0-slow" in done.text
 
 
 def test_a_server_that_never_answers(bed: Bed) -> None:

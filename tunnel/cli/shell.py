@@ -63,6 +63,7 @@ shell = DirectCommand(
         "HOST is an http:// or https:// URL, a name from the config file, or what goes into the URL template in place "
         "of {host}. The template is --url, else WSTUNNEL_PY_PTY_URL, else pty-url in the config file, else "
         "https://{port}-{host}.e2b.app. Without HOST: the service that these name, else the one on this machine.\n\n"
+        "TERM is passed on as it is set here, or is xterm-256color; -e TERM=… sets another.\n\n"
         "The exit code is that of the terminal, 128 + n for signal n, 255 for a failure of this command. At the start "
         "of a line ~. leaves, ~& leaves the terminal running, ~? shows these. When standard input is no terminal, its "
         "end is typed as Ctrl-D."

@@ -12,11 +12,14 @@ DEFAULT_TEMPLATE = "wss://{port}-{host}.e2b.app"
 DEFAULT_PORTS = {"ws": 80, "wss": 443}
 _ALNUM = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _NAME = _ALNUM | frozenset("-._")
-_IPV6 = _ALNUM | frozenset(":.%")  # with the zone of a link-local address
+_IPV6 = frozenset("0123456789abcdefABCDEF:.")
 
 
 class Address:
-    """A ws:// or wss:// URL, taken apart. ``str()`` shows it without its query, which may hold a secret."""
+    """A ws:// or wss:// URL, taken apart. ``str()`` shows it without its query, which may hold a secret.
+
+    ``host`` is what is dialled, in ASCII: with the zone of an IPv6 address (``fe80::1%eth0``), with a final dot.
+    """
 
     __slots__ = ("host", "port", "resource", "scheme")
 
@@ -34,12 +37,22 @@ class Address:
     @property
     def host_field(self) -> str:
         """The value of the Host header: the port only where it is not the scheme's own."""
-        return bracketed(self.host) if self.port == DEFAULT_PORTS[self.scheme] else self.authority
+        return bracketed(self.plain_host) if self.port == DEFAULT_PORTS[self.scheme] else self.authority
+
+    @property
+    def plain_host(self) -> str:
+        """The host as others know it: a zone (RFC 4007 section 11) means something on this machine only."""
+        return self.host.partition("%")[0]
+
+    @property
+    def certificate_name(self) -> str:
+        """The name that the server is called by in TLS and has in its certificate: without a final dot, too."""
+        return self.plain_host.removesuffix(".")
 
     @property
     def authority(self) -> str:
         """Host and port, as CONNECT and a user read them."""
-        return f"{bracketed(self.host)}:{self.port}"
+        return f"{bracketed(self.plain_host)}:{self.port}"
 
     @property
     def shown_resource(self) -> str:
@@ -48,7 +61,10 @@ class Address:
         return path + ("?…" if mark else "")
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.host_field}{self.shown_resource if self.resource != '/' else ''}"
+        place = self.host_field
+        if "%" in self.host:
+            place = place.replace("]", f"{self.host[self.host.index('%') :].replace('%', '%25')}]")
+        return f"{self.scheme}://{place}{self.shown_resource if self.resource != '/' else ''}"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Address):
@@ -69,23 +85,33 @@ def bracketed(host: str) -> str:
 
 
 def split_authority(authority: str) -> tuple[str, int | None]:
-    """Return host (in ASCII) and port, if any, of ``host:port`` or ``[IPv6]:port``. Raises ValueError: the fault."""
+    """Return host (in ASCII) and port, if any, of ``host:port`` or ``[IPv6]:port``. Raises ValueError: the fault.
+
+    The zone of an IPv6 address may be written with %25 or % before it, and is returned with %.
+    """
     if authority.startswith("["):
-        host, bracket, port = authority[1:].partition("]")
-        if not bracket or (port and not port.startswith(":")) or ":" not in host or not _IPV6.issuperset(host):
+        from tunnel.net.names import is_zone, split_zone
+
+        written, bracket, port = authority[1:].partition("]")
+        address, zone = split_zone(written)
+        if not bracket or (port and not port.startswith(":")) or ":" not in address or not _IPV6.issuperset(address):
             raise ValueError("the IPv6 address is malformed")
+        if "%" in written and not is_zone(zone):
+            raise ValueError("the zone of the IPv6 address is malformed")
+        host = f"{address}%{zone}" if zone else address
         colon, port = port[:1], port[1:]
     else:
         host, colon, port = authority.partition(":")
         if not host.isascii():
-            try:
-                host = host.encode("idna").decode()
-            except UnicodeError as exc:
-                raise ValueError(f"the host cannot be written in IDNA ({exc})") from exc
+            from tunnel.net.names import to_ascii
+
+            host = to_ascii(host)
         if not host:
             raise ValueError("the host is missing")
         if not _NAME.issuperset(host):
             raise ValueError("the host has characters that no host name has")
+        if "" in host.removesuffix(".").split("."):
+            raise ValueError("the host has nothing between two dots")
     if not colon:
         return host, None
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):

@@ -118,8 +118,10 @@ def parse_config(data: bytes, path: str) -> Config:
         raise UsageError(f"the file is larger than {SIZE_LIMIT} bytes", cause="config", path=path)
     import tomllib
 
+    from tunnel.net.files import text_of
+
     try:
-        tree = tomllib.loads(data.decode())
+        tree = tomllib.loads(text_of(data))
     except (ValueError, RecursionError) as exc:  # no TOML, no UTF-8, or too long a number, too deep a table
         raise UsageError(str(exc), cause="config", path=path) from exc
     tables = tree.pop("hosts", {})

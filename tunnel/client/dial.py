@@ -16,7 +16,7 @@ import time
 from tunnel.client.address import bracketed
 from tunnel.client.proxy import Proxy, choose_proxy, connect_http, connect_socks
 from tunnel.net.channel import Channel, set_nodelay
-from tunnel.protocol.errors import DialError, UsageError
+from tunnel.protocol.errors import DialError
 from tunnel.protocol.upgrade import (
     NoFinalResponse,
     ResponseError,
@@ -67,19 +67,34 @@ def dial(
     Raises DialError, and UsageError for files and proxies
     that cannot be used.
     """
-    limit = _Limit(settings.connect_timeout)
+    try:
+        return _dial(settings, trace, subprotocols, extra_headers, meanwhile)
+    except (OSError, RuntimeError) as exc:  # no hop's fault: no descriptor, no thread, no memory is left
+        raise DialError("resources", reason=getattr(exc, "strerror", None) or exc) from exc
+
+
+def _dial(
+    settings: Settings,
+    trace: Trace,
+    subprotocols: Sequence[str],
+    extra_headers: Sequence[tuple[str, str]],
+    meanwhile: Callable[[], None],
+) -> Connection:
+    limit = Limit(settings.connect_timeout)
     address = settings.address
     # Before any packet is sent: what the user wrote may be wrong.
-    context = tls_context(settings) if address.secure else None
+    context = _tls_context(settings) if address.secure else None
     proxy = choose_proxy(settings.proxy, address)
     sock = _connect(proxy or address, settings, limit, trace)
-    alarm = _Alarm()
+    alarm = Alarm()
     try:
         if proxy:
             _pass_proxy(sock, proxy, address, settings, limit)
             trace.step("proxy", f"{proxy} connected us to {address.authority}")
         if context:
-            sock = _start_tls(sock, context, address, limit, trace, alarm)
+            from tunnel.client.tls import start_tls
+
+            sock = start_tls(sock, context, address, limit, trace, alarm)
         headers = [*settings.headers, *extra_headers]
         connection = _upgrade(sock, address, subprotocols, headers, limit, trace, meanwhile)
         if alarm.cancel():
@@ -91,7 +106,22 @@ def dial(
         raise
 
 
-class _Limit:
+def _tls_context(settings: TLSSettings) -> ssl.SSLContext:
+    # Imported where TLS is used only, as `ssl` costs 10 ms.
+    from tunnel.client.tls import tls_context
+
+    return tls_context(settings)
+
+
+def _tls_error(exc: OSError, address: Address) -> DialError | None:
+    if not address.secure:
+        return None
+    from tunnel.client.tls import tls_error
+
+    return tls_error(exc, address)
+
+
+class Limit:
     """What is left of the time for the whole of a dial."""
 
     def __init__(self, seconds: float) -> None:
@@ -127,7 +157,7 @@ class _Limit:
             rest = rest[self.apply(sock).send(rest) :]
 
 
-class _Alarm:
+class Alarm:
     """Shuts a TLS connection down when the time is over, unless it is cancelled before.
 
     OpenSSL looks at no clock: it goes on by itself as long as messages come that it may ignore.
@@ -168,9 +198,9 @@ class _Alarm:
 # ---- DNS and TCP
 
 
-def _connect(hop: Proxy | Address, settings: Settings, limit: _Limit, trace: Trace) -> socket.socket:
+def _connect(hop: Proxy | Address, settings: Settings, limit: Limit, trace: Trace) -> socket.socket:
     places = _interleave(_resolve(hop.host, hop.port, settings.family, limit))
-    trace.step("dns", f"{hop.host} is {', '.join(place[1][0] for place in places)}")
+    trace.step("dns", f"{hop.host} is {', '.join(_host_text(place[1]) for place in places)}")
     named = " and ".join(dict.fromkeys(_place_text(place[1]) for place in places))
     # An address of the proxy says nothing to a user who has forgotten that there is one.
     named = f"proxy {hop} ({named})" if isinstance(hop, Proxy) else named
@@ -185,12 +215,12 @@ def _connect(hop: Proxy | Address, settings: Settings, limit: _Limit, trace: Tra
     return sock
 
 
-def _resolve(host: str, port: int, family: int, limit: _Limit) -> list[Place]:
+def _resolve(host: str, port: int, family: int, limit: Limit) -> list[Place]:
     """Return the addresses of ``host``. getaddrinfo cannot be interrupted, so a thread asks and may be left behind."""
     found: list[Place] = []
     failed: list[OSError | UnicodeError] = []
     # Names below localhost are loopback (RFC 6761 section 6.3), which many resolvers do not know.
-    known = "localhost" if host.lower().rstrip(".").endswith(".localhost") else host
+    known = "localhost" if f".{host.lower().removesuffix('.')}".endswith(".localhost") else host
     # As bytes, because for text Python would import its IDNA codec; the name is in ASCII already.
     name = known.encode("ascii")
     done = _thread.allocate_lock()
@@ -211,8 +241,11 @@ def _resolve(host: str, port: int, family: int, limit: _Limit) -> list[Place]:
     try:
         ask(socket.AI_NUMERICHOST)
         return found
-    except OSError:
-        pass  # no address, but a name, as is usual
+    except OSError as exc:
+        if ":" in host:
+            unknown = "%" in host and "this machine has no network interface of that name"
+            raise DialError("dns", host=host, reason=unknown or exc.strerror or exc) from exc
+        # No address, but a name, as is usual.
     _thread.start_new_thread(ask_in_thread, ())
     if not done.acquire(timeout=limit.left()):
         raise DialError("answer-timeout", hop=f"the name server asked for {host}", seconds=limit.seconds)
@@ -230,7 +263,7 @@ def _interleave(places: list[Place]) -> list[Place]:
     return mixed + first[len(second) :] + second[len(first) :]
 
 
-def _first_to_connect(places: list[Place], named: str, limit: _Limit) -> socket.socket:
+def _first_to_connect(places: list[Place], named: str, limit: Limit) -> socket.socket:
     """Return a socket connected to whichever of ``places`` answers first. Raises DialError, which shows ``named``."""
     waiting = list(places)
     failures: list[OSError] = []
@@ -287,25 +320,34 @@ def _tcp_error(named: str, failures: list[OSError]) -> DialError:
 
 
 def _place_text(place: Sequence[object]) -> str:
-    return f"{bracketed(str(place[0]))}:{place[1]}"
+    return f"{bracketed(_host_text(place))}:{place[1]}"
+
+
+def _host_text(place: Sequence[object]) -> str:
+    """Return the address, of the address that a socket has; of a link-local one with its zone."""
+    if len(place) < 4 or not place[3]:
+        return str(place[0])
+    from tunnel.net.names import zone_of
+
+    return str(place[0]) + zone_of(place)
 
 
 # ---- the proxy
 
 
-def _pass_proxy(sock: socket.socket, proxy: Proxy, address: Address, settings: Settings, limit: _Limit) -> None:
+def _pass_proxy(sock: socket.socket, proxy: Proxy, address: Address, settings: Settings, limit: Limit) -> None:
     def send(data: bytes) -> None:
         limit.send(sock, data)
 
     def receive(n: int) -> bytes:
         return limit.apply(sock).recv(n)
 
-    host = address.host
+    host = address.plain_host
     if not proxy.resolves:
         host = str(_resolve(host, address.port, settings.family, limit)[0][1][0])
     try:
         if proxy.scheme == "http":
-            early = connect_http(proxy, host, address.port, send, receive)
+            early = connect_http(proxy, host, address.port, send, receive, refused=lambda: limit.shorten(BODY_WAIT))
             if early:
                 raise DialError("proxy-protocol", proxy=proxy, scheme="HTTP", reason="it sent data before we did")
         else:
@@ -316,112 +358,6 @@ def _pass_proxy(sock: socket.socket, proxy: Proxy, address: Address, settings: S
         raise DialError("hung-up", hop=f"proxy {proxy}") from exc
 
 
-# ---- TLS
-
-
-def tls_context(settings: TLSSettings) -> ssl.SSLContext:
-    """Return how certificates are checked and shown. Raises UsageError for a file that cannot be used."""
-    import ssl
-
-    from tunnel.net.files import check_regular
-
-    # The default context honours SSLKEYLOGFILE, SSL_CERT_FILE and SSL_CERT_DIR.
-    try:
-        if settings.ca_file:
-            check_regular(settings.ca_file)
-        context = ssl.create_default_context(cafile=settings.ca_file)
-    except (OSError, ssl.SSLError) as exc:
-        raise _unusable("--ca-file", settings.ca_file, exc) from exc
-    if settings.client_cert:
-        try:
-            check_regular(settings.client_cert)
-        except OSError as exc:
-            raise _unusable("--client-cert", settings.client_cert, exc) from exc
-        try:
-            if settings.client_key:
-                check_regular(settings.client_key)
-        except OSError as exc:
-            raise _unusable("--client-key", settings.client_key, exc) from exc
-        try:
-            context.load_cert_chain(settings.client_cert, settings.client_key, password=_no_password)
-        except (OSError, ssl.SSLError) as exc:
-            raise _unusable("--client-cert", settings.client_cert, exc) from exc
-    if settings.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-def _no_password() -> str:
-    raise OSError("its key is encrypted, and nobody is there to ask for the password")
-
-
-def _unusable(option: str, path: str | None, exc: OSError) -> UsageError:
-    reason = getattr(exc, "reason", None) or exc.strerror or str(exc) or "no certificate in it"
-    return UsageError("", cause="file", option=option, path=path, reason=str(reason).replace("_", " ").lower())
-
-
-def _start_tls(
-    sock: socket.socket, context: ssl.SSLContext, address: Address, limit: _Limit, trace: Trace, alarm: _Alarm
-) -> ssl.SSLSocket:
-    import ssl
-
-    hop = f"TLS with {address.host}"
-    # As bytes for the reason that `_resolve` gives.
-    name = address.host.encode("ascii")
-    try:
-        tls = context.wrap_socket(limit.apply(sock), server_hostname=name, do_handshake_on_connect=False)
-        alarm.set(tls, limit.left())
-        try:
-            tls.do_handshake()
-        except BaseException:
-            alarm.cancel()
-            tls.close()
-            raise
-    except ssl.SSLCertVerificationError as exc:
-        raise DialError("tls-untrusted", host=address.host, reason=exc.verify_message or exc.reason) from exc
-    except OSError as exc:
-        if isinstance(exc, TimeoutError) or limit.over:
-            raise DialError("answer-timeout", hop=hop, seconds=limit.seconds) from exc
-        raise _tls_error(exc, address) or DialError("hung-up", hop=hop) from exc
-    expires = (tls.getpeercert() or {}).get("notAfter", "")  # nothing with --insecure: it was not looked at
-    trace.step("tls", f"{tls.version()} with {address.host}", expires=str(expires))
-    return tls
-
-
-# What a server tells by an alert (RFC 8446 section 6.2) of the certificate that we showed, or did not. In TLS 1.3 that
-# comes when the handshake is done for us already.
-_CLIENT_ALERTS = {
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a client certificate (--client-cert)",
-    "SSLV3_ALERT_BAD_CERTIFICATE": "it wants another client certificate, or one at all (--client-cert)",
-    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "the client certificate is not for clients",
-    "SSLV3_ALERT_CERTIFICATE_REVOKED": "the client certificate was revoked",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the client certificate has expired",
-    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it does not accept the client certificate",
-    "TLSV1_ALERT_UNKNOWN_CA": "it does not know the authority of the client certificate",
-    "TLSV1_ALERT_ACCESS_DENIED": "the client certificate gives no access",
-}
-
-
-def _tls_error(exc: OSError, address: Address) -> DialError | None:
-    """Return what an error of a TLS connection stands for, None if it is the network's and not OpenSSL's."""
-    if not address.secure:
-        return None
-    import ssl
-
-    if not isinstance(exc, ssl.SSLError) or isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return None
-    if exc.reason in _CLIENT_ALERTS:
-        return DialError("tls-refused", host=address.host, reason=_CLIENT_ALERTS[exc.reason])
-    reason = (exc.reason or str(exc)).replace("_", " ").lower()
-    if exc.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
-        reason = "the server does not speak TLS there; a URL without TLS begins with ws://"
-    if exc.reason == "SSLV3_ALERT_HANDSHAKE_FAILURE":  # also TLS 1.2's answer to a certificate that is missing
-        reason = "the server refused the handshake; does it want a client certificate (--client-cert)?"
-    return DialError("tls", host=address.host, reason=reason)
-
-
 # ---- the upgrade
 
 
@@ -430,7 +366,7 @@ def _upgrade(
     address: Address,
     subprotocols: Sequence[str],
     headers: Sequence[tuple[str, str]],
-    limit: _Limit,
+    limit: Limit,
     trace: Trace,
     meanwhile: Callable[[], None],
 ) -> Connection:
@@ -453,19 +389,20 @@ def _upgrade(
     except NoFinalResponse as exc:
         raise DialError("no-answer", hop=url) from exc
     except ResponseError as exc:
-        if limit.over:  # the alarm has ended the connection
-            raise DialError("answer-timeout", hop=url, seconds=limit.seconds) from exc
-        if not str(exc):
-            raise DialError("hung-up", hop=url) from exc
-        raise DialError("not-http", url=url, reason=exc) from exc
+        if not parser.salvage():
+            if limit.over:  # the alarm has ended the connection
+                raise DialError("answer-timeout", hop=url, seconds=limit.seconds) from exc
+            if not str(exc):
+                raise DialError("hung-up", hop=url) from exc
+            raise DialError("not-http", url=url, reason=exc) from exc
     except OSError as exc:
-        if parser.head is None and (isinstance(exc, TimeoutError) or limit.over):
-            raise DialError("answer-timeout", hop=url, seconds=limit.seconds) from exc
-        if parser.head is None:
+        if not parser.salvage():
+            if isinstance(exc, TimeoutError) or limit.over:
+                raise DialError("answer-timeout", hop=url, seconds=limit.seconds) from exc
             raise _tls_error(exc, address) or DialError("hung-up", hop=url) from exc
     if parser.head is None:
         raise DialError("hung-up", hop=url)
-    # A refusal whose body did not come in time is still a refusal.
+    # A refusal that did not come in time, or was cut off, is still a refusal.
     subprotocol = check_upgrade(parser.head, url=url, key=key, subprotocols=subprotocols)
     trace.step("upgrade", f"{url} opened a WebSocket" + (f", subprotocol {subprotocol}" if subprotocol else ""))
     if address.secure:

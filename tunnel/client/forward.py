@@ -11,8 +11,9 @@ from tunnel.client.sockets import EXIT_LIMIT, relay_in_thread
 from tunnel.client.trace import Trace
 from tunnel.client.tunnel import Tunnel
 from tunnel.net.address import UnixAddress, client_of, is_loopback
+from tunnel.net.channel import reset
 from tunnel.net.listening import open_listening
-from tunnel.protocol.errors import UsageError
+from tunnel.protocol.errors import TunnelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from tunnel.client.local import Stop
     from tunnel.client.settings import Settings
     from tunnel.net.listening import ListeningSocket
-    from tunnel.protocol.errors import TunnelError
 
 MAX_CONNECTIONS = 100
 PAUSE = 1.0  # seconds without accepting after the system had no descriptor or no memory left
@@ -101,15 +101,14 @@ class Forward:
         with self._lock:
             if len(self._tunnels) >= MAX_CONNECTIONS:
                 self._tell(f"{who}: refused, as {MAX_CONNECTIONS} connections are open, which is the limit")
-                sock.close()
+                reset(sock)
                 return
             try:
                 settings = self._make_settings()
-            except UsageError as exc:  # a token file that is gone, for example
+                self._start(sock, who, self._make_tunnel(settings, self._trace, self._make_settings, self._tell))
+            except TunnelError as exc:  # a token file that is gone, for example, or no descriptors are left
                 self._tell(f"{who}: {exc}")
-                sock.close()
-                return
-            self._start(sock, who, self._make_tunnel(settings, self._trace, self._make_settings, self._tell))
+                reset(sock)
 
     def _start(self, sock: socket.socket, who: str, tunnel: Tunnel) -> None:
         def ended(failure: TunnelError | None) -> None:

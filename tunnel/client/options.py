@@ -111,7 +111,8 @@ SHELL_OPTIONS = (
     Option("pty-attach", PID, "Join the terminal with this pid instead of starting one.", metavar="PID"),
     Option("pty-cwd", TEXT, "Folder to start in; a relative one is below the user's home.", metavar="FOLDER"),
     Option("pty-user", TEXT, "User to run as.", metavar="NAME"),
-    Option("pty-env", ENVIRON, "Set a variable; may be repeated.", metavar="NAME=VALUE", short="e"),
+    Option("pty-env", ENVIRON, "Set a variable; may be repeated. TERM is passed on as it is set here; for a sandbox "
+           "that does not know this terminal: -e TERM=xterm-256color.", metavar="NAME=VALUE", short="e"),
     Option("pty-timeout", LIMIT, "Kill the terminal after this time, whoever uses it; 0: never.", metavar="SECONDS",
            default=0.0),
     Option("pty-keep", FLAG, "Let the terminal go on when this command is ended by a signal, or for good cut off."),
@@ -166,7 +167,7 @@ def parse_value(option: Option, word: object, origin: str) -> Value:
         raise wrong("text")
     if not word:
         raise UsageError(f"{origin} is set, but empty")
-    if not word.isprintable():
+    if not (_is_variable(word) if option.kind == ENVIRON else word.isprintable()):
         # The word itself stays out of the message, as a header or a proxy's URL may be a secret.
         raise UsageError(f"{origin} has characters that are not printable")
     if option.kind == HEADERS:
@@ -180,6 +181,12 @@ def parse_value(option: Option, word: object, origin: str) -> Value:
 
         parse_proxy(word, origin)
     return os.path.expanduser(word) if option.kind == PATH else word
+
+
+def _is_variable(word: str) -> bool:
+    """Return whether a process may get this variable: its value may have several lines."""
+    name, _, value = word.partition("=")
+    return name.isprintable() and "\0" not in value
 
 
 def split_header(line: str) -> tuple[str, str]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     Send = Callable[[bytes], None]
 
 _DEFAULT_PORTS = {"http": 80, "socks5": 1080, "socks5h": 1080}
+# GNOME writes the SOCKS proxy of its settings so, and means what GLib does first with it: SOCKS5, which is given names.
+_ALIASES = {"socks": "socks5h"}
 _SOCKS_ERRORS = {
     1: "general failure",
     2: "its rules do not allow this connection",
@@ -61,6 +63,7 @@ def parse_proxy(text: str, origin: str) -> Proxy:
     if not separator:
         scheme, rest = "http", text
     scheme = scheme.lower()
+    scheme = _ALIASES.get(scheme, scheme)
     if scheme == "https":
         raise UsageError(f"{origin}: a proxy that is itself reached by TLS (https://) is not supported")
     if scheme not in _DEFAULT_PORTS:
@@ -111,8 +114,13 @@ def choose_proxy(option: str | None, address: Address) -> Proxy | None:
 
 def _is_exempt(address: Address) -> bool:
     """Return whether NO_PROXY names the host: by name, domain, address, network, with or without a port, or ``*``."""
-    host = address.host.lower().rstrip(".")
-    for entry in (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").replace(",", " ").lower().split():
+    entries = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").replace(",", " ").lower().split()
+    if not entries:
+        return False
+    from tunnel.net.names import split_zone
+
+    host, _, zone = address.host.lower().removesuffix(".").partition("%")
+    for entry in entries:
         name, port = entry, ""
         if entry.startswith("["):
             name, _, port = entry[1:].partition("]")
@@ -121,47 +129,74 @@ def _is_exempt(address: Address) -> bool:
             name, _, port = entry.partition(":")
         if port and port != str(address.port):
             continue
-        name = name.removeprefix("*").lstrip(".") if name != "*" else name
+        if ":" in name:
+            # With a zone it means that one only. A zone's case counts, but two that differ by case only are not met.
+            name, wanted = split_zone(name)
+            if wanted and wanted != zone:
+                continue
+        name = _in_ascii(name.removeprefix("*").lstrip(".").removesuffix(".") if name != "*" else name)
         if name in ("*", host) or host.endswith("." + name) or _in_network(host, name):
             return True
     return False
 
 
+def _in_ascii(name: str) -> str:
+    from tunnel.net.names import to_ascii
+
+    try:
+        return to_ascii(name)
+    except ValueError:
+        return name  # no name that could be dialled either
+
+
 def _in_network(host: str, network: str) -> bool:
-    if not ("/" in network and (host[0].isdigit() or ":" in host)):
+    if not (("/" in network and host[0].isdigit()) or (":" in network and ":" in host)):
         return False
     import ipaddress
 
     try:
+        # An address alone is a network of one; IPv6 has several spellings of it.
         return ipaddress.ip_address(host) in ipaddress.ip_network(network, strict=False)
     except ValueError:
         return False  # a name that begins with a digit, or an entry meant for another program
 
 
-def connect_http(proxy: Proxy, host: str, port: int, send: Send, receive: Receive) -> bytes:
-    """Ask an HTTP proxy to connect to ``host``:``port``; return what the target sent right behind the answer."""
+def connect_http(
+    proxy: Proxy, host: str, port: int, send: Send, receive: Receive, refused: Callable[[], None] = lambda: None
+) -> bytes:
+    """Ask an HTTP proxy to connect to ``host``:``port``; return what the target sent right behind the answer.
+
+    ``refused`` is called when a refusal has begun, whose body is worth little time: whatever becomes of that, the
+    status is what is told.
+    """
     target = f"{bracketed(host)}:{port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
     if proxy.user is not None:
         credentials = binascii.b2a_base64(f"{proxy.user}:{proxy.password}".encode(), newline=False).decode()
         lines.append(f"Proxy-Authorization: Basic {credentials}")
-    send(("\r\n".join(lines) + "\r\n\r\n").encode())
     parser = ResponseParser(connect=True)
     try:
+        try:
+            send(("\r\n".join(lines) + "\r\n\r\n").encode())
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # who refuses us before he has heard us has said why: that is still there to be read
         while not parser.done:
             if data := receive(65536):
                 parser.feed(data)
             else:
                 parser.end()
+            if parser.head is not None and not parser.done:
+                refused()
     except NoFinalResponse as exc:
         raise DialError("no-answer", hop=f"proxy {proxy}") from exc
-    except TimeoutError:
-        if parser.head is None:
+    except OSError:
+        # A refusal that did not come in time, or was cut off, is still a refusal.
+        if not parser.salvage():
             raise
-        # A refusal whose body did not come in time is still a refusal.
     except ResponseError as exc:
-        reason = str(exc) or "it hung up without an answer"
-        raise DialError("proxy-protocol", proxy=proxy, scheme="HTTP", reason=reason) from exc
+        if not parser.salvage():
+            reason = str(exc) or "it hung up without an answer"
+            raise DialError("proxy-protocol", proxy=proxy, scheme="HTTP", reason=reason) from exc
     answer = parser.head
     if answer is None or not 200 <= answer.status < 300:
         status = answer.status if answer else 0
@@ -198,10 +233,12 @@ def connect_socks(proxy: Proxy, host: str, port: int, send: Send, receive: Recei
     elif method != 0:
         raise DialError("proxy-auth", proxy=proxy, reason="it accepts no way to log in that we have")
     send(b"\x05\x01\x00" + _socks_address(proxy, host) + port.to_bytes(2, "big"))
-    version, code, _, kind = exactly(4)
+    # A refusal is told by its first two bytes; some who refuse send no more, or hang up at once.
+    version, code = exactly(2)
     if version == 5 and code != 0:
         reason = _SOCKS_ERRORS.get(code, f"error {code}")
         raise DialError("proxy-refused", proxy=proxy, target=f"{bracketed(host)}:{port}", reason=reason)
+    _, kind = exactly(2) if version == 5 else (0, 0)
     sizes = {1: 4, 4: 16}
     if version != 5 or kind not in (1, 3, 4):
         raise DialError("proxy-protocol", proxy=proxy, scheme="SOCKS5", reason="its answer is malformed")

@@ -76,7 +76,9 @@ class Relay(ABC):
         self._source_waitable = source.waitable
         self._interrupts = interrupts
         # poll, unlike epoll, takes files and devices too, and needs no system call when the interest changes.
-        self._selector = selectors.PollSelector() if sys.platform == "linux" else selectors.SelectSelector()
+        # eventlet takes poll away from a program that it patches.
+        has_poll = sys.platform == "linux" and hasattr(selectors, "PollSelector")
+        self._selector = selectors.PollSelector() if has_poll else selectors.SelectSelector()
         self._registered: dict[int, int] = {}
         self.interrupted: int | None = None  # the exit code of what ended it from outside
 
@@ -84,6 +86,11 @@ class Relay(ABC):
     def counts(self) -> tuple[int, int]:
         """Bytes of the source that were sent, and bytes that the sink took."""
         return self._pump.to_wire, self._pump.to_sink
+
+    @property
+    def sink_error(self) -> OSError | None:
+        """Why the sink cannot be written any more, if that is so."""
+        return self._pump.sink_error
 
     def run(self) -> None:
         """Move bytes until the tunnel ends; return if all went as it should.

@@ -180,8 +180,9 @@ def table_of(config: Config, host: str, url_host: str | None) -> tuple[str, Valu
     name, table = found if found else (host, {})
     if url_host is None or host.lower() in config.hosts:
         return name, table
-    if url_host.lower() in config.hosts:
-        return name, config.hosts[url_host.lower()]
+    url_host = url_host.lower().removesuffix(".")
+    if url_host in config.hosts:
+        return name, config.hosts[url_host]
     return name, {option: value for option, value in table.items() if option not in _CREDENTIALS}
 
 
@@ -235,7 +236,7 @@ def token_of(
     if nearest == len(sources):
         return None
     path, origin = str(sources[nearest][name]), origins[nearest]
-    from tunnel.net.files import LENIENT, read_regular
+    from tunnel.net.files import LENIENT, read_regular, text_of
 
     try:
         data, info = read_regular(path, TOKEN_FILE_LIMIT, guard=LENIENT)
@@ -244,7 +245,11 @@ def token_of(
     except OSError as exc:
         reason = exc.strerror or str(exc)
         raise UsageError("", cause="file", option=origin, path=path, reason=reason) from exc
-    return _checked(data.decode("latin-1").strip(), f"{origin}: {path}")
+    try:
+        text = text_of(data)
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")  # no token either
+    return _checked(text.strip(), f"{origin}: {path}")
 
 
 def _checked(token: str, origin: str) -> str:

@@ -1,7 +1,8 @@
 """Tunnels for programs: a real socket for whatever takes one (paramiko, ssh2-python, any protocol of one's own).
 
-The socket is one end of a socket pair; a thread relays between the other end and the bridge, resumable like the
-command. So everything works that works with sockets: select, time limits, `makefile`, asyncio.
+The socket is one end of a pair; a thread relays between the other end and the bridge, resumable like the command. So
+everything works that works with sockets: select, time limits, `makefile`, asyncio. The socket ends when the tunnel has
+ended well; whatever else happens, it is reset.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import threading
 
 from tunnel.client.local import LocalSocket, Stop
 from tunnel.client.options import BY_NAME, HEADERS, parse_value
+from tunnel.client.pair import connected_pair
 from tunnel.client.settings import resolve
 from tunnel.client.trace import Trace
 from tunnel.client.tunnel import Tunnel
-from tunnel.protocol.errors import TunnelError, UsageError
+from tunnel.net.channel import reset
+from tunnel.protocol.errors import ConnectionLost, DialError, TunnelError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
+    from typing import Any, TypeVar
 
     from tunnel.client.dial import Connection
     from tunnel.client.options import Value
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
     # `socket.recv_into` and its kin take any writable buffer.
     WritableBuffer = Any
+    T = TypeVar("T")
 
 EXIT_LIMIT = 2.0  # seconds that tunnels have to end when the program does
 
@@ -37,23 +41,61 @@ EXIT_LIMIT = 2.0  # seconds that tunnels have to end when the program does
 class TunnelSocket(socket.socket):
     """A connected socket whose other end is a tunnel.
 
-    The end of the stream is an end only if it was one: if the tunnel broke, ``failure`` says why, and receiving raises
-    ConnectionResetError with that text.
+    The end of the stream is an end only if it was one: if the tunnel broke, ``failure`` says why, and receiving and
+    sending raise ConnectionResetError with that text.
     """
 
     failure: TunnelError | None = None
 
+    def getpeername(self) -> Any:
+        """Return no address: that of the pair would be taken for where the tunnel leads, in known hosts for example."""
+        return ""
+
+    def getsockname(self) -> Any:
+        """As `getpeername`."""
+        return ""
+
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
-        data = super().recv(bufsize, flags)
+        data = self._try(super().recv, bufsize, flags)
         if not data and bufsize:
             self._check()
         return data
 
     def recv_into(self, buffer: WritableBuffer, nbytes: int = 0, flags: int = 0) -> int:
-        n = super().recv_into(buffer, nbytes, flags)
+        n = self._try(super().recv_into, buffer, nbytes, flags)
         if not n and (nbytes or len(buffer)):
             self._check()
         return n
+
+    def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
+        return self.recv(bufsize, flags), None
+
+    def recvfrom_into(self, buffer: WritableBuffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
+        return self.recv_into(buffer, nbytes, flags), None
+
+    def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> tuple[bytes, list[Any], int, Any]:
+        received = self._try(super().recvmsg, bufsize, ancbufsize, flags)
+        if not received[0] and bufsize:
+            self._check()
+        return received
+
+    # gevent, which may have put its own class below this one, passes itself more than the standard library knows.
+
+    def send(self, *words: Any, **named: Any) -> int:
+        return self._try(super().send, *words, **named)
+
+    def sendall(self, *words: Any, **named: Any) -> None:
+        self._try(super().sendall, *words, **named)
+
+    def sendmsg(self, *words: Any, **named: Any) -> int:
+        return self._try(super().sendmsg, *words, **named)
+
+    def _try(self, call: Callable[..., T], *words: object, **named: object) -> T:
+        try:
+            return call(*words, **named)
+        except ConnectionError:
+            self._check()
+            raise
 
     def _check(self) -> None:
         if self.failure is not None:
@@ -75,9 +117,18 @@ def open_socket(
     make_settings = settings_maker(host, token=token, headers=headers, **options)
     tunnel = Tunnel(make_settings(), Trace(), make_settings, notice=lambda _: None)
     connection = tunnel.dial()
-    ours, theirs = socket.socketpair()
+    try:
+        ours, theirs = connected_pair()
+    except OSError as exc:
+        connection.channel.close()
+        raise DialError("resources", reason=exc.strerror or exc) from exc
     sock = TunnelSocket(theirs.family, theirs.type, theirs.proto, theirs.detach())
-    relay_in_thread(tunnel, lambda: connection, ours, ended=lambda failure: setattr(sock, "failure", failure))
+    try:
+        relay_in_thread(tunnel, lambda: connection, ours, ended=lambda failure: setattr(sock, "failure", failure))
+    except BaseException:
+        connection.channel.close()
+        sock.close()
+        raise
     return sock
 
 
@@ -108,14 +159,28 @@ def relay_in_thread(
 ) -> Stop:
     """Relay between ``sock``, which is owned from now on, and what ``dial`` opens, in a thread of its own.
 
-    ``ended`` is called in that thread with what went wrong, before the socket is closed. The tunnel can be ended with
-    what is returned; it ends well when the program does.
+    ``ended`` is called in that thread with what went wrong, before the socket is closed, or reset if anything went
+    wrong. The tunnel can be ended with what is returned; it ends well when the program does. Raises DialError when
+    there is nothing left to make a thread of; the socket is reset then.
     """
-    stop = Stop()
+    try:
+        stop = Stop()
+    except OSError as exc:
+        reset(sock)
+        raise DialError("resources", reason=exc.strerror or exc) from exc
     thread = threading.Thread(target=_relay, args=(tunnel, dial, sock, stop, ended), name="tunnel", daemon=True)
     with _lock:
         _running[stop] = thread
-    thread.start()
+    try:
+        thread.start()
+    except BaseException as exc:
+        with _lock:
+            _running.pop(stop, None)
+        stop.close()
+        reset(sock)
+        if isinstance(exc, RuntimeError):
+            raise DialError("resources", reason=exc) from exc
+        raise
     return stop
 
 
@@ -126,23 +191,36 @@ def _relay(
     stop: Stop,
     ended: Callable[[TunnelError | None], None],
 ) -> None:
-    local = LocalSocket(sock)
     failure: TunnelError | None = None
     try:
+        local = LocalSocket(sock)
         tunnel.run(dial(), local, local, lambda: stop)
-    except TunnelError as exc:
-        failure = exc
-    except OSError:
-        pass  # the program has closed its end: nobody wants to know
-    finally:
-        with _lock:
-            _running.pop(stop, None)
-        stop.close()
+    except BaseException as exc:  # whatever it is: nobody else would hear of it
+        failure = _failure_of(exc, tunnel)
+    with _lock:
+        _running.pop(stop, None)
+    stop.close()
+    try:
         ended(failure)
-        if failure is not None:
-            local.abort()
+    finally:
+        if failure is None:
+            sock.close()
         else:
-            local.close()
+            reset(sock)
+
+
+def _failure_of(exc: BaseException, tunnel: Tunnel) -> TunnelError | None:
+    """Return what ``exc``, which ended a relay, is to whoever has the socket; None if he has closed it himself."""
+    if isinstance(exc, TunnelError):
+        return exc
+    if tunnel.relay is not None and exc is tunnel.relay.sink_error:
+        return None
+    if isinstance(exc, OSError):
+        failure = ConnectionLost("lost", reason=exc.strerror or exc)
+    else:
+        failure = ConnectionLost("internal", problem=repr(exc))
+    failure.__cause__ = exc
+    return failure
 
 
 # The tunnels of this process, by what stops them.

@@ -9,12 +9,13 @@ import ipaddress
 import socket
 from dataclasses import dataclass
 
+from tunnel.net.names import is_zone, split_zone, to_ascii, zone_of
 from tunnel.protocol.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
 class TCPAddress:
-    """A host (a name or an IP address without brackets; may be empty) and a port."""
+    """A host (a name in ASCII or an IP address without brackets; may be empty) and a port."""
 
     host: str
     port: int
@@ -47,14 +48,21 @@ def parse_address(text: str, option: str) -> Address:
     if not (colon and port.isascii() and port.isdigit() and int(port) <= 65535):
         raise UsageError(f"{option}: {text!r} is not HOST:PORT or unix:PATH")
     if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
+        host, zone = split_zone(host[1:-1])
         if not _is_ipv6(host):
             raise UsageError(f"{option}: {text!r}: {host!r} is no IPv6 address")
+        if "%" in text:
+            if not is_zone(zone):
+                raise UsageError(f"{option}: {text!r}: {zone!r} is no network interface")
+            host = f"{host}%{zone}"
     elif ":" in host:
         raise UsageError(f"{option}: {text!r}: an IPv6 address stands in brackets, as in [::1]:{port}")
     elif any(c.isspace() or c in "/@[]" for c in host):
         raise UsageError(f"{option}: {text!r} is not HOST:PORT or unix:PATH")
-    return TCPAddress(host, int(port))
+    try:
+        return TCPAddress(to_ascii(host), int(port))
+    except ValueError as exc:
+        raise UsageError(f"{option}: {text!r}: {exc}") from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +93,7 @@ def address_of(sock: socket.socket) -> Address:
     """Return where ``sock`` is bound."""
     name = sock.getsockname()
     if isinstance(name, tuple):
-        return TCPAddress(name[0], name[1])
+        return TCPAddress(name[0] + zone_of(name), name[1])
     return UnixAddress(name.decode(errors="backslashreplace") if isinstance(name, bytes) else name)
 
 

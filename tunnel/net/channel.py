@@ -103,11 +103,16 @@ class Channel:
 
     def abort(self) -> None:
         """Close with a reset, so that the peer cannot mistake this for a clean end; what is unsent is discarded."""
-        try:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        except OSError:
-            pass  # not a TCP socket, or broken already: closing is all that is left to do
-        self.sock.close()
+        reset(self.sock)
+
+
+def reset(sock: socket.socket) -> None:
+    """Close ``sock`` with a reset, which its peer cannot mistake for a clean end, if it is one of TCP."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    except OSError:
+        pass  # not a TCP socket, or broken already: closing is all that is left to do
+    sock.close()
 
 
 def set_nodelay(sock: socket.socket) -> None:

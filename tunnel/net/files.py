@@ -67,6 +67,21 @@ def read_regular(
     return data, info
 
 
+def text_of(data: bytes) -> str:
+    """Return the text of a file: UTF-8, or UTF-16 if it begins with the mark of that. Raises UnicodeDecodeError.
+
+    Editors of Windows put a byte order mark before UTF-8, too, and PowerShell's ``>`` writes UTF-16; no mark is text.
+    """
+    if is_utf16(data):
+        return data.decode("utf-16")
+    return data.removeprefix(b"\xef\xbb\xbf").decode()
+
+
+def is_utf16(data: bytes) -> bool:
+    """Return whether a file begins with a byte order mark of UTF-16, and has something behind it."""
+    return len(data) > 2 and data.startswith((b"\xff\xfe", b"\xfe\xff"))
+
+
 def check_regular(path: str, *, guard: str = ANY) -> os.stat_result:
     """Raise what `open_regular` raises, for a file that a library will open by itself."""
     descriptor, info = open_regular(path, guard=guard)

@@ -71,7 +71,9 @@ def _open_tcp(address: TCPAddress) -> list[socket.socket]:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, sockaddr in dict.fromkeys(found):
             # A dict drops the doubles that /etc/hosts may bring.
-            sockets.append(socket.create_server(sockaddr[:2], family=family, backlog=BACKLOG))
+            # The whole address, as the last part of IPv6's is the zone.
+            bound = (str(sockaddr[0]), int(sockaddr[1]), *sockaddr[2:])
+            sockets.append(socket.create_server(bound, family=family, backlog=BACKLOG))
     except (OSError, UnicodeError) as exc:
         for sock in sockets:
             sock.close()

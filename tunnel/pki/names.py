@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from cryptography import x509
 
+from tunnel.net.names import to_ascii
 from tunnel.protocol.errors import UsageError, printable
 
 NAMES_LIMIT = 100
@@ -64,9 +65,9 @@ def _dns_name(name: str) -> str:
     ascii_name = name.lower()
     if not name.isascii():
         try:
-            ascii_name = name.encode("idna").decode().lower()
-        except UnicodeError as exc:
-            raise UsageError(f"{name!r} cannot be written in IDNA ({exc})") from exc
+            ascii_name = to_ascii(name).lower()
+        except ValueError as exc:
+            raise UsageError(f"{name!r}: {exc}") from exc
     host = ascii_name.removeprefix("*.")
     labels = host.split(".")
     if len(ascii_name) > _LENGTH_LIMIT or not all(map(_LABEL.fullmatch, labels)) or labels[-1].isdigit():

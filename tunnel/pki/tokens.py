@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 
-from tunnel.net.files import ANY, STRICT, read_regular
+from tunnel.net.files import ANY, STRICT, is_utf16, read_regular, text_of
 from tunnel.pki import storage
 from tunnel.protocol.errors import UsageError
 
@@ -48,7 +48,7 @@ def read_tokens(path: str, option: str, *, guard: str = STRICT) -> list[str]:
     """
     try:
         too_long = "it is longer than {limit} characters"
-        text = read_regular(path, _FILE_LIMIT, guard=guard, too_long=too_long)[0].decode()
+        text = text_of(read_regular(path, _FILE_LIMIT, guard=guard, too_long=too_long)[0])
     except OSError as exc:
         raise _bad_file(option, path, exc.strerror or str(exc)) from exc
     except UnicodeDecodeError as exc:
@@ -85,12 +85,14 @@ def describe_tokens(path: str, option: str) -> list[str]:
 
 def _check_appendable(path: str) -> None:
     try:
-        empty = not read_regular(path, _FILE_LIMIT)[0].strip()
+        data = read_regular(path, _FILE_LIMIT)[0]
     except FileNotFoundError:
         return
     except OSError as exc:
         raise _bad_file("--append", path, exc.strerror or str(exc)) from exc
-    if not empty:
+    if is_utf16(data):
+        raise _bad_file("--append", path, "it is UTF-16, and a line of UTF-8 would spoil it")
+    if data.strip():
         read_tokens(path, "--append")
 
 

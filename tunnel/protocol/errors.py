@@ -44,6 +44,7 @@ CAUSES: dict[str, tuple[int, str]] = {
     "answer-timeout": (TRY_LATER, "{hop} did not answer within {seconds:g} s"),
     "no-answer": (TRY_LATER, "{hop} did not answer: it sent nothing but interim responses"),
     "hung-up": (UNREACHABLE, "{hop} hung up before it answered"),
+    "resources": (TRY_LATER, "this machine cannot open a tunnel now: {reason}"),
     # The answer to the upgrade request.
     "not-http": (PROTOCOL, "{url} does not answer as a web server does: {reason}"),
     "not-websocket": (PROTOCOL, "{url} answered, but not as a WebSocket server: {reason}"),

@@ -29,6 +29,8 @@ BODY_LIMIT = 64 * 1024  # bytes of a refusal's body that are looked at
 _LONGEST_SHOWN = 16  # characters of what is no name of a header
 MAX_INTERIM = 100  # responses (1xx) before the final one; a proxy may send one every few seconds while it works
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+# Of a response: what only a bridge of ours or RFC 6455 defines, so that nobody has an excuse for spelling it oddly.
+_STRICT_FIELDS = ("wstunnel-", "sec-websocket-")
 _OWN_FIELDS = {"host", "upgrade", "connection", "content-length", "transfer-encoding"}
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
@@ -100,6 +102,9 @@ class ResponseParser:
 
     ``head`` is the response once its head is complete; a response that opens a tunnel (101, or 2xx to CONNECT) is
     complete with it, and what follows is in ``rest``. Others are ``done`` when their body is, or is long enough.
+
+    It is as lenient as curl, since a proxy that spells its answer oddly still has something to say: lines may end with
+    LF alone (RFC 9112 section 2.2) and be folded (section 5.2), and what is no field is passed over.
     """
 
     def __init__(self, *, connect: bool = False) -> None:
@@ -116,15 +121,15 @@ class ResponseParser:
         """Take in bytes that came. Raises ResponseError."""
         self._received += data
         while self.head is None:
-            end = self._received.find(b"\r\n\r\n")
+            end, behind = _end_of_head(self._received)
+            if max(end, len(self._received) if end < 0 else 0) > HEAD_LIMIT:
+                raise ResponseError(f"its head is longer than {HEAD_LIMIT} bytes")
             if end < 0:
-                if len(self._received) > HEAD_LIMIT:
-                    raise ResponseError(f"its head is longer than {HEAD_LIMIT} bytes")
                 if not b"HTTP/1.".startswith(self._received[:7]):
                     raise ResponseError(f"it began with {_excerpt(self._received.decode('latin-1'), 24)}")
                 return
             head = bytes(self._received[:end])
-            del self._received[: end + 4]
+            del self._received[:behind]
             self._take_head(head)
         self._take_body(self.head)
 
@@ -135,21 +140,25 @@ class ResponseParser:
         self._take_body(self.head, ended=True)
         self.done = True
 
+    def salvage(self) -> bool:
+        """Return whether there is a `head`, or a refusal whose status was read: then that becomes the head.
+
+        For an answer that broke off: what came of its fields counts, and all the rest does not matter to a user.
+        """
+        if self.head is None and b"\n" in self._received[:HEAD_LIMIT]:
+            first, *lines = _lines(self._received[:HEAD_LIMIT])[:-1]
+            try:
+                status, reason = _status(first)
+                if status >= 300:
+                    self.head = Response(status, reason, tuple(_fields(lines)))
+            except ResponseError:
+                return False
+        return self.head is not None
+
     def _take_head(self, head: bytes) -> None:
-        if len(head) > HEAD_LIMIT:
-            raise ResponseError(f"its head is longer than {HEAD_LIMIT} bytes")
-        first, *lines = head.decode("latin-1").split("\r\n")
-        version, _, line = first.partition(" ")
-        code, _, reason = line.partition(" ")
-        status = parse_decimal(code, 3) if len(code) == 3 else None
-        if version not in ("HTTP/1.1", "HTTP/1.0") or status is None:
-            raise ResponseError(f"it began with {_excerpt(first, 60)}")
-        headers = []
-        for field in lines:
-            name, colon, value = field.partition(":")
-            if not colon or not name or not _TOKEN.issuperset(name):
-                raise ResponseError(f"it has the malformed header line {_excerpt(field, 60)}")
-            headers.append((name.lower(), value.strip(" \t")))
+        first, *lines = _lines(head)
+        status, reason = _status(first)
+        headers = _fields(lines)
         response = Response(status, reason, tuple(headers))
         if 100 <= response.status < 200 and response.status != 101:
             self._interim += 1
@@ -174,6 +183,53 @@ class ResponseParser:
         self.done = self.done or ended or len(self._received) >= 2 * BODY_LIMIT
 
 
+def _end_of_head(data: bytearray) -> tuple[int, int]:
+    """Return where the last line of a head ends, and where what follows the empty line begins; -1 if there is none."""
+    long, short = data.find(b"\n\r\n"), data.find(b"\n\n")
+    if short >= 0 and (long < 0 or short < long):
+        return short, short + 2
+    return long, long + 3
+
+
+def _lines(head: bytes | bytearray) -> list[str]:
+    return [line.rstrip("\r") for line in head.decode("latin-1").split("\n")]
+
+
+def _status(line: str) -> tuple[int, str]:
+    """Return status and reason phrase of a status line (section 4). Raises ResponseError."""
+    version, code, reason = (*line.replace("\t", " ").split(None, 2), "", "", "")[:3]
+    status = parse_decimal(code, 3) if len(code) == 3 else None
+    if len(version) != len("HTTP/1.1") or not version.startswith("HTTP/1.") or status is None:
+        raise ResponseError(f"it began with {_excerpt(line, 60)}")
+    return status, reason
+
+
+def _fields(lines: list[str]) -> list[tuple[str, str]]:
+    """Return the fields of a head as (lower-case name, value). Raises ResponseError for one of `_STRICT_FIELDS`."""
+    headers: list[tuple[str, str]] = []
+    folds = False  # whether the last line was a field, which the next may go on with
+    for line in lines:
+        if line.startswith((" ", "\t")):
+            # Without a field before it (section 2.2) it goes unread.
+            if folds:
+                name, value = headers.pop()
+                _check_spelling(name, line, odd=True)
+                headers.append((name, f"{value} {line.strip()}".strip()))
+            continue
+        written, colon, value = line.partition(":")
+        name = written.rstrip(" \t").lower()
+        folds = bool(colon and name and _TOKEN.issuperset(name))
+        _check_spelling(name, line, odd=not folds or len(name) < len(written))
+        if folds:
+            headers.append((name, value.replace("\r", " ").strip(" \t")))
+    return headers
+
+
+def _check_spelling(name: str, line: str, *, odd: bool) -> None:
+    if odd and name.lstrip().startswith(_STRICT_FIELDS):
+        raise ResponseError(f"it has the malformed header line {_excerpt(line, 60)}")
+
+
 def _excerpt(text: str, length: int) -> str:
     """Return the beginning of ``text`` as a literal. Secrets go out before it is cut, which could leave half of one."""
     return printable(ascii(redacted(text)[:length]))
@@ -182,12 +238,13 @@ def _excerpt(text: str, length: int) -> str:
 def _dechunk(data: bytearray) -> tuple[bytes, bool]:
     """Return what of a chunked body (RFC 9112, section 7.1) is there, and whether that is all that is wanted."""
     body, at = bytearray(), 0
-    while (end := data.find(b"\r\n", at)) >= 0 and len(body) < BODY_LIMIT:
-        size = parse_hexadecimal(bytes(data[at:end]).split(b";")[0].rstrip(b" \t"))
+    while (end := data.find(b"\n", at)) >= 0 and len(body) < BODY_LIMIT:
+        size = parse_hexadecimal(bytes(data[at:end]).split(b";")[0].rstrip(b" \t\r"))
         if not size:
             return bytes(body), True
-        body += data[end + 2 : end + 2 + size]
-        at = end + 2 + size + 2
+        body += data[end + 1 : end + 1 + size]
+        at = end + 1 + size
+        at += 2 if data[at : at + 2] == b"\r\n" else 1
     return bytes(body[:BODY_LIMIT]), len(body) >= BODY_LIMIT
 
 

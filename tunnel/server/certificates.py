@@ -46,6 +46,9 @@ class Certificates:
             if path is not None:
                 _check_file(option, path, guard)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        # Alike in every Python: since 3.13 it would refuse authorities of clients that break RFC 5280 in form only, as
+        # those of many companies do, and take an intermediate authority for one that stands on its own.
+        context.verify_flags &= ~(ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])  # WebSocket over HTTP/2 is another protocol
         encrypted = False

@@ -21,10 +21,13 @@ from tunnel.client.trace import Trace
 from tunnel.client.tunnel import Tunnel
 from tunnel.pki.expiry import current_time, ends_soon, expiry
 from tunnel.protocol.control import SUBPROTOCOL
-from tunnel.protocol.errors import UNREACHABLE, TunnelError, printable
+from tunnel.protocol.errors import TRY_LATER, UNREACHABLE, TunnelError, printable
+from tunnel.ssh.buffering import held_back
 from tunnel.ssh.throughput import Progress, measure
 
 BANNER_LIMIT = 10.0  # seconds that an SSH server may take to speak; sshd looks up its client's name first
+KEYS_LIMIT = 3.0  # seconds that it then may take to answer our own banner
+_OUR_BANNER = b"SSH-2.0-wstunnel-py_doctor\r\n"
 _BANNER_SIZE = 255  # bytes, RFC 4253 section 4.2
 
 _EXCERPT = 80  # characters of what is no banner that are shown
@@ -79,6 +82,10 @@ _ADVICE = {
 }
 _ENDS_SOON = "Renew its certificate before it ends, at the edge or the bridge; then nobody can connect."
 _NO_BANNER = "A tunnel opens, but no SSH server speaks behind it: is sshd running, and --target of the bridge right?"
+_BUFFERS = (
+    "Switch buffering off there (in nginx proxy_buffering), or have WebSockets passed on as they are. SSH waits for "
+    "small messages, so it cannot work through it; sshd is not to blame."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +140,32 @@ def examine(make_settings: Callable[[], Settings]) -> Iterator[Finding]:
     unwanted = "not asked for (--no-resume)" if not settings.resume else "not offered by this bridge: a plain tunnel"
     yield Finding("resume", True, 0.0, "the session survives lost connections" if resumable else unwanted)
     steps.lap()
-    ours, theirs = socket.socketpair()
     failures: list[TunnelError | None] = []
-    relay_in_thread(tunnel, lambda: connection, theirs, ended=failures.append)
+    try:
+        ours, theirs = socket.socketpair()
+        relay_in_thread(tunnel, lambda: connection, theirs, ended=failures.append)
+    except (TunnelError, OSError) as exc:
+        connection.channel.close()
+        yield Finding("ssh", False, steps.lap(), f"cannot be tried: {printable(str(exc))}", "", TRY_LATER)
+        return
     with ours:
-        banner = _banner(ours)
-    if banner.startswith("SSH-"):
+        banner, is_silent = _banner(ours)
+        is_ssh = banner.startswith("SSH-")
+        seconds = steps.lap()
+        # What we say may be held up, too, though what the server says is not.
+        is_silent = is_silent or (is_ssh and _ignores(ours))
+    held = held_back(settings) if is_silent else None
+    if held:
+        text = f"the edge buffers: something on the way holds messages back until some {held >> 10} KiB have come"
+        yield Finding("ssh", False, seconds + steps.lap(), text, _BUFFERS, UNREACHABLE)
+        return
+    if is_ssh:
         version, space, comment = banner.partition(" ")
-        yield Finding("ssh", True, steps.lap(), version + space + excerpt(comment))
-    else:
-        said = f"it said {excerpt(banner)!r}" if banner else "nothing came"
-        reason = next((str(failure) for failure in failures if failure), said)
-        yield Finding("ssh", False, steps.lap(), f"no SSH server answers: {reason}", _NO_BANNER, UNREACHABLE)
+        yield Finding("ssh", True, seconds, version + space + excerpt(comment))
+        return
+    said = f"it said {excerpt(banner)!r}" if banner else "nothing came"
+    reason = next((str(failure) for failure in failures if failure), said)
+    yield Finding("ssh", False, seconds, f"no SSH server answers: {reason}", _NO_BANNER, UNREACHABLE)
 
 
 def examine_throughput(make_settings: Callable[[], Settings], progress: Progress) -> Finding:
@@ -162,20 +183,36 @@ def examine_throughput(make_settings: Callable[[], Settings], progress: Progress
     return Finding("throughput", True, time.monotonic() - began, text)
 
 
-def _banner(sock: socket.socket) -> str:
-    """Return the first line that comes, if it comes in time."""
-    data = b""
+def _banner(sock: socket.socket) -> tuple[str, bool]:
+    """Return the first line that comes, if it comes in time, and whether there was neither anything nor an end."""
+    data, is_over = b"", False
     end = time.monotonic() + BANNER_LIMIT
     try:
         while b"\n" not in data and len(data) < _BANNER_SIZE and (left := end - time.monotonic()) > 0:
             sock.settimeout(left)
             chunk = sock.recv(_BANNER_SIZE)
             if not chunk:
+                is_over = True
                 break
             data += chunk
+    except TimeoutError:
+        pass
     except OSError:
-        pass  # a time limit, or a reset: what came until then is all there is
-    return printable(data.split(b"\n")[0].decode("ascii", "replace"))
+        is_over = True  # a reset: what came until then is all there is
+    return printable(data.split(b"\n")[0].decode("ascii", "replace")), not data and not is_over
+
+
+def _ignores(sock: socket.socket) -> bool:
+    """Return whether an SSH server says nothing more when we have said our banner: its keys are next (RFC 4253)."""
+    try:
+        sock.settimeout(KEYS_LIMIT)
+        sock.sendall(_OUR_BANNER)
+        sock.recv(_BANNER_SIZE)
+    except TimeoutError:
+        return True
+    except OSError:
+        pass  # it has hung up: that it does not wait for us is all that matters
+    return False
 
 
 def excerpt(text: str) -> str:

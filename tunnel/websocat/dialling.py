@@ -314,10 +314,10 @@ def _secret_of(line: CommandLine) -> str | None:
     path = line.text("basic-auth-file")
     if path is None:
         return None
-    from tunnel.net.files import LENIENT, read_regular
+    from tunnel.net.files import LENIENT, read_regular, text_of
 
     try:
-        text = read_regular(path, _SECRET_LIMIT, guard=LENIENT)[0].decode()
+        text = text_of(read_regular(path, _SECRET_LIMIT, guard=LENIENT)[0])
     except (OSError, UnicodeDecodeError) as exc:
         reason = getattr(exc, "strerror", None) or "it is no text"
         raise UsageError("", cause="file", option="--basic-auth-file", path=path, reason=reason) from exc

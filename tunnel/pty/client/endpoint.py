@@ -51,7 +51,7 @@ def locate(host_or_url: str, *, token: str | None = None, headers: Mapping[str, 
     if "://" in host_or_url:
         return Endpoint(host_or_url, fields)
     if "." in host_or_url:
-        check_host(host_or_url)
+        check_host(host_or_url.removesuffix("."))
         return Endpoint(f"https://{host_or_url}", fields)
     return Endpoint(fill(TEMPLATE, host_or_url, PORT), fields)
 
@@ -84,6 +84,9 @@ def _parse(url: str) -> tuple[str, Address]:
     except ValueError as exc:
         raise UsageError(str(exc), cause="url", url=url.partition("?")[0]) from exc
     address = Address(_TWINS[scheme], host, port or _DEFAULT_PORTS[scheme], "/")
-    # Lower case and IDNA, as `split_authority` made it.
+    # In ASCII, as `split_authority` made it.
     shown = address.authority if port else address.host_field
+    if "%" in host:
+        # httpx hands the host on as it is, so the zone must not be escaped here.
+        shown = shown.replace("]", host[host.index("%") :] + "]")
     return f"{scheme}://{shown}{slash}{path}".rstrip("/"), address

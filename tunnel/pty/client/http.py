@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tunnel.client.dial import tls_context
 from tunnel.client.proxy import choose_proxy
+from tunnel.client.tls import tls_context
 from tunnel.protocol.errors import ConnectionLost, DialError, TunnelError, UsageError
 from tunnel.protocol.upgrade import Response
 from tunnel.pty import framing, wire
@@ -58,7 +58,12 @@ def client_options(endpoint: Endpoint, way: Way) -> dict[str, Any]:
     if proxy is not None and proxy.scheme != "http" and importlib.util.find_spec("socksio") is None:
         raise UsageError("", cause="pty-extra", package="socksio")
     return {
-        "headers": {"User-Agent": "wstunnel-py", "Accept-Encoding": "identity", **dict(endpoint.headers)},
+        "headers": {
+            "Host": endpoint.address.host_field,  # httpx would have a zone in it
+            "User-Agent": "wstunnel-py",
+            "Accept-Encoding": "identity",
+            **dict(endpoint.headers),
+        },
         "proxy": proxy and httpx.Proxy(str(proxy), auth=None if proxy.user is None else (proxy.user, proxy.password)),
         "verify": tls_context(way) if endpoint.address.secure else False,
         # The proxy was chosen above, by the rules that the ProxyCommand has.
@@ -76,7 +81,14 @@ def request_options(call: Call, endpoint: Endpoint, *, stream: bool) -> dict[str
     kind = framing.STREAM_TYPE if stream else framing.UNARY_TYPE
     fields = {"Content-Type": kind, "Connect-Protocol-Version": framing.PROTOCOL_VERSION, **call.fields}
     url = endpoint.url + wire.PREFIX + call.method
-    return {"method": "POST", "url": url, "content": framing.envelope(data) if stream else data, "headers": fields}
+    return {
+        "method": "POST",
+        "url": url,
+        "content": framing.envelope(data) if stream else data,
+        "headers": fields,
+        # For httpx the host of the URL is the name in TLS, too.
+        "extensions": {"sni_hostname": endpoint.address.certificate_name},
+    }
 
 
 def head_of(response: httpx.Response) -> Response:
@@ -123,7 +135,9 @@ def _error(exc: httpx.HTTPError | httpx.StreamError, endpoint: Endpoint, way: Wa
         seconds = exc.request.extensions.get("timeout", {}).get("read") or way.request_timeout
         return DialError("answer-timeout", hop=endpoint, seconds=seconds)
     if isinstance(exc, httpx.ProxyError):
-        return DialError("proxy-refused", proxy="on the way", target=place, reason=exc)
+        refused_us = str(exc)[:3] in ("401", "407")  # as `tunnel.client.proxy` has it
+        verdict = "proxy-auth" if refused_us else "proxy-refused"
+        return DialError(verdict, proxy="on the way", target=place, reason=exc)
     if not isinstance(exc, httpx.ConnectError):
         return ConnectionLost("lost", reason=_reason(exc))
     for cause in _causes(exc):

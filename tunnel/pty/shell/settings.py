@@ -128,7 +128,7 @@ def resolve(
         command=tuple(command) or None,
         cwd=_text(merged, "pty-cwd"),
         user=_text(merged, "pty-user"),
-        envs=dict(line.split("=", 1) for line in envs) if isinstance(envs, list) else {},
+        envs={**_own_terminal(environ), **_variables(envs)},
         timeout=_seconds(merged["pty-timeout"]),
         keep=merged["pty-keep"] is True,
         grace=_seconds(merged["pty-grace"]),
@@ -147,6 +147,16 @@ def _host_of(url: str) -> str:
         return Endpoint(url.replace("{port}", "1")).address.host
     except UsageError:
         return ""  # what is wrong with it is told by who uses it
+
+
+def _own_terminal(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the type of the terminal that this program runs in, as ssh passes it on, if it is known."""
+    kind = environ.get("TERM", "")
+    return {"TERM": kind} if kind and kind.isascii() and kind.isprintable() else {}
+
+
+def _variables(lines: Value) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in lines) if isinstance(lines, list) else {}
 
 
 def _text(values: Values, name: str) -> str | None:

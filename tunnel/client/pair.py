@@ -1,0 +1,51 @@
+"""Two connected sockets whose one end can be reset, so that whoever has the other end cannot take that for an end.
+
+A Unix socket can only be closed: what its peer reads then is an end of file, as if all had gone well. So the pair is
+one of TCP over the loopback interface, which can be reset (`tunnel.net.channel.reset`): then everything fails that
+reads or writes the other end, be it this library, another one, or a loop in C that knows the descriptor only.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from tunnel.net.channel import set_nodelay
+
+_LIMIT = 1.0  # seconds, should a firewall swallow what goes over loopback
+_STRANGERS = 16  # connections of others to a port that is there for a moment
+_NONE_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def connected_pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected, blocking stream sockets: of TCP, or of Unix where there is no loopback. Raises OSError."""
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        try:
+            return _tcp_pair(family, host)
+        except OSError as exc:
+            if exc.errno in _NONE_LEFT:
+                raise
+    return socket.socketpair()
+
+
+def _tcp_pair(family: int, host: str) -> tuple[socket.socket, socket.socket]:
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.bind((host, 0))
+        listener.listen(_STRANGERS)
+        listener.settimeout(_LIMIT)
+        one = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            one.settimeout(_LIMIT)
+            one.connect(listener.getsockname())
+            for _ in range(_STRANGERS):
+                other, peer = listener.accept()
+                if peer == one.getsockname():
+                    for sock in (one, other):
+                        sock.settimeout(None)
+                        set_nodelay(sock)
+                    return one, other
+                other.close()  # any program of this machine may connect to that port
+            raise OSError(errno.ECONNABORTED, "the port was taken by others")
+        except BaseException:
+            one.close()
+            raise
