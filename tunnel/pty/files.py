@@ -11,11 +11,12 @@ import contextlib
 import os
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import IO
+from typing import IO, cast
 
 from aiohttp import BodyPartReader, web
 
 from tunnel.pty import framing
+from tunnel.pty.connection import Connection
 from tunnel.pty.file_shares import Leave, Slots, Spool
 from tunnel.pty.file_tool import READ, WRITE, Refused, Tool
 from tunnel.pty.framing import ConnectError
@@ -44,7 +45,7 @@ class FileService:
             user = self._user(request)
             path = _path(user, request.query.get("path"))
             async with (
-                Leave() as leave,
+                _judged(request, Leave()) as leave,
                 self._reading.take(_source(request), leave),
                 _tool(READ, path, user, None) as tool,
             ):
@@ -62,7 +63,7 @@ class FileService:
         try:
             user = self._user(request)
             # The slot of a helper process is taken when there is something to write.
-            async with Leave(UPLOAD_LIMIT) as leave:
+            async with _judged(request, Leave(UPLOAD_LIMIT)) as leave:
                 with self._spool.enter(source, leave) as reserve:
                     async with contextlib.aclosing(_uploads(request, user, reserve)) as uploads:
                         async for path, spool in uploads:
@@ -85,6 +86,12 @@ class FileService:
 def _source(request: web.Request) -> Source:
     """Return whom a request counts for."""
     return request.remote
+
+
+def _judged(request: web.Request, leave: Leave) -> Leave:
+    """Return ``leave``; the request's connection has as much to show for its place as that."""
+    cast(Connection, request.protocol).judge_by(leave.standing)
+    return leave
 
 
 def _tool(script: str, path: str, user: User, stdin: IO[bytes] | None) -> Tool:
