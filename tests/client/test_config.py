@@ -275,6 +275,7 @@ def test_a_folder_in_its_place_is_refused(config: Path) -> None:
         ('headers = { X-Key = "k" }\n', 1),
         ('[hosts.box]\nheaders = { e2b-traffic-access-token = "t" }\n', 1),
         ('proxy = "http://user:hunter2@p.test:3128"\n', 1),
+        ('[hosts.box]\nurl = "ws://x.test/ssh?token=hunter2"\n', 1),
         ('proxy = "http://p.test:3128"\nport = 1\n[hosts.box]\nurl = "ws://x.test"\n', 0),
     ],
 )

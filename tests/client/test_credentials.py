@@ -213,6 +213,21 @@ def test_basic_credentials_are_known_in_all_their_forms(serve: Serve) -> None:
     assert "hunter2" not in line and login not in line
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        f"Authorization: Token token={TOKEN}",
+        f'Authorization: Digest username="me", response="{TOKEN}"',
+        f'Cookie: lang=en; session="{TOKEN}"',
+        f"X-Auth-Token: Bearer {TOKEN}",
+        f"X-Traffic: Bearer {TOKEN}",
+    ],
+)
+def test_a_part_of_a_header_is_not_shown_either(serve: Serve, header: str) -> None:
+    line = failure_of("-H", header, f"ws://127.0.0.1:{serve(ECHOES['text']).port}").line  # type: ignore[arg-type]
+    assert "403" in line and TOKEN not in line
+
+
 def test_a_proxy_that_sends_the_password_back(serve: Serve) -> None:
     def script(connection: socket.socket) -> None:
         head = read_head(connection)

@@ -6,11 +6,13 @@ import socket
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tunnel.client.address import parse_url
-from tunnel.client.options import OPTIONS, parse_command_line
+from tunnel.client.options import OPTIONS, SHELL_OPTIONS, parse_command_line
 from tunnel.client.settings import Settings, resolve
 from tunnel.protocol.errors import UsageError
+from tunnel.pty.shell.settings import resolve as resolve_shell
 
 
 def settings_of(*words: str, **environ: str) -> Settings:
@@ -292,6 +294,21 @@ def test_a_token_file_that_others_can_read_is_warned_of(token_file: Path) -> Non
     token_file.chmod(0o644)
     (warning,) = settings_of("--token-file", str(token_file), "box").warnings
     assert warning == f"the token file {token_file} can be read by others; chmod 600 it"
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_key_that_others_can_read_is_warned_of(tmp_path: Path, apart: bool) -> None:
+    issued = trustme.CA().issue_cert("x.test")
+    certificate, key = tmp_path / "cert.pem", tmp_path / ("key.pem" if apart else "cert.pem")
+    issued.cert_chain_pems[0].write_to_path(str(certificate))
+    issued.private_key_pem.write_to_path(str(key), append=not apart)
+    certificate.chmod(0o644)
+    words = ["--client-cert", str(certificate), *(["--client-key", str(key)] if apart else [])]
+    given, _ = parse_command_line(words, SHELL_OPTIONS, "shell")
+    for mode, expected in ((0o600, []), (0o644, [f"the key in {key} can be read by others; chmod 600 it"])):
+        key.chmod(mode)
+        assert settings_of(*words, "wss://x.test/").warnings == expected
+        assert resolve_shell("https://x.test/", given, environ={}).warnings == expected
 
 
 def test_an_unverified_certificate_is_warned_of() -> None:

@@ -171,6 +171,13 @@ def test_files_are_written_and_read(sandbox: e2b.Sandbox, tmp_path: Path) -> Non
         sandbox.files.read(str(tmp_path / "missing"))
 
 
+def test_several_files_are_written_at_once(sandbox: e2b.Sandbox, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("one", "deep/two", "with blanks", "grün")]
+    written = sandbox.files.write_files([{"path": str(path), "data": path.name} for path in paths])
+    assert [each.path for each in written] == [str(path) for path in paths]
+    assert [path.read_text() for path in paths] == [path.name for path in paths]
+
+
 def test_what_is_wrong_is_told_as_the_sdk_knows_it(sandbox: e2b.Sandbox) -> None:
     with pytest.raises(e2b.NotFoundException):
         sandbox.pty.send_stdin(1, b"x")

@@ -10,7 +10,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 import pytest
@@ -116,6 +116,32 @@ def test_several_files_come_in_one_upload(raw: Raw, tmp_path: Path) -> None:
     reply = raw.request("POST", "/files", body, {"Content-Type": "multipart/form-data; boundary=b"})
     assert [each["path"] for each in reply.json] == [str(tmp_path / Path(name).name) for name in names]
     assert [(tmp_path / Path(name).name).read_text() for name in names] == names
+
+
+def one_part(raw: Raw, disposition: str) -> Reply:
+    body = f'--b\r\nContent-Disposition: form-data; name="file"; {disposition}\r\n\r\nx\r\n--b--\r\n'.encode()
+    return raw.request("POST", "/files", body, {"Content-Type": "multipart/form-data; boundary=b"})
+
+
+@pytest.mark.parametrize("form", ['filename="{}"', "filename*=utf-8''{}", 'FileName = "{}"; size=1'])
+def test_a_file_of_an_upload_may_have_an_absolute_path(raw: Raw, tmp_path: Path, form: str) -> None:
+    path = str(tmp_path / "file")
+    reply = one_part(raw, form.format(quote(path, safe="") if "*" in form else path))
+    assert [each["path"] for each in reply.json] == [str(tmp_path / "file")]
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_quotes_in_the_name_of_an_uploaded_file_are_escaped(raw: Raw, tmp_path: Path) -> None:
+    name = 'a "name" with \\ and ; in it'
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    assert one_part(raw, f'filename="{tmp_path}/{escaped}"').status == 200
+    assert (tmp_path / name).read_text() == "x"
+
+
+@pytest.mark.parametrize("name", ["utf-7''%2B2AA-", "utf-7''%2B2AA-/file"])
+def test_a_name_that_no_file_can_have_is_the_clients_fault(raw: Raw, service: Service, name: str) -> None:
+    assert one_part(raw, f"filename*={name}").status == 400
+    assert "internal-error" not in service.process.log()
 
 
 def test_what_cannot_be_read_or_written_is_told(raw: Raw, tmp_path: Path) -> None:

@@ -169,6 +169,57 @@ def test_nobody_is_closed_for_a_descriptor_that_nobody_asks_for(narrow: Service,
     assert "cannot-accept" not in narrow.process.log()
 
 
+STALLED = {
+    "a call": LIST + b"X-Access-Token: TOKEN\r\nContent-Length: 100\r\n\r\n{",
+    "a stream": LIST.replace(b"List", b"StreamInput").replace(b"/json", b"/connect+json")
+    + b"X-Access-Token: TOKEN\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "an upload": b"POST /files?path=FILE.new HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Access-Token: TOKEN\r\n"
+    b"Content-Length: 100\r\n\r\nx",
+    "a download": b"GET /files?path=FILE HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Access-Token: TOKEN\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("case", STALLED)
+def test_requests_that_stall_give_way_when_all_places_are_taken(
+    narrow: Service, token: str, crowd: contextlib.ExitStack, tmp_path: Path, case: str
+) -> None:
+    """Clients with a token that leave their requests half done lock out nobody, be it from their own address."""
+    file = tmp_path / "file"
+    with file.open("wb") as sparse:
+        sparse.truncate(100 << 20)
+    request = STALLED[case].replace(b"TOKEN", token.encode()).replace(b"FILE", str(file).encode())
+    stalled = [crowd.enter_context(dial(narrow)) for _ in range(DESCRIPTORS // 4)]
+    for sock in stalled:
+        sock.sendall(request)
+    time.sleep(0.5)  # until all of them are at work
+    assert not any(map(is_closed, stalled))
+
+    def newcomer_is_served() -> bool:
+        with dial(narrow) as sock:
+            return exchange(sock, with_token(token)).startswith(b"HTTP/1.1 200 ")
+
+    assert eventually(newcomer_is_served)
+    with dial(narrow) as sock:
+        assert exchange(sock, HEALTH).startswith(b"HTTP/1.1 204 ")
+
+
+def test_input_that_comes_now_and_then_keeps_its_place(
+    narrow: Service, token: str, crowd: contextlib.ExitStack
+) -> None:
+    with Raw(narrow.url, {"X-Access-Token": token}) as raw:
+        stream = raw.terminal("/bin/cat")
+        typing = crowd.enter_context(dial(narrow))
+        start = envelope({"start": {"process": {"pid": stream.pid}}})
+        head = LIST.replace(b"List", b"StreamInput").replace(b"/json", b"/connect+json")
+        head += f"X-Access-Token: {token}\r\nContent-Length: 10000\r\n\r\n".encode()
+        typing.sendall(head + start)
+        time.sleep(3)
+        for _ in range(2 * DESCRIPTORS // 4):
+            crowd.enter_context(dial(narrow)).sendall(with_token(token))
+        typing.sendall(envelope({"data": {"input": {"pty": "eA=="}}}))
+        stream.wait_for(b"x")
+
+
 def test_no_descriptor_left_closes_an_idle_connection_and_accepting_goes_on(
     narrow: Service, token: str, crowd: contextlib.ExitStack
 ) -> None:

@@ -196,3 +196,15 @@ def test_envelopes_of_nonsense_are_refused(watched: Raw) -> None:
             assert reply.status == 200
             assert b'"error":{"code":"' in reply.body
             assert b'"internal"' not in reply.body and b'"unknown"' not in reply.body
+
+
+def test_a_tag_has_a_length_that_a_list_of_all_processes_can_hold(watched: Raw) -> None:
+    stream = watched.terminal("/bin/true", tag="t" * 1025).finish()
+    assert stream.error is not None and stream.error["code"] == "invalid_argument"
+    assert watched.terminal("/bin/true", tag="t" * 1024).finish().ended is not None
+
+
+def test_arguments_that_no_process_can_have_are_the_clients_fault(watched: Raw) -> None:
+    for fields in ({"args": ["x" * 200_000]}, {"envs": {"X": "x" * 200_000}}):
+        stream = watched.open("Start", {"process": {"cmd": "/bin/true", **fields}}).finish()
+        assert stream.error is not None and stream.error["code"] == "invalid_argument"

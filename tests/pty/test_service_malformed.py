@@ -294,6 +294,12 @@ def test_what_is_strange_in_a_part_is_no_internal_error(
     assert "internal-error" not in guarded.process.log()
 
 
+def test_an_unknown_expectation_is_refused_without_a_quotation(guarded: Service, token: bytes) -> None:
+    answer = ask(guarded, UNARY + token + b"Content-Length: 2\r\nExpect: " + SECRET.encode() + b"\r\n\r\n{}")
+    assert statuses(answer) == [417]
+    assert SECRET.encode() not in answer and SECRET not in guarded.process.log()
+
+
 def test_an_error_in_a_body_is_told_at_once(guarded: Service, token: bytes) -> None:
     """Not after the time that the rest of the body might take."""
     with dial(guarded) as sock:

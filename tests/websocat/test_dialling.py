@@ -69,6 +69,7 @@ def test_between_our_ends_it_is_a_session_and_not_if_single_messages_matter(bed:
 def test_user_and_password_come_from_a_file(bed: Bed, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("user:pässword\nnot this\n")
+    secret.chmod(0o600)
 
     def refuse(connection: socket.socket) -> str:
         request = connection.recv(65536).decode()
@@ -82,6 +83,16 @@ def test_user_and_password_come_from_a_file(bed: Bed, tmp_path: Path) -> None:
     assert finished.status == 77
     assert f"Authorization: Basic {base64.b64encode('user:pässword'.encode()).decode()}" in request
     assert "sswor" not in finished.stderr
+
+
+@pytest.mark.parametrize(("mode", "count"), [(0o600, 0), (0o640, 1), (0o604, 1)])
+def test_a_password_file_that_others_can_read_is_warned_of(bed: Bed, tmp_path: Path, mode: int, count: int) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("user:hunter2\n")
+    secret.chmod(mode)
+    finished = bed.run(*WEBSOCAT_OURS, "-b", "--basic-auth-file", str(secret), "-", "ws://127.0.0.1:1/")
+    warning = f"warning: the file {secret} holds a secret and can be read by others; chmod 600 it"
+    assert finished.stderr.count(warning) == count
 
 
 def test_a_file_without_user_and_password_is_told_of_without_its_content(bed: Bed, tmp_path: Path) -> None:

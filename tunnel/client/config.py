@@ -107,9 +107,11 @@ def load_config(path: str | None) -> Config:
 
 
 def _holds_secrets(config: Config) -> bool:
-    """Return whether a table has headers, any of which may be a secret, or a proxy's password."""
+    """Return whether a table has headers or a URL's query, any of which may be a secret, or a proxy's password."""
     tables = (config.options, *config.hosts.values())
-    return any("header" in table or "@" in str(table.get("proxy", "")) for table in tables)
+    return any(
+        "header" in table or "@" in str(table.get("proxy", "")) or "?" in str(table.get("url", "")) for table in tables
+    )
 
 
 def parse_config(data: bytes, path: str) -> Config:

@@ -14,6 +14,7 @@ SHORTEST_UNNAMED = 8  # characters of a value whose name does not tell that it i
 SHORTEST_WORD = 12  # characters of one that is letters only: as a word it may stand in any message
 _TELLING = ("auth", "token", "secret", "key", "cookie", "password", "passwd", "session", "credential", "signature")
 _PUBLIC = frozenset(("origin", "user-agent", "accept", "accept-language", "referer", "content-type"))
+_DELIMITERS = str.maketrans(dict.fromkeys(',;="', " "))
 _UNRESERVED = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-._~")
 
 
@@ -37,6 +38,8 @@ def keep_header(name: str, value: str, url: str = "") -> None:
     elif name == "cookie":
         parts += [part.partition("=")[2] for part in value.split(";")]
     _keep(parts, named=named)
+    # A server may also tell what it thinks of the one word that matters to it: "Token token=…", a value in quotes.
+    _keep([word for word in value.translate(_DELIMITERS).split() if word not in url], named=False)
 
 
 def keep_query(resource: str) -> None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE = "WSTUNNEL_PY_TOKEN"  # noqa: S105  # the name of a variable, not a secret
 TOKEN_LIMIT = 8192  # characters, well below what servers take as a header
-TOKEN_FILE_LIMIT = 1 << 20  # bytes
+TOKEN_FILE_LIMIT = KEY_FILE_LIMIT = 1 << 20  # bytes
 _CREDENTIALS = ("token-file", "pty-token-file", "header", "client-cert", "client-key")
 
 
@@ -150,6 +150,7 @@ def resolve(host: str, given: Values, environ: Mapping[str, str] = os.environ) -
         keep_query(address.resource)
         for field, value in headers:
             keep_header(field, value, str(address))
+    warnings += exposed_key(merged)
     if merged["insecure"] is True:
         warnings.append("the server's certificate is not checked (--insecure)")
     settings = Settings(address, headers, merged, warnings)
@@ -250,6 +251,25 @@ def token_of(
     except UnicodeDecodeError:
         text = data.decode("latin-1")  # no token either
     return _checked(text.strip(), f"{origin}: {path}")
+
+
+def exposed_key(options: Values) -> list[str]:
+    """Return a warning if others can read the key of the client certificate.
+
+    A file that cannot be used is told of by who uses it.
+    """
+    path = options.get("client-key") or options.get("client-cert")
+    if not isinstance(path, str) or not hasattr(os, "getuid"):
+        return []
+    from tunnel.net.files import read_regular
+
+    try:
+        data, info = read_regular(path, KEY_FILE_LIMIT)
+    except OSError:
+        return []
+    if not info.st_mode & 0o044 or b"PRIVATE KEY-----" not in data:
+        return []
+    return [f"the key in {path} can be read by others; chmod 600 it"]
 
 
 def _checked(token: str, origin: str) -> str:

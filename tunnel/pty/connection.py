@@ -30,6 +30,7 @@ LINGER_LIMIT = 2.0  # seconds that a client has to read a last answer while it m
 HEAD_SIZE = 64 << 10  # bytes of one head
 AHEAD_SIZE = 64 << 10  # bytes of requests that are sent while another one is being answered
 BODY_BUFFER = 64 << 10  # bytes of a body that are read ahead (twice that at most)
+BODY_PATIENCE = 2.0  # seconds after which a request whose body is not there yet has less to show
 
 # What a connection has to show for its place.
 UNKNOWN, IDLE, AT_WORK = 0, 1, 2
@@ -54,8 +55,8 @@ class Connection(web.RequestHandler):
     """aiohttp's connection with deadlines and bounds; it holds ``place``, which it gives back when it is closed."""
 
     __slots__ = (
-        "_ahead", "_body", "_came", "_deaf", "_hurry", "_is_known", "_seen", "_tail", "_timer", "_wire",
-        "_works", "client", "peer", "place", "refusals",
+        "_ahead", "_began", "_body", "_came", "_deaf", "_hurry", "_is_known", "_moves", "_seen", "_tail", "_timer",
+        "_wire", "_works", "client", "peer", "place", "refusals",
     )  # fmt: skip
 
     def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop, client: Client) -> None:
@@ -67,6 +68,8 @@ class Connection(web.RequestHandler):
         self._wire: asyncio.Transport | None = None  # also when aiohttp has closed it, and what it wrote is under way
         self._is_known = False  # whether the last request had what it needs to be let in
         self._works = False  # whether a request is being answered
+        self._began = 0.0  # when that has begun
+        self._moves: Callable[[], object] | None = None  # whether it gets on, as its handler sees it
         self._body: StreamReader | None = None  # of the latest request
         self._seen = 0  # bytes of a head that is incomplete
         self._tail = b""  # its last ones
@@ -82,7 +85,18 @@ class Connection(web.RequestHandler):
         """Return what it has to show: see `tunnel.server.shares`."""
         if not self._is_known:
             return UNKNOWN
-        return AT_WORK if self._works else IDLE
+        return AT_WORK if self._works and self._gets_on() else IDLE
+
+    def _gets_on(self) -> bool:
+        """Return whether the request gets on, rather than to hold the place with a body that does not come."""
+        if self._moves is not None:
+            return bool(self._moves())
+        has_all = self._body is None or self._body.is_eof()
+        return has_all or self._loop.time() - self._began < BODY_PATIENCE
+
+    def judge_by(self, moves: Callable[[], object]) -> None:
+        """Let ``moves`` tell whether the request that is being answered gets on, however much of its body has come."""
+        self._moves = moves
 
     def count_for(self, client: Client) -> None:
         """Count for another client from now on: a proxy that is trusted tells for whom its request is."""
@@ -108,6 +122,7 @@ class Connection(web.RequestHandler):
         """Tell that ``request`` is being answered."""
         self._disarm()
         self._works, self._came, self._body, self._ahead = True, False, request.content, 0
+        self._began, self._moves = self._loop.time(), None
         try:
             yield
         finally:

@@ -102,7 +102,8 @@ async def _handle(
     except web.HTTPException as exc:
         # As another object, as aiohttp wants this one to be raised, and it has to be sent in time.
         allow = {"Allow": exc.headers["Allow"]} if "Allow" in exc.headers else None
-        return web.Response(status=exc.status, text=exc.text, headers=allow)
+        # Its own text may quote a header.
+        return web.Response(status=exc.status, text=f"{exc.status}: {exc.reason}\n", headers=allow)
     except ConnectionError:
         raise
     except Exception as exc:

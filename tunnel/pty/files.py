@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import tempfile
+import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import IO, cast
 
-from aiohttp import BodyPartReader, web
+from aiohttp import BadContentDispositionHeader, BadContentDispositionParam, BodyPartReader, hdrs, web
 
 from tunnel.pty import framing
 from tunnel.pty.connection import Connection
@@ -28,6 +30,11 @@ FILES_LIMIT = 100  # files of one upload
 UPLOAD_LIMIT = 3600.0  # seconds from an upload's beginning until all of it has come
 IDLE_LIMIT = 60.0  # seconds in which something has to come or go
 _ERROR_LIMIT = 1000  # characters
+_QUOTED_NAME = re.compile(r';[ \t]*filename[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"', re.IGNORECASE)
+
+# What a client writes there is its own affair, and nothing for our log.
+warnings.filterwarnings("ignore", category=BadContentDispositionHeader)
+warnings.filterwarnings("ignore", category=BadContentDispositionParam)
 
 
 class FileService:
@@ -45,7 +52,7 @@ class FileService:
             user = self._user(request)
             path = _path(user, request.query.get("path"))
             async with (
-                Leave() as leave,
+                _judged(request, Leave()) as leave,
                 self._reading.take(_source(request), leave),
                 _tool(READ, path, user, None) as tool,
             ):
@@ -63,7 +70,7 @@ class FileService:
         try:
             user = self._user(request)
             # The slot of a helper process is taken when there is something to write.
-            async with Leave(UPLOAD_LIMIT) as leave:
+            async with _judged(request, Leave(UPLOAD_LIMIT)) as leave:
                 with self._spool.enter(source, leave) as reserve:
                     async with contextlib.aclosing(_uploads(request, user, reserve)) as uploads:
                         async for path, spool in uploads:
@@ -86,6 +93,12 @@ class FileService:
 def _source(request: web.Request) -> Source:
     """Return whom a request counts for."""
     return cast(Connection, request.protocol).client.source
+
+
+def _judged(request: web.Request, leave: Leave) -> Leave:
+    """Return ``leave``; the request's connection has as much to show for its place as that."""
+    cast(Connection, request.protocol).judge_by(leave.standing)
+    return leave
 
 
 def _tool(script: str, path: str, user: User, stdin: IO[bytes] | None) -> Tool:
@@ -145,7 +158,7 @@ async def _uploads(
             count += 1
             if count > FILES_LIMIT or (given is not None and count > 1):
                 raise Refused(400, f"too many files: {FILES_LIMIT} at most, and one if the query names its path")
-            path = _path(user, given or part.filename)
+            path = _path(user, given or _name(part))
             with tempfile.TemporaryFile() as spool:
                 left -= await _receive(part.read_chunk, spool, left, reserve)
                 yield path, spool
@@ -176,11 +189,25 @@ async def _receive(
             raise Refused(507, f"no place for the upload: {exc.strerror}") from exc
 
 
+def _name(part: BodyPartReader) -> str | None:
+    """Return the path that a part of an upload names (RFC 7578 section 4.2)."""
+    # aiohttp takes the slashes off the beginning of a quoted name, as browsers send none; here they make it absolute.
+    disposition = part.headers.get(hdrs.CONTENT_DISPOSITION, "")
+    match = _QUOTED_NAME.search(disposition)
+    if match is None or "filename*" in disposition.lower():
+        return part.filename
+    return re.sub(r"\\(.)", r"\1", match[1])
+
+
 def _path(user: User, path: str | None) -> str:
     if not path:
         raise Refused(400, "which path?")
     if "\0" in path:
         raise Refused(400, "a path has no NUL")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:  # a lone surrogate, which UTF-7 can spell
+        raise Refused(400, "the path is no valid Unicode") from None
     return expand(user, path)
 
 

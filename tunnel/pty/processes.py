@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
+from dataclasses import replace
 
 from tunnel.children.family import Sweeper, kill_families, signal_sessions
 from tunnel.children.spawn import spawn
@@ -19,6 +21,7 @@ RETAINED = 1000  # such processes at most
 RETAINED_BYTES = 64 << 20  # of their output at most
 HANGUP_LIMIT = 3.0  # seconds that processes have to end on SIGHUP when the service stops
 KILL_LIMIT = 5.0  # seconds until a killed process must have ended; it may hang in the kernel
+_CODES = {errno.EACCES: "permission_denied", errno.EPERM: "permission_denied", errno.E2BIG: "invalid_argument"}
 
 
 class Processes:
@@ -48,7 +51,7 @@ class Processes:
         try:
             program = spawn(command, cwd, env, size=size, stdin=request.stdin, credentials=user.credentials)
         except OSError as exc:
-            code = "permission_denied" if isinstance(exc, PermissionError) else "resource_exhausted"
+            code = _CODES.get(exc.errno or 0, "resource_exhausted")
             raise ConnectError(code, f"cannot start {request.cmd!r} in {cwd!r}: {exc.strerror or exc}") from exc
         process = Process(
             request,
@@ -123,6 +126,7 @@ class Processes:
             seconds=process.age,
             end=process.ended.status if process.ended else "",
         )
+        process.info = replace(process.info, args=(), envs=None)  # they are listed no more, and may be large
 
     def _forget(self, pid: int, process_id: str) -> None:
         if pid in self._ended and self._ended[pid].id == process_id:

@@ -11,11 +11,12 @@ import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import cast
 
 from aiohttp import web
 
 from tunnel.pty import framing, wire
-from tunnel.pty.connection import BODY_ERRORS
+from tunnel.pty.connection import BODY_ERRORS, Connection
 from tunnel.pty.fanout import Subscriber
 from tunnel.pty.framing import ConnectError, Decoder, Malformed, Object
 from tunnel.pty.process import Process
@@ -102,6 +103,8 @@ class ProcessService:
                 if process is not None:
                     raise Malformed("start comes once")
                 process = self._processes.find(told)
+                # From now on a body that comes now and then is what is to be expected.
+                cast(Connection, stream.request.protocol).judge_by(lambda: True)
             elif process is None:
                 raise Malformed("the first message is a start")
             elif told is not None:

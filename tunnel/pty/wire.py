@@ -28,6 +28,7 @@ SERVICE = "Wstunnel-Service"  # reply of everything: the version of what is said
 ON_DISCONNECT = "Wstunnel-On-Disconnect"  # request of Start: "kill; grace=<seconds>"; of Update: "keep"
 INPUT_KEY = "Wstunnel-Input"  # request of SendInput: a key of this piece of input, which is not taken twice
 
+TAG_LIMIT = 1024  # characters
 SIZE_LIMIT = 65535  # columns and rows: struct winsize has 16 bits for each
 
 Selector = int | str  # a process is told by its pid or by its tag
@@ -101,13 +102,14 @@ def parse_start_request(message: Object) -> StartRequest:
     for name in envs:
         if not name or "=" in name:
             raise Malformed(f"{name[:100]!r} can be no variable's name")
+    tag = _text(message, "tag") or None
+    if tag is not None and len(tag) > TAG_LIMIT:
+        raise Malformed(f"a tag has at most {TAG_LIMIT} characters")
     pty = message.get("pty")
     size = None
     if pty is not None:
         size = _parse_size(as_object(pty, "pty"), unknown=True) or Size(80, 24)
-    return StartRequest(
-        cmd, args, envs, cwd, size, tag=_text(message, "tag") or None, stdin=_boolean(message, "stdin", default=True)
-    )
+    return StartRequest(cmd, args, envs, cwd, size, tag=tag, stdin=_boolean(message, "stdin", default=True))
 
 
 def selector_request(selector: Selector) -> dict[str, object]:

@@ -91,7 +91,9 @@ class Dialler:
         headers = [field for field in headers if _name(field) != "sec-websocket-protocol"]
         if line.given("origin"):
             headers.append(f"Origin: {line.text('origin')}")
-        secrets = [secret for secret in (line.text("basic-auth"), _secret_of(line), user) if secret is not None]
+        self._warnings: list[str] = []
+        from_file = _secret_of(line, self._warnings)
+        secrets = [secret for secret in (line.text("basic-auth"), from_file, user) if secret is not None]
         if len(secrets) > 1:
             raise UsageError("user and password are given twice")
         if secrets:
@@ -119,7 +121,9 @@ class Dialler:
 
     def settings(self) -> Settings:
         """Return the settings for a connection from now on."""
-        return resolve(self._url, self._given)
+        settings = resolve(self._url, self._given)
+        settings.warnings += self._warnings
+        return settings
 
     def tunnel(
         self, settings: Settings, trace: Trace, reload: Callable[[], Settings], notice: Callable[[str], None]
@@ -309,19 +313,22 @@ def _split_user(url: str) -> tuple[str, str | None]:
     return f"{scheme}{separator}{host}{rest[end:]}", unquote(user)
 
 
-def _secret_of(line: CommandLine) -> str | None:
-    """Return user and password as --basic-auth-file has them."""
+def _secret_of(line: CommandLine, warnings: list[str]) -> str | None:
+    """Return user and password as --basic-auth-file has them; add to ``warnings`` if others can read it."""
     path = line.text("basic-auth-file")
     if path is None:
         return None
     from tunnel.net.files import LENIENT, read_regular, text_of
 
     try:
-        text = text_of(read_regular(path, _SECRET_LIMIT, guard=LENIENT)[0])
+        data, info = read_regular(path, _SECRET_LIMIT, guard=LENIENT)
+        text = text_of(data)
     except (OSError, UnicodeDecodeError) as exc:
         reason = getattr(exc, "strerror", None) or "it is no text"
         raise UsageError("", cause="file", option="--basic-auth-file", path=path, reason=reason) from exc
     secret = text.partition("\n")[0].rstrip("\r")
     if ":" not in secret:
         raise UsageError("", cause="file", option="--basic-auth-file", path=path, reason="it has no line USER:PASSWORD")
+    if hasattr(os, "getuid") and info.st_mode & 0o044:
+        warnings.append(f"the file {path} holds a secret and can be read by others; chmod 600 it")
     return secret

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from tunnel.client.config import load_config
 from tunnel.client.options import SHELL_OPTIONS, Option
 from tunnel.client.settings import (
+    exposed_key,
     first,
     headers_of,
     is_literal,
@@ -99,6 +100,7 @@ def resolve(
     token = token_of(sources, None if foreign else environ.get(TOKEN_VARIABLE), config.path, warnings, "pty-")
     if token is not None:
         headers.append((TOKEN_FIELD, token))
+    warnings += exposed_key(merged)
     if merged["insecure"] is True:
         warnings.append("the server's certificate is not checked (--insecure)")
     way = Way(
