@@ -129,22 +129,25 @@ def examine(make_settings: Callable[[], Settings]) -> Iterator[Finding]:
         yield _failure(exc, steps)
         return
     yield from steps.findings
-    resumable = connection.subprotocol == SUBPROTOCOL
-    unwanted = "not asked for (--no-resume)" if not settings.resume else "not offered by this bridge: a plain tunnel"
-    yield Finding("resume", True, 0.0, "the session survives lost connections" if resumable else unwanted)
     steps.lap()
     ours, theirs = socket.socketpair()
     failures: list[TunnelError | None] = []
     relay_in_thread(tunnel, lambda: connection, theirs, ended=failures.append)
     with ours:
         banner = _banner(ours)
+    seconds = steps.lap()
+    # Only now, as an edge may hide it.
+    resumable = tunnel.is_resumable
+    unwanted = "not asked for (--no-resume)" if not settings.resume else "not offered by this bridge: a plain tunnel"
+    hidden = "" if connection.subprotocol == SUBPROTOCOL else ", though an edge hides that from its client"
+    yield Finding("resume", True, 0.0, f"the session survives lost connections{hidden}" if resumable else unwanted)
     if banner.startswith("SSH-"):
         version, space, comment = banner.partition(" ")
-        yield Finding("ssh", True, steps.lap(), version + space + excerpt(comment))
+        yield Finding("ssh", True, seconds, version + space + excerpt(comment))
     else:
         said = f"it said {excerpt(banner)!r}" if banner else "nothing came"
         reason = next((str(failure) for failure in failures if failure), said)
-        yield Finding("ssh", False, steps.lap(), f"no SSH server answers: {reason}", _NO_BANNER, UNREACHABLE)
+        yield Finding("ssh", False, seconds, f"no SSH server answers: {reason}", _NO_BANNER, UNREACHABLE)
 
 
 def examine_throughput(make_settings: Callable[[], Settings], progress: Progress) -> Finding:
