@@ -70,6 +70,7 @@ class Peer:
     ) -> None:
         self.data = bytearray()
         self.lines: list[str] = []
+        self.sizes: list[int] = []  # of the frames with data
         self.ended: str | None = None
         self.close_code: int | None = None
         self._text = b""
@@ -202,6 +203,7 @@ class Peer:
         if opcode is Opcode.BINARY:
             self._opcode = opcode
             self.data += frame.data
+            self.sizes.append(len(frame.data))
         elif opcode is Opcode.TEXT:
             self._opcode = opcode
             self._text += bytes(frame.data)

@@ -118,6 +118,10 @@ class ResumeMachine(RuleBasedStateMachine):
         for end in (self.client, self.bridge):
             end.stream.tick(self.now)
 
+    @rule(client=st.booleans(), size=st.sampled_from([1, 5, 100, 4096, 1 << 18]))
+    def an_edge_takes_smaller_messages_only(self, client: bool, size: int) -> None:
+        self.pair(client)[0].stream.message_size.limit = size
+
     @rule(client=st.booleans())
     def one_end_notices_a_loss(self, client: bool) -> None:
         """The other still thinks that it is connected, until it is taken over."""

@@ -43,14 +43,18 @@ _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOU
 
 
 class Connection:
-    """An open WebSocket connection: its channel, the subprotocol the server selected, and its answer's headers."""
+    """An open WebSocket connection: its channel, the subprotocol the server selected, and its answer's headers.
 
-    __slots__ = ("channel", "headers", "subprotocol")
+    ``received`` is how much of a resumed session the bridge has, 0 for any other connection.
+    """
+
+    __slots__ = ("channel", "headers", "received", "subprotocol")
 
     def __init__(self, channel: Channel, subprotocol: str | None, headers: tuple[tuple[str, str], ...]) -> None:
         self.channel = channel
         self.subprotocol = subprotocol
         self.headers = headers
+        self.received = 0
 
 
 def dial(

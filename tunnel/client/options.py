@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from tunnel.protocol.errors import UsageError
+from tunnel.protocol.message_size import LARGEST_MESSAGE, LEAST_MESSAGE
 from tunnel.protocol.upgrade import check_header
 
 TYPE_CHECKING = False
@@ -26,7 +27,12 @@ _FALSE = ("0", "false", "no", "off")
 
 # Kinds of values.
 TEXT, PATH, SECONDS, PORT, FLAG, HEADERS, PROXY = "text", "path", "seconds", "port", "flag", "headers", "proxy"
-LIMIT, PID, ENVIRON, LETTER = "limit", "pid", "environ", "letter"
+LIMIT, PID, ENVIRON, LETTER, SIZE = "limit", "pid", "environ", "letter", "size"
+_NUMBERS = {
+    PORT: (1, 65535, "a port number from 1 to 65535"),
+    PID: (1, 2**31 - 1, "a process's pid"),
+    SIZE: (LEAST_MESSAGE, LARGEST_MESSAGE, f"a number of bytes from {LEAST_MESSAGE} to {LARGEST_MESSAGE}"),
+}
 SEVERAL = (HEADERS, ENVIRON)
 PTY, DOCTOR = "pty-", "doctor-"
 
@@ -81,6 +87,8 @@ OPTIONS = (
     Option("no-resume", FLAG, "End with the connection, rather than to get it back without ssh noticing."),
     Option("reconnect-for", SECONDS, "How long to try to get a lost connection back; the bridge may allow less.",
            metavar="SECONDS", default=600.0),
+    Option("max-message", SIZE, "Largest message to send, for an edge that takes no larger ones. A session that can be "
+           "resumed finds out by itself.", metavar="BYTES", default=LARGEST_MESSAGE),
     Option("ipv4", FLAG, "Use IPv4 only.", short="4"),
     Option("ipv6", FLAG, "Use IPv6 only.", short="6"),
     Option("config", PATH, "Read this config file instead of the usual one.", metavar="FILE"),
@@ -155,12 +163,10 @@ def parse_value(option: Option, word: object, origin: str) -> Value:
         if not 0.0 < number <= LONGEST and not (option.kind == LIMIT and number == 0.0):
             raise wrong(f"a number of seconds above 0, up to {LONGEST:g}")
         return number
-    if option.kind in (PORT, PID):
+    if option.kind in _NUMBERS:
         text = str(word)
-        highest, what = (
-            (65535, "a port number from 1 to 65535") if option.kind == PORT else (2**31 - 1, "a process's pid")
-        )
-        if not (text.isascii() and text.isdigit() and len(text) <= 10 and 0 < int(text) <= highest):
+        lowest, highest, what = _NUMBERS[option.kind]
+        if not (text.isascii() and text.isdigit() and len(text) <= 10 and lowest <= int(text) <= highest):
             raise wrong(what)
         return int(text)
     if not isinstance(word, str):

@@ -3,7 +3,8 @@
     answer to a resume                          what the client does
     410, 401, 403, 400 of the bridge itself     ends
     409 of the bridge (a stale epoch)           again above the bridge's number; ends after 8 in a row
-    101 of another server                       ends, as for 410
+    101 of another server, as its first message
+      shows if not its headers                  ends, as for 410
     401, 403, 407 of an edge or a proxy         again with credentials read anew; ends after 3 in a row
     our client certificate is refused           the same
     any other status, DNS, TCP or TLS failure   again, later and later, and not before Retry-After
@@ -28,6 +29,7 @@ NOTICE_AFTER = 10.0  # seconds of an outage after which the user is told
 LONGEST_RETRY_AFTER = 60.0  # seconds that a server may ask us to wait
 GRACE = 60.0  # seconds that there are at least after this machine has slept
 STALE_LIMIT, CREDENTIALS_LIMIT = 8, 3
+FRUITLESS = 4  # connections that may be lost without progress before it is tried more seldom
 _GONE, _REFUSED = (400, 410), (401, 403)  # of the bridge itself
 _CREDENTIALS = (401, 403, 407)  # of anyone else
 _OUR_CREDENTIALS = ("proxy-auth", "tls-refused")
@@ -37,16 +39,19 @@ class Outage:
     """The time from the loss of a connection, at ``now``, for ``reason``, until the session goes on or is given up.
 
     ``limit`` are the seconds that it may last. ``epoch`` is the number of the last attempt, of this outage or before.
+    ``fruitless`` is how many connections in a row were lost before anything that was sent on them had arrived.
     """
 
-    def __init__(self, now: float, limit: float, reason: str, epoch: int) -> None:
+    def __init__(self, now: float, limit: float, reason: str, epoch: int, fruitless: int = 0) -> None:
         self.began = now
         self.notice_at = now + NOTICE_AFTER  # when the user is to be told; infinite once he was
         self.reason = reason
         self.epoch = epoch
         self.deadline = now + limit
         self.next_at = now + FIRST_DELAY * _jitter() / 2
-        self._failures = 0
+        self._failures = max(0, fruitless - FRUITLESS)
+        if self._failures:
+            self._delay(now)
         self._stale = 0
         self._unauthorized = 0
 
@@ -55,13 +60,16 @@ class Outage:
         self.epoch += 1
         return self.epoch
 
-    def lost_again(self, now: float) -> None:
-        """Note that an attempt succeeded, but that its connection was lost before anything came over it."""
+    def lost_again(self, now: float, reason: str) -> None:
+        """Note that an attempt succeeded, but that its connection was lost, for ``reason``, before anything came."""
+        self.reason = reason
         self._delay(now)
 
     def failed(self, error: TunnelError, now: float) -> None:
         """Note why an attempt failed. Raises what the user is to be told if that ends the session."""
         self.reason = str(error)
+        if error.cause == "session-gone":
+            raise error
         status = error.status if isinstance(error, UpgradeRefused) else 0
         headers = dict(error.headers) if isinstance(error, UpgradeRefused) else {}
         from_bridge = "wstunnel-error" in headers

@@ -14,7 +14,15 @@ from abc import ABC, abstractmethod
 
 from tunnel.net.pump import Pump
 from tunnel.protocol.errors import ConnectionLost
-from tunnel.protocol.frames import GOING_AWAY, INTERNAL_ERROR, NO_CODE, NORMAL, TARGET_LOST, TARGET_REFUSED_DATA
+from tunnel.protocol.frames import (
+    GOING_AWAY,
+    INTERNAL_ERROR,
+    NO_CODE,
+    NORMAL,
+    TARGET_LOST,
+    TARGET_REFUSED_DATA,
+    TOO_BIG,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
 
     from tunnel.net.channel import Channel
     from tunnel.net.pump import Sink, Source
+    from tunnel.protocol.frames import Close
     from tunnel.protocol.resume import ResumableStream
     from tunnel.protocol.stream import PlainStream
 
@@ -57,7 +66,15 @@ LINGER_LIMIT = 0.5  # seconds that the peer then has to hang up
 
 
 class SessionNeverBegan(ConnectionLost):
-    """The connection was lost before the bridge had offered its session: nothing was sent, so dial anew."""
+    """There is no session that we could use, and nothing has come of the connection: dial anew.
+
+    With ``without`` no session is to be asked for any more; ``sent`` is what was sent in vain then.
+    """
+
+    def __init__(self, cause: str, *, without: bool = False, sent: bytes = b"", **fields: object) -> None:
+        super().__init__(cause, **fields)
+        self.without = without
+        self.sent = sent
 
 
 class Relay(ABC):
@@ -80,6 +97,7 @@ class Relay(ABC):
         has_poll = sys.platform == "linux" and hasattr(selectors, "PollSelector")
         self._selector = selectors.PollSelector() if has_poll else selectors.SelectSelector()
         self._registered: dict[int, int] = {}
+        self.handed_over = False  # whether another relay goes on with all this one has
         self.interrupted: int | None = None  # the exit code of what ended it from outside
 
     @property
@@ -100,12 +118,23 @@ class Relay(ABC):
         """
         try:
             self._relay()
+            if self.handed_over:
+                return
             self._farewell()
         finally:
             self._selector.close()
-            self._pump.wire.close()
+            if not self.handed_over:
+                self._pump.wire.close()
         if self.interrupted is None:
             self._raise_failure()
+
+    def take_over(self, other: Relay) -> None:
+        """Go on where ``other`` has stopped."""
+        ours, theirs = self._pump, other._pump
+        ours.to_wire, ours.to_sink = theirs.to_wire, theirs.to_sink
+        ours.source_is_over, ours.source_error = theirs.source_is_over, theirs.source_error
+        ours.wire_error = theirs.wire_error
+        self.interrupted = other.interrupted
 
     # ---- what a kind of tunnel decides
 
@@ -128,14 +157,14 @@ class Relay(ABC):
         now = time.monotonic()
         tick_at = now + stream.next_tick(now)
         while not self._advance():
-            self._turn(max(0.0, tick_at - time.monotonic()))
+            now = time.monotonic()
+            tick_at = min(tick_at, now + stream.next_tick(now))
+            self._turn(max(0.0, tick_at - now))
             now = time.monotonic()
             if now >= tick_at:
                 stream.tick(now)
                 self._pump.write_wire()
                 tick_at = now + stream.next_tick(now)
-            else:
-                tick_at = min(tick_at, now + stream.next_tick(now))
 
     def _turn(self, limit: float) -> None:
         """Wait for at most ``limit`` seconds, then do what became possible."""
@@ -240,7 +269,10 @@ class Relay(ABC):
 
 
 class PlainRelay(Relay):
-    """The relay of a plain tunnel, which ends with its connection."""
+    """The relay of a plain tunnel, which ends with its connection.
+
+    If it turns out to be a session that can be resumed, it ends with ``handed_over``.
+    """
 
     def __init__(
         self, wire: Channel, source: LocalSource, sink: LocalSink, stream: PlainStream, interrupts: Interrupts
@@ -248,9 +280,20 @@ class PlainRelay(Relay):
         super().__init__(wire, source, sink, stream, interrupts)
         self._stream = stream
 
+    @property
+    def stream(self) -> PlainStream:
+        return self._stream
+
     def _advance(self) -> bool:
         pump, stream = self._pump, self._stream
-        if pump.source_is_over or stream.sink_ended:
+        beginning = stream.beginning
+        if beginning is not None:
+            if beginning.decided:
+                self.handed_over = beginning.offer is not None
+                return True
+            if pump.source_is_over:
+                beginning.source_ended(time.monotonic())
+        if (pump.source_is_over and not stream.may_get_session) or stream.sink_ended:
             # Behind the end of our input nothing follows; behind the peer's Close nothing we send has a reader.
             if pump.source_error:
                 stream.close(INTERNAL_ERROR, "the input broke off")
@@ -261,10 +304,16 @@ class PlainRelay(Relay):
         return stream.sink_ended and (stream.close_sent or stream.wire_is_over)
 
     def _begin_farewell(self) -> None:
+        if self._stream.has_session:
+            self._stream.leave_session()
         self._stream.close(NORMAL if self._is_clean else GOING_AWAY)
 
     def _raise_failure(self) -> None:
         stream = self._stream
+        if stream.beginning is not None and stream.has_session:
+            raise SessionNeverBegan(
+                "lost", without=True, sent=stream.beginning.sent, reason="an edge makes data of the session's lines"
+            )
         if stream.failure:
             raise stream.failure
         self._raise_local_failure()
@@ -274,8 +323,11 @@ class PlainRelay(Relay):
             raise ConnectionLost("lost", reason=loss_reason(self._pump))
 
 
-def loss_reason(pump: Pump) -> str:
-    """Return how a connection was lost that nobody closed."""
+def loss_reason(pump: Pump, close: Close | None = None) -> str:
+    """Return how a connection was lost, with what the peer's ``close`` said if there was one."""
+    if close is not None:
+        code = "without a code" if close.code == NO_CODE else f"with code {close.code}"
+        return f"it was closed {code}" + (f": {close.reason}" if close.reason else "")
     error = pump.wire_error
     return (error.strerror or str(error)) if error else "the peer hung up without a Close frame"
 
@@ -289,5 +341,7 @@ def _raise_close(code: int, reason: str) -> None:
         raise ConnectionLost("target-lost", reason=said)
     if code == TARGET_REFUSED_DATA:
         raise ConnectionLost("undelivered", reason=said)
+    if code == TOO_BIG:
+        raise ConnectionLost("too-big", reason=said)
     if code not in (NORMAL, NO_CODE):
         raise ConnectionLost("closed", code=code, reason=said)

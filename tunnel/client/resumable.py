@@ -1,10 +1,11 @@
 """The relay of a resumable tunnel: when its connection dies it dials again and goes on, and its user never notices.
 
-    attached ──connection lost, or silent──▶ detached ──dialled, 101 with Wstunnel-Received──▶ attached
+    attached ──connection lost, or silent──▶ detached ──dialled, and the bridge has the session──▶ attached
     detached ──refused for good, or the limit is over──▶ the tunnel fails
 
 While it is detached nothing is read and nothing is lost: the source waits, and what the bridge has not confirmed is
-kept. What the answers to a resume mean is told in `tunnel.client.outage`.
+kept. What the answers to a resume mean is told in `tunnel.client.outage`, how it is known that the bridge has the
+session in `tunnel.client.resume_offset`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ from __future__ import annotations
 import time
 
 from tunnel.client.relay import READ, Relay, SessionNeverBegan, loss_reason
-from tunnel.protocol.control import SUBPROTOCOL, resume_request
-from tunnel.protocol.errors import ConnectionLost, RemoteProtocolError, TunnelError
+from tunnel.protocol.control import resume_request
+from tunnel.protocol.errors import ConnectionLost, RemoteProtocolError, TunnelError, printable
 from tunnel.protocol.frames import INTERNAL_ERROR
-from tunnel.protocol.numbers import parse_decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tunnel.net.channel import Channel
     from tunnel.protocol.resume import ResumableStream
 
+FRUITLESS_LIMIT = 8  # connections lost in a row without progress after which an outage may be given up for its length
 JUMP = 5.0  # seconds that a wait may take too long before it is clear that this machine, or this process, stood still
 
 
@@ -62,6 +63,12 @@ class ResumableRelay(Relay):
         self._outage: Outage | None = None
         self._redial: Redial | None = None
         self._failure: TunnelError | None = None
+        self._fruitless = 0  # connections that were lost in a row before any of what we sent had arrived …
+        self._fruitless_since = 0.0  # … and when the first of them was
+
+    @property
+    def stream(self) -> ResumableStream:
+        return self._stream
 
     def run(self) -> None:
         """As `Relay.run`. Raises SessionNeverBegan when everything may be tried again from the start."""
@@ -132,20 +139,37 @@ class ResumableRelay(Relay):
     def _detach(self) -> None:
         """Let go of a connection that is lost."""
         stream, now = self._stream, time.monotonic()
-        reason = "nothing came for too long" if stream.is_silent else loss_reason(self._pump)
+        reason = "nothing came for too long" if stream.is_silent else loss_reason(self._pump, stream.close)
         if stream.offer is None:
-            self._failure = SessionNeverBegan("lost", reason=reason)
+            self._failure = SessionNeverBegan("lost", without=stream.is_plain, reason=reason)
             return
+        self._count_fruitless(now)
+        limit = stream.message_size.limit
         stream.detach()
         self._pump.wire.close()
-        self._step("lost", f"{reason}; {stream.unacknowledged} bytes are kept to be sent again")
-        if self._outage:
-            self._outage.lost_again(now)
+        self._step("lost", f"{printable(reason)}; {stream.unacknowledged} bytes are kept to be sent again")
+        if stream.message_size.limit != limit:
+            self._step("lost", f"messages have {stream.message_size.limit} bytes at most from now on")
+        longest = min(self._limit, stream.offer.retain)
+        if stream.message_size.is_hopeless and stream.close is not None:
+            self._failure = ConnectionLost("too-big", reason=f": {stream.close.reason}" if stream.close.reason else "")
+        elif self._fruitless >= FRUITLESS_LIMIT and now - self._fruitless_since >= longest:
+            self._failure = ConnectionLost("given-up", seconds=now - self._fruitless_since, reason=reason)
+        elif self._outage:
+            self._outage.lost_again(now, reason)
         else:
             # Imported late, as most tunnels need it never.
             from tunnel.client.outage import Outage
 
-            self._outage = Outage(now, min(self._limit, stream.offer.retain), reason, self._epoch)
+            self._outage = Outage(now, longest, reason, self._epoch, self._fruitless)
+
+    def _count_fruitless(self, now: float) -> None:
+        if self._stream.progress or not self._stream.unacknowledged:
+            self._fruitless = 0
+            return
+        if not self._fruitless:
+            self._fruitless_since = now
+        self._fruitless += 1
 
     def _pursue(self, outage: Outage) -> None:
         """While detached: dial when it is time, tell the user when it takes long, give up when it takes too long."""
@@ -191,14 +215,12 @@ class ResumableRelay(Relay):
 
     def _attach(self, connection: Connection, now: float) -> None:
         """Go on over a new connection. Raises TunnelError when it leads to somebody who has not got our session."""
-        received = parse_decimal(dict(connection.headers).get("wstunnel-received", ""))
+        received = connection.received
         try:
-            if connection.subprotocol != SUBPROTOCOL or received is None:
-                raise ConnectionLost("session-gone", reason="another server answers at the bridge's address")
             self._stream.attach(received, now)
-        except (RemoteProtocolError, ConnectionLost) as exc:
+        except RemoteProtocolError as exc:
             connection.channel.close()
-            raise ConnectionLost("session-gone", reason=exc.fields.get("reason", exc)) from exc
+            raise ConnectionLost("session-gone", reason=exc) from exc
         # What it answers tells that the connection is not only open, but works.
         self._stream.request_ack()
         self._pump.wire = connection.channel

@@ -53,8 +53,8 @@ class Settings:
 
     __slots__ = (
         "address", "ca_file", "client_cert", "client_key", "connect_timeout", "family", "headers", "insecure",
-        "log_file", "notes", "ping_interval", "ping_timeout", "proxy", "quiet", "reconnect_for", "resume",
-        "stdin_thread", "verbose", "warnings",
+        "log_file", "max_message", "notes", "ping_interval", "ping_timeout", "proxy", "quiet", "reconnect_for",
+        "resume", "stdin_thread", "verbose", "warnings",
     )  # fmt: skip
 
     def __init__(self, address: Address, headers: list[tuple[str, str]], options: Values, warnings: list[str]) -> None:
@@ -62,7 +62,7 @@ class Settings:
             value = options.get(name)
             return value if isinstance(value, str) else None
 
-        def seconds(name: str) -> float:
+        def number(name: str) -> float:
             value = options[name]
             return float(value) if isinstance(value, (int, float)) else 0.0
 
@@ -79,11 +79,12 @@ class Settings:
         self.quiet = options["quiet"] is True
         self.insecure = options["insecure"] is True
         self.resume = options["no-resume"] is not True
-        self.reconnect_for = seconds("reconnect-for")
+        self.reconnect_for = number("reconnect-for")
+        self.max_message = int(number("max-message"))
         self.stdin_thread = options["stdin-thread"] is True
-        self.connect_timeout = seconds("connect-timeout")
-        self.ping_interval = seconds("ping-interval")
-        self.ping_timeout = seconds("ping-timeout")
+        self.connect_timeout = number("connect-timeout")
+        self.ping_interval = number("ping-interval")
+        self.ping_timeout = number("ping-timeout")
         only4, only6 = options["ipv4"] is True, options["ipv6"] is True
         if only4 and only6:
             raise UsageError("--ipv4 and --ipv6 exclude each other")

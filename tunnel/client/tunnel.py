@@ -6,7 +6,7 @@ import time
 
 from tunnel.client.dial import dial
 from tunnel.client.relay import PlainRelay, SessionNeverBegan
-from tunnel.protocol.control import SUBPROTOCOL
+from tunnel.protocol.control import SPEED_TEST, SUBPROTOCOL
 from tunnel.protocol.keepalive import Keepalive
 from tunnel.protocol.stream import PlainStream, ReadBuffers
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tunnel.client.dial import Connection
     from tunnel.client.relay import Interrupts, LocalSink, LocalSource, Relay
+    from tunnel.client.resumable import ResumableRelay
     from tunnel.client.settings import Settings
     from tunnel.client.trace import Trace
 
@@ -40,7 +41,10 @@ class Tunnel:
         self._notice = notice
         # websocat's server echoes the first name, whatever it is; so Wire 2, which it cannot speak, is the second.
         self._offer: Sequence[str] = ("binary", SUBPROTOCOL) if settings.resume else ("binary",)
+        self._max_message = settings.max_message
+        self._sent_in_vain = b""  # on a connection that could not be used, and so to be sent first
         self.relay: Relay | None = None
+        self.is_resumable = False  # whether there is a session, once that is known
 
     def dial(self) -> Connection:
         """Open the first connection. Raises DialError and UsageError."""
@@ -62,42 +66,72 @@ class Tunnel:
         while True:
             try:
                 with interrupts() as interrupting:
-                    self.relay = self._make_relay(connection, source, sink, interrupting)
-                    self.relay.run()
-                    return self.relay
-            except SessionNeverBegan:
+                    return self._relay(connection, source, sink, interrupting)
+            except SessionNeverBegan as exc:
                 false_starts += 1
                 if false_starts == MAX_FALSE_STARTS:
                     raise
+                if exc.without:
+                    self._trace.step("resume", "something on the way does not let it pass: going without")
+                    self._offer = tuple(name for name in self._offer if name != SUBPROTOCOL)
+                    self._sent_in_vain = exc.sent
             connection = self.dial()
 
-    def _make_relay(
-        self, connection: Connection, source: LocalSource, sink: LocalSink, interrupts: Interrupts
-    ) -> Relay:
-        settings, now = self._settings, time.monotonic()
+    def _relay(self, connection: Connection, source: LocalSource, sink: LocalSink, interrupts: Interrupts) -> Relay:
         if connection.subprotocol == SUBPROTOCOL:
-            from tunnel.client.resumable import ResumableRelay
-            from tunnel.protocol.resume import ResumableStream
+            self.relay = self._resumable_relay(connection, source, sink, interrupts)
+        else:
+            self.relay = plain = self._plain_relay(connection, source, sink, interrupts)
+            plain.run()
+            beginning = plain.stream.beginning
+            if not plain.handed_over or beginning is None or beginning.offer is None:
+                return plain
+            self._trace.step("resume", "the bridge has begun a session, though something on the way hides it")
+            resumable = self._resumable_relay(connection, source, sink, interrupts)
+            resumable.stream.adopt(beginning.offer, plain.stream.take_outbox(), beginning.sent)
+            resumable.take_over(plain)
+            self.relay = resumable
+        self.relay.run()
+        return self.relay
 
-            return ResumableRelay(
-                connection.channel,
-                source,
-                sink,
-                ResumableStream(
-                    client=True,
-                    buffers=ReadBuffers(),
-                    now=now,
-                    ping_interval=settings.ping_interval,
-                    ping_timeout=settings.ping_timeout,
-                ),
-                interrupts,
-                dial=self._dial_again,
-                limit=settings.reconnect_for,
-                notice=self._notice,
-                step=self._trace.step,
-            )
+    def _resumable_relay(
+        self, connection: Connection, source: LocalSource, sink: LocalSink, interrupts: Interrupts
+    ) -> ResumableRelay:
+        from tunnel.client.resumable import ResumableRelay
+        from tunnel.protocol.resume import ResumableStream
+
+        self.is_resumable = True
+        settings = self._settings
+        return ResumableRelay(
+            connection.channel,
+            source,
+            sink,
+            ResumableStream(
+                client=True,
+                buffers=ReadBuffers(),
+                now=time.monotonic(),
+                ping_interval=settings.ping_interval,
+                ping_timeout=settings.ping_timeout,
+                max_message=self._max_message,
+            ),
+            interrupts,
+            dial=self._dial_again,
+            limit=settings.reconnect_for,
+            notice=self._notice,
+            step=self._trace.step,
+        )
+
+    def _plain_relay(
+        self, connection: Connection, source: LocalSource, sink: LocalSink, interrupts: Interrupts
+    ) -> PlainRelay:
+        settings, now = self._settings, time.monotonic()
         stream = self._plain_stream(Keepalive(now, settings.ping_interval, settings.ping_timeout))
-        stream.refuses_session = SUBPROTOCOL in self._offer
+        stream.max_message = self._max_message
+        if SUBPROTOCOL in self._offer and connection.subprotocol != SPEED_TEST:
+            from tunnel.protocol.beginning import Beginning
+
+            stream.beginning = Beginning(now)
+        stream.send_first(self._sent_in_vain)
         return PlainRelay(connection.channel, source, sink, stream, interrupts)
 
     def _plain_stream(self, keepalive: Keepalive) -> PlainStream:
@@ -105,7 +139,16 @@ class Tunnel:
         return PlainStream(client=True, buffers=ReadBuffers(), keepalive=keepalive, sink_limit=None)
 
     def _dial_again(self, headers: Sequence[tuple[str, str]]) -> Connection:
-        return dial(self._reload(), self._trace, subprotocols=self._offer, extra_headers=headers)
+        from tunnel.client.resume_offset import find_offset
+
+        settings = self._reload()
+        connection = dial(settings, self._trace, subprotocols=self._offer, extra_headers=headers)
+        try:
+            connection.received = find_offset(connection, str(settings.address))
+        except BaseException:
+            connection.channel.close()
+            raise
+        return connection
 
 
 def _import_what_resumes() -> None:

@@ -74,6 +74,11 @@ CAUSES: dict[str, tuple[int, str]] = {
     ),
     "session-error": (PROTOCOL, "{peer} ended the session ({code}){reason}"),
     "closed": (PROTOCOL, "the peer closed the tunnel with code {code}{reason}"),
+    "too-big": (
+        PROTOCOL,
+        "a message was too big for something on the way, which closed the tunnel with code 1009{reason}; "
+        "--max-message makes them smaller",
+    ),
     "violation": (PROTOCOL, "{problem}"),
     # Terminals.
     "pty-extra": (USAGE, "terminals need the package {package}: pip install 'wstunnel-py[pty]'"),

@@ -147,6 +147,14 @@ class FrameParser:
         return 0 <= self._opcode < CLOSE and self._left > 0
 
     @property
+    def in_frame(self) -> bool:
+        """Whether a header is complete, and more of its frame is to come: `feed` goes on with that, whatever its limit.
+
+        So ``feed(data, 0 if parser.in_frame else 1)`` never takes in more than one frame.
+        """
+        return self._opcode >= 0
+
+    @property
     def in_continuation(self) -> bool:
         """Whether the event that was just yielded belongs to a frame that continues a message."""
         return self._opcode == CONTINUATION

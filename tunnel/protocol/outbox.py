@@ -37,12 +37,17 @@ class Outbox:
         else:
             self.pieces.append(frame_header(opcode, len(payload), None) + payload)
 
-    def add_data(self, chunk: memoryview, start: int, end: int) -> None:
-        """Queue ``chunk[start:end]`` as a binary frame; the `MAX_HEADER` bytes in front of it may be overwritten."""
+    def add_data(self, chunk: memoryview, start: int, end: int, *, has_room: bool = True) -> None:
+        """Queue ``chunk[start:end]`` as a binary frame.
+
+        If it ``has_room`` the `MAX_HEADER` bytes in front of it may be overwritten.
+        """
         if self._masks:
             key = os.urandom(4)
             self.pieces.append(frame_header(BINARY, end - start, key))
             self.pieces.append(apply_mask(chunk[start:end], key))
+        elif not has_room:
+            self.pieces += [frame_header(BINARY, end - start, None), chunk[start:end]]
         else:
             # The header is put right in front of the payload, so that both go as one piece.
             header = frame_header(BINARY, end - start, None)

@@ -12,7 +12,7 @@ from collections import deque
 
 from tunnel.protocol.frames import MAX_HEADER
 
-SEGMENT_LIMIT = 256 * 1024  # bytes of a segment, which becomes one frame
+SEGMENT_LIMIT = 256 * 1024  # bytes of a segment, which becomes one frame if messages may be as large
 SMALLEST_CHUNK = 16 * 1024  # an idle terminal needs no more
 LARGEST_CHUNK = 512 * 1024
 MAX_SPARE = 8  # large chunks that are kept for further use, while bytes flow
@@ -40,7 +40,8 @@ class ReplayBuffer:
     """
 
     __slots__ = (
-        "_chunk", "_extends", "_fill", "_segments", "_size", "_spare", "_unsent", "base", "end", "memory", "next",
+        "_chunk", "_extends", "_fill", "_segments", "_size", "_spare", "_taken", "_unsent", "base", "end", "memory",
+        "next",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -50,7 +51,8 @@ class ReplayBuffer:
         self.memory = 0
         self._segments: deque[Segment] = deque()
         self._spare: list[memoryview] = []
-        self._unsent = 0  # index of the first segment that is not sent on this connection
+        self._unsent = 0  # index of the first segment that is not sent whole on this connection …
+        self._taken = 0  # … and how many bytes of it are
         self._chunk = memoryview(b"")
         self._fill = 0  # bytes of the chunk that are taken
         self._size = SMALLEST_CHUNK
@@ -108,14 +110,29 @@ class ReplayBuffer:
         if self._fill == len(self._chunk):
             self._size = min(self._size * 4, LARGEST_CHUNK)
 
-    def take(self) -> Segment | None:
-        """Return the next segment to send on this connection, or None when all are sent."""
+    def take(self, limit: int = SEGMENT_LIMIT) -> tuple[Segment, bool] | None:
+        """Return what to send next on this connection, of ``limit`` bytes at most, or None when all is sent.
+
+        The other value tells whether the `MAX_HEADER` bytes in front of it may be overwritten: they may not in the
+        middle of a segment, whose bytes in front of that may have to be sent again.
+        """
         if self._unsent == len(self._segments):
             return None
         segment = self._segments[self._unsent]
-        self._unsent += 1
-        self.next += len(segment)
-        return segment
+        taken = self._taken
+        if not taken and len(segment) <= limit:
+            self._unsent += 1
+            self.next += len(segment)
+            return segment, True
+        start = segment.start + taken
+        part = Segment(segment.chunk, start, min(segment.end, start + limit))
+        if part.end == segment.end:
+            self._unsent += 1
+            self._taken = 0
+        else:
+            self._taken = taken + len(part)
+        self.next += len(part)
+        return part, not taken
 
     def confirm(self, offset: int) -> None:
         """Let go of everything before ``offset``, which is between ``base`` and ``end``."""
@@ -124,6 +141,8 @@ class ReplayBuffer:
         self.next = max(self.next, offset)
         while n:
             segment = self._segments[0]
+            if not self._unsent:  # it is not sent whole
+                self._taken = max(0, self._taken - n)
             if n < len(segment):
                 segment.start += n
                 break
@@ -168,3 +187,4 @@ class ReplayBuffer:
         """Begin again at ``base``: a new connection has carried nothing yet."""
         self.next = self.base
         self._unsent = 0
+        self._taken = 0

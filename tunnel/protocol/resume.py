@@ -4,23 +4,30 @@ It has the face of `tunnel.protocol.stream.PlainStream`, and three things more: 
 that died, *attached* to a new one, and it knows when the session is *over*. Everything that affects the state is here:
 
     state       session offered?  connection?   what moves
-    new         no                yes           the bridge sends the session line; the client sends nothing before it
+    new         no                yes           the bridge sends the session line; the client sends nothing before it,
+                                                or is a plain stream as yet (`adopt`; see `tunnel.protocol.beginning`)
     attached    yes               yes           data, fin, ack, ping both ways
     detached    yes               no            nothing; the sender keeps what is not acknowledged
     over        –                 –             nothing: `end` or `error` went or came, or the state is lost
 
     event               new         attached                      detached
     session line        attached    violation                     –
-    data, ack, fin …    violation   see `_receive_control`        –
+    data, ack, fin …    (is plain)  see `_receive_control`        –
     Close, EOF, dead,
-      no frames         (dial anew) detached                      –
-    attach(received)    –           –                             attached: sends again from `received`
+      no frames         (dial anew) detached, perhaps with a      –
+                                    lower limit for messages
+    attach(received)    –           –                             attached: sends again from `received`, the bridge
+                                                                  an ack first
     end (at the bridge) –           over, target gets the rest    –
     error               over        over                          –
 
 Numbers count the bytes of one direction from 0; a fin takes the number behind the last byte. *Delivered* is what the
 sink took, and the fin once the sink is half-closed; only that is acknowledged, so a connection that dies takes nothing
 with it that would not come again.
+
+The bridge's first message on a resumed connection is its ack, which is the offset to go on from: where an edge drops
+the header that says the same, the client waits for that before it attaches. Edges have limits for the size of a
+message, too: what is known of them (`tunnel.protocol.message_size`) is the session's, not the connection's.
 """
 
 from __future__ import annotations
@@ -46,6 +53,7 @@ from tunnel.protocol.frames import (
     TARGET_LOST,
     TARGET_REFUSED_DATA,
     TEXT,
+    TOO_BIG,
     Close,
     FrameParser,
     Payload,
@@ -55,6 +63,7 @@ from tunnel.protocol.frames import (
 from tunnel.protocol.inbox import Inbox
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
 from tunnel.protocol.liveness import Liveness
+from tunnel.protocol.message_size import LARGEST_MESSAGE, MessageSize
 from tunnel.protocol.outbox import Outbox
 from tunnel.protocol.replay import ReplayBuffer
 from tunnel.protocol.stream import ReadBuffers
@@ -74,14 +83,16 @@ class ResumableStream:
 
     At the bridge ``offer`` is the session that it offers; the client gets its own from the wire. ``now`` is the
     driver's monotonic clock, in seconds, wherever it appears; so are ``ping_interval`` and ``ping_timeout``, as in
-    `Liveness`. ``preamble`` goes out before the first frame: the bridge's 101. Nothing here raises but for misuse, and
-    `attach`.
+    `Liveness`. ``preamble`` goes out before the first frame: the bridge's 101. ``max_message`` is how many bytes of
+    payload a message that we send has at most, until the session learns that it must be less. Nothing here raises but
+    for misuse, and `attach`.
     """
 
     __slots__ = (
-        "_budget", "_buffers", "_control", "_ever_sent", "_fin_sent", "_inbox", "_is_client", "_line", "_line_frames",
-        "_outbox", "_parser", "_peer_acked", "_ping_limits", "_source_failure", "_source_fin", "_wire_is_deaf",
-        "attached", "confirmed", "failure", "heard_since_attach", "is_silent", "liveness", "offer", "over", "replay",
+        "_acked_before", "_budget", "_buffers", "_control", "_ever_sent", "_fin_sent", "_inbox", "_is_client",
+        "_largest_sent", "_line", "_line_frames", "_outbox", "_parser", "_peer_acked", "_ping_limits",
+        "_source_failure", "_source_fin", "_wire_is_deaf", "attached", "close", "confirmed", "failure",
+        "heard_since_attach", "is_plain", "is_silent", "liveness", "message_size", "offer", "over", "replay",
         "violation", "wire_is_over",
     )  # fmt: skip
 
@@ -95,12 +106,15 @@ class ResumableStream:
         ping_interval: float = PING_INTERVAL,
         ping_timeout: float = PING_TIMEOUT,
         preamble: bytes = b"",
+        max_message: int = LARGEST_MESSAGE,
     ) -> None:
         self._is_client = client
         self._ping_limits = (ping_interval, ping_timeout)
         self._buffers = buffers
         self.offer = offer
         self.replay = ReplayBuffer()
+        self.message_size = MessageSize(max_message)
+        self.is_plain = False  # whether the peer has turned out not to speak of sessions at all
         self._source_fin = False
         self._source_failure: tuple[str, str] | None = None
         self._ever_sent = 0  # numbers, on any connection
@@ -118,7 +132,10 @@ class ResumableStream:
     def _reset_connection(self, now: float, preamble: bytes) -> None:
         self.attached = True
         self.wire_is_over = False
+        self.close: Close | None = None  # the peer's, or a hop's
         self._wire_is_deaf = False  # it takes nothing any more
+        self._acked_before = self._peer_acked  # on other connections
+        self._largest_sent = 0  # bytes of the largest message
         self.heard_since_attach = False  # whether anything came on this connection
         self.is_silent = False  # whether that is because nothing came for too long
         self.violation: RemoteProtocolError | None = None  # or because what came were no frames
@@ -150,9 +167,23 @@ class ResumableStream:
 
     def detach(self) -> None:
         """Let go of the connection: from here on nothing that came on it counts, but what was delivered."""
+        if self.attached:
+            close, was_taken = self.close, self.progress
+            self.message_size.lost(
+                too_big=close is not None and close.code == TOO_BIG,
+                progress=was_taken,
+                # Whoever drops a message that is too large hangs up; silence, and a client that comes anew, are signs
+                # of a network that is away.
+                largest=self._largest_sent if self.wire_is_over and not self.is_silent and self.unacknowledged else 0,
+            )
         self.attached = False
         self.wire_ended()
         self._inbox.drop()
+
+    @property
+    def progress(self) -> bool:
+        """Whether the peer has acknowledged anything new on this connection, or the last one."""
+        return self._peer_acked > self._acked_before
 
     def can_attach(self, received: int) -> bool:
         """Return whether the peer can have delivered ``received`` of our numbers."""
@@ -169,8 +200,36 @@ class ResumableStream:
             )
         self._reset_connection(now, preamble)
         self._confirm(received)
+        self._acked_before = self._peer_acked
         self.replay.rewind()
         self._fin_sent = self.fin_acknowledged
+        if not self._is_client:
+            self._inbox.ack_due = True
+
+    def adopt(self, offer: SessionOffer, outbox: Outbox, sent: bytes) -> None:
+        """Begin at the client with the session that the bridge has offered on a stream that was a plain one until then.
+
+        That has ``sent`` these bytes, the last of which may still be in its ``outbox``.
+        """
+        self._begin(offer)
+        self._outbox = outbox
+        rest = memoryview(sent)
+        while rest:
+            space = self.replay.space(len(rest))
+            n = len(space)
+            space[:] = rest[:n]
+            self.replay.extend(n)
+            rest = rest[n:]
+        while self.replay.take() is not None:
+            pass
+        self._ever_sent = len(sent)
+        self.heard_since_attach = True
+
+    def _begin(self, offer: SessionOffer) -> None:
+        self.offer = offer
+        self._inbox.window = offer.window
+        # The first ack tells the bridge that its session line has arrived.
+        self._inbox.ack_due = True
 
     # ---- source → wire
 
@@ -251,13 +310,22 @@ class ResumableStream:
             self._outbox.add(TEXT, line.encode("ascii"))
         if not self._has_more():
             return
-        if segment := self.replay.take():
-            self._outbox.add_data(segment.chunk, segment.start, segment.end)
-            self._ever_sent = max(self._ever_sent, self.replay.next)
+        self._send_segment()
         if self._source_fin and not self._fin_sent and self.replay.next == self.replay.end:
             self._fin_sent = True
             self._ever_sent = self.replay.end + 1
             self._outbox.add(TEXT, f"fin {self.replay.end}".encode("ascii"))
+
+    def _send_segment(self) -> bool:
+        """Queue what of the stream is to go next, as one message; return whether there was anything."""
+        taken = self.replay.take(self.message_size.limit)
+        if taken is None:
+            return False
+        part, has_room = taken
+        self._outbox.add_data(part.chunk, part.start, part.end, has_room=has_room)
+        self._ever_sent = max(self._ever_sent, self.replay.next)
+        self._largest_sent = max(self._largest_sent, len(part))
+        return True
 
     def wire_sent(self, n: int, now: float) -> None:
         """Note that the wire took the first ``n`` bytes of `wire_output`."""
@@ -301,12 +369,13 @@ class ResumableStream:
                     else:
                         self._receive_text(event, now)
                 elif isinstance(event, Close):
+                    self.close = event
                     self.wire_is_over = True
                 else:
                     self._budget.spend(now)
                     if isinstance(event, Ping):
                         self._outbox.ping_came(event.data)
-                if self.over:
+                if self.over or self.is_plain:
                     break
         except RemoteProtocolError as exc:
             if exc.close_code == POLICY:
@@ -335,7 +404,8 @@ class ResumableStream:
                 self._budget.spend(now)
             return
         if self.offer is None:
-            raise RemoteProtocolError("the peer sent data before a session")
+            self._find_plain()
+            return
         self.confirmed = True
         if self._is_client:
             self.liveness.data_came()  # the bridge need not know soon: it waits for its client anyway
@@ -361,16 +431,12 @@ class ResumableStream:
         if isinstance(control, SessionOffer):
             if self.offer is not None:
                 raise RemoteProtocolError("the peer offered a session inside a session")
-            self.offer = control
-            self._inbox.window = control.window
-            # The first ack tells the bridge that its session line has arrived.
-            self._inbox.ack_due = True
+            self._begin(control)
         elif isinstance(control, SessionError):
             self.failure = self.failure or session_failure(control, "the bridge" if self._is_client else "the client")
             self.over = True
         elif self.offer is None:
-            if control is not None:
-                raise RemoteProtocolError("the peer did not begin with a session")
+            self._find_plain()
             return False
         elif isinstance(control, Ack):
             if not self._peer_acked <= control.count <= self._ever_sent:
@@ -390,6 +456,11 @@ class ResumableStream:
                 raise RemoteProtocolError("the bridge sent an end, which only clients may")
             self.over = True
         return control is not None
+
+    def _find_plain(self) -> None:
+        """Note that the peer does not begin with a session: an edge says that it would, but it knows nothing of it."""
+        self.is_plain = True
+        self.wire_is_over = True
 
     def _confirm(self, count: int) -> None:
         self._peer_acked = count
@@ -448,11 +519,8 @@ class ResumableStream:
         """End the session from the client: what was read goes out, then the last ack, `end` and a Close."""
         if self.over:
             return
-        while self.attached and self.offer is not None and self.replay.next < self.replay.end:
-            segment = self.replay.take()
-            if segment is None:
-                break
-            self._outbox.add_data(segment.chunk, segment.start, segment.end)
+        while self.attached and self.offer is not None and self._send_segment():
+            pass
         self._finish([f"ack {self.delivered}", "end"] if self.offer is not None else [])
 
     def finish(self, *, clean: bool) -> None:

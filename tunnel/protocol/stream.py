@@ -15,6 +15,7 @@ from __future__ import annotations
 from tunnel.protocol.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError, TunnelError
 from tunnel.protocol.frame_budget import FRAMES_PER_TURN, FrameBudget
 from tunnel.protocol.frames import (
+    BINARY,
     GOING_AWAY,
     MAX_HEADER,
     NO_CODE,
@@ -36,10 +37,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tunnel.protocol.beginning import Beginning
     from tunnel.protocol.frames import Buffer
 
 FRAME_LIMIT = 256 * 1024  # payload bytes of one frame that we send, and of one read
-_SESSION = b"session id="  # how a resumable tunnel begins, see `tunnel.protocol.control`
 CLOSE_LIMIT = 60.0  # seconds of silence after which a Close is no longer waited for
 
 
@@ -62,12 +63,12 @@ class PlainStream:
 
     ``client`` is True at the end that dialled, which masks what it sends. ``now`` is the driver's monotonic clock, in
     seconds, wherever it appears. ``sink_limit``: for how many seconds the sink may take nothing of what waits for it
-    (None: for ever). ``preamble`` goes out before the first frame: the bridge's 101. Nothing here raises but for
-    misuse; what ended the stream is in ``failure``.
+    (None: for ever). ``preamble`` goes out before the first frame: the bridge's 101. ``max_message``, an attribute, is
+    how many bytes of payload a message that we send has at most. Nothing here raises but for misuse; what ended the
+    stream is in ``failure``.
     """
 
     __slots__ = (
-        "_beginning",
         "_budget",
         "_buffers",
         "_discarding",
@@ -77,12 +78,13 @@ class PlainStream:
         "_sink_at",
         "_sink_limit",
         "_source_at",
+        "beginning",
         "close_code",
         "close_reason",
         "close_received",
         "failure",
         "keepalive",
-        "refuses_session",
+        "max_message",
         "undelivered",
         "wire_is_over",
     )
@@ -112,27 +114,39 @@ class PlainStream:
         self.wire_is_over = False  # nothing can come any more
         self.undelivered = 0  # payload bytes that the sink refused
         self.failure: TunnelError | None = None
-        # Whether we have offered to resume: the bridge may have agreed, with its word for it lost on the way.
-        self.refuses_session = False
-        self._beginning = b""  # of the peer's first message, as long as that may be a session
+        self.max_message = FRAME_LIMIT
+        # Where we have offered to resume: the bridge may have agreed, with its word for it lost on the way.
+        self.beginning: Beginning | None = None
 
     # ---- source → wire
 
     @property
     def wants_source(self) -> bool:
         """Whether the source should be read: everything read before has gone."""
-        return not self._outbox.pieces and not self._outbox.close_queued
+        return (
+            not self._outbox.pieces
+            and not self._outbox.close_queued
+            and (self.beginning is None or self.beginning.room > 0)
+        )
 
     def source_space(self) -> memoryview:
         """Return the space to read the source into; valid until `source_received`."""
         if not self.wants_source:
             raise LocalProtocolError("the source was read while the wire is blocked or closing")
-        return self._buffers.source[MAX_HEADER:]
+        size = self.max_message if self.beginning is None else min(self.max_message, self.beginning.room)
+        return self._buffers.source[MAX_HEADER : MAX_HEADER + size]
 
     def source_received(self, n: int, now: float) -> None:
         """Note that ``n`` bytes (at least 1) of the source stand in `source_space`."""
         self._source_at = now
+        if self.beginning is not None:
+            self.beginning.sending(self._buffers.source[MAX_HEADER : MAX_HEADER + n], now)
         self._outbox.add_data(self._buffers.source, MAX_HEADER, MAX_HEADER + n)
+
+    def send_first(self, data: bytes) -> None:
+        """Queue ``data`` in front of all that the source will give."""
+        for at in range(0, len(data), self.max_message):
+            self._outbox.add(BINARY, data[at : at + self.max_message])
 
     def source_failed(self, code: int, reason: str) -> None:
         """Note that the source broke: a Close with ``code`` follows what was read before."""
@@ -176,7 +190,7 @@ class PlainStream:
     @property
     def wants_wire_read(self) -> bool:
         """Whether the wire should be read: everything that came before is delivered."""
-        return not self._sink and not self.close_received and not self.wire_is_over
+        return not self._sink and not self.close_received and not self.wire_is_over and not self.has_session
 
     def wire_space(self) -> memoryview:
         """Return the space to read the wire into; valid until `wire_received`."""
@@ -193,12 +207,17 @@ class PlainStream:
         self.keepalive.heard(now)
         parser = self._parser
         try:
-            for event in parser.feed(self._buffers.wire[:n], FRAMES_PER_TURN):
+            # What follows a session line is not for this stream.
+            limit = FRAMES_PER_TURN if self.beginning is None else 0 if parser.in_frame else 1
+            for event in parser.feed(self._buffers.wire[:n], limit):
                 if isinstance(event, Payload):
                     # The empty end of a fragmented message is how some libraries write every message.
                     if not event.data and not (event.final and parser.in_continuation):
                         self._budget.spend(now)
-                    self._receive_payload(event)
+                    if self.beginning is None:
+                        self._receive_payload(event)
+                    else:
+                        self._receive_beginning(event, self.beginning)
                 elif isinstance(event, Close):
                     self.close_received = True
                     self._source_at = now
@@ -214,25 +233,34 @@ class PlainStream:
         return parser.used
 
     def _receive_payload(self, event: Payload) -> None:
-        if self.refuses_session:
-            self._check_beginning(event)
-        else:
-            self._deliver(event.data)
+        self._deliver(event.data)
 
-    def _check_beginning(self, event: Payload) -> None:
-        """Deliver what begins the peer's stream. Raises RemoteProtocolError if that is a session, which has secrets."""
-        data = self._beginning + bytes(event.data)
-        if data.startswith(_SESSION) and (event.opcode == TEXT or b" key=" in data):
-            raise RemoteProtocolError(
-                "the bridge has begun a session that can be resumed, but something on the way hides its "
-                "Sec-WebSocket-Protocol: --no-resume goes without"
-            )
-        if event.opcode == TEXT and not event.final and _SESSION.startswith(data):
-            self._beginning = data
-            return
-        self._beginning = b""
-        self.refuses_session = not data
-        self._deliver(data)
+    def _receive_beginning(self, event: Payload, beginning: Beginning) -> None:
+        """Take in what may begin a session. Raises RemoteProtocolError for one that must not begin any more."""
+        data = beginning.take(event)
+        if data is not None:
+            self.beginning = None
+            self._receive_payload(data)
+
+    @property
+    def may_get_session(self) -> bool:
+        """Whether this may become a session yet, so that the source's end must wait."""
+        return self.beginning is not None and self.beginning.open and not self.close_received and not self.wire_is_over
+
+    @property
+    def has_session(self) -> bool:
+        """Whether it has turned out to be a session, which another kind of stream has to take over."""
+        return self.beginning is not None and self.beginning.decided
+
+    def take_outbox(self) -> Outbox:
+        """Return what is still to be sent, for the stream that takes over."""
+        return self._outbox
+
+    def leave_session(self) -> None:
+        """End the session that we cannot use, with our Close behind."""
+        if not self._outbox.close_queued:
+            self._outbox.add(TEXT, b"end")
+            self.close(NORMAL)
 
     def _deliver(self, data: Buffer) -> None:
         if not data:
@@ -287,6 +315,8 @@ class PlainStream:
 
     def next_tick(self, now: float) -> float:
         """Return in how many seconds `tick` is to be called."""
+        if self.beginning is not None and self.beginning.open:
+            return min(self.keepalive.tick, max(0.0, self.beginning.deadline - now))
         return self.keepalive.tick
 
     def settle(self) -> None:
@@ -310,6 +340,8 @@ class PlainStream:
             self.fail(exc, SILENT_PEER)
 
     def _check_limits(self, now: float) -> None:
+        if self.beginning is not None:
+            self.beginning.tick(now)
         if self._outbox.pieces:
             self.keepalive.check_write(now)
         else:

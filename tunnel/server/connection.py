@@ -207,6 +207,7 @@ class Connection:
             ping_interval=settings.ping_interval,
             ping_timeout=settings.ping_timeout,
             answer=upgrade.accept(resumable=True),
+            max_message=self._max_message,
         )
         self._place = None  # it is the session's, and is given back whenever that is detached
         return session
@@ -223,7 +224,13 @@ class Connection:
             ping_timeout=common.settings.ping_timeout,
             make_stream=make_stream,
             answer=answer,
+            max_message=self._max_message,
         )
+
+    @property
+    def _max_message(self) -> int:
+        """How many bytes a message to the client has at most."""
+        return self._common.settings.max_message
 
     def _resume(self, upgrade: Upgrade, rest: bytes) -> None:
         """Give the connection to the session that it asks for; raises Refusal."""

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 from tunnel.protocol.errors import ConnectionLost
 from tunnel.protocol.frames import TARGET_LOST, TARGET_REFUSED_DATA
 from tunnel.protocol.keepalive import STALL_LIMIT
+from tunnel.protocol.message_size import LARGEST_MESSAGE
 from tunnel.protocol.resume import ResumableStream
 from tunnel.server.budget import ATTACHED, DETACHED, UNCONFIRMED
 from tunnel.server.exchange import Refusal
 from tunnel.server.log import event
-from tunnel.server.session import FAREWELL_LIMIT, GAVE_WAY, UNHEARD, Session, unsent
+from tunnel.server.session import FAREWELL_LIMIT, GAVE_WAY, UNHEARD, Session, closed_by_client, unsent
 from tunnel.server.waiting import close_gently
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class ResumableSession(Session):
         ping_interval: float,
         ping_timeout: float,
         answer: bytes = b"",
+        max_message: int = LARGEST_MESSAGE,
     ) -> None:
         self._stream = ResumableStream(
             client=False,
@@ -63,6 +65,7 @@ class ResumableSession(Session):
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
             preamble=answer,
+            max_message=max_message,
         )
         super().__init__(wire, target, self._stream)
         self._sessions = sessions
@@ -288,6 +291,8 @@ class ResumableSession(Session):
             return error.strerror or str(error)
         if self._stream.violation is not None:
             return str(self._stream.violation)
+        if self._stream.close is not None:
+            return closed_by_client(self._stream.close.code, self._stream.close.reason)
         return "client is silent" if self._stream.is_silent else "client hung up"
 
     def _reason(self) -> str:

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from tunnel.net.pump import Pump
-from tunnel.protocol.errors import RemoteProtocolError
+from tunnel.protocol.errors import RemoteProtocolError, printable
 from tunnel.protocol.frames import (
     GOING_AWAY,
     NO_CODE,
@@ -25,6 +25,7 @@ from tunnel.protocol.frames import (
     TRY_AGAIN_LATER,
 )
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT, Keepalive
+from tunnel.protocol.message_size import LARGEST_MESSAGE
 from tunnel.protocol.stream import PlainStream, ReadBuffers
 from tunnel.server.waiting import close_gently
 
@@ -255,7 +256,8 @@ class PlainSession(Session):
     """A tunnel on Wire 1, which lives and dies with its WebSocket connection.
 
     ``buffers`` are those of the event loop, shared by all its sessions. Times are in seconds.
-    ``make_stream`` is `PlainStream`, or a kind of it. ``answer`` is the 101, which goes out first.
+    ``make_stream`` is `PlainStream`, or a kind of it. ``answer`` is the 101, which goes out first. ``max_message`` is
+    how many bytes a message to the client has at most.
     """
 
     def __init__(
@@ -268,9 +270,11 @@ class PlainSession(Session):
         ping_timeout: float = PING_TIMEOUT,
         make_stream: Callable[..., PlainStream] = PlainStream,
         answer: bytes = b"",
+        max_message: int = LARGEST_MESSAGE,
     ) -> None:
         keepalive = Keepalive(time.monotonic(), ping_interval, ping_timeout)
         self._stream = make_stream(client=False, buffers=buffers, keepalive=keepalive, preamble=answer)
+        self._stream.max_message = max_message
         self._half_closed = False
         super().__init__(wire, target, self._stream)
 
@@ -349,11 +353,17 @@ class PlainSession(Session):
             return f"target refused {stream.undelivered} bytes"
         if stream.close_received:
             if not self._clean:
-                return f"client closed with {stream.close_code}"
+                return closed_by_client(stream.close_code, stream.close_reason)
             return "target ended" if pump.source_is_over else "client ended"
         if pump.wire_error:
             return f"client lost: {pump.wire_error.strerror or pump.wire_error}"
         return "client hung up without a Close frame"
+
+
+def closed_by_client(code: int, reason: str) -> str:
+    """Return what the log says of a Close of the client's, or of an edge's in its name."""
+    said = "a Close without a code" if code == NO_CODE else str(code)
+    return printable(f"client closed with {said}" + (f": {reason}" if reason else ""))
 
 
 def unsent(channel: Channel) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tunnel.protocol.errors import UsageError
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
+from tunnel.protocol.message_size import LARGEST_MESSAGE, LEAST_MESSAGE
 
 DEFAULT_LISTEN = "0.0.0.0:8081"  # in a sandbox, where the edge connects to
 _DAY = 86400.0
@@ -127,6 +128,14 @@ class BridgeSettings(SourceSettings):
     )
     ping_timeout: float = _option(
         PING_TIMEOUT, "Give a client up that is silent for so long after a ping.", metavar="SECONDS", limits=(0.1, _DAY)
+    )
+
+    max_message: int = _option(
+        LARGEST_MESSAGE,
+        "Largest message to send, for an edge that takes no larger ones. A session that can be resumed finds out by "
+        "itself.",
+        metavar="BYTES",
+        limits=(LEAST_MESSAGE, LARGEST_MESSAGE),
     )
 
     def __post_init__(self) -> None:

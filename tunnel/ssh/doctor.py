@@ -136,9 +136,6 @@ def examine(make_settings: Callable[[], Settings]) -> Iterator[Finding]:
         yield _failure(exc, steps)
         return
     yield from steps.findings
-    resumable = connection.subprotocol == SUBPROTOCOL
-    unwanted = "not asked for (--no-resume)" if not settings.resume else "not offered by this bridge: a plain tunnel"
-    yield Finding("resume", True, 0.0, "the session survives lost connections" if resumable else unwanted)
     steps.lap()
     failures: list[TunnelError | None] = []
     try:
@@ -154,6 +151,11 @@ def examine(make_settings: Callable[[], Settings]) -> Iterator[Finding]:
         seconds = steps.lap()
         # What we say may be held up, too, though what the server says is not.
         is_silent = is_silent or (is_ssh and _ignores(ours))
+    # Only now, as an edge may hide it.
+    resumable = tunnel.is_resumable
+    unwanted = "not asked for (--no-resume)" if not settings.resume else "not offered by this bridge: a plain tunnel"
+    hidden = "" if connection.subprotocol == SUBPROTOCOL else ", though an edge hides that from its client"
+    yield Finding("resume", True, 0.0, f"the session survives lost connections{hidden}" if resumable else unwanted)
     held = held_back(settings) if is_silent else None
     if held:
         text = f"the edge buffers: something on the way holds messages back until some {held >> 10} KiB have come"

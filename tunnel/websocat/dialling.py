@@ -54,6 +54,8 @@ class MessageTunnel(Tunnel):
         super().__init__(settings, trace, reload, notice)
         self._offer = offer
         self._manners = manners
+        if manners.size is not None:
+            self._max_message = min(manners.size, self._max_message)
         self._stream: MessageStream | None = None
 
     def run(

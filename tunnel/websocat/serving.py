@@ -87,6 +87,11 @@ class MessageConnection(Connection):
     ) -> PlainSession:
         return super()._plain_session(wire, target, answer, functools.partial(MessageStream, manners=self._manners))
 
+    @property
+    def _max_message(self) -> int:
+        size = self._manners.size
+        return super()._max_message if size is None else min(size, super()._max_message)
+
     async def _run(self, session: Session) -> None:
         try:
             await super()._run(session)
