@@ -7,8 +7,7 @@ This room turns words into values and knows which word was wrong; what the value
 
 from __future__ import annotations
 
-import os
-
+from tunnel.net.home import expand_home
 from tunnel.protocol.errors import UsageError
 from tunnel.protocol.upgrade import check_header
 
@@ -179,7 +178,7 @@ def parse_value(option: Option, word: object, origin: str) -> Value:
         from tunnel.client.proxy import parse_proxy
 
         parse_proxy(word, origin)
-    return os.path.expanduser(word) if option.kind == PATH else word
+    return expand_home(word, origin) if option.kind == PATH else word
 
 
 def split_header(line: str) -> tuple[str, str]:
