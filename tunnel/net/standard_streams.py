@@ -138,7 +138,10 @@ def _opened(descriptor: int, mode: str) -> Any:
 
 
 def _guarded(stream: Any, make_raw: Callable[[Any], io.RawIOBase]) -> TextIO:
-    """Return a stream that is written in the place of ``stream``."""
+    """Return a stream that is written in the place of ``stream``, unless that is something of somebody else's."""
+    if not hasattr(stream, "buffer"):
+        result: TextIO = stream
+        return result
     _register()
     _replaced.append(stream)
     raw = getattr(stream.buffer, "raw", stream.buffer)  # the latter with python -u
