@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -43,6 +44,10 @@ def plain_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         patch.setenv("HOME", str(home))
         patch.setenv("HISTFILE", str(home / "history"))  # of shells whose HOME is that of the account
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        # Under nohup, or in a script's background, the programs under test would leave these alone.
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+            if signal.getsignal(number) == signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -104,13 +105,20 @@ def test_a_log_file_can_be_read_where_it_is_written(bed: Bed, tmp_path: Path, na
 
 
 def test_a_path_that_is_no_text_comes_out_as_it_went_in(bed: Bed, tmp_path: Path) -> None:
-    shown = tmp_path / "shown"
-    bed.check(*OURS, "keys", "host", str(shown))
-    odd = bytes(tmp_path) + b"/k\xff.pub"
-    Path(odd.decode(errors="surrogateescape")).write_bytes(shown.with_suffix(".pub").read_bytes())
-    for environ in ({}, POSIX):
-        done = bed.run(*OURS, "keys", "show", odd.decode(errors="surrogateescape"), env=environ)
+    for number, environ in enumerate((POSIX, {"LC_ALL": "C.UTF-8"})):
+        path = bytes(tmp_path) + b"/k\xff\xc3\xb6%d" % number
+        done = bed.run(*OURS, "keys", "token", os.fsdecode(path), env=environ)
         assert (done.status, done.stderr) == (0, "")
+        assert done.stdout.startswith(path + b"  a new token")
+
+
+def test_an_option_takes_a_path_that_is_no_text(bed: Bed, tmp_path: Path) -> None:
+    token = tmp_path / "tök"
+    token.write_text("abcdefgh")
+    token.chmod(0o600)
+    for environ in (POSIX, {"LC_ALL": "C.UTF-8"}):
+        done = bed.run(*OURS, "--token-file", str(token), NOWHERE, env=environ)
+        assert (done.status, done.stderr.count("\n")) == (69, 1)
 
 
 def test_signs_that_another_encoding_has_stay() -> None:

@@ -165,7 +165,9 @@ def parse_value(option: Option, word: object, origin: str) -> Value:
         raise wrong("text")
     if not word:
         raise UsageError(f"{origin} is set, but empty")
-    if not word.isprintable():
+    # The names of files are bytes, some of which may be no text in this locale (PEP 383).
+    text = "".join(c for c in word if not "\udc80" <= c <= "\udcff") if option.kind == PATH else word
+    if not text.isprintable():
         # The word itself stays out of the message, as a header or a proxy's URL may be a secret.
         raise UsageError(f"{origin} has characters that are not printable")
     if option.kind == HEADERS:
