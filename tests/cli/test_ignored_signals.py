@@ -84,7 +84,8 @@ def test_a_master_under_nohup_keeps_its_tunnel(bed: Bed, sshd: Sshd, short_folde
     bridge = start_bridge(bed, "ours", sshd.port)
     config = sshd.write_client_config(bed.folder / "config", (*OURS, "connect", bridge.url))
     ssh = ("ssh", "-F", str(config), "-S", str(short_folder / "mux"))
-    with Typist("nohup", *ssh, "-M", "-N", "-o", "ControlPersist=yes", "bed") as master:
+    quietly = ("sh", "-c", 'exec nohup "$@" >/dev/null 2>&1', "sh")  # without a nohup.out
+    with Typist(*quietly, *ssh, "-M", "-N", "-o", "ControlPersist=yes", "bed") as master:
         for _ in ticks(LIMIT):
             if (short_folder / "mux").exists():
                 break
