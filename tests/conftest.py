@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -48,6 +49,10 @@ def plain_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         no_rehash = home / "no-rehash"
         no_rehash.write_text('[ "${0##*/}" != pyenv-rehash ] || exit 0\n')
         patch.setenv("BASH_ENV", str(no_rehash))
+        # Under nohup, or in a script's background, the programs under test would leave these alone.
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+            if signal.getsignal(number) == signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
         yield
 
 

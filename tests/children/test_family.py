@@ -119,10 +119,11 @@ def test_a_time_limit_reaches_it_too(raw: Raw, noted: Path) -> None:
     assert stream.finish().error is not None
 
 
-def test_so_does_the_end_of_a_terminal_whose_client_asked_for_that(raw: Raw, noted: Path) -> None:
+def test_it_lives_on_when_a_client_goes_who_asked_for_the_end_of_the_terminal(raw: Raw, noted: Path) -> None:
     stream, daemon = begin(raw, "double fork", noted, **{"Wstunnel-On-Disconnect": "kill; grace=0"})
     stream.close()
-    assert gone(daemon)
+    assert gone(stream.pid)
+    assert alive(daemon)
 
 
 @pytest.mark.parametrize("way", LIVES_ON)

@@ -131,14 +131,16 @@ def show(files: tuple[str, ...], within: int | None) -> int:
     code = 0
     for file in files:
         try:
-            for report in reports(file, within):
-                for line in report.lines:
-                    click.echo(line)
-                if not report.usable or (within is not None and report.ends_soon):
-                    code = max(code, _UNFIT)
+            found = list(reports(file, within))
         except TunnelError as exc:
             say(str(exc))
             code = USAGE
+            continue
+        for report in found:
+            for line in report.lines:
+                click.echo(line)
+            if not report.usable or (within is not None and report.ends_soon):
+                code = max(code, _UNFIT)
     return code
 
 

@@ -25,9 +25,11 @@ def _config_ssh(words: list[str]) -> int:
         raise UsageError("--remove takes out all hosts; for fewer of them: wstunnel-py config-ssh --write NAME…")
     from tunnel.ssh.config_file import apply, default_path, diff, folder_of_ssh, plan_remove, plan_write, report
 
-    ssh_config = str(given.get("ssh-config", default_path()))
+    def ssh_config() -> str:
+        return str(given["ssh-config"]) if "ssh-config" in given else default_path()
+
     if remove:
-        changes = plan_remove(ssh_config)
+        changes = plan_remove(ssh_config())
     else:
         generated = generate(names, given, sys.argv[0])
         if generated.left_out and given.get("quiet") is not True:
@@ -35,15 +37,15 @@ def _config_ssh(words: list[str]) -> int:
         if not (write or show):
             click.echo(generated.text, nl=False)
             return 0
-        changes = plan_write(ssh_config, generated.text, command_line(names, given))
+        changes = plan_write(ssh_config(), generated.text, command_line(names, given))
     if show:
         click.echo(diff(changes), nl=False)
         return DIFFERENT if any(change.is_one for change in changes) else 0
     apply(changes)
     for line in report(changes):
         click.echo(line)
-    if write and "ssh-config" not in given and os.path.dirname(ssh_config) != folder_of_ssh():
-        say(f"warning: HOME is not that of your account; there ssh reads this only when told to: ssh -F {ssh_config}")
+    if write and "ssh-config" not in given and os.path.dirname(ssh_config()) != folder_of_ssh():
+        say(f"warning: HOME is not that of your account; there ssh reads this only when told to: ssh -F {ssh_config()}")
     return 0
 
 

@@ -42,7 +42,7 @@ def _doctor(words: list[str]) -> int:
     code = findings[-1].exit_code
     if as_json:
         report = {"ok": code == 0, "hops": [dataclasses.asdict(finding) for finding in findings]}
-        click.echo(json.dumps(report, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(report, indent=1))  # ASCII, so that it is JSON in every locale
     return code
 
 

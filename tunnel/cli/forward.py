@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from tunnel.cli.completion import complete_host
@@ -38,9 +36,7 @@ def _forward(words: list[str]) -> int:
         say("warning: other machines can connect to this port, too")
     # The ready line is for people and for programs that wait for it; nothing else goes to standard output.
     print(f"forwarding {', '.join(forward.addresses)} → {settings.address}; try: {forward.example()}", flush=True)
-    code = forward.run()
-    sys.stdout.flush()
-    return code
+    return forward.run()
 
 
 forward = DirectCommand(

@@ -8,6 +8,7 @@ import sys
 from tunnel.client.options import parse_command_line
 from tunnel.client.settings import resolve
 from tunnel.client.trace import Trace, say
+from tunnel.net.standard_streams import open_standard_streams
 from tunnel.protocol.errors import INTERNAL, USAGE, TunnelError, UsageError, printable, redacted
 
 TYPE_CHECKING = False
@@ -34,17 +35,14 @@ All options: wstunnel-py connect --help. The other end: wstunnel-py serve --help
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; errors are one line on standard error."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if "_WSTUNNEL_PY_COMPLETE" in os.environ:
-        from tunnel.cli.group import complete
-
-        complete()
     if arguments is None and _started_as_websocat(sys.argv[0]):
         words.insert(0, "websocat")
-    if not words:
-        print(HINT, file=sys.stderr)
-        return USAGE
     try:
-        return _dispatch(words)
+        if arguments is None:  # a process of our own, not somebody's Python program
+            open_standard_streams()
+        code = _dispatch(words)
+        sys.stdout.flush()
+        return code
     except TunnelError as exc:
         say(str(exc))
         return exc.exit_code
@@ -72,6 +70,13 @@ def tell_bug(exc: Exception, words: Sequence[str]) -> None:
 
 
 def _dispatch(words: list[str]) -> int:
+    if "_WSTUNNEL_PY_COMPLETE" in os.environ:
+        from tunnel.cli.group import complete
+
+        complete()
+    if not words:
+        print(HINT, file=sys.stderr)
+        return USAGE
     if words[0] == "websocat":
         return _websocat(words[1:])
     if words[0] in RESERVED and words[0] != "connect":

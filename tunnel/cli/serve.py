@@ -42,7 +42,8 @@ serve = click.Command(
     params=[_option(field) for field in dataclasses.fields(ServeSettings)],
     help="""Run the bridge: turn WebSocket connections into connections to the target, the SSH server.
 
-    SIGHUP reads tokens and certificates again and reopens the log file; SIGTERM ends the bridge in good order.
+    SIGHUP reads tokens and certificates again and reopens the log file, but in a terminal ends the bridge, as SIGTERM
+    does, in good order. Signals that were ignored at the start, as by nohup, stay so.
     Variables that stand for options given several times are split at spaces.""",
     short_help="Run the bridge.",
 )

@@ -17,6 +17,7 @@ import os
 import sys
 
 from tunnel.client.options import ALL, FLAG, PATH, SEVERAL, parse_value, suggestion
+from tunnel.net.home import base_folder
 from tunnel.protocol.errors import UsageError
 
 TYPE_CHECKING = False
@@ -67,16 +68,15 @@ class Config:
         return None
 
 
-def config_path() -> str:
-    """Return where this platform keeps the file, whether or not there is one."""
-    home = os.path.expanduser("~")
+def config_path() -> str | None:
+    """Return where this platform keeps the file, whether or not there is one; None for a user without a home."""
     if sys.platform == "win32":
-        folder = os.environ.get("APPDATA") or os.path.join(home, "AppData", "Roaming")
+        folder = base_folder("APPDATA", "AppData", "Roaming")
     elif sys.platform == "darwin":
-        folder = os.path.join(home, "Library", "Application Support")
+        folder = base_folder("", "Library", "Application Support")
     else:
-        folder = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
-    return os.path.join(folder, "wstunnel-py", "config.toml")
+        folder = base_folder("XDG_CONFIG_HOME", ".config")
+    return None if folder is None else os.path.join(folder, "wstunnel-py", "config.toml")
 
 
 def load_config(path: str | None) -> Config:
@@ -86,6 +86,8 @@ def load_config(path: str | None) -> Config:
     """
     wanted = path is not None
     path = path if path is not None else config_path()
+    if path is None:
+        return Config("the config file", {}, {})
     if path == os.devnull:
         return Config(path, {}, {})
     try:

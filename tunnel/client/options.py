@@ -7,8 +7,7 @@ This room turns words into values and knows which word was wrong; what the value
 
 from __future__ import annotations
 
-import os
-
+from tunnel.net.home import expand_home
 from tunnel.protocol.errors import UsageError
 from tunnel.protocol.message_size import LARGEST_MESSAGE, LEAST_MESSAGE
 from tunnel.protocol.upgrade import check_header
@@ -173,7 +172,7 @@ def parse_value(option: Option, word: object, origin: str) -> Value:
         raise wrong("text")
     if not word:
         raise UsageError(f"{origin} is set, but empty")
-    if not (_is_variable(word) if option.kind == ENVIRON else word.isprintable()):
+    if not _is_printable(option, word):
         # The word itself stays out of the message, as a header or a proxy's URL may be a secret.
         raise UsageError(f"{origin} has characters that are not printable")
     if option.kind == HEADERS:
@@ -186,13 +185,17 @@ def parse_value(option: Option, word: object, origin: str) -> Value:
         from tunnel.client.proxy import parse_proxy
 
         parse_proxy(word, origin)
-    return os.path.expanduser(word) if option.kind == PATH else word
+    return expand_home(word, origin) if option.kind == PATH else word
 
 
-def _is_variable(word: str) -> bool:
-    """Return whether a process may get this variable: its value may have several lines."""
-    name, _, value = word.partition("=")
-    return name.isprintable() and "\0" not in value
+def _is_printable(option: Option, word: str) -> bool:
+    """Return whether ``word`` has only characters that the option's value may have."""
+    if option.kind == ENVIRON:  # the value of a variable may have several lines
+        name, _, value = word.partition("=")
+        return name.isprintable() and "\0" not in value
+    # The names of files are bytes, some of which may be no text in this locale (PEP 383).
+    text = "".join(c for c in word if not "\udc80" <= c <= "\udcff") if option.kind == PATH else word
+    return text.isprintable()
 
 
 def split_header(line: str) -> tuple[str, str]:

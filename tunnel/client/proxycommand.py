@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 from tunnel.client.signals import SignalPipe
 from tunnel.client.stdio import StandardOutput, discard_standard_output, open_input
 from tunnel.client.trace import say
 from tunnel.client.tunnel import Tunnel
+from tunnel.net.standard_streams import CLOSED_OUTPUT, is_missing
 from tunnel.protocol.errors import ConnectionLost
 
 TYPE_CHECKING = False
@@ -15,9 +19,6 @@ if TYPE_CHECKING:
     from tunnel.client.settings import Settings
     from tunnel.client.stdio import StandardInput, ThreadedInput
     from tunnel.client.trace import Trace
-
-# What a shell reports for a program that SIGPIPE ended; like those, we end without a word.
-CLOSED_OUTPUT = 128 + 13
 
 
 def run(
@@ -31,8 +32,11 @@ def run(
     ``reload`` is as for `Tunnel`, which ``make_tunnel`` makes. Raises TunnelError (`DialError`, `ConnectionLost`, …)
     for what the user must be told.
     """
+    for descriptor, name in ((1, "output"), (0, "input")):
+        # There is a null device now, but a tunnel for nobody is not what was meant.
+        if is_missing(descriptor):
+            raise ConnectionLost(name, reason=os.strerror(errno.EBADF))
     try:
-        # Before anything else is opened, which would get the number of a descriptor that is closed.
         sink = StandardOutput()
     except OSError as exc:
         raise ConnectionLost("output", reason=exc.strerror) from exc

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 class SignalPipe:
-    """While it is entered, SIGINT, SIGTERM and SIGHUP (where there is one) become bytes in a pipe."""
+    """While it is entered, SIGINT, SIGTERM and SIGHUP (where there is one) become bytes in a pipe.
+
+    Those that are ignored stay so.
+    """
 
     def __init__(self) -> None:
         self._previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
@@ -23,7 +26,8 @@ class SignalPipe:
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
+        hangup = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
+        for number in not_ignored(signal.SIGINT, signal.SIGTERM, *hangup):
             self._previous[number] = signal.signal(number, lambda *_: None)
         return self
 
@@ -41,6 +45,15 @@ class SignalPipe:
             signal.signal(number, handler)
         self._reader.close()
         self._writer.close()
+
+
+def not_ignored(*numbers: signal.Signals) -> list[signal.Signals]:
+    """Return those of the signals that may be caught.
+
+    Whoever starts a program with a signal ignored (nohup, or a shell without job control for ``command &``) means it to
+    live on when that signal comes.
+    """
+    return [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def exit_code_for_signal(number: int) -> int:

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 
+from tunnel.net.standard_streams import encoding_of, readable
 from tunnel.protocol.errors import UsageError, printable, redacted
 
 
@@ -47,7 +48,7 @@ class Trace:
             return
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         try:
-            os.write(self._log, f"{stamp} {os.getpid()} {line}\n".encode("utf-8", "replace"))
+            os.write(self._log, readable(f"{stamp} {os.getpid()} {line}\n", encoding_of(sys.stderr)))
         except OSError as exc:
             self._log = -1
             say(f"the log file is given up: {exc.strerror or exc}")

@@ -18,6 +18,7 @@ from __future__ import annotations
 USAGE = 2
 UNREACHABLE = 69  # EX_UNAVAILABLE
 INTERNAL = 70  # EX_SOFTWARE
+IO_FAILED = 74  # EX_IOERR
 TRY_LATER = 75  # EX_TEMPFAIL
 PROTOCOL = 76  # EX_PROTOCOL
 REFUSED = 77  # EX_NOPERM
@@ -94,6 +95,8 @@ CAUSES: dict[str, tuple[int, str]] = {
     "pty-input-unsure": (UNREACHABLE, "the input may have arrived at {place} or not: {reason}"),
     "output": (UNREACHABLE, "cannot write to standard output: {reason}"),
     "input": (UNREACHABLE, "cannot read standard input: {reason}"),
+    # What a command prints.
+    "report": (IO_FAILED, "cannot write to standard output: {reason}"),
     "internal": (INTERNAL, "internal error: {problem}"),
 }
 

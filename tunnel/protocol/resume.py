@@ -270,7 +270,7 @@ class ResumableStream:
         """Note that the source broke: an error ends the session once the peer has all that was read before."""
         if not self._source_fin and self._source_failure is None:
             cause = {TARGET_LOST: "target-lost", TARGET_REFUSED_DATA: "undelivered"}.get(code, "input")
-            self._source_failure = (cause, f": {reason}" if reason else "")
+            self._source_failure = (cause, reason if cause == "input" else f": {reason}" if reason else "")
             self._report_source_failure()
 
     def _report_source_failure(self) -> None:

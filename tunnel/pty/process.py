@@ -235,7 +235,11 @@ class Process:
             self._lonely.cancel()
             self._lonely = None
         if not present and self._grace is not None and not self.exited.is_set():
-            self._lonely = self._loop.call_later(self._grace, self.signal, signal.SIGKILL)
+            self._lonely = self._loop.call_later(self._grace, self._abandon)
+
+    def _abandon(self) -> None:
+        """Kill the session, as its client has not come back; what has left the session, as tmux does, lives on."""
+        signal_sessions((self.child,), signal.SIGKILL)
 
     def _time_out(self) -> None:
         self.timed_out = True

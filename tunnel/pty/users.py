@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tunnel.children.child import Credentials
+from tunnel.net.home import home_folder
 from tunnel.protocol.errors import UsageError
 from tunnel.pty.framing import ConnectError
 
@@ -135,7 +136,8 @@ def _find(name: str) -> User | None:
     except (KeyError, ValueError):  # ValueError: a NUL, a lone surrogate
         return None
     groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
-    home, shell = entry.pw_dir or "/", entry.pw_shell or "/bin/sh"
+    home = entry.pw_dir if os.path.isabs(entry.pw_dir) else "/"
+    shell = entry.pw_shell or "/bin/sh"
     return User(entry.pw_name, entry.pw_uid, entry.pw_gid, groups, home, shell)
 
 
@@ -147,5 +149,5 @@ def _own() -> User:
         found = None
     if found is not None and not found.switches:
         return found
-    home, shell = os.environ.get("HOME", "/"), os.environ.get("SHELL", "/bin/sh")
+    home, shell = home_folder() or "/", os.environ.get("SHELL", "/bin/sh")
     return User(str(os.geteuid()), os.geteuid(), os.getegid(), tuple(os.getgroups()), home, shell)

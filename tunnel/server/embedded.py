@@ -21,6 +21,7 @@ from typing import Any
 
 from tunnel.children.child import Child, start
 from tunnel.net.address import Client
+from tunnel.net.home import expand_home
 from tunnel.protocol.errors import DialError, UsageError
 from tunnel.server.destination import Destination
 from tunnel.server.log import event, unexpected
@@ -41,7 +42,10 @@ class EmbeddedTarget(Destination):
 
     def __init__(self, host_key: str | None, authorized_keys: str | None) -> None:
         # The process starts in another folder.
-        self._options = {"host_key": _absolute(host_key), "authorized_keys": _absolute(authorized_keys)}
+        self._options = {
+            "host_key": _absolute(host_key, "--host-key"),
+            "authorized_keys": _absolute(authorized_keys, "--authorized-keys"),
+        }
         self._process: Child | None = None
         self._control: socket.socket | None = None
         self._events = -1
@@ -264,5 +268,5 @@ def _texts(told: dict[str, Any], *names: str) -> dict[str, str]:
     return {name: str(told.get(name, "")) for name in names}
 
 
-def _absolute(path: str | None) -> str | None:
-    return None if path is None else str(Path(path).expanduser().absolute())
+def _absolute(path: str | None, option: str) -> str | None:
+    return None if path is None else str(Path(expand_home(path, option)).absolute())

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 
+from tunnel.net.standard_streams import encoding_of, readable
 from tunnel.protocol.errors import printable
 from tunnel.server.log_output import FLUSH_LIMIT, Output, open_log
 from tunnel.server.repeats import Fields, Repeats
@@ -98,7 +99,7 @@ class LogHandler(logging.Handler):
 
     def say(self, text: str) -> None:
         """Write a line of the program's own to stderr, in order with the log if that goes there."""
-        self._stderr.put(f"wstunnel-py: {printable(text)}\n".encode(errors="backslashreplace"))
+        self._stderr.put(readable(f"wstunnel-py: {printable(text)}\n", encoding_of(sys.stderr)))
 
     def reopen(self) -> None:
         """Let further lines go to a new log file if the old one was moved away (logrotate).

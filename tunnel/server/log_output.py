@@ -267,15 +267,3 @@ def open_log(path: str) -> int:
             reason = "it is no regular file"  # but a FIFO without a reader, or a socket
         raise UsageError("", cause="file", option=LOG_FILE, path=path, reason=reason) from exc
     return descriptor
-
-
-def fill_standard_descriptors() -> None:
-    """Open /dev/null in the place of standard descriptors that were closed when the process was started.
-
-    Else the next socket would get such a number, and with it whatever this process or its children write to stderr.
-    """
-    for descriptor in (0, 1, 2):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest number that is free: this one

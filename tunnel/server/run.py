@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from tunnel.children.orphans import look_after_orphans
+from tunnel.client.signals import not_ignored
 from tunnel.net.descriptors import descriptor_limit, raise_descriptor_limit
+from tunnel.net.standard_streams import fill_standard_descriptors
 from tunnel.protocol.errors import INTERNAL, UsageError
 from tunnel.server.bridge import Bridge
 from tunnel.server.log import LogHandler, event, set_up, unexpected
-from tunnel.server.log_output import fill_standard_descriptors
 from tunnel.server.secret_files import exposed_secrets
 from tunnel.server.settings import ServeSettings
 from tunnel.server.supervision import strays_logged
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 def run(settings: ServeSettings) -> None:
     """Run a bridge, or terminals, or both until SIGTERM or SIGINT, and drain them then.
+
+    SIGHUP reloads what a service reads; with a controlling terminal it is that terminal's end, and so ours. A signal
+    that is ignored stays so.
 
     Raises UsageError or DialError when it cannot start, and SystemExit when something failed that it cannot do without;
     once it is ready nothing else but signals ends it.
@@ -101,14 +106,17 @@ async def _serve(settings: ServeSettings, log: LogHandler) -> int:
                 unexpected(exc, during="reload")
         _tell_systemd("READY=1")
 
+    # Asked now, as a terminal that hangs up is no longer ours when we hear of it. It may be heard of twice.
+    on_hangup = stop.set if _has_terminal() else on_reload
+
     async with AsyncExitStack() as doors:
         if bridge is not None:
             await doors.enter_async_context(bridge)
         if terminals is not None:
             await doors.enter_async_context(terminals)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_stop)
-        loop.add_signal_handler(signal.SIGHUP, on_reload)
+        on_signal = {signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGHUP: on_hangup}
+        for number in not_ignored(*on_signal):
+            loop.add_signal_handler(number, on_signal[number])
         if bridge is not None:
             _announce(bridge, settings, log)
         if terminals is not None:
@@ -123,6 +131,15 @@ async def _serve(settings: ServeSettings, log: LogHandler) -> int:
         event(logging.INFO, "draining", seconds=settings.drain)
         await _first_of(_drain(bridge, terminals, settings.drain), stop_at_once.wait())
         return status
+
+
+def _has_terminal() -> bool:
+    """Return whether there is a controlling terminal, whose end is announced by SIGHUP."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
 
 
 async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunnel.net.files import read_regular
+from tunnel.net.home import home_folder, wanted_home
 from tunnel.protocol.errors import UsageError
 from tunnel.ssh.config import quoted
 
@@ -44,20 +45,23 @@ class Change:
 
 
 def default_path() -> str:
-    """Return where ssh's config file is for this user, by HOME."""
-    return os.path.join(os.path.expanduser("~"), SSH_FOLDER, "config")
+    """Return where ssh's config file is for this user, by HOME. Raises UsageError for a user without a home."""
+    return os.path.join(wanted_home("ssh's config file"), SSH_FOLDER, "config")
 
 
-def folder_of_ssh() -> str:
-    """Return the folder that ssh itself looks into: on POSIX that of the user's account, whatever HOME says."""
+def folder_of_ssh() -> str | None:
+    """Return the folder that ssh itself looks into: on POSIX that of the user's account, whatever HOME says.
+
+    None for a user who has neither an account nor a home.
+    """
+    home: str | None
     try:
         import pwd
-    except ImportError:  # Windows
-        return os.path.dirname(default_path())
-    try:
-        return os.path.join(pwd.getpwuid(os.getuid()).pw_dir, SSH_FOLDER)
-    except KeyError:  # a user without an account, as some containers have
-        return os.path.dirname(default_path())
+
+        home = pwd.getpwuid(os.getuid()).pw_dir
+    except (ImportError, KeyError):  # Windows, or a user without an account, as some containers have
+        home = home_folder()
+    return None if home is None else os.path.join(home, SSH_FOLDER)
 
 
 def own_path(ssh_config: str) -> str:
@@ -74,7 +78,8 @@ def include_line(ssh_config: str) -> bytes:
     Within ssh's own folder a bare name does, which is read alike by all parsers and survives a move of the folder.
     """
     own = own_path(ssh_config)
-    if os.path.dirname(own) == os.path.abspath(folder_of_ssh()):
+    folder = folder_of_ssh()
+    if folder is not None and os.path.dirname(own) == os.path.abspath(folder):
         return b"Include " + OWN_NAME.encode()
     if any(c in own for c in "*?[]"):
         raise UsageError(f"{own}: an Include cannot name it, as * ? [ ] stand for other characters there")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 from tunnel.children.orphans import look_after_orphans
+from tunnel.client.signals import not_ignored
 from tunnel.client.trace import Trace, say
 from tunnel.net.address import Client
 from tunnel.net.channel import Channel
@@ -155,7 +156,7 @@ async def _run(plan: Plan, settings: BridgeSettings, headers: Sequence[tuple[str
         if plan.oneshot:
             end(0)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in not_ignored(signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, end, 128 + number)
     bridge = Bridge(
         settings,

@@ -13,10 +13,10 @@ import threading
 from collections.abc import Callable, Sequence
 
 from tunnel.children.child import start
-from tunnel.client.proxycommand import CLOSED_OUTPUT
 from tunnel.client.sockets import relay_in_thread
 from tunnel.client.trace import Trace, say
 from tunnel.net.address import Client
+from tunnel.net.standard_streams import CLOSED_OUTPUT
 from tunnel.protocol.errors import ConnectionLost, DialError, TunnelError
 from tunnel.server.destination import Destination
 from tunnel.websocat.dialling import Dialler

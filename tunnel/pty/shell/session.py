@@ -23,7 +23,9 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tunnel.client.signals import not_ignored
 from tunnel.client.trace import Trace
+from tunnel.net.standard_streams import CLOSED_OUTPUT
 from tunnel.protocol.errors import ConnectionLost, TunnelError
 from tunnel.pty.client import calls
 from tunnel.pty.client.aio import AsyncPty, AsyncService, AsyncTerminal
@@ -36,7 +38,6 @@ from tunnel.pty.shell.screen import Screen
 from tunnel.pty.shell.settings import ShellSettings
 
 FAILED = 255  # what ssh returns for failures of its own
-CLOSED_OUTPUT = 128 + 13  # what a shell reports for a program that SIGPIPE ended
 QUIET_OUTAGE = 10.0  # seconds that the user is not told of
 FAREWELL_LIMIT = 2.0  # seconds for telling the service that a terminal is to end, or to stay
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
@@ -240,13 +241,14 @@ class Session:
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        for number in SIGNALS:
+        endings = not_ignored(*SIGNALS)
+        for number in endings:
             loop.add_signal_handler(number, self._end, Ending(128 + number, kill=True))
         loop.add_signal_handler(signal.SIGWINCH, self._resized.set)
         try:
             yield
         finally:
-            for number in (*SIGNALS, signal.SIGWINCH):
+            for number in (*endings, signal.SIGWINCH):
                 loop.remove_signal_handler(number)
 
     async def _say_farewell(self, ending: Ending) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import asyncssh
 
 from tunnel.net.files import STRICT, read_regular
+from tunnel.net.home import base_folder, expand_home, wanted_home
 from tunnel.protocol.errors import UsageError
 
 HOST_KEY_NAME = "ssh_host_ed25519_key"
@@ -37,12 +38,17 @@ _VARIABLE = re.compile(r"[A-Za-z0-9_]+=")
 
 
 def default_host_key() -> Path:
-    """Return where the host key is kept when nobody says: in the platform's folder for a program's state."""
+    """Return where the host key is kept when nobody says: in the platform's folder for a program's state.
+
+    Raises UsageError for a user without a home.
+    """
     if sys.platform == "darwin":
-        base = Path("~/Library/Application Support").expanduser()
+        base = base_folder("", "Library", "Application Support")
     else:
-        base = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
-    return base / "wstunnel-py" / HOST_KEY_NAME
+        base = base_folder("XDG_STATE_HOME", ".local", "state")
+    if base is None:
+        base = wanted_home("--host-key FILE is needed")
+    return Path(base) / "wstunnel-py" / HOST_KEY_NAME
 
 
 def load_host_key(given: str | None) -> asyncssh.SSHKey:
@@ -50,7 +56,7 @@ def load_host_key(given: str | None) -> asyncssh.SSHKey:
 
     Raises UsageError when it cannot be read or made, or when others could read it.
     """
-    path = default_host_key() if given is None else Path(given).expanduser()
+    path = default_host_key() if given is None else Path(expand_home(given, "--host-key"))
     try:
         if not path.exists():
             _make_host_key(path)
@@ -92,8 +98,8 @@ def load_authorized_keys(given: str | None, warn: Callable[[str], None]) -> tupl
     Lines that cannot be used are told to ``warn``. Raises UsageError when there is no usable key, the file cannot be
     read, or others may write to it.
     """
-    path = Path(given if given is not None else DEFAULT_AUTHORIZED_KEYS).expanduser()
     option = "--authorized-keys"
+    path = Path(expand_home(given if given is not None else DEFAULT_AUTHORIZED_KEYS, option))
     try:
         text = read_regular(str(path), _SIZE_LIMIT, guard=STRICT)[0]
     except OSError as exc:

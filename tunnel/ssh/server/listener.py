@@ -19,6 +19,7 @@ import traceback
 
 from tunnel.children.child import Child, fork
 from tunnel.net.descriptors import raise_descriptor_limit
+from tunnel.net.home import home_folder
 from tunnel.protocol.errors import UsageError
 from tunnel.pty.users import Users
 from tunnel.ssh.server.keys import load_authorized_keys, load_host_key
@@ -50,6 +51,8 @@ def main(options: str) -> None:
     except UsageError as exc:
         events.tell("failed", message=str(exc))
         return
+    # asyncssh fails without one, and takes a relative one as it is.
+    os.environ["HOME"] = home_folder() or user.home
     environment = Environment(user, key, given["authorized_keys"], events)
     with contextlib.suppress(OSError):
         os.chdir(user.home)  # where relative paths of SFTP start

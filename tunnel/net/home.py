@@ -1,0 +1,72 @@
+"""The user's home, and the folders that the XDG base directory specification puts there.
+
+Some have neither HOME nor an account (containers that run under any uid), so there may be no home. What is not an
+absolute path is none: it would be below whatever folder the program was started in, which may be somebody else's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tunnel.protocol.errors import UsageError
+
+
+def home_folder() -> str | None:
+    """Return the absolute path of the user's home: HOME, or else that of the account; None if there is neither."""
+    if sys.platform == "win32":
+        folder = os.path.expanduser("~")
+    else:
+        folder = os.environ.get("HOME", "")
+        if not os.path.isabs(folder):
+            folder = _home_of_account()
+    return folder if os.path.isabs(folder) else None
+
+
+def wanted_home(what: str) -> str:
+    """Return the user's home, which ``what`` (an option, say) is about. Raises UsageError if there is none."""
+    home = home_folder()
+    if home is None:
+        value = os.environ.get("HOME")
+        why = "HOME is not set" if value is None else f"HOME={value} is no absolute path"
+        who = f", and user {os.getuid()} has no account" if hasattr(os, "getuid") else ""
+        raise UsageError(f"{what}: there is no home folder: {why}{who}")
+    return home
+
+
+def expand_home(path: str, what: str) -> str:
+    """Return ``path`` with ``~`` and ``~user`` at its start replaced, as shells do; ``what`` is as for `wanted_home`.
+
+    Raises UsageError when that home is not known.
+    """
+    if not path.startswith("~"):
+        return path
+    user, slash, rest = path.partition("/")
+    if user == "~":
+        home = wanted_home(f"{what}: {path}")
+        return os.path.join(home, rest) if slash else home
+    expanded = os.path.expanduser(path)
+    if not os.path.isabs(expanded):
+        raise UsageError(f"{what}: {path}: there is no user {user[1:]} with a home; a file of that name is ./{path}")
+    return expanded
+
+
+def base_folder(variable: str, *default: str) -> str | None:
+    """Return the folder that ``variable`` (XDG_CONFIG_HOME, …) names, else ``default`` in the user's home.
+
+    None if there is no home. A relative path is ignored, as the XDG specification wants it.
+    """
+    folder = os.environ.get(variable)
+    if folder and os.path.isabs(folder):
+        return folder
+    home = home_folder()
+    return None if home is None else os.path.join(home, *default)
+
+
+def _home_of_account() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return ""
