@@ -116,8 +116,6 @@ class _Listener:
     def _become(self, sock: socket.socket, visitor: Visitor) -> None:
         """Go on as the process of one connection. It holds ``pulse`` open without ever touching it."""
         try:
-            for number in _IGNORED:
-                signal.signal(number, signal.SIG_DFL)
             self._selector.close()
             self._control.close()
             for descriptor in self._children:
