@@ -6,6 +6,7 @@ import getpass
 import os
 import shlex
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -202,8 +203,14 @@ def test_bytes_behind_the_last_field_of_a_message_are_ignored(bed: Bed, server: 
         + message(4, 5, handle, padding)  # CLOSE
         + message(17, 6, field(path), padding)  # STAT
     )
-    replies = bed.run(*server.ssh("bed", "-s", "sftp"), stdin=requests).stdout
-    kinds = []
+    client = bed.start(*server.ssh("bed", "-s", "sftp"), stdin=subprocess.PIPE)
+    client.feed(requests)
+    for _ in ticks(20):
+        if len(client.out.read_bytes()) >= 300 or client.status is not None:
+            break
+    client.end_input()  # OpenSSH's server would not answer all if that came sooner
+    client.wait(20)
+    replies, kinds = client.out.read_bytes(), []
     while len(replies) >= 4:
         size = int.from_bytes(replies[:4])
         reply, replies = replies[4 : 4 + size], replies[4 + size :]

@@ -39,9 +39,13 @@ _BOOT = "import sys; sys.path.append(sys.argv[1]); from tunnel.ssh.server.listen
 class EmbeddedTarget(Destination):
     """The embedded SSH server. ``start`` it before the first ``dial``; paths are those of the options, or None."""
 
-    def __init__(self, host_key: str | None, authorized_keys: str | None) -> None:
-        # The process starts in another folder.
-        self._options = {"host_key": _absolute(host_key), "authorized_keys": _absolute(authorized_keys)}
+    def __init__(self, host_key: str | None, authorized_keys: str | None, *, agent_forwarding: bool = True) -> None:
+        self._options = {
+            # The process starts in another folder.
+            "host_key": _absolute(host_key),
+            "authorized_keys": _absolute(authorized_keys),
+            "agent_forwarding": agent_forwarding,
+        }
         self._process: Child | None = None
         self._control: socket.socket | None = None
         self._events = -1

@@ -77,7 +77,8 @@ def choose_target(settings: BridgeSettings) -> Destination:
     """Return the target that the settings ask for; raises UsageError."""
     text = settings.target
     if text == EMBEDDED:
-        return EmbeddedTarget(settings.host_key, settings.authorized_keys)
+        agent = not settings.no_agent_forwarding
+        return EmbeddedTarget(settings.host_key, settings.authorized_keys, agent_forwarding=agent)
     if settings.host_key is not None or settings.authorized_keys is not None:
         raise UsageError(
             "--host-key and --authorized-keys are for --target embedded; an SSH server has files of its own"

@@ -33,7 +33,7 @@ def main(options: str) -> None:
     """Serve connections until the bridge ends.
 
     ``options`` is a JSON object: ``control`` and ``events`` are descriptors that were passed on (see
-    `tunnel.ssh.server.messages`), ``host_key`` and ``authorized_keys`` paths or null.
+    `tunnel.ssh.server.messages`), ``host_key`` and ``authorized_keys`` paths or null, ``agent_forwarding`` a boolean.
     """
     given = json.loads(options)
     control, events = socket.socket(fileno=given["control"]), Events(given["events"])
@@ -50,7 +50,9 @@ def main(options: str) -> None:
     except UsageError as exc:
         events.tell("failed", message=str(exc))
         return
-    environment = Environment(user, key, given["authorized_keys"], events)
+    environment = Environment(
+        user, key, given["authorized_keys"], events, agent_forwarding=bool(given["agent_forwarding"])
+    )
     with contextlib.suppress(OSError):
         os.chdir(user.home)  # where relative paths of SFTP start
     raise_descriptor_limit()  # here there is one for each connection; users get the old limit
