@@ -29,7 +29,7 @@ from tunnel.server.logins import EMBEDDED, Logins
 _START_LIMIT = 30.0  # seconds
 _START_PAUSE = 2.0  # seconds after a start that has failed before the next one
 _END_LIMIT = 5.0  # seconds for the process to end by itself
-_ROOM = 1 << 20  # bytes of a socketpair's buffers
+_ROOM = 128 << 10  # bytes of a socketpair's buffers, which the kernel doubles
 _LINE_LIMIT = 1 << 16  # bytes: far more than the server's process ever writes
 _DROPS_LOGGED_EVERY = 10.0  # seconds
 _PACKAGES = Path(__file__).parents[2]  # where this project is imported from

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import os
 import socket
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from tunnel.server.embedded import EmbeddedTarget
 from tunnel.server.logins import EMBEDDED
 from tunnel.server.settings import BridgeSettings
 
+_LOCAL_ROOM = 192 << 10  # bytes of a receive buffer, which the kernel doubles
 _BUSY_PAUSE = 0.05  # seconds between two tries at a Unix socket with a full backlog
 
 
@@ -113,6 +115,9 @@ async def _dial_one(family: int, sockaddr: tuple[Any, ...]) -> socket.socket:
     try:
         sock.setblocking(False)
         set_nodelay(sock)
+        if ipaddress.ip_address(sockaddr[0].partition("%")[0]).is_loopback:
+            # The kernel would let it grow to megabytes, as if the line was long. On a slow wire they all wait in there.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LOCAL_ROOM)
         await asyncio.get_running_loop().sock_connect(sock, sockaddr)
         if sock.getsockname() == sock.getpeername():
             # TCP's simultaneous open: nothing listens on a port of the ephemeral range, and the kernel chose that
