@@ -30,17 +30,19 @@ class Channel:
     """A non-blocking byte stream over a connected TCP or Unix socket, which it owns from now on.
 
     ``prefetched`` are bytes that were read from the socket before (behind an HTTP head); they are received first.
+    ``is_wire``: the line to the peer may be slow, so little may wait for it.
     """
 
     __slots__ = ("_held", "_held_at", "sock")
 
-    def __init__(self, sock: socket.socket, prefetched: bytes = b"") -> None:
+    def __init__(self, sock: socket.socket, prefetched: bytes = b"", *, is_wire: bool = True) -> None:
         self.sock = sock
         self._held = memoryview(prefetched)  # what was read from the socket, and is to be received …
         self._held_at = 0  # … from here on
         sock.setblocking(False)
         set_nodelay(sock)
-        limit_unsent(sock)
+        if is_wire:
+            limit_unsent(sock)
 
     def put_back(self, data: memoryview) -> None:
         """Take back the last bytes of what the last `receive_into` gave; they are received again, first."""

@@ -21,7 +21,7 @@ from tunnel.server.embedded import EmbeddedTarget
 from tunnel.server.logins import EMBEDDED
 from tunnel.server.settings import BridgeSettings
 
-_LOCAL_ROOM = 192 << 10  # bytes of a receive buffer, which the kernel doubles
+_LOCAL_ROOM = 512 << 10  # bytes that a target on loopback may send ahead of the wire
 _BUSY_PAUSE = 0.05  # seconds between two tries at a Unix socket with a full backlog
 
 
@@ -116,8 +116,7 @@ async def _dial_one(family: int, sockaddr: tuple[Any, ...]) -> socket.socket:
         sock.setblocking(False)
         set_nodelay(sock)
         if ipaddress.ip_address(sockaddr[0].partition("%")[0]).is_loopback:
-            # The kernel would let it grow to megabytes, as if the line was long. On a slow wire they all wait in there.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LOCAL_ROOM)
+            _bound_room(sock)
         await asyncio.get_running_loop().sock_connect(sock, sockaddr)
         if sock.getsockname() == sock.getpeername():
             # TCP's simultaneous open: nothing listens on a port of the ephemeral range, and the kernel chose that
@@ -127,6 +126,12 @@ async def _dial_one(family: int, sockaddr: tuple[Any, ...]) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _bound_room(sock: socket.socket) -> None:
+    """Let no more than `_LOCAL_ROOM` wait in a receive buffer: as if the line was long, the kernel lets it grow."""
+    if hasattr(socket, "TCP_WINDOW_CLAMP"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, _LOCAL_ROOM)
 
 
 async def _dial_unix(path: str) -> socket.socket:
