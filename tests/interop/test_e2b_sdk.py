@@ -7,7 +7,9 @@ files in ``e2b_page`` are the examples of E2B's page on terminals.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import pwd
 import shutil
 import time
 import warnings
@@ -23,6 +25,7 @@ from tests.pty.beds import LIMIT, Output, Service, start_service
 HERE = Path(__file__).parent
 PAGE = HERE / "e2b_page"
 NODE_MODULES = HERE / "node" / "node_modules"
+ACCOUNT = Path(pwd.getpwuid(os.geteuid()).pw_dir)  # the home of the service's user, whatever HOME says
 PROMPT = rb"[#$] "
 
 with warnings.catch_warnings():
@@ -171,11 +174,23 @@ def test_files_are_written_and_read(sandbox: e2b.Sandbox, tmp_path: Path) -> Non
         sandbox.files.read(str(tmp_path / "missing"))
 
 
-def test_several_files_are_written_at_once(sandbox: e2b.Sandbox, tmp_path: Path) -> None:
-    paths = [tmp_path / name for name in ("one", "deep/two", "with blanks", "grün")]
-    written = sandbox.files.write_files([{"path": str(path), "data": path.name} for path in paths])
-    assert [each.path for each in written] == [str(path) for path in paths]
-    assert [path.read_text() for path in paths] == [path.name for path in paths]
+@pytest.fixture
+def relative(tmp_path: Path) -> str:
+    """The test's folder as seen from the home of the service's user."""
+    return os.path.relpath(tmp_path, ACCOUNT)
+
+
+def test_several_files_are_written_where_they_are_to_go(sandbox: e2b.Sandbox, tmp_path: Path, relative: str) -> None:
+    paths = [f"{tmp_path}/one", f"{tmp_path}/new/bü; ro", f"{relative}/two", f"{tmp_path}/100%20"]
+    written = sandbox.files.write_files([{"path": path, "data": f"data of {path}"} for path in paths])
+    assert [os.path.samefile(each.path, ACCOUNT / path) for each, path in zip(written, paths, strict=True)]
+    assert [(ACCOUNT / path).read_text() for path in paths] == [f"data of {path}" for path in paths]
+    for name in ('a"b', "a\\b"):
+        with pytest.raises(e2b.InvalidArgumentException, match="two ways"):
+            sandbox.files.write_files([{"path": f"{tmp_path}/{each}", "data": "x"} for each in ("three", name)])
+        sandbox.files.write(f"{tmp_path}/{name}", f"alone {name}")
+        assert (tmp_path / name).read_text() == f"alone {name}"
+    assert not (tmp_path / "three").exists()
 
 
 def test_what_is_wrong_is_told_as_the_sdk_knows_it(sandbox: e2b.Sandbox) -> None:
@@ -327,3 +342,27 @@ def test_the_cli_opens_a_terminal(service: Service, tmp_path: Path) -> None:
             assert ends_of(service) == []
     finally:
         del os.environ["E2B_API_KEY"]
+
+
+def test_the_javascript_sdk_writes_several_files_where_they_are_to_go(
+    bed: Bed, service: Service, tmp_path: Path, relative: str
+) -> None:
+    paths = [f"{tmp_path}/one", f"{tmp_path}/new/bü; ro", f"{relative}/two", f"{tmp_path}/100%20"]
+    script = f"""
+        import {{ Sandbox }} from 'e2b'
+        const sandbox = await Sandbox.create()
+        const write = paths => sandbox.files.writeFiles(paths.map(path => ({{ path, data: `data of ${{path}}` }})))
+        await write({json.dumps(paths)})
+        await sandbox.files.write('{tmp_path}/a"b', 'alone')
+        try {{
+            await write(['{tmp_path}/three', '{tmp_path}/c"d'])
+        }} catch (error) {{
+            console.log(error.name, error.message)
+        }}
+    """
+    process = node(bed, service, script)
+    assert process.wait(LIMIT) == 0, process.log()
+    assert [(ACCOUNT / path).read_text() for path in paths] == [f"data of {path}" for path in paths]
+    assert (tmp_path / 'a"b').read_text() == "alone"
+    assert "two ways" in process.log()
+    assert not (tmp_path / "three").exists()

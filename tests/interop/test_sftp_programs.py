@@ -1,15 +1,18 @@
-"""Programs that move files by SFTP: lftp, which starts ssh itself, and curl, which goes through ``forward``."""
+"""Programs that move files by SSH: some start ssh themselves, and some go through ``forward``."""
 
 from __future__ import annotations
 
 import getpass
+import os
 import shlex
 import stat
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.bed.processes import Bed
+from tests.bed.processes import Bed, ticks
 from tests.bed.sshd import Sshd
 from tests.bed.targets import checksum
 from tests.bed.tunnels import OURS, Route
@@ -97,3 +100,120 @@ def test_curl_fetches_and_uploads_through_a_forwarded_port(
     listing = bed.check(*curl, "--quote", f"rename {tmp_path}/scp {tmp_path}/renamed", "--list-only", url).text
     assert {"near", "sftp", "renamed"} <= set(listing.split())
     assert bed.run(*curl, f"{url}missing").status == 78  # its own code for a file that is not there
+
+
+def test_rclone_copies_a_folder_up_and_down(bed: Bed, server: Route, sshd: Sshd, tree: Path, tmp_path: Path) -> None:
+    """Debian 12's sends some bytes behind the last piece of a file."""
+    (tree / "link").unlink()  # it has no links
+    address = bed.start(*OURS, "forward", server.bridge.url).wait_for_line(r"forwarding 127\.0\.0\.1:(\d+)")[1]
+    login = f"host=127.0.0.1,port={address},user={getpass.getuser()},key_file={sshd.folder}/user"
+    far, near = tmp_path / "far", tmp_path / "near"
+    remote = f":sftp,{login}:{far}"
+    rclone = ("rclone", "--config", str(tmp_path / "none"), "--low-level-retries", "1", "--retries", "1")
+    bed.check(*rclone, "copy", str(tree), remote)
+    bed.check(*rclone, "copy", remote, str(near))
+    bed.check(*rclone, "check", str(tree), remote)
+    assert contents(far) == contents(near) == contents(tree)
+
+
+def check_restic(bed: Bed, route: Route, tree: Path, tmp_path: Path) -> None:
+    program = shlex.join(route.ssh("bed", "-s", "sftp"))
+    restic = ("restic", "--quiet", "--no-cache", "-o", f"sftp.command={program}", "-r", f"sftp:bed:{tmp_path}/backups")
+    env = {"RESTIC_PASSWORD": "x"}
+    bed.check(*restic, "init", env=env)
+    bed.check(*restic, "backup", str(tree), env=env)
+    bed.check(*restic, "restore", "latest", "--target", str(tmp_path / "near"), env=env)
+    assert contents(tmp_path / "near" / tree.relative_to("/")) == contents(tree)
+
+
+def check_borg(bed: Bed, route: Route, tree: Path, tmp_path: Path) -> None:
+    env = {"BORG_RSH": shlex.join(route.ssh()), "BORG_BASE_DIR": str(tmp_path / "base")}
+    archive = f"bed:{tmp_path}/backups"
+    near = tmp_path / "near"
+    near.mkdir()
+    bed.check("borg", "init", "-e", "none", archive, env=env)
+    bed.check("borg", "create", f"{archive}::one", str(tree), env=env)
+    bed.check("sh", "-c", 'cd "$1" && exec borg extract "$2"', "sh", str(near), f"{archive}::one", env=env)
+    assert contents(near / tree.relative_to("/")) == contents(tree)
+
+
+def test_restic_backs_up_and_restores(bed: Bed, embedded_route: Route, tree: Path, tmp_path: Path) -> None:
+    check_restic(bed, embedded_route, tree, tmp_path)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("check", [check_restic, check_borg])
+def test_backups_go_to_both_servers(
+    bed: Bed, server: Route, tree: Path, tmp_path: Path, check: Callable[[Bed, Route, Path, Path], None]
+) -> None:
+    check(bed, server, tree, tmp_path)
+
+
+def test_unison_brings_two_folders_together(bed: Bed, server: Route, tree: Path, tmp_path: Path) -> None:
+    far = tmp_path / "far"
+    far.mkdir()
+    (far / "there").write_text("there")
+    unison = ("unison", "-batch", "-silent", "-ui", "text", "-sshargs", f"-F {server.config}")
+    env = {"UNISON": str(tmp_path / "archive"), "UNISONLOCALHOSTNAME": "here"}
+    bed.check(*unison, str(tree), f"ssh://bed/{far}", env=env)
+    assert contents(far) == contents(tree)
+    assert (tree / "there").read_text() == "there"
+
+
+@pytest.mark.skipif(not os.access("/dev/fuse", os.W_OK), reason="needs FUSE")
+def test_sshfs_mounts_a_folder(bed: Bed, server: Route, tree: Path, tmp_path: Path) -> None:
+    place = tmp_path / "mounted"
+    place.mkdir()
+    mount = bed.start("sshfs", "-f", "-F", str(server.config), f"bed:{tree}", str(place))
+    try:
+        for _ in ticks(20):
+            if place.is_mount() or mount.status is not None:
+                break
+        assert place.is_mount(), mount.log()
+        assert contents(place) == contents(tree)
+        data = os.urandom(3_000_001)
+        (place / "new").write_bytes(data)
+        (place / "new").rename(place / "newer")
+        with (place / "newer").open("r+b") as file:
+            file.seek(1_000_000)
+            file.write(b"changed")
+        assert (tree / "newer").read_bytes() == data[:1_000_000] + b"changed" + data[1_000_007:]
+    finally:
+        bed.run("fusermount3", "-u", str(place))
+        mount.wait(20)
+
+
+def field(data: bytes) -> bytes:
+    return len(data).to_bytes(4) + data
+
+
+def message(kind: int, number: int, *fields: bytes) -> bytes:
+    return field(bytes([kind]) + number.to_bytes(4) + b"".join(fields))
+
+
+def test_bytes_behind_the_last_field_of_a_message_are_ignored(bed: Bed, server: Route, tmp_path: Path) -> None:
+    path, padding = str(tmp_path / "file").encode(), bytes(9)
+    handle = field(bytes(4))  # the first one of both servers
+    requests = (
+        message(1, 3)  # INIT
+        + message(3, 1, field(path), (1 | 2 | 8).to_bytes(4), bytes(4), padding)  # OPEN
+        + message(6, 2, handle, bytes(8), field(b"data"), padding)  # WRITE
+        + message(8, 3, handle, padding)  # FSTAT
+        + message(5, 4, handle, bytes(8), (9).to_bytes(4), padding)  # READ
+        + message(4, 5, handle, padding)  # CLOSE
+        + message(17, 6, field(path), padding)  # STAT
+    )
+    client = bed.start(*server.ssh("bed", "-s", "sftp"), stdin=subprocess.PIPE)
+    client.feed(requests)
+    for _ in ticks(20):
+        if len(client.out.read_bytes()) >= 300 or client.status is not None:
+            break
+    client.end_input()  # OpenSSH's server would not answer all if that came sooner
+    client.wait(20)
+    replies, kinds = client.out.read_bytes(), []
+    while len(replies) >= 4:
+        size = int.from_bytes(replies[:4])
+        reply, replies = replies[4 : 4 + size], replies[4 + size :]
+        kinds.append(reply[0] if reply[0] != 101 else 1000 + int.from_bytes(reply[5:9]))
+    assert kinds == [2, 102, 1000, 105, 103, 1000, 105]  # VERSION, HANDLE, OK, ATTRS, DATA, OK, ATTRS
+    assert (tmp_path / "file").read_bytes() == b"data"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import os
 import pwd
 import socket
@@ -18,7 +19,7 @@ import pytest
 from tests.bed.processes import Bed, descendants
 from tests.pty.beds import Service, start_service
 from tests.pty.raw import Raw, Reply, eventually
-from tunnel.pty import file_shares, files
+from tunnel.pty import file_shares, files, multipart
 from tunnel.pty.service import TerminalService
 from tunnel.server.settings import TerminalSettings
 
@@ -150,6 +151,129 @@ def test_what_cannot_be_read_or_written_is_told(raw: Raw, tmp_path: Path) -> Non
     assert put(raw, tmp_path, b"x").status == 400
     (tmp_path / "file").write_text("a file")
     assert put(raw, tmp_path / "file" / "below", b"x").status == 400
+
+
+# ---- several files in one upload, and where they go
+
+
+def form(*names: str, end: str = "--b--\r\n", head: str = "", disposition: str = "") -> bytes:
+    """A form with files of these names, each with its number as its data."""
+    parts = []
+    for number, name in enumerate(names):
+        where = disposition or f'form-data; name="file"; filename="{name}"'
+        parts.append(f"--b\r\nContent-Disposition: {where}{head}\r\n\r\ndata {number}\r\n")
+    return ("".join(parts) + end).encode()
+
+
+def post_form(raw: Raw, body: bytes) -> Reply:
+    return raw.request("POST", "/files", body, {"Content-Type": "multipart/form-data; boundary=b"})
+
+
+def test_absolute_names_go_where_they_say_and_relative_ones_home(raw: Raw, tmp_path: Path) -> None:
+    relative = os.path.relpath(tmp_path, pwd.getpwuid(os.geteuid()).pw_dir)
+    names = [
+        f"{tmp_path}/a", f"{relative}/b", f"{tmp_path}/new folder/c;d; e", f"{tmp_path}/büro", f"{tmp_path}/100%20",
+        f"/{tmp_path}/twice", f"{tmp_path}/a=b'c", f'{tmp_path}/quote\\"d',
+    ]  # fmt: skip
+    reply = post_form(raw, form(*names))
+    assert reply.status == 200
+    wanted = [
+        "a", "b", "new folder/c;d; e", "büro", "100%20", "twice", "a=b'c", 'quote"d',
+    ]  # fmt: skip
+    assert [(tmp_path / each).read_text() for each in wanted] == [f"data {number}" for number in range(8)]
+    assert [os.path.samefile(each["path"], tmp_path / name) for each, name in zip(reply.json, wanted, strict=True)]
+
+
+def test_an_extended_name_goes_where_it_says(raw: Raw, tmp_path: Path) -> None:
+    where = f"form-data; name=file; filename=\"x\"; filename*=UTF-8''{tmp_path}/b%C3%BCro%22"
+    assert post_form(raw, form("", disposition=where)).status == 200
+    assert (tmp_path / 'büro"').read_text() == "data 0"
+
+
+@pytest.mark.parametrize(
+    "name", ["a%22b", "a%0Ab", "%2Ftmp%2Fa", "a\\b", "a\\\\b", "a\\", "", 'a"b', 'a"; filename="b'], ids=repr
+)
+def test_a_name_that_can_be_meant_in_two_ways_is_refused_with_all_files(raw: Raw, tmp_path: Path, name: str) -> None:
+    path = f"{tmp_path}/{name}" if name else ""
+    reply = post_form(raw, form(f"{tmp_path}/first", path, f"{tmp_path}/last"))
+    assert reply.status == 400 and "Traceback" not in reply.body.decode()
+    assert [path.name for path in tmp_path.iterdir()] == ["bed"]  # the service's log
+
+
+@pytest.mark.parametrize("cut", [2, 4, 6, 12, 20, 60, 150], ids=lambda size: f"{size}-bytes-missing")
+def test_nothing_is_touched_by_a_form_that_is_not_whole(raw: Raw, tmp_path: Path, cut: int) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("as it was")
+    body = form(f"{tmp_path}/a", f"{tmp_path}/b")
+    # The line's end behind the last boundary may be missing.
+    assert post_form(raw, body[:-cut]).status == (200 if cut == 2 else 400)
+    expected = ["data 0", "data 1"] if cut == 2 else ["as it was"] * 2
+    assert [(tmp_path / name).read_text() for name in ("a", "b")] == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        form("{folder}/a", end="--b--\r\nmore"),
+        form("{folder}/a", end="--b"),
+        form("{folder}/a", end="--bb--\r\n"),
+        form("{folder}/a", end=""),
+        form("{folder}/a", end="--b--") + form("{folder}/b"),
+        form("{folder}/a", head="\r\nContent-Transfer-Encoding: base64"),
+        form("{folder}/a", head="\r\nno field"),
+        form("{folder}/a", head="\r\nContent-Disposition: form-data"),
+        form("{folder}/a", head="\r\nX-Large: " + 20_000 * "x"),
+        form("{folder}/a", disposition='attachment; name="file"; filename="{folder}/a"'),
+        form("{folder}/a", disposition='form-data; name="other"; filename="{folder}/a"'),
+        form("{folder}/a", disposition='form-data; name="file"; filename={folder}/a b'),
+        form("{folder}/a").replace(b"\r\n", b"\n"),
+        form("{folder}/a").replace(b"}/a", b"}/\xff"),
+        form(*["{folder}/a"] * 101),
+        b"",
+        b"no form",
+    ],
+    ids=lambda body: body[-60:].decode(errors="replace"),
+)
+def test_nothing_is_touched_by_a_form_that_is_malformed(raw: Raw, tmp_path: Path, body: bytes) -> None:
+    assert post_form(raw, body.replace(b"{folder}", str(tmp_path).encode())).status == 400
+    assert [path.name for path in tmp_path.iterdir()] == ["bed"]  # the service's log
+
+
+def test_the_length_of_a_part_is_what_its_boundaries_say(raw: Raw, tmp_path: Path) -> None:
+    """RFC 7578 section 4.8: other header fields are ignored."""
+    body = form(f"{tmp_path}/a", f"{tmp_path}/b", head="\r\nContent-Length: 150\r\nContent-Type: text/plain")
+    assert post_form(raw, body).status == 200
+    assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["data 0", "data 1"]
+
+
+def test_nothing_is_touched_by_an_upload_whose_compression_is_not_whole(raw: Raw, tmp_path: Path) -> None:
+    whole = gzip.compress(os.urandom(50_000))
+    for body, status in ((whole, 200), (whole[:-20_000], 400), (whole[:-4], 400), (b"x" + whole, 400)):
+        (tmp_path / "a").write_text("as it was")
+        reply = raw.request("POST", f"/files?path={tmp_path}/a", body, {**PLAIN, "Content-Encoding": "gzip"})
+        assert reply.status == status
+        assert ((tmp_path / "a").read_bytes() == b"as it was") == (status != 200)
+
+
+def test_the_parser_finds_the_same_in_any_pieces() -> None:
+    datas = [b"", b"\r\n", b"--b", b"\r\n--", b"\r\n-\r\n--a", os.urandom(500).replace(b"\r\n--b", b"")]
+    body = b"preamble\r\n"
+    for number, data in enumerate(datas):
+        body += f'--b \r\nContent-Disposition: form-data;\r\n name="file"; filename="{number}"\r\n\r\n'.encode()
+        body += data + b"\r\n"
+    body += b"--b--"
+    for size in (1, 2, 3, 5, 7, 64, len(body)):
+        found: list[bytes] = []
+        parser = multipart.Parser('multipart/form-data; boundary="b"')
+        for start in range(0, len(body), size):
+            for part in parser.feed(body[start : start + size]):
+                if isinstance(part, bytes):
+                    found[-1] += part
+                else:
+                    assert part.filename() == str(len(found))
+                    found.append(b"")
+        parser.finish()
+        assert found == datas
 
 
 # ---- slow ones

@@ -11,6 +11,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+from asyncssh.kex import get_kex_algs
+
 import tunnel
 from tests.bed.processes import Bed, Process, descendants, free_port, ticks
 from tests.bed.sshd import Sshd
@@ -145,6 +147,36 @@ def test_a_forwarded_agent_is_there_while_the_session_is(bed: Bed, shared_embedd
     wait_until_idle(shared_embedded)
     assert not Path(path).exists() and not Path(path).parent.exists()
     assert bed.check(*shared_embedded.ssh("box", "echo ${SSH_AUTH_SOCK-none}"), env=env).text == "none\n"
+
+
+def test_agent_forwarding_can_be_switched_off(bed: Bed, embedded: StartEmbedded, sshd: Sshd) -> None:
+    agent = bed.folder / "agent"
+    bed.start("ssh-agent", "-D", "-a", str(agent))
+    for _ in ticks(LIMIT):
+        if agent.exists():
+            break
+    ssh = embedded("--no-agent-forwarding").ssh("-A", "-o", f"IdentityAgent={agent}", "box", "env")
+    assert "SSH_AUTH_SOCK" not in bed.check(*ssh, env={"SSH_AUTH_SOCK": str(agent)}).text
+
+
+def test_key_exchanges_for_the_time_of_quantum_computers_are_offered(
+    bed: Bed, shared_embedded: Route, sshd: Sshd
+) -> None:
+    """Those that asyncssh has with the installed libraries; dropbear needs the plain one to be the first."""
+    wanted = [name.decode() for name in get_kex_algs() if name.startswith((b"mlkem768x25519", b"sntrup761"))]
+    log = bed.run(*shared_embedded.ssh("-vv", "-o", "LogLevel=DEBUG2", "box", "true")).stderr
+    offered = re.search(r"peer server KEXINIT proposal\r?\n.*KEX algorithms: (\S+)", log)
+    assert offered is not None, log
+    names = offered[1].split(",")
+    assert names[0] == "curve25519-sha256" and set(wanted) <= set(names)
+
+    async def log_in(name: str) -> str:
+        options = {**sshd.asyncssh, "kex_algs": [name], "host_key_alias": "bed"}
+        async with tunnel.ssh.connect(shared_embedded.bridge.url, **options) as connection:
+            return str((await connection.run("echo in")).stdout)
+
+    for name in wanted:
+        assert asyncio.run(log_in(name)) == "in\n"
 
 
 def test_unix_sockets_are_forwarded_both_ways(bed: Bed, shared_embedded: Route, short_folder: Path) -> None:

@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tunnel.children.dispositions import default_signals, reset_signals
 from tunnel.children.exits import watch_for_exit
 from tunnel.children.parent_death import RUN, tied, untied
 
@@ -100,7 +101,8 @@ def start(
 
     Streams are descriptors, or None: as ours. ``credentials`` are those to run with (None: ours). With ``marked`` all
     that it starts can be found by `tunnel.children.family`. With ``ends_with_us`` the child is killed when this process
-    ends, however that happens. Raises OSError when the system has no room for it, or ``cwd`` is out of reach.
+    ends, however that happens. It starts with default signals, none blocked. Raises OSError when the system has no room
+    for it, or ``cwd`` is out of reach.
     """
     mark = ""
     if marked:
@@ -109,25 +111,28 @@ def start(
     words, before_exec = (
         tied(script, command, forks=credentials is not None) if ends_with_us else (untied(script, command), None)
     )
-    process = subprocess.Popen(
-        words,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        cwd=cwd,
-        env=env,
-        pass_fds=pass_fds,
-        start_new_session=new_session,
-        user=None if credentials is None else credentials.uid,
-        group=None if credentials is None else credentials.gid,
-        extra_groups=None if credentials is None else credentials.groups,
-        preexec_fn=before_exec,
-    )
+    with default_signals() as reset:
+        process = subprocess.Popen(
+            words,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=cwd,
+            env=env,
+            pass_fds=pass_fds,
+            start_new_session=new_session,
+            user=None if credentials is None else credentials.uid,
+            group=None if credentials is None else credentials.gid,
+            extra_groups=None if credentials is None else credentials.groups,
+            preexec_fn=_both(before_exec, reset),
+        )
     return Child(process, mark)
 
 
 def fork(become: Callable[[], object]) -> Child:
     """Fork a child that calls ``become`` and ends with status 0; for a program with one thread and no event loop.
+
+    It has default signals, but for those that Python ignores.
 
     Raises OSError when the system has no room for it.
     """
@@ -135,6 +140,7 @@ def fork(become: Callable[[], object]) -> Child:
     if not pid:
         try:
             _unreaped.clear()  # they are its parent's
+            reset_signals()
             become()
         finally:
             os._exit(0)
@@ -144,6 +150,17 @@ def fork(become: Callable[[], object]) -> Child:
 def is_unreaped(pid: int) -> bool:
     """Whether a process is a child that this room has started and has not reaped yet."""
     return pid in _unreaped
+
+
+def _both(first: Callable[[], None] | None, then: Callable[[], None] | None) -> Callable[[], None] | None:
+    if first is None or then is None:
+        return first or then
+
+    def call() -> None:
+        first()
+        then()
+
+    return call
 
 
 def _inherited_marks() -> list[str]:

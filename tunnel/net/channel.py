@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 HELD_PIECE = 64 * 1024  # bytes that one read takes, at most, of those that were put back
 
+# Bytes that the kernel takes though it cannot send them yet. What is on its way is not bounded by that, so a long line
+# stays as fast; but where the line is slow, what a user types overtakes no more than this: by itself, the kernel takes
+# some megabytes.
+UNSENT_LIMIT = 128 * 1024
 # The kernel takes at most IOV_MAX (1024) pieces in one call; fewer are as fast.
 MAX_PIECES = 512
 _HAS_SENDMSG = hasattr(socket.socket, "sendmsg")
@@ -26,16 +30,19 @@ class Channel:
     """A non-blocking byte stream over a connected TCP or Unix socket, which it owns from now on.
 
     ``prefetched`` are bytes that were read from the socket before (behind an HTTP head); they are received first.
+    ``is_wire``: the line to the peer may be slow, so little may wait for it.
     """
 
     __slots__ = ("_held", "_held_at", "sock")
 
-    def __init__(self, sock: socket.socket, prefetched: bytes = b"") -> None:
+    def __init__(self, sock: socket.socket, prefetched: bytes = b"", *, is_wire: bool = True) -> None:
         self.sock = sock
         self._held = memoryview(prefetched)  # what was read from the socket, and is to be received …
         self._held_at = 0  # … from here on
         sock.setblocking(False)
         set_nodelay(sock)
+        if is_wire:
+            limit_unsent(sock)
 
     def put_back(self, data: memoryview) -> None:
         """Take back the last bytes of what the last `receive_into` gave; they are received again, first."""
@@ -119,3 +126,13 @@ def set_nodelay(sock: socket.socket) -> None:
     """Switch off Nagle's algorithm on a TCP socket: a keystroke must not wait for the last one's acknowledgement."""
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def limit_unsent(sock: socket.socket) -> None:
+    """Let the kernel take no more for a TCP socket than `UNSENT_LIMIT` that it cannot send yet; not all kernels can."""
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if option is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, option, UNSENT_LIMIT)
+        except OSError:
+            pass  # the connection is broken already, or this kernel does not know the option

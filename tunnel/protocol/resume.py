@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from tunnel.protocol.frames import Buffer
 
 WINDOW = 16 << 20  # bytes that may be on their way, by default
-READ_AHEAD = 1 << 20  # bytes that are read from the source though the wire has not taken those before
+READ_AHEAD = 128 << 10  # bytes that may wait for the wire when more is read; on a slow line, what is typed waits, too
 
 
 class ResumableStream:

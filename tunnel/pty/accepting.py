@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from tunnel.net.address import Client
+from tunnel.net.channel import limit_unsent
 from tunnel.net.listening import ListeningSocket
 from tunnel.pty.connection import AT_WORK, Connection, last_words
 from tunnel.server.listen import Listener
@@ -61,6 +62,7 @@ class Accepting:
                     unexpected(exc, listener=str(listener.address))
 
     async def _admit(self, sock: socket.socket, client: Client) -> None:
+        limit_unsent(sock)
         connection = Connection(self._server, self._loop, client)
         if self.places.taken >= self.places.limit:
             # Before anybody who is at work has to give way to somebody who has shown nothing yet.

@@ -15,7 +15,7 @@ from tunnel.pty.scrollback import Scrollback
 from tunnel.pty.wire import REPLAY_FROM, Ended, Output, OutputKind
 
 PIECE = 64 << 10  # bytes of one event
-LAG = 1 << 20  # bytes that a subscriber may lag before it holds the process up
+LAG = 256 << 10  # bytes that a subscriber may lag before it holds the process up: on a slow line Ctrl-C waits for them
 LAG_LIMIT = 4 << 20  # bytes that are kept for one that lags, if the scrollback is smaller
 CREDIT = 0.05  # seconds that a subscriber may hold the others up, renewed by every CREDIT_BYTES that it takes
 CREDIT_BYTES = 512 << 10

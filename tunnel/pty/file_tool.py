@@ -23,7 +23,7 @@ exec cat -- "$1"
 WRITE = """
 mkdir -p -- "$(dirname -- "$1")" || exit
 [ -e "$1" ] && [ ! -f "$1" ] && exit 45
-exec cat > "$1"
+exec head -c "$2" > "$1"
 """
 IDLE_LIMIT = 60.0  # seconds in which a helper has to do something, and to end when it is killed
 _CHUNK = 256 << 10
@@ -41,9 +41,12 @@ class Refused(Exception):
 
 
 class Tool:
-    """A script of /bin/sh about one path, run as a user, as an async context manager that leaves nothing running."""
+    """A script of /bin/sh about one path, run as a user, as an async context manager that leaves nothing running.
 
-    def __init__(self, script: str, path: str, user: User, stdin: IO[bytes] | None) -> None:
+    It may be given ``stdin``, of which it takes ``size`` bytes.
+    """
+
+    def __init__(self, script: str, path: str, user: User, stdin: IO[bytes] | None = None, size: int = 0) -> None:
         self._stdin = stdin
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
             self._stdout, stdout = _pipe(ours, theirs)
@@ -54,7 +57,7 @@ class Tool:
             else:
                 source = stdin.fileno()
             self._child = start(
-                [path],
+                [path, str(size)],
                 script=script,
                 stdin=source,
                 stdout=stdout,
@@ -106,7 +109,7 @@ class Tool:
             return Refused(404, f"path '{path}' does not exist")
         if status == 45:
             return Refused(400, f"path '{path}' is no regular file")
-        lines = self._errors().decode(errors="replace").strip().splitlines() or ["cat failed"]
+        lines = self._errors().decode(errors="replace").strip().splitlines() or ["it failed"]
         reason = lines[-1].rpartition(": ")[2][:_ERROR_LIMIT]
         known = {"Permission denied": 403, "No space left on device": 507, "Disk quota exceeded": 507}
         return Refused(known.get(reason, 400), f"path '{path}': {reason}")

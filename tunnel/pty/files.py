@@ -1,23 +1,22 @@
 """``/files``: reading and writing files, as far as the SDKs' ``files.read`` and ``files.write`` do over HTTP.
 
-The file is read and written by cat, run as the user who asks, so the kernel decides what that user may do. An upload
-is complete before its file is touched. Metadata (``X-Metadata-…``) is not kept.
+Files are read and written by helper processes that run as the user who asks, so the kernel decides what that user may
+do. No file is touched before an upload is whole and well-formed. Metadata (``X-Metadata-…``) is not kept.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import re
 import tempfile
-import warnings
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import IO, cast
 
-from aiohttp import BadContentDispositionHeader, BadContentDispositionParam, BodyPartReader, hdrs, web
+from aiohttp import web
+from aiohttp.http_exceptions import PayloadEncodingError
 
-from tunnel.pty import framing
+from tunnel.pty import framing, multipart
 from tunnel.pty.connection import Connection
 from tunnel.pty.file_shares import Leave, Slots, Spool
 from tunnel.pty.file_tool import READ, WRITE, Refused, Tool
@@ -30,11 +29,15 @@ FILES_LIMIT = 100  # files of one upload
 UPLOAD_LIMIT = 3600.0  # seconds from an upload's beginning until all of it has come
 IDLE_LIMIT = 60.0  # seconds in which something has to come or go
 _ERROR_LIMIT = 1000  # characters
-_QUOTED_NAME = re.compile(r';[ \t]*filename[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 
-# What a client writes there is its own affair, and nothing for our log.
-warnings.filterwarnings("ignore", category=BadContentDispositionHeader)
-warnings.filterwarnings("ignore", category=BadContentDispositionParam)
+
+@dataclass(slots=True)
+class _Upload:
+    """A file that came: where it goes, and its place in the file that holds the whole upload."""
+
+    path: str
+    start: int
+    size: int = 0
 
 
 class FileService:
@@ -54,7 +57,7 @@ class FileService:
             async with (
                 _judged(request, Leave()) as leave,
                 self._reading.take(_source(request), leave),
-                _tool(READ, path, user, None) as tool,
+                _tool(READ, path, user) as tool,
             ):
                 await _download(request, response, path, tool, leave)
         except (Refused, ConnectionResetError) as exc:
@@ -69,16 +72,15 @@ class FileService:
         written = []
         try:
             user = self._user(request)
-            # The slot of a helper process is taken when there is something to write.
             async with _judged(request, Leave(UPLOAD_LIMIT)) as leave:
-                with self._spool.enter(source, leave) as reserve:
-                    async with contextlib.aclosing(_uploads(request, user, reserve)) as uploads:
-                        async for path, spool in uploads:
-                            leave.has_all = True
-                            async with self._writing.take(source, leave):
-                                with leave.committed():
-                                    written.append(await _store(user, path, spool))
-                            leave.has_all = False
+                with self._spool.enter(source, leave) as reserve, _spool_file() as spool:
+                    uploads = await _receive(request, user, spool, reserve)
+                    leave.has_all = True
+                    # The slot of a helper process is taken when there is something to write.
+                    async with self._writing.take(source, leave):
+                        with leave.committed():
+                            for upload in uploads:
+                                written.append(await _store(user, upload, spool))
         except Refused as exc:
             return _error(exc)
         return web.json_response(written)
@@ -101,16 +103,24 @@ def _judged(request: web.Request, leave: Leave) -> Leave:
     return leave
 
 
-def _tool(script: str, path: str, user: User, stdin: IO[bytes] | None) -> Tool:
+def _spool_file() -> IO[bytes]:
     try:
-        return Tool(script, path, user, stdin)
+        return tempfile.TemporaryFile()
+    except OSError as exc:
+        raise Refused(503, f"no place for the upload: {exc.strerror}") from exc
+
+
+def _tool(script: str, path: str, user: User, stdin: IO[bytes] | None = None, size: int = 0) -> Tool:
+    try:
+        return Tool(script, path, user, stdin, size)
     except OSError as exc:
         raise Refused(503, f"cannot start a process: {exc.strerror}") from exc
 
 
-async def _store(user: User, path: str, spool: IO[bytes]) -> dict[str, str]:
-    spool.seek(0)
-    async with _tool(WRITE, path, user, spool) as tool:
+async def _store(user: User, upload: _Upload, spool: IO[bytes]) -> dict[str, str]:
+    spool.seek(upload.start)
+    path = upload.path
+    async with _tool(WRITE, path, user, spool, upload.size) as tool:
         while await tool.read():
             pass
         if await tool.wait() != 0:
@@ -138,65 +148,64 @@ async def _download(request: web.Request, response: web.StreamResponse, path: st
     await response.write_eof()
 
 
-async def _uploads(
-    request: web.Request, user: User, reserve: Callable[[int], None]
-) -> AsyncGenerator[tuple[str, IO[bytes]], None]:
-    """Yield each uploaded file: its path, and a file with its bytes; raises Refused, as ``reserve`` does."""
+async def _receive(request: web.Request, user: User, spool: IO[bytes], reserve: Callable[[int], None]) -> list[_Upload]:
+    """Fill ``spool`` with all files of an upload, and return which they are; raises Refused, as ``reserve`` does."""
     given = request.query.get("path")
-    if request.content_type != "multipart/form-data":
-        path = _path(user, given)
-        with tempfile.TemporaryFile() as spool:
-            await _receive(request.content.readany, spool, FILE_LIMIT, reserve)
-            yield path, spool
-        return
-    left, count = FILE_LIMIT, 0
+    if request.content_type == "multipart/form-data":
+        return await _receive_parts(request, given, user, spool, reserve)
+    upload = _Upload(_path(user, given), 0)
+    async for data in _body(request):
+        _add(upload, data, spool, reserve)
+    return [upload]
+
+
+async def _receive_parts(
+    request: web.Request, given: str | None, user: User, spool: IO[bytes], reserve: Callable[[int], None]
+) -> list[_Upload]:
+    uploads: list[_Upload] = []
     try:
-        parts = await request.multipart()
-        while (part := await parts.next()) is not None:
-            if not isinstance(part, BodyPartReader) or part.name != "file":
-                raise Refused(400, "every part is a file, and called so")
-            count += 1
-            if count > FILES_LIMIT or (given is not None and count > 1):
-                raise Refused(400, f"too many files: {FILES_LIMIT} at most, and one if the query names its path")
-            path = _path(user, given or _name(part))
-            with tempfile.TemporaryFile() as spool:
-                left -= await _receive(part.read_chunk, spool, left, reserve)
-                yield path, spool
-    except (ValueError, AssertionError) as exc:
+        parser = multipart.Parser(request.headers["Content-Type"])
+        async for piece in _body(request):
+            for part in parser.feed(piece):
+                if isinstance(part, bytes):
+                    _add(uploads[-1], part, spool, reserve)
+                    continue
+                if part.name != "file":
+                    raise Refused(400, "every part is a file, and called so")
+                if len(uploads) >= (FILES_LIMIT if given is None else 1):
+                    raise Refused(400, f"too many files: {FILES_LIMIT} at most, and one if the query names its path")
+                uploads.append(_Upload(_path(user, given or part.filename()), spool.tell()))
+        parser.finish()
+    except ValueError as exc:
         raise Refused(400, f"no proper multipart/form-data: {exc}"[:_ERROR_LIMIT]) from exc
+    return uploads
 
 
-async def _receive(
-    read: Callable[[], Awaitable[bytes]], spool: IO[bytes], limit: int, reserve: Callable[[int], None]
-) -> int:
-    """Fill ``spool`` and return the size; raises Refused."""
-    size = 0
+async def _body(request: web.Request) -> AsyncIterator[bytes]:
+    """Yield the body as it comes; raises Refused when it stops coming, or breaks off."""
     while True:
         try:
             async with asyncio.timeout(IDLE_LIMIT):
-                data = await read()
+                data = await request.content.readany()
         except TimeoutError:
             raise Refused(408, f"nothing came for {IDLE_LIMIT:g} s") from None
+        except (PayloadEncodingError, web.RequestPayloadError) as exc:
+            raise Refused(400, "the upload is not whole") from exc
         if not data:
-            return size
-        size += len(data)
-        if size > limit:
-            raise Refused(413, f"an upload may have {FILE_LIMIT} bytes")
-        reserve(len(data))
-        try:
-            spool.write(data)
-        except OSError as exc:
-            raise Refused(507, f"no place for the upload: {exc.strerror}") from exc
+            return
+        yield data
 
 
-def _name(part: BodyPartReader) -> str | None:
-    """Return the path that a part of an upload names (RFC 7578 section 4.2)."""
-    # aiohttp takes the slashes off the beginning of a quoted name, as browsers send none; here they make it absolute.
-    disposition = part.headers.get(hdrs.CONTENT_DISPOSITION, "")
-    match = _QUOTED_NAME.search(disposition)
-    if match is None or "filename*" in disposition.lower():
-        return part.filename
-    return re.sub(r"\\(.)", r"\1", match[1])
+def _add(upload: _Upload, data: bytes, spool: IO[bytes], reserve: Callable[[int], None]) -> None:
+    """Add ``data`` to an upload, which is the last one in ``spool``; raises Refused."""
+    upload.size += len(data)
+    if upload.start + upload.size > FILE_LIMIT:
+        raise Refused(413, f"an upload may have {FILE_LIMIT} bytes")
+    reserve(len(data))
+    try:
+        spool.write(data)
+    except OSError as exc:
+        raise Refused(507, f"no place for the upload: {exc.strerror}") from exc
 
 
 def _path(user: User, path: str | None) -> str:
@@ -204,10 +213,6 @@ def _path(user: User, path: str | None) -> str:
         raise Refused(400, "which path?")
     if "\0" in path:
         raise Refused(400, "a path has no NUL")
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError:  # a lone surrogate, which UTF-7 can spell
-        raise Refused(400, "the path is no valid Unicode") from None
     return expand(user, path)
 
 

@@ -183,7 +183,7 @@ class Connection:
         target = await self._dial()
         try:
             self._check_staying()
-            self.session = self._make_session(Channel(target), upgrade, head.rest)
+            self.session = self._make_session(Channel(target, is_wire=False), upgrade, head.rest)
         except BaseException:
             target.close()
             raise

@@ -30,7 +30,7 @@ from tunnel.server.logins import EMBEDDED, Logins
 _START_LIMIT = 30.0  # seconds
 _START_PAUSE = 2.0  # seconds after a start that has failed before the next one
 _END_LIMIT = 5.0  # seconds for the process to end by itself
-_ROOM = 1 << 20  # bytes of a socketpair's buffers
+_ROOM = 128 << 10  # bytes of a socketpair's buffers, which the kernel doubles
 _LINE_LIMIT = 1 << 16  # bytes: far more than the server's process ever writes
 _DROPS_LOGGED_EVERY = 10.0  # seconds
 _PACKAGES = Path(__file__).parents[2]  # where this project is imported from
@@ -40,11 +40,12 @@ _BOOT = "import sys; sys.path.append(sys.argv[1]); from tunnel.ssh.server.listen
 class EmbeddedTarget(Destination):
     """The embedded SSH server. ``start`` it before the first ``dial``; paths are those of the options, or None."""
 
-    def __init__(self, host_key: str | None, authorized_keys: str | None) -> None:
+    def __init__(self, host_key: str | None, authorized_keys: str | None, *, agent_forwarding: bool = True) -> None:
         # The process starts in another folder.
         self._options = {
             "host_key": _absolute(host_key, "--host-key"),
             "authorized_keys": _absolute(authorized_keys, "--authorized-keys"),
+            "agent_forwarding": agent_forwarding,
         }
         self._process: Child | None = None
         self._control: socket.socket | None = None

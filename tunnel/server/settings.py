@@ -71,6 +71,9 @@ class BridgeSettings(SourceSettings):
         "Host key of the embedded SSH server, made if it does not exist. Default: in ~/.local/state/wstunnel-py.",
         metavar="FILE",
     )
+    no_agent_forwarding: bool = _option(
+        False, "Let nobody who logs in at the embedded SSH server forward an authentication agent (ssh -A)."
+    )
     path: str | None = _option(None, "The only path of a URL that tunnels are opened at. Default: any.", metavar="PATH")
     tls_cert: str | None = _option(None, "Speak TLS with this certificate chain (PEM).", metavar="FILE")
     tls_key: str | None = _option(None, "The certificate's key (PEM), if not in the same file.", metavar="FILE")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import os
 import socket
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from tunnel.server.embedded import EmbeddedTarget
 from tunnel.server.logins import EMBEDDED
 from tunnel.server.settings import BridgeSettings
 
+_LOCAL_ROOM = 512 << 10  # bytes that a target on loopback may send ahead of the wire
 _BUSY_PAUSE = 0.05  # seconds between two tries at a Unix socket with a full backlog
 
 
@@ -77,7 +79,8 @@ def choose_target(settings: BridgeSettings) -> Destination:
     """Return the target that the settings ask for; raises UsageError."""
     text = settings.target
     if text == EMBEDDED:
-        return EmbeddedTarget(settings.host_key, settings.authorized_keys)
+        agent = not settings.no_agent_forwarding
+        return EmbeddedTarget(settings.host_key, settings.authorized_keys, agent_forwarding=agent)
     if settings.host_key is not None or settings.authorized_keys is not None:
         raise UsageError(
             "--host-key and --authorized-keys are for --target embedded; an SSH server has files of its own"
@@ -112,6 +115,8 @@ async def _dial_one(family: int, sockaddr: tuple[Any, ...]) -> socket.socket:
     try:
         sock.setblocking(False)
         set_nodelay(sock)
+        if ipaddress.ip_address(sockaddr[0].partition("%")[0]).is_loopback:
+            _bound_room(sock)
         await asyncio.get_running_loop().sock_connect(sock, sockaddr)
         if sock.getsockname() == sock.getpeername():
             # TCP's simultaneous open: nothing listens on a port of the ephemeral range, and the kernel chose that
@@ -121,6 +126,12 @@ async def _dial_one(family: int, sockaddr: tuple[Any, ...]) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _bound_room(sock: socket.socket) -> None:
+    """Let no more than `_LOCAL_ROOM` wait in a receive buffer: as if the line was long, the kernel lets it grow."""
+    if hasattr(socket, "TCP_WINDOW_CLAMP"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, _LOCAL_ROOM)
 
 
 async def _dial_unix(path: str) -> socket.socket:

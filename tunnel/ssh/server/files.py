@@ -1,6 +1,7 @@
 """Files of the embedded SSH server: SFTP and legacy scp, as the user whom the process runs as.
 
 asyncssh does nearly all of it. Relative paths start at the process's working directory, which is the user's home.
+Bytes behind the last field of a message are ignored, as OpenSSH does: Debian 12's rclone sends some.
 """
 
 from __future__ import annotations
@@ -10,6 +11,23 @@ import stat
 from typing import Any
 
 import asyncssh
+import asyncssh.sftp
+from asyncssh.packet import SSHPacket
+
+
+class _Packet(SSHPacket):
+    def check_end(self) -> None:
+        """Do not mind what follows."""
+
+
+class _Handler(asyncssh.sftp.SFTPServerHandler):
+    async def recv_packet(self) -> SSHPacket:
+        """Return the next message."""
+        return _Packet((await super().recv_packet()).get_full_payload())
+
+
+# asyncssh has no option for the class; nobody else uses its server in this process.
+setattr(asyncssh.sftp, "SFTPServerHandler", _Handler)  # noqa: B010 - the type checker takes it for a constant
 
 
 class Files(asyncssh.SFTPServer):

@@ -34,7 +34,7 @@ def main(options: str) -> None:
     """Serve connections until the bridge ends.
 
     ``options`` is a JSON object: ``control`` and ``events`` are descriptors that were passed on (see
-    `tunnel.ssh.server.messages`), ``host_key`` and ``authorized_keys`` paths or null.
+    `tunnel.ssh.server.messages`), ``host_key`` and ``authorized_keys`` paths or null, ``agent_forwarding`` a boolean.
     """
     given = json.loads(options)
     control, events = socket.socket(fileno=given["control"]), Events(given["events"])
@@ -53,7 +53,9 @@ def main(options: str) -> None:
         return
     # asyncssh fails without one, and takes a relative one as it is.
     os.environ["HOME"] = home_folder() or user.home
-    environment = Environment(user, key, given["authorized_keys"], events)
+    environment = Environment(
+        user, key, given["authorized_keys"], events, agent_forwarding=bool(given["agent_forwarding"])
+    )
     with contextlib.suppress(OSError):
         os.chdir(user.home)  # where relative paths of SFTP start
     raise_descriptor_limit()  # here there is one for each connection; users get the old limit
@@ -119,8 +121,6 @@ class _Listener:
     def _become(self, sock: socket.socket, visitor: Visitor) -> None:
         """Go on as the process of one connection. It holds ``pulse`` open without ever touching it."""
         try:
-            for number in _IGNORED:
-                signal.signal(number, signal.SIG_DFL)
             self._selector.close()
             self._control.close()
             for descriptor in self._children:

@@ -44,6 +44,7 @@ class Environment:
     host_key: asyncssh.SSHKey
     authorized_keys: str | None
     events: Events
+    agent_forwarding: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ async def serve(sock: socket.socket, environment: Environment, visitor: Visitor)
         encoding=None,
         line_editor=False,
         x11_forwarding=False,
-        agent_forwarding=True,
+        agent_forwarding=environment.agent_forwarding,
         kex_algs=_KEY_EXCHANGE,
         encryption_algs=_CIPHERS,
         login_timeout=LOGIN_LIMIT,
