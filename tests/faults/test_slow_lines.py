@@ -22,7 +22,7 @@ from tests.pty.typist import Typist
 
 RATE = 300_000  # bytes a second
 ROOM = 64 << 10  # bytes of a buffer of the test's own ends, which the kernel doubles
-WAITING = 2 << 20  # bytes that may be under way: some buffers of both ends, and those of the link between them
+WAITING = 3 << 20  # bytes that may be under way: some buffers of both ends, and those of the link between them
 LINE = "0123456789 " * 8
 
 

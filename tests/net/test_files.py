@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.net.files import LENIENT, STRICT, check_regular, is_exposed, read_regular
+from tunnel.net.files import ANY, LENIENT, OWNED, STRICT, check_regular, is_exposed, read_regular
 
 
 @pytest.fixture
@@ -58,9 +58,9 @@ def test_what_others_can_write_is_refused_where_it_matters(file: Path, mode: int
 def test_the_owner_counts(file: Path) -> None:
     nobody = pwd.getpwnam("nobody").pw_uid
     os.chown(file, nobody, -1)
-    for guard in (STRICT, LENIENT):
-        assert refusal(file, guard=guard) == "it belongs to another user"
-    check_regular(str(file))
+    assert refusal(file, guard=OWNED) == "it belongs to another user"
+    for guard in (ANY, STRICT, LENIENT):
+        check_regular(str(file), guard=guard)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

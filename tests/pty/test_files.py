@@ -132,13 +132,6 @@ def test_a_file_of_an_upload_may_have_an_absolute_path(raw: Raw, tmp_path: Path,
     assert (tmp_path / "file").read_text() == "x"
 
 
-def test_quotes_in_the_name_of_an_uploaded_file_are_escaped(raw: Raw, tmp_path: Path) -> None:
-    name = 'a "name" with \\ and ; in it'
-    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
-    assert one_part(raw, f'filename="{tmp_path}/{escaped}"').status == 200
-    assert (tmp_path / name).read_text() == "x"
-
-
 @pytest.mark.parametrize("name", ["utf-7''%2B2AA-", "utf-7''%2B2AA-/file"])
 def test_a_name_that_no_file_can_have_is_the_clients_fault(raw: Raw, service: Service, name: str) -> None:
     assert one_part(raw, f"filename*={name}").status == 400
@@ -335,13 +328,14 @@ def test_downloads_that_are_read_are_left_alone_however_many_wait(raw: Raw, tmp_
 def test_nothing_is_left_of_clients_that_hang_up(service: Service, raw: Raw, big: Path, tmp_path: Path) -> None:
     get(raw, big.with_name("missing"))
     before = len(os.listdir(f"/proc/{service.process.pid}/fd"))
+    threads = len(os.listdir(f"/proc/{service.process.pid}/task"))
     for request in (download(big), upload(tmp_path / "slow"), download(tmp_path / "missing")):
         for _ in range(30):
             with slow(service.url, 4, request):
                 pass
     assert eventually(lambda: not descendants(service.process.pid))
     assert eventually(lambda: len(os.listdir(f"/proc/{service.process.pid}/fd")) <= before)
-    assert "Threads:\t1\n" in Path(f"/proc/{service.process.pid}/status").read_text()
+    assert len(os.listdir(f"/proc/{service.process.pid}/task")) == threads
     assert "Traceback" not in service.process.log() and "rror" not in service.process.log()
 
 

@@ -20,6 +20,12 @@ IDS = ("one", "two", "three")
 StartGateway = Callable[..., Gateway]
 
 
+@pytest.fixture(autouse=True)
+def shells_of_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that shells under test read first is not there in a container or another root."""
+    monkeypatch.delenv("BASH_ENV", raising=False)
+
+
 @dataclass(frozen=True)
 class Sandbox:
     """A sandbox as a gateway sees it: an sshd, and the bridge that leads to it."""

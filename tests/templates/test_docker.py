@@ -142,7 +142,8 @@ def test_the_bridge_is_not_root_s(containers: Containers, target: str) -> None:
 
 
 def test_a_sandbox_that_nobody_could_log_in_at_does_not_start(containers: Containers, target: str) -> None:
-    command = (*containers.engine, "run", "--rm", *RUN, f"{NAME}:{target}")
+    port = ("-e", "WSTUNNEL_PY_SERVE_LISTEN=127.0.0.1:0")
+    command = (*containers.engine, "run", "--rm", *RUN, *port, f"{NAME}:{target}")
     started = containers.bed.run(*command, env=containers.environment)
     assert started.status == 2
     assert started.stderr.splitlines()[-1].count("authorized_keys") == 1

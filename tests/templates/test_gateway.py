@@ -132,13 +132,14 @@ def test_a_zone_of_the_dns_can_tell_where_sandboxes_are(
     names, dns = start_dns(bed)
     port = sandboxes[0].address.partition(":")[2]
     changes = {old: new.replace("{dns}", str(dns)) for old, new in ZONE[kind].items()}
-    gateway = start_gateway({}, changes={**changes, "8081|49983": f"{port}|49983"}, default=GATEWAYS[kind].zone)
+    closed = free_port()
+    gateway = start_gateway({}, changes={**changes, "8081|49983": f"{port}|{closed}"}, default=GATEWAYS[kind].zone)
     finished = bed.run(*client(gateway, "--port", port), "one", stdin=b"SSH-2.0-x\r\n")
     assert finished.stdout.startswith(b"SSH-2.0-OpenSSH")
     for name, status, message in (("four", 404, NOT_FOUND), ("db", 404, NOT_FOUND), ("db.internal", 404, NOT_FOUND)):
         answer = gateway.ask(f"{port}-{name}.{DOMAIN}")
         assert (answer.status, answer.json["message"]) == (status, message)
-    answer = gateway.ask(f"49983-asleep.{DOMAIN}")
+    answer = gateway.ask(f"{closed}-asleep.{DOMAIN}")
     assert (answer.status, answer.json["message"]) == (502, CLOSED)
     asked = set(re.findall(r"query\[\w+\] (\S+)", names.log()))
     assert asked == {f"{name}.sandbox.internal" for name in ("one", "four", "db", "asleep")}

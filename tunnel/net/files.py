@@ -29,15 +29,16 @@ _FLAGS = (
 # Whether modes and owners say who may read and write.
 _HAS_MODES = hasattr(os, "geteuid")
 
-# How much others than the owner may be able to write: anything; nothing; nothing unless their group is the owner's own.
-ANY, STRICT, LENIENT = "any", "strict", "lenient"
+# How much others than the owner may be able to write: anything; nothing; nothing unless their group is the owner's own;
+# nothing, and the owner is root or ourselves. Whose a file is does not matter otherwise: what is mounted into a container
+# often belongs to somebody of its host.
+ANY, STRICT, LENIENT, OWNED = "any", "strict", "lenient", "owned"
 
 
 def open_regular(path: str, *, guard: str = ANY) -> tuple[int, os.stat_result]:
     """Return a descriptor to read the regular file at ``path``, and what the system knows of the file.
 
-    ``guard`` is one of `ANY`, `STRICT` and `LENIENT`; the latter two also want an owner who is root or ourselves.
-    Raises OSError.
+    ``guard`` is one of `ANY`, `STRICT`, `LENIENT` and `OWNED`. Raises OSError.
     """
     _check_kind(os.stat(path), path)
     descriptor = os.open(path, _FLAGS)
@@ -112,7 +113,7 @@ def _check_guarded(info: os.stat_result, path: str, guard: str) -> None:
     """Raise OSError when somebody else could have written the file, or could do so now."""
     if not _HAS_MODES:
         return
-    if info.st_uid not in (0, os.geteuid()):
+    if guard == OWNED and info.st_uid not in (0, os.geteuid()):
         raise OSError(errno.EPERM, "it belongs to another user", path)
     others = info.st_mode & 0o002 or (
         info.st_mode & 0o020 and not (guard == LENIENT and _is_own_group(info.st_uid, info.st_gid))

@@ -126,7 +126,7 @@ def _parse_head(head: str) -> Part:
     fields: dict[str, str] = {}
     for line in re.sub(r"\r\n[ \t]+", " ", head).split("\r\n"):
         name, colon, value = line.partition(":")
-        if not colon or not name.isascii() or name != name.strip():
+        if not colon or not name.isascii() or name != name.strip() or not value.replace("\t", " ").isprintable():
             raise ValueError("a part has no proper header fields")
         if name.lower() in fields:
             raise ValueError(f"a part has two header fields {name}")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import asyncssh
 
-from tunnel.net.files import STRICT, read_regular
+from tunnel.net.files import OWNED, read_regular
 from tunnel.net.home import base_folder, expand_home, wanted_home
 from tunnel.protocol.errors import UsageError
 
@@ -101,7 +101,7 @@ def load_authorized_keys(given: str | None, warn: Callable[[str], None]) -> tupl
     option = "--authorized-keys"
     path = Path(expand_home(given if given is not None else DEFAULT_AUTHORIZED_KEYS, option))
     try:
-        text = read_regular(str(path), _SIZE_LIMIT, guard=STRICT)[0]
+        text = read_regular(str(path), _SIZE_LIMIT, guard=OWNED)[0]
     except OSError as exc:
         raise _unusable(option, path, exc.strerror or str(exc)) from exc
     usable = []
