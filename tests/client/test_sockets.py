@@ -474,17 +474,12 @@ def test_a_forward_that_cannot_be_is_one_line(bed: Bed, words: tuple[str, ...], 
 
 
 @pytest.mark.parametrize(
-    ("package", "patch"),
-    [
-        ("gevent", "from gevent import monkey; monkey.patch_all()"),
-        ("eventlet", "import eventlet; eventlet.monkey_patch()"),
-    ],
+    "patch",
+    ["from gevent import monkey; monkey.patch_all()", "import eventlet; eventlet.monkey_patch()"],
+    ids=["gevent", "eventlet"],
 )
 @MODES
-def test_programs_that_are_patched_for_green_threads_have_tunnels_too(
-    bed: Bed, package: str, patch: str, no_resume: bool
-) -> None:
-    pytest.importorskip(package)
+def test_programs_that_are_patched_for_green_threads_have_tunnels_too(bed: Bed, patch: str, no_resume: bool) -> None:
     program = (
         f"{patch}; import tunnel, sys; s = tunnel.open_socket(sys.argv[1], no_resume={no_resume}); s.settimeout(20); "
         "s.sendall(b'hello'); print(s.recv(5)); s.close()"

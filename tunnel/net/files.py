@@ -30,7 +30,7 @@ _FLAGS = (
 _HAS_MODES = hasattr(os, "geteuid")
 
 # How much others than the owner may be able to write: anything; nothing; nothing unless their group is the owner's own;
-# nothing, and the owner is root or ourselves. Whose a file is does not matter otherwise: what is mounted into a container
+# nothing, and the owner is root or ourselves. Else it does not matter whose a file is: what is mounted into a container
 # often belongs to somebody of its host.
 ANY, STRICT, LENIENT, OWNED = "any", "strict", "lenient", "owned"
 
