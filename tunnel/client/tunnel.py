@@ -75,6 +75,9 @@ class Tunnel:
                     self._trace.step("resume", "something on the way does not let it pass: going without")
                     self._offer = tuple(name for name in self._offer if name != SUBPROTOCOL)
                     self._sent_in_vain = exc.sent
+            except BaseException:
+                connection.channel.close()  # there may be no relay that has done so
+                raise
             connection = self.dial()
 
     def _relay(self, connection: Connection, source: LocalSource, sink: LocalSink, interrupts: Interrupts) -> Relay:
