@@ -201,33 +201,33 @@ def test_what_came_before_a_reset_can_still_be_read(bed: Bed, monkeypatch: pytes
                 sock.recv(5)
 
 
-def test_without_descriptors_no_socket_is_opened_and_none_is_left(bed: Bed) -> None:
-    with Target(echo) as target:
-        bridge = start_bridge(bed, "ours", target.port)
-        tunnel.open_socket(bridge.url).close()  # imports what it needs
-        wait_for_tunnels(bridge, 0)
-        before = len(os.listdir("/proc/self/fd"))
-        highest = resource.getrlimit(resource.RLIMIT_NOFILE)
-        opened = []
-        try:
-            for spare in range(1, 16):
-                # From the lowest number that is free on, so many can be opened.
-                lowest = [fd for fd in range(before + 100) if not os.path.exists(f"/proc/self/fd/{fd}")]
-                resource.setrlimit(resource.RLIMIT_NOFILE, (lowest[spare - 1], highest[1]))
-                try:
-                    opened.append(tunnel.open_socket(bridge.url, no_resume=True))
-                    break
-                except tunnel.DialError as exc:
-                    assert "Too many open files" in str(exc)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, highest)
-        assert spare > 3 and opened
-        opened[0].close()
-        wait_for_tunnels(bridge, 0)
-        for _ in ticks(LIMIT):
-            if len(os.listdir("/proc/self/fd")) <= before:
+def test_without_descriptors_no_socket_is_opened_and_none_is_left(bed: Bed, sshd: Sshd) -> None:
+    # A target of this process would lack descriptors, too.
+    bridge = start_bridge(bed, "ours", sshd.port)
+    tunnel.open_socket(bridge.url).close()  # imports what it needs
+    wait_for_tunnels(bridge, 0)
+    before = len(os.listdir("/proc/self/fd"))
+    highest = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = []
+    try:
+        for spare in range(1, 16):
+            # From the lowest number that is free on, so many can be opened.
+            lowest = [fd for fd in range(before + 100) if not os.path.exists(f"/proc/self/fd/{fd}")]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest[spare - 1], highest[1]))
+            try:
+                opened.append(tunnel.open_socket(bridge.url, no_resume=True))
                 break
-        assert len(os.listdir("/proc/self/fd")) <= before
+            except tunnel.DialError as exc:
+                assert "Too many open files" in str(exc)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, highest)
+    assert spare > 3 and opened
+    opened[0].close()
+    wait_for_tunnels(bridge, 0)
+    for _ in ticks(LIMIT):
+        if len(os.listdir("/proc/self/fd")) <= before:
+            break
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_without_loopback_the_socket_says_at_least_itself_that_it_broke(
