@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,11 @@ def holdings(bridge: Bridge) -> Holdings:
     window = _window(bridge)
     told = health(bridge)
     pid = bridge.process.pid
+    for _ in ticks(LIMIT, 0.1):  # until the descriptors of these two are closed
+        before = _descriptors(pid)
+        time.sleep(0.1)
+        if _descriptors(pid) == before:
+            break
     return Holdings(
         told["tunnels"],
         told["detached"],

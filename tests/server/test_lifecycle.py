@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import socket
@@ -135,7 +136,10 @@ def assert_no_descriptors_are_left(bridge: Bridge) -> None:
     """All sockets of tunnels are closed: only the listener and the event loop's own are left."""
     end = time.monotonic() + LIMIT
     while True:
-        left = [fd for fd in Path(f"/proc/{bridge.process.pid}/fd").iterdir() if "socket" in str(fd.readlink())]
+        left = []
+        for fd in Path(f"/proc/{bridge.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                left += [fd] if "socket" in str(fd.readlink()) else []
         if len(left) <= 5:
             return
         assert time.monotonic() < end, left
