@@ -86,10 +86,10 @@ class Sessions:
 
     def count_memory(self, session: ResumableSession, kept: int) -> None:
         """Note that the replay buffer of a session takes ``kept`` bytes now."""
-        if session not in self._memory:
+        place = self._memory.get(session)
+        if place is None:
             return
         weight = attached_weight(session.offer.window, kept) if session.attached else kept
-        place = self._memory[session]
         if not place.is_held:  # it had to give way while its client was connected, and keeps what it must not lose
             self._reserve(session, weight)
         elif weight != place.weight:
