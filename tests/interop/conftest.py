@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 import pytest
 
 from tests.bed.processes import Bed
@@ -37,3 +40,16 @@ def server(request: pytest.FixtureRequest) -> Route:
 def proxy_command(server: Route) -> tuple[str, ...]:
     """What an SSH client starts to get to ``server``."""
     return OWN_PAIR.command(server.bridge.url)
+
+
+@pytest.fixture
+def edge(bed: Bed) -> Callable[..., str]:
+    """Start an edge in front of a bridge; returns its URL."""
+
+    def start_edge(bridge: str, *options: str) -> str:
+        _, port = bed.start_on_free_port(
+            lambda port: (sys.executable, "-m", "tests.bed.websocket_edge", bridge, str(port), *options)
+        )
+        return f"ws://127.0.0.1:{port}"
+
+    return start_edge

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,19 +18,6 @@ from tests.faults.peer import Peer
 
 KIB = 1024
 StartEdge = Callable[..., str]
-
-
-@pytest.fixture
-def edge(bed: Bed) -> StartEdge:
-    """Start an edge in front of a bridge; returns its URL."""
-
-    def start_edge(bridge: str, *options: str) -> str:
-        _, port = bed.start_on_free_port(
-            lambda port: (sys.executable, "-m", "tests.bed.websocket_edge", bridge, str(port), *options)
-        )
-        return f"ws://127.0.0.1:{port}"
-
-    return start_edge
 
 
 def scp_both_ways(bed: Bed, sshd: Sshd, url: str, file: Path, *options: str) -> None:

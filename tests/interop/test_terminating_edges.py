@@ -50,19 +50,6 @@ def start(bed: Bed, words: Sequence[str], target: int, *options: str) -> str:
     return process.wait_for_line(r"ready on (wss?://[^\s,]+)")[1]
 
 
-@pytest.fixture
-def edge(bed: Bed) -> StartEdge:
-    """Start an edge in front of a bridge; returns its URL."""
-
-    def start_edge(bridge: str, *options: str) -> str:
-        _, port = bed.start_on_free_port(
-            lambda port: (sys.executable, "-m", "tests.bed.websocket_edge", bridge, str(port), *options)
-        )
-        return f"ws://127.0.0.1:{port}"
-
-    return start_edge
-
-
 def ssh_by(bed: Bed, sshd: Sshd, *words: str) -> tuple[str, ...]:
     path = bed.folder / f"ssh_config.{len(bed.processes)}"
     return ("ssh", "-F", str(sshd.write_client_config(path, words)), "box")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.bed.processes import Bed
 from tests.pty.beds import Service, start_service
 from tests.pty.raw import Raw
 from tunnel import Sandbox
+from tunnel.pki.tokens import make_token
 
 StartService = Callable[..., Service]
 
@@ -39,3 +41,19 @@ def raw(service: Service) -> Iterator[Raw]:
 def start(bed: Bed) -> StartService:
     """Start a service with the given options."""
     return lambda *options: start_service(bed, *options)
+
+
+@pytest.fixture(scope="module")
+def token_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a token of its own."""
+    path = tmp_path_factory.mktemp("tokens") / "tokens"
+    make_token(str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def guarded(shared_bed: Bed, token_file: Path) -> Iterator[Service]:
+    """A service that needs a token."""
+    service = start_service(shared_bed, "--pty-token-file", str(token_file))
+    yield service
+    service.process.end()

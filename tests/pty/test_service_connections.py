@@ -19,18 +19,10 @@ from tests.bed.tunnels import OURS
 from tests.faults.seen import leave_one_descriptor
 from tests.pty.beds import Service, start_service
 from tests.pty.raw import LIMIT, Raw, envelope, eventually, terminal
-from tunnel.pki.tokens import make_token
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 LIST = b"POST /process.Process/List HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 DESCRIPTORS = 256  # of the service under test, of which 64 may be connections
-
-
-@pytest.fixture(scope="module")
-def token_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tokens") / "tokens"
-    make_token(str(path))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +36,6 @@ def narrow(bed: Bed, token_file: Path) -> Service:
     command = [*OURS, "serve", "--listen", "none", "--pty", "127.0.0.1:0", "--pty-token-file", str(token_file)]
     process = bed.start("/bin/sh", "-c", f'ulimit -n {DESCRIPTORS}; exec "$0" "$@"', *command)
     return Service(process.wait_for_line(r"(http://127\.0\.0\.1:\d+)")[1], process)
-
-
-@pytest.fixture(scope="module")
-def guarded(shared_bed: Bed, token_file: Path) -> Iterator[Service]:
-    service = start_service(shared_bed, "--pty-token-file", str(token_file))
-    yield service
-    service.process.end()
 
 
 @pytest.fixture

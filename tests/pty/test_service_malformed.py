@@ -10,7 +10,6 @@ import re
 import socket
 import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from aiohttp import web
 from tests.bed.processes import Bed
 from tests.pty.beds import Service, start_service
 from tests.pty.raw import LIMIT, Raw, envelope, eventually
-from tunnel.pki.tokens import make_token
 from tunnel.pty.service import TerminalService
 from tunnel.server.settings import TerminalSettings
 
@@ -34,23 +32,8 @@ _sources: list[str] = []  # of connections so far
 
 
 @pytest.fixture(scope="module")
-def token_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tokens") / "tokens"
-    make_token(str(path))
-    return path
-
-
-@pytest.fixture(scope="module")
 def token(token_file: Path) -> bytes:
     return b"X-Access-Token: " + token_file.read_bytes().strip() + b"\r\n"
-
-
-@pytest.fixture(scope="module")
-def guarded(shared_bed: Bed, token_file: Path) -> Iterator[Service]:
-    """A service that needs a token."""
-    service = start_service(shared_bed, "--pty-token-file", str(token_file))
-    yield service
-    service.process.end()
 
 
 def dial(service: Service) -> socket.socket:
