@@ -9,7 +9,7 @@ import pytest
 
 from tests.bed.processes import Bed
 from tunnel.cli.main import RESERVED
-from tunnel.protocol.errors import CAUSES
+from tunnel.errors import CAUSES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

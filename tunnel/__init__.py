@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tunnel.client.sockets import TunnelSocket, open_socket
     from tunnel.client.streams import open_connection
-    from tunnel.protocol.errors import (
+    from tunnel.errors import (
         ConnectionLost,
         DialError,
         LocalProtocolError,
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from tunnel.pty.client.aio import AsyncSandbox
     from tunnel.pty.client.model import PtySize
     from tunnel.pty.client.sync import Sandbox
-    from tunnel.server.bridge import serve
+    from tunnel.run import serve
 
 _HOMES = {
     "AsyncSandbox": "tunnel.pty.client.aio",
-    "ConnectionLost": "tunnel.protocol.errors",
-    "DialError": "tunnel.protocol.errors",
-    "LocalProtocolError": "tunnel.protocol.errors",
+    "ConnectionLost": "tunnel.errors",
+    "DialError": "tunnel.errors",
+    "LocalProtocolError": "tunnel.errors",
     "PtySize": "tunnel.pty.client.model",
-    "RemoteProtocolError": "tunnel.protocol.errors",
+    "RemoteProtocolError": "tunnel.errors",
     "Sandbox": "tunnel.pty.client.sync",
-    "TerminalError": "tunnel.protocol.errors",
-    "TunnelError": "tunnel.protocol.errors",
-    "UpgradeRefused": "tunnel.protocol.errors",
-    "UsageError": "tunnel.protocol.errors",
+    "TerminalError": "tunnel.errors",
+    "TunnelError": "tunnel.errors",
+    "UpgradeRefused": "tunnel.errors",
+    "UsageError": "tunnel.errors",
     "TunnelSocket": "tunnel.client.sockets",
     "open_connection": "tunnel.client.streams",
     "open_socket": "tunnel.client.sockets",
-    "serve": "tunnel.server.bridge",
+    "serve": "tunnel.run",
 }
 
 __all__ = [  # noqa: RUF022  # the version first

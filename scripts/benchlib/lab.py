@@ -165,8 +165,8 @@ class Lab:
         with (self.directory / "ssh_config").open("a") as config:
             print(f"Host {peer.name}", file=config)
             if peer.client is not None:
-                command = shlex.join(peer.client(self._ssh_doors[peer.name])).replace("%", "%%")
-                print(f"  ProxyCommand {command}", file=config)
+                proxy_command = shlex.join(peer.client(self._ssh_doors[peer.name])).replace("%", "%%")
+                print(f"  ProxyCommand {proxy_command}", file=config)
 
     def raw_door(self, peer: Peer) -> Door:
         return self._raw_doors[peer.name]

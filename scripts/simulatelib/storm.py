@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 from simulatelib.fleet import Costs, Fleet
 from tunnel.client import outage as client_outage
-from tunnel.protocol.errors import ConnectionLost, DialError
+from tunnel.errors import ConnectionLost, DialError
 
 _SYN_AGAIN = (1.0, 2.0, 4.0, 8.0)  # seconds after which TCP tries again to connect, each after the one before
 _REFUSED = DialError("tcp-refused", address="the gateway")

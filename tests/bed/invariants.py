@@ -67,7 +67,7 @@ def assert_nothing_is_left(bridge: Bridge, before: Holdings, seconds: float = LI
 
 def assert_empty(bridge: ServedBridge) -> None:
     """Check that ``bridge``, of the test's own process, has handed out nothing that it has not got back."""
-    common = bridge._common
+    common = bridge._state
     held = {
         "handshakes": len(common.handshakes),
         "farewells": len(common.farewells),

@@ -9,7 +9,6 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +19,8 @@ from tests.pty.beds import alive
 from tests.pty.raw import eventually
 from tunnel.children.child import Child, start
 from tunnel.children.family import kill_families, signal_sessions
-from tunnel.pty import file_tool
-from tunnel.pty.users import Users
+from tunnel.children.users import own_user
+from tunnel.pty.server import file_tool
 
 TUNNEL = Path(__file__).parents[2] / "tunnel"
 ROOM = TUNNEL / "children"
@@ -79,18 +78,6 @@ def test_nobody_waits_for_any_child() -> None:
                 assert node.func.attr not in {"wait", "wait3"} or ast.unparse(node.func.value) != "os", path
                 if node.func.attr in {"waitpid", "wait4", "waitid"}:
                     assert ast.unparse(node.args[0]) not in {"-1", "0", "os.P_ALL", "os.P_PGID"}, path
-
-
-def test_the_room_knows_nothing_of_what_children_are_for() -> None:
-    script = (
-        "import pkgutil, sys, tunnel.children\n"
-        "for each in pkgutil.iter_modules(tunnel.children.__path__, 'tunnel.children.'): __import__(each.name)\n"
-        "print(*[name for name in sys.modules if name.startswith('tunnel.')])"
-    )
-    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    names = output.split()
-    assert "tunnel.children.spawn" in names
-    assert [name for name in names if not name.startswith(("tunnel.children", "tunnel._version"))] == []
 
 
 # ---- a number that is another process's by now
@@ -155,7 +142,7 @@ def test_a_helper_for_files_that_has_ended_is_not_signalled() -> None:
     """Neither when it was reaped, nor when that is still to come."""
 
     async def work() -> None:
-        user = Users(None, may_switch=False).default
+        user = own_user()
         async with file_tool.Tool("exit 0", "/", user, None) as tool:
             assert await tool.wait() == 0
             with stranger(tool.pid) as other:

@@ -90,7 +90,7 @@ def test_public_names_are_imported_when_they_are_used() -> None:
         assert getattr(tunnel, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         tunnel.nothing  # noqa: B018  # type: ignore[attr-defined]
-    assert importlib.import_module("tunnel").TunnelError.__module__ == "tunnel.protocol.errors"
+    assert importlib.import_module("tunnel").TunnelError.__module__ == "tunnel.errors"
 
 
 # ---- failures

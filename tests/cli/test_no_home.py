@@ -15,8 +15,8 @@ from tests.bed.processes import Bed, Finished, Process
 from tests.bed.sshd import Sshd
 from tests.bed.targets import Target, echo
 from tests.bed.tunnels import OURS, start_bridge
+from tunnel.errors import UsageError
 from tunnel.net.home import base_folder, expand_home, home_folder
-from tunnel.protocol.errors import UsageError
 
 NOBODY = 61234  # has no account
 BECOME = ("unshare", "--user", f"--map-user={NOBODY}")

@@ -20,7 +20,7 @@ from tests.bed.targets import Target
 from tests.client.test_settings import settings_of
 from tunnel.client.dial import Connection, dial
 from tunnel.client.trace import Trace
-from tunnel.protocol.errors import TunnelError
+from tunnel.errors import TunnelError
 
 PROMPTLY = 10.0  # seconds that a failure may take beyond its own limit on a machine that is busy
 

@@ -13,7 +13,7 @@ from tunnel.client.outage import (
     STALE_LIMIT,
     Outage,
 )
-from tunnel.protocol.errors import ConnectionLost, DialError, TunnelError, UpgradeRefused, UsageError
+from tunnel.errors import ConnectionLost, DialError, TunnelError, UpgradeRefused, UsageError
 
 FROM_BRIDGE = (("wstunnel-error", "some-code"),)
 

@@ -11,9 +11,9 @@ import pytest
 
 from tunnel.client.dial import Connection
 from tunnel.client.resume_offset import find_offset
+from tunnel.errors import ConnectionLost, DialError, TunnelError
 from tunnel.net.channel import Channel
 from tunnel.protocol.control import SUBPROTOCOL
-from tunnel.protocol.errors import ConnectionLost, DialError, TunnelError
 
 PING, DATA = b"\x89\x01x", b"\x82\x04data"
 

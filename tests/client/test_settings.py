@@ -11,7 +11,7 @@ import trustme
 from tunnel.client.address import parse_url
 from tunnel.client.options import OPTIONS, SHELL_OPTIONS, parse_command_line
 from tunnel.client.settings import Settings, resolve
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 from tunnel.pty.shell.settings import resolve as resolve_shell
 
 

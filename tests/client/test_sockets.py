@@ -25,7 +25,7 @@ from tests.bed.sshd import Sshd
 from tests.bed.targets import Target, checksum, echo, read_exactly, read_to_end, reset
 from tests.bed.tunnels import Bridge, start_bridge
 from tests.server.clients import ask
-from tunnel.client import pair
+from tunnel.client import socket_pair as pair
 from tunnel.net.pump import Pump
 
 LIMIT = 20.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tunnel.errors import UsageError
 from tunnel.net.address import Client, TCPAddress, UnixAddress, client_of, parse_address
-from tunnel.protocol.errors import UsageError
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tunnel.errors import UsageError
 from tunnel.net.address import Client, client_of
 from tunnel.net.forwarded import TrustedProxies
-from tunnel.protocol.errors import UsageError
 
 PROXY, STRANGER = client_of(("10.0.0.1", 5000)), client_of(("203.0.113.9", 5000))
 

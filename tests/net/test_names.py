@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tunnel.errors import UsageError
 from tunnel.net.address import client_of, parse_address
 from tunnel.net.listening import open_listening
 from tunnel.net.names import is_zone, split_zone, to_ascii
 from tunnel.pki.names import server_names
-from tunnel.protocol.errors import UsageError
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from tests.bed.processes import Bed, Finished
 from tests.bed.sshd import Sshd
 from tests.bed.tunnels import OURS
 from tests.conftest import StartBridge
+from tunnel.errors import UsageError
 from tunnel.pki.tokens import make_token, read_tokens
-from tunnel.protocol.errors import UsageError
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")  # 256 bits in base64url
 OPEN_UMASK = ("sh", "-c", 'umask 000; exec "$@"', "sh")

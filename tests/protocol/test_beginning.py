@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tunnel.errors import RemoteProtocolError
 from tunnel.protocol.beginning import COPY_LIMIT, WAIT, WAIT_AFTER_END, WAIT_WHEN_FULL, Beginning
 from tunnel.protocol.control import SessionOffer
-from tunnel.protocol.errors import RemoteProtocolError
 from tunnel.protocol.frames import BINARY, TEXT, frame_header
 from tunnel.protocol.keepalive import Keepalive
 from tunnel.protocol.stream import PlainStream, ReadBuffers

@@ -7,6 +7,7 @@ import hmac
 
 import pytest
 
+from tunnel.errors import RemoteProtocolError
 from tunnel.protocol.control import (
     LINE_LIMIT,
     Ack,
@@ -20,7 +21,6 @@ from tunnel.protocol.control import (
     parse_resume,
     resume_request,
 )
-from tunnel.protocol.errors import RemoteProtocolError
 
 ID, KEY = "0123456789abcdef" * 2, "fedcba9876543210" * 4
 

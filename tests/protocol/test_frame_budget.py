@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunnel.errors import RemoteProtocolError
 from tunnel.protocol.control import SessionOffer
-from tunnel.protocol.errors import RemoteProtocolError
 from tunnel.protocol.frame_budget import FRAMES_PER_TURN, IDLE_FRAMES, FrameBudget
 from tunnel.protocol.frames import (
     BINARY,

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, SERVER, Protocol, Side
 
+from tunnel.errors import RemoteProtocolError
 from tunnel.protocol import frames
-from tunnel.protocol.errors import RemoteProtocolError
 from tunnel.protocol.frames import (
     BINARY,
     CLOSE,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tunnel.errors import RemoteProtocolError
 from tunnel.protocol.control import WINDOW_LIMIT, SessionOffer, parse_control, parse_resume
-from tunnel.protocol.errors import RemoteProtocolError
 from tunnel.protocol.numbers import parse_decimal, parse_hexadecimal
 from tunnel.protocol.upgrade import ResponseError, ResponseParser
 

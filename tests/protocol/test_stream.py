@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tunnel.errors import LocalProtocolError, RemoteProtocolError
 from tunnel.protocol import frames
-from tunnel.protocol.errors import LocalProtocolError, RemoteProtocolError
 from tunnel.protocol.frames import BINARY, CLOSE, PING, PONG, TEXT, close_payload, frame_header
 from tunnel.protocol.keepalive import STALL_LIMIT, Keepalive
 from tunnel.protocol.stream import CLOSE_LIMIT, FRAME_LIMIT, PlainStream, ReadBuffers

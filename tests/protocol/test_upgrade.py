@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from websockets.server import ServerProtocol
 from wsproto.events import AcceptConnection, Request
 
-from tunnel.protocol.errors import DialError, UpgradeRefused, UsageError
+from tunnel.errors import DialError, UpgradeRefused, UsageError
 from tunnel.protocol.upgrade import (
     BODY_LIMIT,
     HEAD_LIMIT,

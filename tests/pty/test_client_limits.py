@@ -18,12 +18,12 @@ import tunnel
 from tests.bed.processes import Bed
 from tests.bed.targets import Target
 from tests.bed.tunnels import OURS
-from tunnel.protocol.errors import DialError, TunnelError
+from tunnel.errors import DialError, TunnelError
 from tunnel.protocol.upgrade import Response
-from tunnel.pty import framing
 from tunnel.pty.client import calls
 from tunnel.pty.client.model import Result
 from tunnel.pty.client.stream import BEGIN_LIMIT, LATE, TerminalStream
+from tunnel.pty.protocol import framing
 
 LIMITS = {"connect_timeout": 0.3, "request_timeout": 0.5}
 DRIP = 0.05  # seconds

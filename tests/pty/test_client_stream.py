@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.protocol.errors import ConnectionLost, DialError, RemoteProtocolError, TerminalError, TunnelError
+from tunnel.errors import ConnectionLost, DialError, RemoteProtocolError, TerminalError, TunnelError
 from tunnel.protocol.upgrade import Response
-from tunnel.pty import framing, wire
 from tunnel.pty.client import calls
 from tunnel.pty.client.model import PtySize, Result
 from tunnel.pty.client.stream import Gap, TerminalStream
+from tunnel.pty.protocol import framing, messages
 
 PLACE = "http://box.test"
 LOST = ConnectionLost("lost", reason="Connection reset by peer")
@@ -26,26 +26,26 @@ def stream_of(*, timeout: float = 0.0, strict: bool = True, reconnect_for: float
 
 
 def head(offset: int | None = None, status: int = 200, body: bytes = b"") -> Response:
-    fields = () if offset is None else ((wire.OFFSET.lower(), str(offset)), (wire.PROCESS.lower(), "ab" * 16))
+    fields = () if offset is None else ((messages.OFFSET.lower(), str(offset)), (messages.PROCESS.lower(), "ab" * 16))
     response = Response(status, "", fields)
     response.body = body
     return response
 
 
-def message(event: wire.Event) -> bytes:
-    return framing.envelope(framing.encode(wire.event_message(event)))
+def message(event: messages.Event) -> bytes:
+    return framing.envelope(framing.encode(messages.event_message(event)))
 
 
-STARTED = message(wire.Started(PID))
+STARTED = message(messages.Started(PID))
 
 
 def answer(output: bytes, ending: bytes = b"") -> bytes:
     """What a service sends on a stream, in small pieces."""
-    pieces = [message(wire.Output("pty", output[at : at + 5])) for at in range(0, len(output), 5)]
+    pieces = [message(messages.Output("pty", output[at : at + 5])) for at in range(0, len(output), 5)]
     return STARTED + b"".join(pieces) + ending
 
 
-EXIT = message(wire.Ended.of(7)) + framing.end_of_stream()
+EXIT = message(messages.Ended.of(7)) + framing.end_of_stream()
 
 
 def error(code: str, text: str = "because") -> bytes:
@@ -76,7 +76,7 @@ def test_however_often_it_breaks_each_byte_comes_once(output: bytes, cuts: list[
         call = stream.call(0.0)
         if call.method == "Connect":
             assert call.message == {"process": {"tag": "tag"} if stream.pid is None else {"pid": PID}}
-        begins = int(call.fields.get(wire.REPLAY_FROM, "0"))
+        begins = int(call.fields.get(messages.REPLAY_FROM, "0"))
         assert stream.answered(head(begins))
         data = answer(output[begins:], EXIT)[:cut]
         for at in range(0, len(data), step):
@@ -97,7 +97,7 @@ def test_a_start_whose_answer_got_lost_is_found_by_its_tag() -> None:
     assert stream.broke(LOST, 0.0, arrived=True) > 0
     call = stream.call(1.0)
     assert (call.method, call.message) == ("Connect", {"process": {"tag": "tag"}})
-    assert call.fields[wire.REPLAY_FROM] == "0"
+    assert call.fields[messages.REPLAY_FROM] == "0"
     stream.answered(head(0))
     assert not stream.receive(answer(b"$ ", EXIT))
     assert (stream.pid, taken(stream)) == (PID, b"$ ")
@@ -137,8 +137,8 @@ def test_a_stream_that_fell_behind_comes_back_where_it_was() -> None:
     assert not stream.receive(error("resource_exhausted"))
     stream.broke(LOST, 0.0)
     call = stream.call(0.0)
-    assert (call.message, call.fields[wire.REPLAY_FROM]) == ({"process": {"pid": PID}}, "5")
-    assert call.fields[wire.PROCESS] == "ab" * 16
+    assert (call.message, call.fields[messages.REPLAY_FROM]) == ({"process": {"pid": PID}}, "5")
+    assert call.fields[messages.PROCESS] == "ab" * 16
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_without_offsets_a_strict_stream_does_not_pretend() -> None:
         stream.take()
     tolerant = live(offset=None, strict=False)
     tolerant.broke(LOST, 0.0)
-    assert wire.REPLAY_FROM not in tolerant.call(0.0).fields
+    assert messages.REPLAY_FROM not in tolerant.call(0.0).fields
     tolerant.answered(head())
     tolerant.receive(STARTED)
     assert tolerant.take() == Gap(None)

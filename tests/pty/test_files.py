@@ -19,8 +19,8 @@ import pytest
 from tests.bed.processes import Bed, descendants
 from tests.pty.beds import Service, start_service
 from tests.pty.raw import Raw, Reply, eventually
-from tunnel.pty import file_shares, files, multipart
-from tunnel.pty.service import TerminalService
+from tunnel.pty.server import file_shares, files, multipart
+from tunnel.pty.server.service import TerminalService
 from tunnel.server.settings import TerminalSettings
 
 MIB = 1 << 20

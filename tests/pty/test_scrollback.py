@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.pty.scrollback import Scrollback
-from tunnel.pty.wire import OutputKind
+from tunnel.pty.protocol.messages import OutputKind
+from tunnel.pty.server.scrollback import Scrollback
 
 kinds = st.sampled_from(("stdout", "stderr"))
 

@@ -18,7 +18,7 @@ from aiohttp import web
 from tests.bed.processes import Bed
 from tests.pty.beds import Service, start_service
 from tests.pty.raw import LIMIT, Raw, envelope, eventually
-from tunnel.pty.service import TerminalService
+from tunnel.pty.server.service import TerminalService
 from tunnel.server.settings import TerminalSettings
 
 SECRET = "a-secret-that-nobody-shall-read"

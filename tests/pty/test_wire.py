@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.pty import framing, wire
-from tunnel.pty.framing import ConnectError, Decoder, Envelope, Malformed
+from tunnel.pty.protocol import framing, messages
+from tunnel.pty.protocol.framing import ConnectError, Decoder, Envelope, Malformed
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
 selectors = st.integers(0, 2**32 - 1) | texts
-inputs = st.builds(wire.Input, st.sampled_from(["pty", "stdin"]), st.binary())
-sizes = st.builds(wire.Size, st.integers(1, 65535), st.integers(1, 65535))
+inputs = st.builds(messages.Input, st.sampled_from(["pty", "stdin"]), st.binary())
+sizes = st.builds(messages.Size, st.integers(1, 65535), st.integers(1, 65535))
 starts = st.builds(
-    wire.StartRequest,
+    messages.StartRequest,
     cmd=texts,
     args=st.lists(texts).map(tuple),
     envs=st.dictionaries(texts.filter(lambda name: "=" not in name), texts),
@@ -28,10 +28,10 @@ starts = st.builds(
     stdin=st.booleans(),
 )
 events = st.one_of(
-    st.builds(wire.Started, st.integers(0, 2**32 - 1)),
-    st.builds(wire.Output, st.sampled_from(["pty", "stdout", "stderr"]), st.binary()),
-    st.just(wire.Keepalive()),
-    st.builds(wire.Ended.of, st.integers(-64, 255)),
+    st.builds(messages.Started, st.integers(0, 2**32 - 1)),
+    st.builds(messages.Output, st.sampled_from(["pty", "stdout", "stderr"]), st.binary()),
+    st.just(messages.Keepalive()),
+    st.builds(messages.Ended.of, st.integers(-64, 255)),
 )
 
 
@@ -75,31 +75,33 @@ def test_other_envelopes_are_refused(flags: int, code: str) -> None:
 
 
 @given(starts)
-def test_a_start_request_survives_the_wire(request: wire.StartRequest) -> None:
-    assert wire.parse_start_request(over_json(wire.start_request(request))) == request
+def test_a_start_request_survives_the_wire(request: messages.StartRequest) -> None:
+    assert messages.parse_start_request(over_json(messages.start_request(request))) == request
 
 
 @given(selectors, inputs, sizes, st.sampled_from([9, 15]))
 def test_the_other_requests_survive_the_wire(
-    selector: wire.Selector, sent: wire.Input, size: wire.Size, number: int
+    selector: messages.Selector, sent: messages.Input, size: messages.Size, number: int
 ) -> None:
-    assert wire.parse_selector(over_json(wire.selector_request(selector))) == selector
-    assert wire.parse_input_request(over_json(wire.input_request(selector, sent))) == (selector, sent)
-    assert wire.parse_update_request(over_json(wire.update_request(selector, size))) == (selector, size)
-    assert wire.parse_signal_request(over_json(wire.signal_request(selector, number))) == (selector, number)
-    assert wire.parse_stream_message(over_json(wire.stream_start(selector))) == selector
-    assert wire.parse_stream_message(over_json(wire.stream_data(sent))) == sent
-    assert wire.parse_stream_message(over_json(wire.stream_keepalive())) is None
+    assert messages.parse_selector(over_json(messages.selector_request(selector))) == selector
+    assert messages.parse_input_request(over_json(messages.input_request(selector, sent))) == (selector, sent)
+    assert messages.parse_update_request(over_json(messages.update_request(selector, size))) == (selector, size)
+    assert messages.parse_signal_request(over_json(messages.signal_request(selector, number))) == (selector, number)
+    assert messages.parse_stream_message(over_json(messages.stream_start(selector))) == selector
+    assert messages.parse_stream_message(over_json(messages.stream_data(sent))) == sent
+    assert messages.parse_stream_message(over_json(messages.stream_keepalive())) is None
 
 
 @given(events)
-def test_an_event_survives_the_wire(event: wire.Event) -> None:
-    assert wire.parse_event_message(over_json(wire.event_message(event))) == event
+def test_an_event_survives_the_wire(event: messages.Event) -> None:
+    assert messages.parse_event_message(over_json(messages.event_message(event))) == event
 
 
-@given(st.lists(st.builds(wire.ProcessInfo, st.integers(1, 2**32 - 1), texts, envs=st.just({}), tag=st.none() | texts)))
-def test_a_list_survives_the_wire(processes: list[wire.ProcessInfo]) -> None:
-    assert wire.parse_list_reply(over_json(wire.list_reply(processes))) == processes
+@given(
+    st.lists(st.builds(messages.ProcessInfo, st.integers(1, 2**32 - 1), texts, envs=st.just({}), tag=st.none() | texts))
+)
+def test_a_list_survives_the_wire(processes: list[messages.ProcessInfo]) -> None:
+    assert messages.parse_list_reply(over_json(messages.list_reply(processes))) == processes
 
 
 @pytest.mark.parametrize(
@@ -113,14 +115,14 @@ def test_a_list_survives_the_wire(processes: list[wire.ProcessInfo]) -> None:
     ],
 )
 def test_an_end_is_told_as_e2b_tells_it(returncode: int, expected: dict[str, Any]) -> None:
-    assert wire.event_message(wire.Ended.of(returncode)) == {"event": {"end": expected}}
+    assert messages.event_message(messages.Ended.of(returncode)) == {"event": {"end": expected}}
 
 
 def test_unknown_fields_and_events_are_ignored() -> None:
     message = {"event": {"start": {"pid": "12", "more": [1]}, "else": 1}, "new": {}}
-    assert wire.parse_event_message(message) == wire.Started(12)
-    assert wire.parse_event_message({"event": {"resized": {}}}) is None
-    assert wire.parse_event_message({}) is None
+    assert messages.parse_event_message(message) == messages.Started(12)
+    assert messages.parse_event_message({"event": {"resized": {}}}) is None
+    assert messages.parse_event_message({}) is None
 
 
 @given(st.binary())
@@ -129,25 +131,25 @@ def test_base64_is_taken_in_both_alphabets_with_padding_or_without(data: bytes) 
         text = encode(data).decode()
         for spelling in (text, text.rstrip("=")):
             message = {"process": {"pid": 1}, "input": {"pty": spelling}}
-            assert wire.parse_input_request(message) == (1, wire.Input("pty", data))
+            assert messages.parse_input_request(message) == (1, messages.Input("pty", data))
 
 
 @pytest.mark.parametrize("text", ["a", "ab=c", "ab==ab==", "a b=", "äbcd", "abc=\n", 7, None, {}])
 def test_other_base64_is_refused(text: object) -> None:
     with pytest.raises(ConnectError):
-        wire.parse_input_request({"process": {"pid": 1}, "input": {"pty": text}})
+        messages.parse_input_request({"process": {"pid": 1}, "input": {"pty": text}})
 
 
 @pytest.mark.parametrize("pid", [-1, 2**32, 1.5, "1.5", "x", "", True, [], {}, "9" * 30])
 def test_what_is_no_pid_is_refused(pid: object) -> None:
     with pytest.raises(Malformed):
-        wire.parse_selector({"process": {"pid": pid}})
+        messages.parse_selector({"process": {"pid": pid}})
 
 
 @pytest.mark.parametrize("size", [(0, 0), (0, 24), (80, 0), (65536, 24), (100000, 100000), (-1, 24)])
 def test_a_size_beyond_what_a_terminal_can_have_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(Malformed):
-        wire.parse_update_request({"process": {"pid": 1}, "pty": {"size": {"cols": size[0], "rows": size[1]}}})
+        messages.parse_update_request({"process": {"pid": 1}, "pty": {"size": {"cols": size[0], "rows": size[1]}}})
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"1", b'"x"', b"\xff", b"[" * 100_000, b"\0"])

@@ -14,9 +14,9 @@ from tests.bed.targets import Target
 from tests.bed.tunnels import OURS
 from tests.conftest import StartBridge
 from tests.server.clients import UPGRADE, Answer, ask, assert_echo, open_tunnel
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 from tunnel.server.access import Origins, Tokens
-from tunnel.server.exchange import Refusal
+from tunnel.server.http import Refusal
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -23,11 +23,12 @@ from tests.faults.peer import RESUMABLE, Peer, assert_echoes, assert_refused, re
 from tests.faults.seen import LIMIT, health, leave_one_descriptor, wait_for_detached
 from tests.server.clients import UPGRADE, ask, assert_echo, dial, open_tunnel, read_answer, request_head
 from tunnel.protocol.control import SPEED_TEST
+from tunnel.run import choose_target
 from tunnel.server.bridge import Bridge as ServedBridge
-from tunnel.server.common import MAX_HANDSHAKES
 from tunnel.server.handshake import Rules, Upgrade
 from tunnel.server.log import LOGGER
 from tunnel.server.settings import BridgeSettings
+from tunnel.server.state import MAX_HANDSHAKES
 
 GREEDY, MODEST = "127.0.0.2", "127.0.0.3"  # addresses of clients
 
@@ -369,7 +370,7 @@ def test_an_unexpected_error_is_answered_and_logged(echo_target: Target, caplog:
 
     async def work() -> None:
         settings = BridgeSettings(listen=("127.0.0.1:0",), target=f"127.0.0.1:{echo_target.port}")
-        async with ServedBridge(settings, make_rules=Faulty) as bridge:
+        async with ServedBridge(settings, choose_target(settings), make_rules=Faulty) as bridge:
             answer = await asyncio.to_thread(ask, bridge.urls[0])
             assert_refused(answer, 500, "internal")
             assert "a bug" not in answer.json["message"]

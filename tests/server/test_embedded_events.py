@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tunnel.children.child import Child, start
+from tunnel.errors import DialError, UsageError
 from tunnel.net.address import Client
-from tunnel.protocol.errors import DialError, UsageError
-from tunnel.server.embedded import EmbeddedTarget
+from tunnel.ssh.embedded import EmbeddedTarget
 from tunnel.ssh.server.messages import LINE_LIMIT, Events, decode
 
 CLIENT = Client("192.0.2.1:5000", "192.0.2.1")

@@ -25,7 +25,7 @@ from tests.conftest import StartBridge
 from tests.faults.peer import Peer, assert_echoes
 from tests.server.clients import LIMIT, ask, assert_echo, dial, open_tunnel
 from tests.server.test_log import wait_for_text
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 from tunnel.server.log import LogHandler, text_line
 from tunnel.server.log_output import BACKLOG_LIMIT, Output, open_log
 

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from tunnel.protocol.errors import DialError
-from tunnel.server.logins import DROP_FROM, MAX_LOGINS, MAX_PROCESSES, Login, Logins
+from tunnel.errors import DialError
+from tunnel.ssh.logins import DROP_FROM, MAX_LOGINS, MAX_PROCESSES, Login, Logins
 
 
 class Crowd:

@@ -17,7 +17,7 @@ from tunnel.net.channel import Channel
 from tunnel.protocol.control import SessionOffer, resume_request
 from tunnel.protocol.stream import ReadBuffers
 from tunnel.server.budget import DETACHED, OWN_SHARE, SMALLEST_WINDOW, UNCONFIRMED, Budget, attached_weight
-from tunnel.server.exchange import Refusal
+from tunnel.server.http import Refusal
 from tunnel.server.resumable import ResumableSession
 from tunnel.server.sessions import GRACE, UNCONFIRMED_WAIT, Sessions
 from tunnel.server.settings import BridgeSettings

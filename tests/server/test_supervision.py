@@ -19,9 +19,9 @@ from tests.bed.targets import Target
 from tests.bed.tunnels import Bridge
 from tests.server.clients import LIMIT, ask, assert_echo, dial, open_tunnel
 from tunnel.server import supervision
-from tunnel.server.embedded import EmbeddedTarget
 from tunnel.server.log import LOGGER
 from tunnel.server.supervision import MOST_FAILURES, strays_logged, supervise
+from tunnel.ssh.embedded import EmbeddedTarget
 
 Told = list[tuple[str, dict[str, Any]]]
 
@@ -137,7 +137,8 @@ def test_errors_that_nobody_catches_are_one_line_each(told: Told, capfd: pytest.
 
 SABOTAGE = """
 import sys
-from tunnel.server import listen, run, supervision
+from tunnel import run
+from tunnel.server import listen, supervision
 from tunnel.cli.main import main
 supervision.PAUSE, supervision.LONGEST_PAUSE = 0.01, 0.05
 real = listen.Listener.accept

@@ -17,9 +17,9 @@ from tests.bed.targets import Target as Listening
 from tests.bed.tunnels import Bridge
 from tests.conftest import StartBridge
 from tests.server.clients import ask, open_tunnel
+from tunnel.errors import DialError, UsageError
 from tunnel.net.address import Client
-from tunnel.protocol.errors import DialError, UsageError
-from tunnel.server.target import parse_target
+from tunnel.server.address_target import parse_target
 
 CLIENT = Client("192.0.2.1:1234", "192.0.2.1")
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.bed.processes import Bed, Finished
 from tests.bed.tunnels import OURS
-from tunnel.protocol.errors import TunnelError
+from tunnel.errors import TunnelError
 from tunnel.ssh.config_file import BYTE_ORDER_MARK, apply, include_line, plan_remove, plan_write
 
 BLOCKS = "Host *.e2b\n    User user\n"

@@ -21,7 +21,7 @@ import pytest
 from tests.bed.processes import Bed, Finished
 from tests.bed.sshd import Sshd
 from tests.bed.tunnels import OURS, PROGRAMS, start_bridge
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 from tunnel.ssh.config import own_program, quoted
 
 INSTALLED = str(PROGRAMS / "wstunnel-py")

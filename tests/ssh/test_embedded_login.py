@@ -17,7 +17,7 @@ from tests.bed.processes import Bed, free_port, ticks
 from tests.bed.sshd import Sshd
 from tests.bed.tunnels import OURS, Route, start_embedded
 from tests.ssh.conftest import StartEmbedded, route_to, write_keys
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 from tunnel.ssh.server.keys import load_authorized_keys, load_host_key
 
 # What a client says that may not come in.

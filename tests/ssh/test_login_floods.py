@@ -15,7 +15,7 @@ from tests.faults.seen import leave_one_descriptor, wait_for_detached
 from tests.server.clients import UPGRADE, port_of, request_head
 from tests.ssh.conftest import StartEmbedded
 from tunnel.protocol.frames import BINARY, frame_header
-from tunnel.server.logins import MAX_LOGINS, MAX_PROCESSES
+from tunnel.ssh.logins import MAX_LOGINS, MAX_PROCESSES
 
 BANNER = b"SSH-2.0-Nobody\r\n"
 LIMIT = 60.0  # seconds until a crowd's processes must have ended

@@ -6,7 +6,7 @@ import pytest
 
 from tests.bed.processes import Bed
 from tests.bed.tunnels import OURS
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 from tunnel.websocat.command_line import CommandLine
 from tunnel.websocat.options import NEEDLESS
 from tunnel.websocat.plan import Plan

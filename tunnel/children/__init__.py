@@ -12,5 +12,6 @@ a child is for; this one imports none of them.
 - `parent_death`: letting children end with the service.
 - `orphans`: reaping what a service that is process 1 inherits.
 - `exits`: noticing the end of a child.
+- `users`: whom a child runs as, its environment and its folders.
 - `proc`: what /proc tells about processes.
 """

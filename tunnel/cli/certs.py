@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tunnel.client.trace import say
-from tunnel.protocol.errors import USAGE, TunnelError
+from tunnel.errors import USAGE, TunnelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ def completion(shell: str) -> None:
 def complete_host(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the named hosts of the config file that begin so; a file that is wrong must not spoil the line."""
     from tunnel.client.config import load_config
-    from tunnel.protocol.errors import UsageError
+    from tunnel.errors import UsageError
 
     try:
         config = load_config(None)

@@ -10,7 +10,7 @@ import click
 from tunnel.cli.direct import DirectCommand, parameter
 from tunnel.client.options import Option, parse_command_line
 from tunnel.client.trace import say
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 from tunnel.ssh.config import ACTIONS, CONFIG_SSH_OPTIONS, command_line, generate
 
 DIFFERENT = 1  # exit code of --diff when there is a difference, as that of diff(1)

@@ -13,7 +13,7 @@ import click
 from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
 from tunnel.client.options import DOCTOR_OPTIONS, parse_command_line
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
 from tunnel.client.options import FORWARD_OPTIONS, parse_command_line
 from tunnel.client.trace import Trace, say
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 
 ANY_PORT = "127.0.0.1:0"
 

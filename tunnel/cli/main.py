@@ -8,8 +8,8 @@ import sys
 from tunnel.client.options import parse_command_line
 from tunnel.client.settings import resolve
 from tunnel.client.trace import Trace, say
+from tunnel.errors import INTERNAL, USAGE, TunnelError, UsageError, printable, redacted
 from tunnel.net.standard_streams import open_standard_streams
-from tunnel.protocol.errors import INTERNAL, USAGE, TunnelError, UsageError, printable, redacted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
 from tunnel.client.options import PTY_OPTIONS, parse_command_line
 from tunnel.client.trace import say
-from tunnel.protocol.errors import UNREACHABLE, UsageError, printable
+from tunnel.errors import UNREACHABLE, UsageError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ def _option(field: dataclasses.Field[Any]) -> click.Option:
 
 
 def _serve(**options: Any) -> None:
-    from tunnel.server.run import run
+    from tunnel.run import run
 
     run(ServeSettings(**options))
 

@@ -9,7 +9,7 @@ from tunnel.cli.direct import DirectCommand, parameter
 from tunnel.cli.main import tell_bug
 from tunnel.client.options import SHELL_OPTIONS, parse_command_line
 from tunnel.client.trace import Trace, say
-from tunnel.protocol.errors import TunnelError, UsageError
+from tunnel.errors import TunnelError, UsageError
 
 FAILED = 255  # what ssh returns for failures of its own; every other code may be the remote shell's
 
@@ -35,7 +35,7 @@ def _run(words: list[str]) -> int:
     given, operands = parse_command_line(words, SHELL_OPTIONS, "shell")
     if len(operands) > 1:
         raise UsageError("one host; usage: wstunnel-py shell [OPTIONS] [HOST] [-- COMMAND [ARGUMENT]…]")
-    from tunnel.pty.shell.session import run
+    from tunnel.pty.shell.interactive import run
     from tunnel.pty.shell.settings import resolve
 
     settings = resolve(operands[0] if operands else None, given, command)

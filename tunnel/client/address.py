@@ -6,7 +6,7 @@ narrower: no userinfo, no fragment, nothing but printable ASCII.
 
 from __future__ import annotations
 
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 
 DEFAULT_TEMPLATE = "wss://{port}-{host}.e2b.app"
 DEFAULT_PORTS = {"ws": 80, "wss": 443}

@@ -17,8 +17,8 @@ import os
 import sys
 
 from tunnel.client.options import ALL, FLAG, PATH, SEVERAL, parse_value, suggestion
+from tunnel.errors import UsageError
 from tunnel.net.home import base_folder
-from tunnel.protocol.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

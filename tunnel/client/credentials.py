@@ -1,6 +1,6 @@
 """What of a request is secret, and so must never be shown, should a server send it back in its answer.
 
-`tunnel.protocol.errors` keeps the list, and takes what is on it out of every text. This is imported only where there is
+`tunnel.errors` keeps the list, and takes what is on it out of every text. This is imported only where there is
 a secret.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import binascii
 
-from tunnel.protocol.errors import keep_secret
+from tunnel.errors import keep_secret
 
 SHORTEST_UNNAMED = 8  # characters of a value whose name does not tell that it is a secret
 SHORTEST_WORD = 12  # characters of one that is letters only: as a word it may stand in any message

@@ -15,8 +15,8 @@ import time
 
 from tunnel.client.address import bracketed
 from tunnel.client.proxy import Proxy, choose_proxy, connect_http, connect_socks
+from tunnel.errors import DialError
 from tunnel.net.channel import Channel, set_nodelay
-from tunnel.protocol.errors import DialError
 from tunnel.protocol.upgrade import (
     NoFinalResponse,
     ResponseError,

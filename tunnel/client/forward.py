@@ -10,16 +10,16 @@ from tunnel.client.signals import SignalPipe
 from tunnel.client.sockets import EXIT_LIMIT, relay_in_thread
 from tunnel.client.trace import Trace
 from tunnel.client.tunnel import Tunnel
+from tunnel.errors import TunnelError
 from tunnel.net.address import UnixAddress, client_of, is_loopback
 from tunnel.net.channel import reset
 from tunnel.net.listening import open_listening
-from tunnel.protocol.errors import TunnelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tunnel.client.local import Stop
+    from tunnel.client.local_socket import Stop
     from tunnel.client.settings import Settings
     from tunnel.net.listening import ListeningSocket
 

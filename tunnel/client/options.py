@@ -7,8 +7,8 @@ This room turns words into values and knows which word was wrong; what the value
 
 from __future__ import annotations
 
+from tunnel.errors import UsageError
 from tunnel.net.home import expand_home
-from tunnel.protocol.errors import UsageError
 from tunnel.protocol.message_size import LARGEST_MESSAGE, LEAST_MESSAGE
 from tunnel.protocol.upgrade import check_header
 

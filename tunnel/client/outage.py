@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import os
 
-from tunnel.protocol.errors import ConnectionLost, UpgradeRefused, UsageError
+from tunnel.errors import ConnectionLost, UpgradeRefused, UsageError
 from tunnel.protocol.numbers import parse_decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tunnel.protocol.errors import TunnelError
+    from tunnel.errors import TunnelError
 
 FIRST_DELAY, LONGEST_DELAY = 0.25, 10.0  # seconds between two attempts; each is jittered down to half
 GROWTH = 1.5  # of the delay from one attempt to the next: the network is found back after half the outage at most

@@ -9,7 +9,7 @@ import binascii
 import os
 
 from tunnel.client.address import bracketed, split_authority
-from tunnel.protocol.errors import DialError, UsageError
+from tunnel.errors import DialError, UsageError
 from tunnel.protocol.upgrade import NoFinalResponse, ResponseError, ResponseParser, message_of
 
 TYPE_CHECKING = False

@@ -9,8 +9,8 @@ from tunnel.client.signals import SignalPipe
 from tunnel.client.stdio import StandardOutput, discard_standard_output, open_input
 from tunnel.client.trace import say
 from tunnel.client.tunnel import Tunnel
+from tunnel.errors import ConnectionLost
 from tunnel.net.standard_streams import CLOSED_OUTPUT, is_missing
-from tunnel.protocol.errors import ConnectionLost
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import _thread
 import socket
 
-from tunnel.protocol.errors import DialError, TunnelError
+from tunnel.errors import DialError, TunnelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import sys
 import time
 from abc import ABC, abstractmethod
 
+from tunnel.errors import ConnectionLost
 from tunnel.net.pump import Pump
-from tunnel.protocol.errors import ConnectionLost
 from tunnel.protocol.frames import (
     GOING_AWAY,
     INTERNAL_ERROR,

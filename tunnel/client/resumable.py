@@ -13,8 +13,8 @@ from __future__ import annotations
 import time
 
 from tunnel.client.relay import READ, Relay, SessionNeverBegan, loss_reason
+from tunnel.errors import ConnectionLost, RemoteProtocolError, TunnelError, printable
 from tunnel.protocol.control import resume_request
-from tunnel.protocol.errors import ConnectionLost, RemoteProtocolError, TunnelError, printable
 from tunnel.protocol.frames import INTERNAL_ERROR
 
 TYPE_CHECKING = False

@@ -10,8 +10,8 @@ from __future__ import annotations
 import selectors
 import time
 
+from tunnel.errors import ConnectionLost, DialError, RemoteProtocolError
 from tunnel.protocol.control import MESSAGE_LIMIT, SUBPROTOCOL, Ack, SessionError, parse_control
-from tunnel.protocol.errors import ConnectionLost, DialError, RemoteProtocolError
 from tunnel.protocol.frames import TEXT, Close, FrameParser, Payload
 from tunnel.protocol.numbers import parse_decimal
 

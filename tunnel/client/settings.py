@@ -13,7 +13,7 @@ import socket
 from tunnel.client.address import DEFAULT_TEMPLATE, fill_template, parse_url
 from tunnel.client.config import load_config
 from tunnel.client.options import ENVIRONMENT, FLAG, OPTIONS, SEVERAL, parse_value, split_header
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

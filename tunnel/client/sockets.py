@@ -13,14 +13,14 @@ import os
 import socket
 import threading
 
-from tunnel.client.local import LocalSocket, Stop
+from tunnel.client.local_socket import LocalSocket, Stop
 from tunnel.client.options import BY_NAME, HEADERS, parse_value
-from tunnel.client.pair import connected_pair
 from tunnel.client.settings import resolve
+from tunnel.client.socket_pair import connected_pair
 from tunnel.client.trace import Trace
 from tunnel.client.tunnel import Tunnel
+from tunnel.errors import ConnectionLost, DialError, TunnelError, UsageError
 from tunnel.net.channel import reset
-from tunnel.protocol.errors import ConnectionLost, DialError, TunnelError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

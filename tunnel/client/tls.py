@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ssl
 
+from tunnel.errors import DialError, UsageError
 from tunnel.net.files import check_regular
-from tunnel.protocol.errors import DialError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import os
 import sys
 import time
 
+from tunnel.errors import UsageError, printable, redacted
 from tunnel.net.standard_streams import encoding_of, readable
-from tunnel.protocol.errors import UsageError, printable, redacted
 
 
 class Trace:

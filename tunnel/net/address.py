@@ -9,8 +9,8 @@ import ipaddress
 import socket
 from dataclasses import dataclass
 
+from tunnel.errors import UsageError
 from tunnel.net.names import is_zone, split_zone, to_ascii, zone_of
-from tunnel.protocol.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
+from tunnel.errors import UsageError
 from tunnel.net.address import Client, client_of
-from tunnel.protocol.errors import UsageError
 
 _IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 _UNIX = "unix"  # whoever connects to a Unix socket

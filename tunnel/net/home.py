@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 
 
 def home_folder() -> str | None:

@@ -9,8 +9,8 @@ import socket
 import stat
 from collections.abc import Iterable
 
+from tunnel.errors import DialError
 from tunnel.net.address import Address, TCPAddress, UnixAddress, address_of, join, parse_address
-from tunnel.protocol.errors import DialError
 
 BACKLOG = 4096  # connections; the kernel may have a lower limit (net.core.somaxconn)
 

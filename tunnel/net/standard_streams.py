@@ -12,7 +12,7 @@ import io
 import os
 import sys
 
-from tunnel.protocol.errors import ConnectionLost, TunnelError
+from tunnel.errors import ConnectionLost, TunnelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from tunnel.errors import UsageError
 from tunnel.pki import storage
 from tunnel.pki.expiry import current_time, expiry
 from tunnel.pki.inspection import AUTHORITY, SigningKey, fits, holds_key, kind_of, read_certificates, read_key
 from tunnel.pki.names import client_name, server_names, subject_of, text_of
-from tunnel.protocol.errors import UsageError
 
 CERTIFICATE, KEY = "ca.pem", "ca.key"
 AUTHORITY_DAYS, LEAF_DAYS = 3650, 365  # how long certificates are valid by default

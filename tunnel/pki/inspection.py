@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from tunnel.errors import UsageError, printable
 from tunnel.pki import storage
 from tunnel.pki.expiry import SOON, current_time, ends_soon, expiry, moment
 from tunnel.pki.names import text_of
-from tunnel.protocol.errors import UsageError, printable
 
 SigningKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 AUTHORITY, SERVER, CLIENT, BOTH, ANY = "authority", "server", "client", "server and client", "any use"

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from cryptography import x509
 
+from tunnel.errors import UsageError, printable
 from tunnel.net.names import to_ascii
-from tunnel.protocol.errors import UsageError, printable
 
 NAMES_LIMIT = 100
 _LENGTH_LIMIT = 253  # characters, RFC 1035 section 2.3.4 without the length bytes

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from tunnel.errors import UsageError
 from tunnel.net.files import read_regular
-from tunnel.protocol.errors import UsageError
 
 SECRET = 0o600
 PUBLIC = 0o644

@@ -10,9 +10,9 @@ import os
 import re
 import secrets
 
+from tunnel.errors import UsageError
 from tunnel.net.files import ANY, STRICT, is_utf16, read_regular, text_of
 from tunnel.pki import storage
-from tunnel.protocol.errors import UsageError
 
 ENTROPY = 32  # bytes of randomness of a token
 SHORT = 22  # characters: less than 128 bits, even if they are random

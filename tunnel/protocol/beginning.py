@@ -15,8 +15,8 @@ secrets and must not be taken for data.
 
 from __future__ import annotations
 
+from tunnel.errors import RemoteProtocolError
 from tunnel.protocol.control import MESSAGE_LIMIT, SessionOffer, parse_control
-from tunnel.protocol.errors import RemoteProtocolError
 from tunnel.protocol.frames import TEXT, Payload
 
 TYPE_CHECKING = False

@@ -12,7 +12,7 @@ Lines of other kinds are ignored, so that later versions can add some; a known o
 
 from __future__ import annotations
 
-from tunnel.protocol.errors import RemoteProtocolError, printable
+from tunnel.errors import RemoteProtocolError, printable
 from tunnel.protocol.numbers import parse_decimal
 
 LINE_LIMIT = 256  # bytes that we send at most

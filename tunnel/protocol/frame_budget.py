@@ -8,7 +8,7 @@ pings, pongs, control lines that change nothing) are paid for out of a budget th
 
 from __future__ import annotations
 
-from tunnel.protocol.errors import RemoteProtocolError
+from tunnel.errors import RemoteProtocolError
 from tunnel.protocol.frames import POLICY
 
 FRAMES_PER_TURN = 64  # frames that one call of `wire_received` handles, at most; the rest waits for a later turn

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 
-from tunnel.protocol.errors import RemoteProtocolError
+from tunnel.errors import RemoteProtocolError
 from tunnel.protocol.masking import apply_mask
 
 TYPE_CHECKING = False

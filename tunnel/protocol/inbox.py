@@ -7,7 +7,7 @@ Which messages may come when is decided in `resume`.
 
 from __future__ import annotations
 
-from tunnel.protocol.errors import RemoteProtocolError
+from tunnel.errors import RemoteProtocolError
 from tunnel.protocol.frames import MAX_CLOSE
 from tunnel.protocol.outbox import consume
 

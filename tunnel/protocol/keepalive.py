@@ -7,7 +7,7 @@ merely slow still answers nothing while our ping waits behind the data it has no
 
 from __future__ import annotations
 
-from tunnel.protocol.errors import ConnectionLost
+from tunnel.errors import ConnectionLost
 
 PING_INTERVAL = 20.0  # seconds of silence; the shortest idle limit met in the field is 60 s (nginx, AWS ALB)
 PING_TIMEOUT = 60.0  # seconds until a ping must have brought a sign of life

@@ -32,6 +32,7 @@ message, too: what is known of them (`tunnel.protocol.message_size`) is the sess
 
 from __future__ import annotations
 
+from tunnel.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError, TunnelError
 from tunnel.protocol.control import (
     MESSAGE_LIMIT,
     Ack,
@@ -43,7 +44,6 @@ from tunnel.protocol.control import (
     error_line,
     parse_control,
 )
-from tunnel.protocol.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError, TunnelError
 from tunnel.protocol.frame_budget import FRAMES_PER_TURN, FrameBudget
 from tunnel.protocol.frames import (
     BINARY,

@@ -12,7 +12,7 @@ Frame boundaries carry no meaning. Data frames are never empty, as websocat take
 
 from __future__ import annotations
 
-from tunnel.protocol.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError, TunnelError
+from tunnel.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError, TunnelError
 from tunnel.protocol.frame_budget import FRAMES_PER_TURN, FrameBudget
 from tunnel.protocol.frames import (
     BINARY,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import binascii
 import os
 
-from tunnel.protocol.errors import DialError, UpgradeRefused, UsageError, printable, redacted
+from tunnel.errors import DialError, UpgradeRefused, UsageError, printable, redacted
 from tunnel.protocol.numbers import parse_decimal, parse_hexadecimal
 
 try:

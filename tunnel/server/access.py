@@ -11,9 +11,9 @@ import re
 from collections.abc import Sequence
 from http import HTTPStatus
 
+from tunnel.errors import UsageError
 from tunnel.pki.tokens import read_tokens
-from tunnel.protocol.errors import UsageError
-from tunnel.server.exchange import Refusal
+from tunnel.server.http import Refusal
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")  # scheme://host[:port], RFC 6454 section 7
 

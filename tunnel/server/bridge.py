@@ -1,11 +1,11 @@
 """The bridge: takes connections, lets those that may become tunnels to the target, and ends them in good order.
 
-    async with Bridge(BridgeSettings(listen=("127.0.0.1:0",))) as bridge:
+    async with Bridge(BridgeSettings(listen=("127.0.0.1:0",)), parse_target("127.0.0.1:22")) as bridge:
         print(bridge.urls)
         await bridge.drain(30)
 
 What happens to a connection is told by `tunnel.server.connection`; signals, the log's place and the process's limits
-are the business of `tunnel.server.run`.
+are the business of `tunnel.run`.
 """
 
 from __future__ import annotations
@@ -19,20 +19,17 @@ import re
 import socket
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from tunnel.errors import UsageError
 from tunnel.net.address import Address, Client, TCPAddress, is_loopback
 from tunnel.net.descriptors import descriptor_limit
 from tunnel.net.forwarded import TrustedProxies
 from tunnel.net.listening import ListeningSocket, open_listening
-from tunnel.protocol.errors import UsageError
 from tunnel.protocol.frames import GOING_AWAY
 from tunnel.server.access import Origins, Tokens
 from tunnel.server.certificates import Certificates
-from tunnel.server.common import Common, farewell_limit, handshake_limit, tunnel_limit
 from tunnel.server.connection import Connection
-from tunnel.server.destination import Destination
-from tunnel.server.embedded import EmbeddedTarget
 from tunnel.server.handshake import HEALTH_PATH, Rules
 from tunnel.server.listen import Listener
 from tunnel.server.log import event, unexpected
@@ -40,9 +37,10 @@ from tunnel.server.session import FAREWELL_LIMIT
 from tunnel.server.sessions import Sessions
 from tunnel.server.settings import DEFAULT_LISTEN, BridgeSettings
 from tunnel.server.shares import Shares
+from tunnel.server.state import BridgeState, farewell_limit, handshake_limit, tunnel_limit
 from tunnel.server.supervision import supervise
 from tunnel.server.systemd import take_sockets
-from tunnel.server.target import choose_target
+from tunnel.server.target import Target
 
 _ACCEPTS = 8  # connections that are accepted before others have their turn
 _CROWDED_PAUSE = 0.001  # seconds, while handshakes have to give way
@@ -54,7 +52,7 @@ _MODE = re.compile(r"0?[0-7]{3}")
 class Bridge:
     """A bridge with its listeners, as an async context manager; leaving it ends its tunnels at once.
 
-    Tunnels lead to ``target`` instead of the settings' if one is given; kinds of rules and of connections may be given.
+    Tunnels lead to ``target``, which the bridge starts and closes. Kinds of rules and of connections may be given.
     With ``keeps_silent`` a tunnel whose client says nothing never gives way to another of the same source.
     Raises UsageError when the settings cannot be used, and on entering DialError (``listen``) when an address cannot.
     """
@@ -62,10 +60,10 @@ class Bridge:
     def __init__(
         self,
         settings: BridgeSettings,
+        target: Target,
         *,
-        target: Destination | None = None,
         make_rules: Callable[[str | None, Tokens, Origins], Rules] = Rules,
-        make_connection: Callable[[Common, socket.socket, Client], Connection] = Connection,
+        make_connection: Callable[[BridgeState, socket.socket, Client], Connection] = Connection,
         keeps_silent: bool = False,
     ) -> None:
         _check(settings)
@@ -75,9 +73,9 @@ class Bridge:
         if settings.tls_cert is not None:
             self._certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
         descriptors = descriptor_limit()
-        self._common = Common(
+        self._state = BridgeState(
             settings=settings,
-            target=choose_target(settings) if target is None else target,
+            target=target,
             rules=make_rules(settings.path, self._tokens, Origins(settings.allow_origin)),
             proxies=TrustedProxies(settings.trusted_proxy),
             handshakes=Shares(handshake_limit(descriptors)),
@@ -106,18 +104,17 @@ class Bridge:
     @property
     def target(self) -> str:
         """Where its tunnels lead."""
-        return str(self._common.target)
+        return str(self._state.target)
 
     @property
     def max_tunnels(self) -> int:
         """How many tunnels there may be; less than the settings say where there are too few descriptors."""
-        return self._common.seats.limit
+        return self._state.seats.limit
 
     @property
     def greeting(self) -> str:
-        """How to log in at the embedded SSH server, if that is the target."""
-        target = self._common.target
-        return target.greeting if isinstance(target, EmbeddedTarget) else ""
+        """How to log in at the target, if that is known."""
+        return self._state.target.greeting
 
     @property
     def authentication(self) -> str:
@@ -143,7 +140,7 @@ class Bridge:
         try:
             opened = open_listening([(spec, "--listen") for spec in specs], unix_mode=int(self._settings.unix_mode, 8))
             self._listeners += map(Listener, opened)
-            await self._common.target.start()
+            await self._state.target.start()
         except BaseException:
             self._close_listeners()
             raise
@@ -167,7 +164,7 @@ class Bridge:
 
         Detached sessions end last: they hold nothing up, but a client whose handshake has begun may still come back.
         """
-        self._common.draining = True
+        self._state.draining = True
         for accepting in self._accepting:
             accepting.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)
@@ -195,8 +192,8 @@ class Bridge:
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
-        await self._common.speed_test.close()
-        await self._common.target.close()
+        await self._state.speed_test.close()
+        await self._state.target.close()
 
     def _active(self) -> list[asyncio.Task[None]]:
         """Return the connections but for detached sessions."""
@@ -221,17 +218,17 @@ class Bridge:
 
     async def _accept(self, listener: Listener) -> None:
         for number in itertools.count():
-            self._serve(*await listener.accept(self._common.free_descriptor))
+            self._serve(*await listener.accept(self._state.free_descriptor))
             if number % _ACCEPTS == 0:
                 # Those that have come are served before the next ones can make them give way; and a flood of them
                 # leaves time for the tunnels.
-                crowded = self._common.handshakes.taken == self._common.handshakes.limit
+                crowded = self._state.handshakes.taken == self._state.handshakes.limit
                 await asyncio.sleep(_CROWDED_PAUSE if crowded else 0)
 
     def _serve(self, sock: socket.socket, client: Client) -> None:
         """Begin to serve a connection; one that cannot be served is let go, and takes nothing from others."""
         try:
-            connection = self._make_connection(self._common, sock, client)
+            connection = self._make_connection(self._state, sock, client)
             task = connection.start()
         except Exception as exc:
             sock.close()
@@ -246,11 +243,6 @@ class Bridge:
     def _close_listeners(self) -> None:
         for listener in self._listeners:
             listener.close()
-
-
-def serve(**options: Any) -> Bridge:
-    """Return a `Bridge`, to be entered with ``async with``; ``options`` are the fields of `BridgeSettings`."""
-    return Bridge(BridgeSettings(**options))
 
 
 def _check(settings: BridgeSettings) -> None:

@@ -6,10 +6,10 @@ import asyncio
 import socket
 import ssl
 
+from tunnel.errors import UsageError
+from tunnel.net.async_sockets import close_gently, readable, writable
 from tunnel.net.files import ANY, STRICT, check_regular
-from tunnel.protocol.errors import UsageError
 from tunnel.server.tls_channel import ServerTLSChannel
-from tunnel.server.waiting import close_gently, readable, writable
 
 
 class Certificates:

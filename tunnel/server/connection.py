@@ -15,20 +15,20 @@ import ssl
 from collections.abc import Callable
 from http import HTTPStatus
 
+from tunnel.errors import DialError
 from tunnel.net.address import Client
 from tunnel.net.channel import Channel
 from tunnel.protocol.control import SUBPROTOCOL
-from tunnel.protocol.errors import DialError
 from tunnel.protocol.stream import PlainStream
 from tunnel.server.certificates import start_tls
-from tunnel.server.common import Common
-from tunnel.server.destination import Destination
-from tunnel.server.exchange import Head, Refusal, busy, read_head, send_last
 from tunnel.server.handshake import Upgrade, health_answer, is_health_check
+from tunnel.server.http import Head, Refusal, busy, read_head, send_last
 from tunnel.server.log import Value, event, unexpected
 from tunnel.server.resumable import ResumableSession
 from tunnel.server.session import PlainSession, Session
 from tunnel.server.shares import Place, Shares
+from tunnel.server.state import BridgeState
+from tunnel.server.target import Target
 
 SLOW_ANSWER = 1.0  # seconds that a client waits for the answer that its token is wrong
 _DIALS = 3  # tries to dial the target when descriptors have run out
@@ -38,13 +38,13 @@ _DIAL_PAUSE = 0.05  # seconds between two of them
 class Connection:
     """A connection that was accepted, and its way through the bridge."""
 
-    def __init__(self, common: Common, sock: socket.socket, client: Client) -> None:
-        self._common = common
+    def __init__(self, state: BridgeState, sock: socket.socket, client: Client) -> None:
+        self._state = state
         self._wire = Channel(sock)
         self._client = client
         self._forwarded = ""
         self._place: Place | None = None
-        self._target: Destination = common.target
+        self._target: Target = state.target
         self._is_handed_over = False  # to the session that it has resumed
         self._is_parting = False  # whether the client has been told why there is no tunnel, or is about to be
         self._gave_way = False
@@ -56,7 +56,7 @@ class Connection:
         How it ended is logged. The task that is returned has to be followed by `close`.
         """
         self._task = asyncio.create_task(self._serve())
-        self._hold(self._common.handshakes)
+        self._hold(self._state.handshakes)
         return self._task
 
     def close(self) -> None:
@@ -145,41 +145,41 @@ class Connection:
     async def _part(self, answer: bytes, *, slowly: bool = False) -> None:
         """Send a last answer, and let the client read it; when too many are at that, the oldest are let go."""
         self._is_parting = True
-        self._hold(self._common.farewells)
+        self._hold(self._state.farewells)
         if slowly:
             await asyncio.sleep(SLOW_ANSWER)
         await send_last(self._wire, answer)
 
     def _health(self, head: Head) -> bytes:
-        common = self._common
+        state = self._state
         return health_answer(
-            head, tunnels=common.seats.taken, detached=common.sessions.detached_count, draining=common.draining
+            head, tunnels=state.seats.taken, detached=state.sessions.detached_count, draining=state.draining
         )
 
     async def _receive_request(self) -> Head:
-        limit = self._common.settings.handshake_timeout
+        limit = self._state.settings.handshake_timeout
         try:
             async with asyncio.timeout(limit):
-                if self._common.certificates is not None:
-                    self._wire = await start_tls(self._common.certificates.context, self._wire.sock)
+                if self._state.certificates is not None:
+                    self._wire = await start_tls(self._state.certificates.context, self._wire.sock)
                 return await read_head(self._wire)
         except TimeoutError as exc:
             raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "timeout", f"no request came within {limit:g} s") from exc
 
     async def _upgrade(self, head: Head) -> None:
-        common = self._common
+        state = self._state
         upgrade = Upgrade(head)
         self._forwarded = ", ".join(upgrade.forwarded_for)
-        self._client = common.proxies.client(self._client, upgrade.forwarded_for)
+        self._client = state.proxies.client(self._client, upgrade.forwarded_for)
         if upgrade.resume:
             self._resume(upgrade, head.rest)
             return
-        common.rules.admit(upgrade)
+        state.rules.admit(upgrade)
         self._check_staying()
-        if self._hold(common.seats) is None:
-            raise common.full()
+        if self._hold(state.seats) is None:
+            raise state.full()
         if upgrade.asks_for_speed_test:
-            self._target = common.speed_test
+            self._target = state.speed_test
         target = await self._dial()
         try:
             self._check_staying()
@@ -190,20 +190,20 @@ class Connection:
 
     def _make_session(self, target: Channel, upgrade: Upgrade, rest: bytes) -> Session:
         """Return the session, whose first words to the client are the 101. Nothing is left of one that fails."""
-        common, settings = self._common, self._common.settings
+        state, settings = self._state, self._state.settings
         wire = self._wire_with(rest)
         resumable = upgrade.offers_resume and not upgrade.asks_for_speed_test
-        offer = common.sessions.offer(self._client.source) if resumable else None
+        offer = state.sessions.offer(self._client.source) if resumable else None
         if offer is None or self._place is None:
             return self._plain_session(wire, target, upgrade.accept())
         session = ResumableSession(
             wire,
             target,
-            sessions=common.sessions,
+            sessions=state.sessions,
             offer=offer,
             client=self._client,
             seat=self._place,
-            buffers=common.buffers,
+            buffers=state.buffers,
             ping_interval=settings.ping_interval,
             ping_timeout=settings.ping_timeout,
             answer=upgrade.accept(resumable=True),
@@ -215,13 +215,13 @@ class Connection:
     def _plain_session(
         self, wire: Channel, target: Channel, answer: bytes, make_stream: Callable[..., PlainStream] = PlainStream
     ) -> PlainSession:
-        common = self._common
+        state = self._state
         return PlainSession(
             wire,
             target,
-            buffers=common.buffers,
-            ping_interval=common.settings.ping_interval,
-            ping_timeout=common.settings.ping_timeout,
+            buffers=state.buffers,
+            ping_interval=state.settings.ping_interval,
+            ping_timeout=state.settings.ping_timeout,
             make_stream=make_stream,
             answer=answer,
             max_message=self._max_message,
@@ -230,13 +230,13 @@ class Connection:
     @property
     def _max_message(self) -> int:
         """How many bytes a message to the client has at most."""
-        return self._common.settings.max_message
+        return self._state.settings.max_message
 
     def _resume(self, upgrade: Upgrade, rest: bytes) -> None:
         """Give the connection to the session that it asks for; raises Refusal."""
-        common = self._common
-        session, request = common.sessions.find(upgrade.resume)
-        common.rules.admit(upgrade)
+        state = self._state
+        session, request = state.sessions.find(upgrade.resume)
+        state.rules.admit(upgrade)
         if not upgrade.offers_resume:
             raise Refusal(HTTPStatus.BAD_REQUEST, "bad-resume", f"a session is resumed with the protocol {SUBPROTOCOL}")
         session.take_over(
@@ -256,19 +256,19 @@ class Connection:
 
     def _seat_for(self, session: ResumableSession) -> Place:
         """Return a seat for a session that has none while it is detached; raises Refusal."""
-        seats = self._common.seats
+        seats = self._state.seats
         seat = seats.enter(self._client.source, session.give_way, standing=session.standing)
         if seat is None:
-            raise self._common.full()
+            raise self._state.full()
         return seat
 
     async def _dial(self) -> socket.socket:
-        common = self._common
+        state = self._state
         for attempt in range(1, _DIALS + 1):
             try:
-                return await self._target.dial(common.settings.dial_timeout, self._client)
+                return await self._target.dial(state.settings.dial_timeout, self._client)
             except DialError as exc:
-                if attempt < _DIALS and _is_out_of_descriptors(exc.__cause__) and common.free_descriptor(self._place):
+                if attempt < _DIALS and _is_out_of_descriptors(exc.__cause__) and state.free_descriptor(self._place):
                     await asyncio.sleep(_DIAL_PAUSE)
                     continue
                 message = f"the target cannot be reached: {exc}"
@@ -278,7 +278,7 @@ class Connection:
         raise AssertionError("the last try returns or raises")
 
     def _check_staying(self) -> None:
-        if self._common.draining:
+        if self._state.draining:
             raise busy("draining", "the bridge is stopping")
 
     def _log(self, level: int, name: str, **fields: Value) -> None:

@@ -16,7 +16,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from tunnel.protocol.control import SPEED_TEST, SUBPROTOCOL
-from tunnel.server.exchange import Head, Refusal, answer
+from tunnel.server.http import Head, Refusal, answer
 
 if TYPE_CHECKING:
     from tunnel.server.access import Origins, Tokens

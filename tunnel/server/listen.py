@@ -12,9 +12,9 @@ import socket
 from collections.abc import Callable
 
 from tunnel.net.address import Client, client_of
+from tunnel.net.async_sockets import readable
 from tunnel.net.listening import ListeningSocket
 from tunnel.server.log import event, unexpected
-from tunnel.server.waiting import readable
 
 _PAUSE = 1.0  # seconds without accepting after the system had no descriptor or no memory left
 _SHORT_PAUSE = 0.01  # seconds, if somebody gives way

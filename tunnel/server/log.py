@@ -17,8 +17,8 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 
+from tunnel.errors import printable
 from tunnel.net.standard_streams import encoding_of, readable
-from tunnel.protocol.errors import printable
 from tunnel.server.log_output import FLUSH_LIMIT, Output, open_log
 from tunnel.server.repeats import Fields, Repeats
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
 
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 
 BACKLOG_LIMIT = 1 << 20  # bytes that wait to be written
 FLUSH_LIMIT = 2.0  # seconds for what is left at the end

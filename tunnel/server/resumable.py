@@ -13,16 +13,16 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from tunnel.protocol.errors import ConnectionLost
+from tunnel.errors import ConnectionLost
+from tunnel.net.async_sockets import close_gently
 from tunnel.protocol.frames import TARGET_LOST, TARGET_REFUSED_DATA
 from tunnel.protocol.keepalive import STALL_LIMIT
 from tunnel.protocol.message_size import LARGEST_MESSAGE
 from tunnel.protocol.resume import ResumableStream
 from tunnel.server.budget import ATTACHED, DETACHED, UNCONFIRMED
-from tunnel.server.exchange import Refusal
+from tunnel.server.http import Refusal
 from tunnel.server.log import event
 from tunnel.server.session import FAREWELL_LIMIT, GAVE_WAY, UNHEARD, Session, closed_by_client, unsent
-from tunnel.server.waiting import close_gently
 
 if TYPE_CHECKING:
     from tunnel.net.address import Client

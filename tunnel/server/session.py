@@ -14,8 +14,9 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from tunnel.errors import RemoteProtocolError, printable
+from tunnel.net.async_sockets import close_gently
 from tunnel.net.pump import Pump
-from tunnel.protocol.errors import RemoteProtocolError, printable
 from tunnel.protocol.frames import (
     GOING_AWAY,
     NO_CODE,
@@ -27,7 +28,6 @@ from tunnel.protocol.frames import (
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT, Keepalive
 from tunnel.protocol.message_size import LARGEST_MESSAGE
 from tunnel.protocol.stream import PlainStream, ReadBuffers
-from tunnel.server.waiting import close_gently
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from tunnel.errors import RemoteProtocolError
 from tunnel.protocol.control import ResumeRequest, SessionOffer, parse_resume, proof
-from tunnel.protocol.errors import RemoteProtocolError
 from tunnel.server.budget import ATTACHED, UNCONFIRMED, Budget, attached_weight
-from tunnel.server.exchange import Refusal, busy
+from tunnel.server.http import Refusal, busy
 from tunnel.server.shares import Shares
 
 if TYPE_CHECKING:

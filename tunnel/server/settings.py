@@ -11,11 +11,12 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
 from tunnel.protocol.message_size import LARGEST_MESSAGE, LEAST_MESSAGE
 
 DEFAULT_LISTEN = "0.0.0.0:8081"  # in a sandbox, where the edge connects to
+EMBEDDED = "embedded"  # the target that is an SSH server of our own
 _DAY = 86400.0
 
 

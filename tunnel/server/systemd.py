@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import MutableMapping
 
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 
 _FIRST_FD = 3  # SD_LISTEN_FDS_START
 

@@ -1,157 +1,26 @@
-"""The target: where the bytes of a tunnel go, usually the SSH server on this machine's loopback.
-
-It is dialled while the client's handshake waits, so that the client can be told why there is no tunnel.
-"""
+"""What tunnels lead to, as the bridge sees it: an address, the embedded SSH server, the speed test, …"""
 
 from __future__ import annotations
 
-import asyncio
-import errno
-import ipaddress
-import os
 import socket
-from dataclasses import dataclass
-from typing import Any
+from abc import ABC, abstractmethod
 
-from tunnel.net.address import Address, Client, UnixAddress, join, parse_address
-from tunnel.net.channel import set_nodelay
-from tunnel.protocol.errors import DialError, UsageError
-from tunnel.server.destination import Destination
-from tunnel.server.embedded import EmbeddedTarget
-from tunnel.server.logins import EMBEDDED
-from tunnel.server.settings import BridgeSettings
-
-_LOCAL_ROOM = 512 << 10  # bytes that a target on loopback may send ahead of the wire
-_BUSY_PAUSE = 0.05  # seconds between two tries at a Unix socket with a full backlog
+from tunnel.net.address import Client
 
 
-@dataclass(frozen=True, slots=True)
-class Target(Destination):
-    """A TCP or Unix address that tunnels lead to."""
+class Target(ABC):
+    """Where tunnels lead; ``str()`` names it in the log, ``greeting`` tells whoever starts the bridge how to log in."""
 
-    address: Address
+    greeting = ""
 
-    def __str__(self) -> str:
-        return str(self.address)
+    async def start(self) -> None:
+        """Get ready, before the first `dial`; raises UsageError when that cannot be. Most need nothing."""
+        return
 
+    async def close(self) -> None:
+        """Let go of everything, when all tunnels have ended."""
+        return
+
+    @abstractmethod
     async def dial(self, seconds: float, client: Client) -> socket.socket:
-        """Return a connected non-blocking socket; ``seconds`` are for all of the target's addresses together.
-
-        The target is not told who ``client`` is, for whom the connection is.
-
-        Raises DialError; its cause is ``tcp-timeout`` when the time was over.
-        """
-        try:
-            if isinstance(self.address, UnixAddress):
-                async with asyncio.timeout(seconds):
-                    return await _dial_unix(self.address.path)
-            return await self._dial_tcp(self.address.host, self.address.port, seconds)
-        except TimeoutError as exc:
-            raise DialError("tcp-timeout", address=self, seconds=seconds) from exc
-        except ConnectionRefusedError as exc:
-            raise DialError("tcp-refused", address=self) from exc
-        except OSError as exc:
-            raise DialError("tcp", address=self, reason=_reason(exc)) from exc
-
-    async def _dial_tcp(self, host: str, port: int, seconds: float) -> socket.socket:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        async with asyncio.timeout_at(end):
-            found = await _resolve(host, port)
-        failures: list[tuple[str, OSError]] = []
-        for n, (family, sockaddr) in enumerate(found):
-            # An address that does not answer must leave time for the others.
-            share = max(0.0, end - loop.time()) / (len(found) - n)
-            try:
-                async with asyncio.timeout(share):
-                    return await _dial_one(family, sockaddr)
-            except OSError as exc:
-                failures.append((join(str(sockaddr[0]), port), exc))
-        if len(failures) == 1:
-            raise failures[0][1]
-        reasons = ", ".join(f"{address}: {_reason(exc)}" for address, exc in failures)
-        if all(isinstance(exc, TimeoutError) for _, exc in failures):
-            raise TimeoutError
-        raise DialError("tcp", address=self, reason=reasons) from failures[-1][1]
-
-
-def choose_target(settings: BridgeSettings) -> Destination:
-    """Return the target that the settings ask for; raises UsageError."""
-    text = settings.target
-    if text == EMBEDDED:
-        agent = not settings.no_agent_forwarding
-        return EmbeddedTarget(settings.host_key, settings.authorized_keys, agent_forwarding=agent)
-    if settings.host_key is not None or settings.authorized_keys is not None:
-        raise UsageError(
-            "--host-key and --authorized-keys are for --target embedded; an SSH server has files of its own"
-        )
-    return parse_target(text)
-
-
-def parse_target(text: str) -> Target:
-    """Parse ``HOST:PORT`` or ``unix:PATH``; raises UsageError."""
-    address = parse_address(text, "--target")
-    if not isinstance(address, UnixAddress) and not (address.host and address.port):
-        raise UsageError(f"--target: {text!r} needs a host and a port")
-    return Target(address)
-
-
-async def _resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
-    """Return the addresses of ``host``; raises DialError when it has none."""
-    try:
-        # An IP address, the usual case, asks no resolver and so needs no thread to ask it from.
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except (socket.gaierror, UnicodeError):
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (socket.gaierror, UnicodeError) as exc:
-            reason = exc.strerror if isinstance(exc, socket.gaierror) else exc
-            raise DialError("dns", host=host, reason=reason) from exc
-    return [(family, sockaddr) for family, _, _, _, sockaddr in found]
-
-
-async def _dial_one(family: int, sockaddr: tuple[Any, ...]) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        set_nodelay(sock)
-        if ipaddress.ip_address(sockaddr[0].partition("%")[0]).is_loopback:
-            _bound_room(sock)
-        await asyncio.get_running_loop().sock_connect(sock, sockaddr)
-        if sock.getsockname() == sock.getpeername():
-            # TCP's simultaneous open: nothing listens on a port of the ephemeral range, and the kernel chose that
-            # very port for our end.
-            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _bound_room(sock: socket.socket) -> None:
-    """Let no more than `_LOCAL_ROOM` wait in a receive buffer: as if the line was long, the kernel lets it grow."""
-    if hasattr(socket, "TCP_WINDOW_CLAMP"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, _LOCAL_ROOM)
-
-
-async def _dial_unix(path: str) -> socket.socket:
-    # Not by the loop's sock_connect: it takes EAGAIN, a full backlog here, for a connection in progress.
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        while True:
-            try:
-                sock.connect(path)
-            except BlockingIOError:
-                await asyncio.sleep(_BUSY_PAUSE)
-            else:
-                return sock
-    except BaseException:
-        sock.close()
-        raise
-
-
-def _reason(exc: OSError) -> str:
-    if isinstance(exc, TimeoutError):
-        return "no answer in time"
-    return os.strerror(exc.errno) if exc.errno else str(exc)  # asyncio has a text of its own, with the address
+        """Return a connected non-blocking socket within ``seconds``, for a tunnel of ``client``. Raises DialError."""

@@ -13,8 +13,8 @@ import ssl
 import time
 from typing import TYPE_CHECKING, cast
 
+from tunnel.errors import RemoteProtocolError
 from tunnel.net.channel import Channel
-from tunnel.protocol.errors import RemoteProtocolError
 from tunnel.protocol.frame_budget import FrameBudget
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Whether something on the way to a bridge buffers: small messages then wait until more come, and SSH begins with some.
 
-A bridge of ours is asked for its echo (`tunnel.server.speed`), any other is pinged, as every WebSocket server answers
-pings (RFC 6455 section 5.5.2). What is said small does not come back; once enough was said, all does.
+A bridge of ours is asked for its echo (`tunnel.server.speed_test`), any other is pinged, as every WebSocket server
+answers pings (RFC 6455 section 5.5.2). Small messages do not come back; once enough was sent, all do.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import time
 from tunnel.client.dial import Connection, dial
 from tunnel.client.settings import Settings
 from tunnel.client.trace import Trace
+from tunnel.errors import TunnelError
 from tunnel.protocol.control import SPEED_TEST
-from tunnel.protocol.errors import TunnelError
 from tunnel.protocol.frames import BINARY, PING, frame_header
 from tunnel.protocol.masking import apply_mask
 

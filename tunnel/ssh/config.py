@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from tunnel.client.config import load_config
 from tunnel.client.options import BY_NAME, FLAG, OPTIONS, PATH, TEXT, Option
 from tunnel.client.settings import first, read_environment
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

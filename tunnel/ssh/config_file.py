@@ -14,9 +14,9 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tunnel.errors import UsageError
 from tunnel.net.files import read_regular
 from tunnel.net.home import home_folder, wanted_home
-from tunnel.protocol.errors import UsageError
 from tunnel.ssh.config import quoted
 
 OWN_NAME = "wstunnel-py.conf"

@@ -19,11 +19,11 @@ from tunnel.client.settings import Settings
 from tunnel.client.sockets import relay_in_thread
 from tunnel.client.trace import Trace
 from tunnel.client.tunnel import Tunnel
+from tunnel.errors import TRY_LATER, UNREACHABLE, TunnelError, printable
 from tunnel.pki.expiry import current_time, ends_soon, expiry
 from tunnel.protocol.control import SUBPROTOCOL
-from tunnel.protocol.errors import TRY_LATER, UNREACHABLE, TunnelError, printable
 from tunnel.ssh.buffering import held_back
-from tunnel.ssh.throughput import Progress, measure
+from tunnel.ssh.speed_test import Progress, measure
 
 BANNER_LIMIT = 10.0  # seconds that an SSH server may take to speak; sshd looks up its client's name first
 KEYS_LIMIT = 3.0  # seconds that it then may take to answer our own banner

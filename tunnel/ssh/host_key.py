@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncssh
 
+from tunnel.errors import printable
 from tunnel.pki import storage
-from tunnel.protocol.errors import printable
 
 ALGORITHM = "ssh-ed25519"
 COMMENT = "wstunnel-py host key"

@@ -5,7 +5,7 @@ Only the types and their aliases are known here; hosts, ports and paths are chec
 
 from __future__ import annotations
 
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 
 # Kinds of addresses.
 STDIO, DIAL_WS, LISTEN_WS, DIAL, LISTEN, COMMAND = "stdio", "dial-ws", "listen-ws", "dial", "listen", "command"

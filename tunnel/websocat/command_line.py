@@ -7,7 +7,7 @@ behind a ``=``; headers may follow one another behind one ``-H``; ``--exec-args`
 from __future__ import annotations
 
 from tunnel.client.options import LONGEST, suggestion
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 from tunnel.websocat.addresses import is_type
 from tunnel.websocat.options import (
     FLAG,

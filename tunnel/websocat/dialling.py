@@ -12,8 +12,8 @@ from tunnel.client.options import BY_NAME, PROXY, Option, parse_value
 from tunnel.client.settings import resolve
 from tunnel.client.trace import Trace, say
 from tunnel.client.tunnel import Tunnel
+from tunnel.errors import ConnectionLost, DialError, UsageError
 from tunnel.protocol.control import SUBPROTOCOL
-from tunnel.protocol.errors import ConnectionLost, DialError, UsageError
 from tunnel.protocol.stream import ReadBuffers
 from tunnel.websocat.addresses import DIAL, LISTEN, LISTEN_WS, STDIO
 from tunnel.websocat.messages import MessageStream
@@ -230,7 +230,7 @@ def _forward(plan: Plan, dialler: Dialler, trace: Trace, notice: Callable[[str],
 
 def _relay_socket(tunnel: Tunnel, connect: Callable[[], socket.socket]) -> int:
     """Relay between the socket that ``connect`` returns and the tunnel; return the exit code."""
-    from tunnel.client.local import LocalSocket
+    from tunnel.client.local_socket import LocalSocket
     from tunnel.client.signals import SignalPipe
 
     local = LocalSocket(connect())

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import codecs
 
-from tunnel.protocol.errors import ConnectionLost
+from tunnel.errors import ConnectionLost
 from tunnel.protocol.frames import MAX_HEADER, NORMAL, TEXT
 from tunnel.protocol.keepalive import STALL_LIMIT
 from tunnel.protocol.stream import FRAME_LIMIT, PlainStream

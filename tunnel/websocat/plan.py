@@ -10,7 +10,7 @@ Either may come first. What is copied from the first to the second is the forwar
 
 from __future__ import annotations
 
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 from tunnel.websocat.addresses import COMMAND, DIAL, DIAL_WS, LISTEN, LISTEN_WS, STDIO, parse_address
 from tunnel.websocat.messages import Manners
 

@@ -13,24 +13,25 @@ from http import HTTPStatus
 from tunnel.children.orphans import look_after_orphans
 from tunnel.client.signals import not_ignored
 from tunnel.client.trace import Trace, say
+from tunnel.errors import UsageError
 from tunnel.net.address import Client
 from tunnel.net.channel import Channel
 from tunnel.protocol.control import SUBPROTOCOL
-from tunnel.protocol.errors import UsageError
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
 from tunnel.protocol.stream import PlainStream
 from tunnel.protocol.upgrade import check_header
 from tunnel.server.access import Origins, Tokens
+from tunnel.server.address_target import parse_target
 from tunnel.server.bridge import Bridge
-from tunnel.server.common import Common
 from tunnel.server.connection import Connection
-from tunnel.server.destination import Destination
-from tunnel.server.exchange import Refusal
 from tunnel.server.handshake import Rules, Upgrade
+from tunnel.server.http import Refusal
 from tunnel.server.log import LOGGER, set_up
 from tunnel.server.session import PlainSession, Session
 from tunnel.server.settings import BridgeSettings
+from tunnel.server.state import BridgeState
 from tunnel.server.supervision import strays_logged
+from tunnel.server.target import Target
 from tunnel.websocat.addresses import COMMAND, DIAL, DIAL_WS
 from tunnel.websocat.dialling import Dialler, announce, check_places, make_room, unix_mode
 from tunnel.websocat.messages import Manners, MessageStream
@@ -77,9 +78,9 @@ class MessageConnection(Connection):
     """A connection whose plain tunnels have ``manners``; ``ended`` is called when its tunnel has."""
 
     def __init__(
-        self, common: Common, sock: socket.socket, client: Client, *, manners: Manners, ended: Callable[[], None]
+        self, state: BridgeState, sock: socket.socket, client: Client, *, manners: Manners, ended: Callable[[], None]
     ) -> None:
-        super().__init__(common, sock, client)
+        super().__init__(state, sock, client)
         self._manners = manners
         self._ended = ended
 
@@ -160,7 +161,7 @@ async def _run(plan: Plan, settings: BridgeSettings, headers: Sequence[tuple[str
         loop.add_signal_handler(number, end, 128 + number)
     bridge = Bridge(
         settings,
-        target=_target(plan, trace, end),
+        _target(plan, settings, trace, end),
         make_rules=functools.partial(Answers, protocol=plan.line.text("server-protocol"), headers=headers),
         make_connection=functools.partial(MessageConnection, manners=plan.manners, ended=tunnel_ended),
         keeps_silent=True,
@@ -171,11 +172,11 @@ async def _run(plan: Plan, settings: BridgeSettings, headers: Sequence[tuple[str
             return await ending
 
 
-def _target(plan: Plan, trace: Trace, end: Callable[[int], None]) -> Destination | None:
-    """Return where tunnels lead; None: to the settings' own target."""
+def _target(plan: Plan, settings: BridgeSettings, trace: Trace, end: Callable[[int], None]) -> Target:
+    """Return where tunnels lead. Raises UsageError."""
     other = plan.other
     if other.kind == DIAL:
-        return None
+        return parse_target(settings.target)
     if other.kind == COMMAND:
         arguments = plan.line.several("exec-args")
         return Program(["sh", "-c", other.rest] if other.shell else [other.rest, *arguments])

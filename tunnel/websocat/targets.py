@@ -1,6 +1,6 @@
 """What a bridge of websocat's may lead to beside sockets: our standard input and output, programs, other WebSockets.
 
-Each is a `Destination` that hands out one end of a socket pair, so that a session needs to know nothing about it.
+Each is a `Target` that hands out one end of a socket pair, so that a session needs to know nothing about it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 from tunnel.children.child import start
 from tunnel.client.sockets import relay_in_thread
 from tunnel.client.trace import Trace, say
+from tunnel.errors import ConnectionLost, DialError, TunnelError
 from tunnel.net.address import Client
 from tunnel.net.standard_streams import CLOSED_OUTPUT
-from tunnel.protocol.errors import ConnectionLost, DialError, TunnelError
-from tunnel.server.destination import Destination
+from tunnel.server.target import Target
 from tunnel.websocat.dialling import Dialler
 
 _CHUNK = 64 * 1024
@@ -32,7 +32,7 @@ def _pair() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
-class StandardStreams(Destination):
+class StandardStreams(Target):
     """Standard input goes to every client, and what any client sends to standard output.
 
     ``several``: clients come and go, and the end of standard input says nothing to them; otherwise it is passed on.
@@ -126,7 +126,7 @@ def _write_all(data: bytes) -> None:
         view = view[os.write(1, view) :]
 
 
-class Program(Destination):
+class Program(Target):
     """A program that is started for each tunnel, with the tunnel as its standard input and output."""
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -152,7 +152,7 @@ class Program(Destination):
         child.when_ended(child.reap)
 
 
-class Onward(Destination):
+class Onward(Target):
     """Another WebSocket, dialled for each tunnel."""
 
     def __init__(self, dialler: Dialler, trace: Trace) -> None:

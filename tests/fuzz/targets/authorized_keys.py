@@ -8,7 +8,7 @@ from pathlib import Path
 
 import asyncssh
 
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 from tunnel.ssh.server.keys import load_authorized_keys
 
 TOKENS = (

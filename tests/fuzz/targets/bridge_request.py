@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz import cutting
+from tunnel.errors import RemoteProtocolError
 from tunnel.protocol.control import parse_resume
-from tunnel.protocol.errors import RemoteProtocolError
 from tunnel.server.access import Origins, Tokens
-from tunnel.server.exchange import HEAD_LIMIT, Head, Refusal, read_head
 from tunnel.server.handshake import Rules, Upgrade, health_answer, is_health_check
+from tunnel.server.http import HEAD_LIMIT, Head, Refusal, read_head
 
 SECRET = b"s3cr3t-of-the-client"
 TOKENS = (

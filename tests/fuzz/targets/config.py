@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tunnel.client.config import parse_config
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 
 TOKENS = (
     b"[hosts.", b'[hosts."*.e2b"]\n', b"url = ", b'"wss://{host}/"', b"token-file = ", b"headers = { a = ",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tunnel.errors import RemoteProtocolError
 from tunnel.protocol.control import (
     COUNT_LIMIT,
     LINE_LIMIT,
@@ -14,7 +15,6 @@ from tunnel.protocol.control import (
     parse_resume,
     resume_request,
 )
-from tunnel.protocol.errors import RemoteProtocolError
 
 TOKENS = (
     b"ack ", b"fin ", b"ping", b"end", b"session ", b"error ", b"id=", b"key=", b"window=", b"retain=", b"epoch=",

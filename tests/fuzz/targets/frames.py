@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tests.fuzz import cutting
-from tunnel.protocol.errors import RemoteProtocolError
+from tunnel.errors import RemoteProtocolError
 from tunnel.protocol.frames import Close, FrameParser, Payload
 
 TOKENS = (

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from tests.fuzz import cutting
 from tests.fuzz.targets.frames import TOKENS as FRAMES
-from tunnel.protocol.errors import RemoteProtocolError
+from tunnel.errors import RemoteProtocolError
 from tunnel.protocol.frames import Close, FrameParser
 from tunnel.protocol.keepalive import Keepalive
 from tunnel.protocol.stream import PlainStream, ReadBuffers

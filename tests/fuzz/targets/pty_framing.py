@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tests.fuzz import cutting
-from tunnel.pty.framing import ConnectError, Decoder, decode, envelope, error_object, parse_end_of_stream, parse_error
+from tunnel.pty.protocol.framing import (
+    ConnectError,
+    Decoder,
+    decode,
+    envelope,
+    error_object,
+    parse_end_of_stream,
+    parse_error,
+)
 
 LIMIT = 300  # bytes of a message
 TOKENS = (

@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tunnel.pty import wire
-from tunnel.pty.framing import ConnectError, Object, decode, encode
+from tunnel.pty.protocol import messages
+from tunnel.pty.protocol.framing import ConnectError, Object, decode, encode
 
 TOKENS = (
     b'"process":{', b'"cmd":"sh"', b'"args":["-c"]', b'"envs":{"A":"b"}', b'"cwd":"/"', b'"pid":', b'"tag":"t"',
@@ -18,14 +18,14 @@ TOKENS = (
     b'"\\u0000"', b"9.0", b"NaN", b",",
 )  # fmt: skip
 _PARSERS: tuple[Callable[[Object], object], ...] = (
-    wire.parse_start_request,
-    wire.parse_selector,
-    wire.parse_update_request,
-    wire.parse_input_request,
-    wire.parse_signal_request,
-    wire.parse_stream_message,
-    wire.parse_list_reply,
-    wire.parse_event_message,
+    messages.parse_start_request,
+    messages.parse_selector,
+    messages.parse_update_request,
+    messages.parse_input_request,
+    messages.parse_signal_request,
+    messages.parse_stream_message,
+    messages.parse_list_reply,
+    messages.parse_event_message,
 )
 
 
@@ -37,17 +37,19 @@ _VALUES: tuple[Any, ...] = (
 
 
 _MESSAGES: tuple[Object, ...] = (
-    wire.start_request(wire.StartRequest("sh", ("-c",), {"A": "b"}, "/", wire.Size(80, 24), "tag", stdin=False)),
-    wire.update_request(7, wire.Size(80, 24)),
-    wire.input_request("tag", wire.Input("pty", b"abc")),
-    wire.signal_request(7, 15),
-    wire.stream_start(7),
-    wire.stream_data(wire.Input("stdin", b"abc")),
-    wire.list_reply([wire.ProcessInfo(7, "sh", ("-c",), {"A": "b"}, "/", "tag")]),
-    wire.event_message(wire.Started(7)),
-    wire.event_message(wire.Output("pty", b"abc")),
-    wire.event_message(wire.Keepalive()),
-    wire.event_message(wire.Ended.of(1)),
+    messages.start_request(
+        messages.StartRequest("sh", ("-c",), {"A": "b"}, "/", messages.Size(80, 24), "tag", stdin=False)
+    ),
+    messages.update_request(7, messages.Size(80, 24)),
+    messages.input_request("tag", messages.Input("pty", b"abc")),
+    messages.signal_request(7, 15),
+    messages.stream_start(7),
+    messages.stream_data(messages.Input("stdin", b"abc")),
+    messages.list_reply([messages.ProcessInfo(7, "sh", ("-c",), {"A": "b"}, "/", "tag")]),
+    messages.event_message(messages.Started(7)),
+    messages.event_message(messages.Output("pty", b"abc")),
+    messages.event_message(messages.Keepalive()),
+    messages.event_message(messages.Ended.of(1)),
 )
 
 
@@ -88,14 +90,14 @@ def parts(value: Any) -> Iterator[tuple[Any, Any]]:
 
 def check(meaning: object) -> None:
     """What a parser has understood comes back as it is when it is written, and read again."""
-    if isinstance(meaning, wire.StartRequest):
-        again = wire.parse_start_request(decode(encode(wire.start_request(meaning))))
+    if isinstance(meaning, messages.StartRequest):
+        again = messages.parse_start_request(decode(encode(messages.start_request(meaning))))
         assert again == meaning
         assert not any("\0" in text for text in (meaning.cmd, *meaning.args, meaning.cwd or ""))
-    elif isinstance(meaning, wire.Started | wire.Output | wire.Keepalive):
-        assert wire.parse_event_message(decode(encode(wire.event_message(meaning)))) == meaning
-    elif isinstance(meaning, tuple) and isinstance(meaning[1], wire.Input):
+    elif isinstance(meaning, messages.Started | messages.Output | messages.Keepalive):
+        assert messages.parse_event_message(decode(encode(messages.event_message(meaning)))) == meaning
+    elif isinstance(meaning, tuple) and isinstance(meaning[1], messages.Input):
         selector, given = meaning
-        assert wire.parse_input_request(decode(encode(wire.input_request(selector, given)))) == meaning
+        assert messages.parse_input_request(decode(encode(messages.input_request(selector, given)))) == meaning
     elif isinstance(meaning, tuple) and isinstance(meaning[1], int):
         assert meaning[1] in (9, 15)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
+from tunnel.errors import RemoteProtocolError
 from tunnel.protocol.control import SessionOffer
-from tunnel.protocol.errors import RemoteProtocolError
 from tunnel.protocol.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TARGET_LOST, TEXT, frame_header
 from tunnel.protocol.resume import ResumableStream
 from tunnel.protocol.stream import ReadBuffers

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from tests.fuzz.targets.upgrade_answer import KEY
+from tunnel.errors import UsageError
 from tunnel.protocol.control import SUBPROTOCOL
-from tunnel.protocol.errors import UsageError
 from tunnel.protocol.upgrade import ResponseParser, check_header, check_upgrade, upgrade_request
 from tunnel.server.access import Origins, Tokens
-from tunnel.server.exchange import Head
 from tunnel.server.handshake import Rules, Upgrade
+from tunnel.server.http import Head
 
 TOKENS = (
     b"Authorization", b"Bearer ", b"Cookie", b"Origin", b"X-Forwarded-For", b"\t", b" ", b"\n", b"\r", b"\0", b"\x7f",

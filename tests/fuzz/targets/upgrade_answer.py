@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tests.fuzz import cutting
-from tunnel.protocol.errors import DialError
+from tunnel.errors import DialError
 from tunnel.protocol.upgrade import BODY_LIMIT, ResponseError, ResponseParser, check_upgrade
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

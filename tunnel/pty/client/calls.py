@@ -16,10 +16,10 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tunnel.protocol.errors import ConnectionLost, RemoteProtocolError, TerminalError, TunnelError, UpgradeRefused
+from tunnel.errors import ConnectionLost, RemoteProtocolError, TerminalError, TunnelError, UpgradeRefused
 from tunnel.protocol.upgrade import Response, refusal
-from tunnel.pty import framing, wire
 from tunnel.pty.client.model import PtySize
+from tunnel.pty.protocol import framing, messages
 
 INPUT_LIMIT = 32 * 1024  # bytes of input in one call
 SHELL = ("/bin/bash", "-i", "-l")
@@ -55,7 +55,7 @@ class Call:
     message: framing.Object
     fields: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool | None = True
-    about: wire.Selector = ""
+    about: messages.Selector = ""
 
     def with_fields(self, fields: Mapping[str, str]) -> Call:
         """Return this call with more header fields."""
@@ -67,18 +67,18 @@ class Call:
 
 def send_input(pid: int, data: bytes) -> Call:
     """Type ``data``, at most `INPUT_LIMIT` bytes, on a terminal."""
-    message = wire.input_request(pid, wire.Input("pty", data))
-    return Call("SendInput", message, {wire.INPUT_KEY: secrets.token_hex(16)}, repeatable=None, about=pid)
+    message = messages.input_request(pid, messages.Input("pty", data))
+    return Call("SendInput", message, {messages.INPUT_KEY: secrets.token_hex(16)}, repeatable=None, about=pid)
 
 
 def resize(pid: int, size: PtySize, *, keep: bool = False) -> Call:
     """Set a terminal's size; ``keep`` also asks our service to let it live on when nobody is connected."""
-    fields = {wire.ON_DISCONNECT: "keep"} if keep else {}
-    return Call("Update", wire.update_request(pid, wire.Size(size.cols, size.rows)), fields, about=pid)
+    fields = {messages.ON_DISCONNECT: "keep"} if keep else {}
+    return Call("Update", messages.update_request(pid, messages.Size(size.cols, size.rows)), fields, about=pid)
 
 
-def kill(selector: wire.Selector) -> Call:
-    return Call("SendSignal", wire.signal_request(selector, wire.SIGNALS["SIGNAL_SIGKILL"]), about=selector)
+def kill(selector: messages.Selector) -> Call:
+    return Call("SendSignal", messages.signal_request(selector, messages.SIGNALS["SIGNAL_SIGKILL"]), about=selector)
 
 
 def list_processes() -> Call:
@@ -108,28 +108,28 @@ def start(
     ``grace`` asks our service to kill it when nobody has been connected for so many seconds.
     """
     cmd, *args = command or SHELL
-    request = wire.StartRequest(
-        cmd, tuple(args), {**ENVIRONMENT, **(envs or {})}, cwd, wire.Size(size.cols, size.rows), tag
+    request = messages.StartRequest(
+        cmd, tuple(args), {**ENVIRONMENT, **(envs or {})}, cwd, messages.Size(size.cols, size.rows), tag
     )
     fields = {}
     if user is not None:
         fields["Authorization"] = "Basic " + base64.b64encode(f"{user}:".encode()).decode()
     if grace is not None:
-        fields[wire.ON_DISCONNECT] = f"kill; grace={round(grace)}"
-    return Call("Start", wire.start_request(request), fields, repeatable=False, about=tag)
+        fields[messages.ON_DISCONNECT] = f"kill; grace={round(grace)}"
+    return Call("Start", messages.start_request(request), fields, repeatable=False, about=tag)
 
 
-def connect(selector: wire.Selector, *, replay_from: int | None = None, process: str | None = None) -> Call:
+def connect(selector: messages.Selector, *, replay_from: int | None = None, process: str | None = None) -> Call:
     """Stream a process's output: from the offset ``replay_from`` on, or what comes from now on.
 
     ``process`` insists on the process with this id, as pids are reused.
     """
     fields = {}
     if replay_from is not None:
-        fields[wire.REPLAY_FROM] = str(replay_from)
+        fields[messages.REPLAY_FROM] = str(replay_from)
     if process is not None:
-        fields[wire.PROCESS] = process
-    return Call("Connect", wire.selector_request(selector), fields, about=selector)
+        fields[messages.PROCESS] = process
+    return Call("Connect", messages.selector_request(selector), fields, about=selector)
 
 
 # ---- answers
@@ -145,15 +145,15 @@ def result(call: Call, answer: Response, place: object) -> framing.Object:
         raise violation(place, exc) from exc
 
 
-def processes(message: framing.Object, place: object) -> list[wire.ProcessInfo]:
+def processes(message: framing.Object, place: object) -> list[messages.ProcessInfo]:
     """Return what an answer to List says. Raises RemoteProtocolError."""
     try:
-        return wire.parse_list_reply(message)
+        return messages.parse_list_reply(message)
     except framing.Malformed as exc:
         raise violation(place, exc) from exc
 
 
-def error_of(answer: Response, place: object, about: wire.Selector) -> TunnelError:
+def error_of(answer: Response, place: object, about: messages.Selector) -> TunnelError:
     """Return the error that an answer other than 200 stands for: the service's own, or that of something before it."""
     try:
         own = isinstance(framing.decode(answer.body).get("code"), str)  # E2B's edge has a number there
@@ -164,7 +164,7 @@ def error_of(answer: Response, place: object, about: wire.Selector) -> TunnelErr
     return service_error(framing.parse_error(answer.status, answer.body), place, about)
 
 
-def service_error(error: framing.ConnectError, place: object, about: wire.Selector = "") -> TerminalError:
+def service_error(error: framing.ConnectError, place: object, about: messages.Selector = "") -> TerminalError:
     """Return the error of ours for one of Connect's."""
     cause = _CAUSES.get(error.code, "pty-error")
     return TerminalError(cause, code=error.code, message=error.message or error.code, place=place, process=about)

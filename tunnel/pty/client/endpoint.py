@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from tunnel.client.address import Address, check_host, shown_template, split_authority
 from tunnel.client.credentials import keep_header
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 from tunnel.protocol.upgrade import check_header
 
 PORT = 49983  # of E2B's daemon in a sandbox

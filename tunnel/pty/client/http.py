@@ -15,11 +15,11 @@ from typing import Any
 
 from tunnel.client.proxy import choose_proxy
 from tunnel.client.tls import tls_context
-from tunnel.protocol.errors import ConnectionLost, DialError, TunnelError, UsageError
+from tunnel.errors import ConnectionLost, DialError, TunnelError, UsageError
 from tunnel.protocol.upgrade import Response
-from tunnel.pty import framing, wire
 from tunnel.pty.client.calls import Call
 from tunnel.pty.client.endpoint import Endpoint
+from tunnel.pty.protocol import framing, messages
 
 try:
     import httpx
@@ -80,7 +80,7 @@ def request_options(call: Call, endpoint: Endpoint, *, stream: bool) -> dict[str
     data = framing.encode(call.message)
     kind = framing.STREAM_TYPE if stream else framing.UNARY_TYPE
     fields = {"Content-Type": kind, "Connect-Protocol-Version": framing.PROTOCOL_VERSION, **call.fields}
-    url = endpoint.url + wire.PREFIX + call.method
+    url = endpoint.url + messages.PREFIX + call.method
     return {
         "method": "POST",
         "url": url,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 from tunnel.protocol.numbers import parse_decimal
-from tunnel.pty.wire import SIGNAL_TEXTS, SIZE_LIMIT, Ended, ProcessInfo
+from tunnel.pty.protocol.messages import SIGNAL_TEXTS, SIZE_LIMIT, Ended, ProcessInfo
 
 __all__ = ["ProcessInfo", "PtySize", "Result", "size_of"]
 

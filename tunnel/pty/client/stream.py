@@ -18,13 +18,13 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from tunnel.protocol.errors import ConnectionLost, DialError, TunnelError
+from tunnel.errors import ConnectionLost, DialError, TunnelError
 from tunnel.protocol.numbers import parse_decimal
 from tunnel.protocol.upgrade import Response
-from tunnel.pty import framing, wire
 from tunnel.pty.client import calls
 from tunnel.pty.client.calls import Backoff, Call
 from tunnel.pty.client.model import Result
+from tunnel.pty.protocol import framing, messages
 
 KEEPALIVE = 15  # seconds of silence after which we ask the service for a sign of life
 SILENCE = 40.0  # seconds of silence after which a connection counts as lost
@@ -114,7 +114,7 @@ class TerminalStream:
             call = calls.connect(self.pid or 0, replay_from=replay_from, process=self._process)
         self._decoder = framing.Decoder()
         self._called_at, self._begun = now, False
-        fields = {wire.KEEPALIVE: str(KEEPALIVE)}
+        fields = {messages.KEEPALIVE: str(KEEPALIVE)}
         if self._deadline is not None:
             fields[framing.TIMEOUT] = str(max(1, round((self._deadline - now) * 1000)))
         return call.with_fields(fields)
@@ -149,7 +149,7 @@ class TerminalStream:
                 if envelope.last:
                     self._stream_ended(framing.parse_end_of_stream(envelope.data))
                     return False
-                self._event(wire.parse_event_message(framing.decode(envelope.data)))
+                self._event(messages.parse_event_message(framing.decode(envelope.data)))
         except framing.ConnectError as exc:
             self._end(calls.violation(self._place, exc))
         return not self.over
@@ -181,25 +181,25 @@ class TerminalStream:
 
     # ---- inside
 
-    def _event(self, event: wire.Event | None) -> None:
-        if isinstance(event, wire.Started):
+    def _event(self, event: messages.Event | None) -> None:
+        if isinstance(event, messages.Started):
             self._align()
             self._begun = True
             self.pid = event.pid
             if not self.over:
                 self._state = LIVE
             self._broke_at, self._refusals, self._backoff = None, 0, Backoff()
-        elif isinstance(event, wire.Output):
+        elif isinstance(event, messages.Output):
             self.offset += len(event.data)
             if event.data:
                 self._queue.append(event.data)
-        elif isinstance(event, wire.Ended):
+        elif isinstance(event, messages.Ended):
             self.result = Result.of(event)
             self._state = OVER
 
     def _align(self) -> None:
         """Compare where this connection begins with where the last one broke off."""
-        offset = parse_decimal(self._answer.get(wire.OFFSET.lower()) or "")
+        offset = parse_decimal(self._answer.get(messages.OFFSET.lower()) or "")
         resumed = self._state in (UNSURE, LIVE)
         self.counted = offset is not None
         if offset is None:
@@ -212,7 +212,7 @@ class TerminalStream:
         elif resumed and offset > self.offset:
             self._miss(Gap(offset - self.offset))
         self.offset = offset
-        self._process = self._answer.get(wire.PROCESS.lower())
+        self._process = self._answer.get(messages.PROCESS.lower())
 
     def _stream_ended(self, error: framing.ConnectError | None) -> None:
         if error is not None:

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Self
 
-from tunnel.protocol.errors import TunnelError, UsageError
+from tunnel.errors import TunnelError, UsageError
 from tunnel.protocol.upgrade import Response
 from tunnel.pty.client import calls
 from tunnel.pty.client.calls import Attempts, Call
@@ -34,7 +34,7 @@ from tunnel.pty.client.http import (
 )
 from tunnel.pty.client.model import ProcessInfo, PtySize, Result, size_of
 from tunnel.pty.client.stream import TerminalStream
-from tunnel.pty.framing import Object
+from tunnel.pty.protocol.framing import Object
 
 # Behind `http`, which tells what is missing if this is.
 import httpx  # isort: skip

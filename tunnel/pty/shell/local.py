@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 from tunnel.pty.client.model import PtySize
 
 if sys.platform == "win32":

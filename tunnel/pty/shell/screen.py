@@ -7,7 +7,7 @@ import select
 
 from tunnel.client.stdio import StandardOutput
 from tunnel.client.trace import say
-from tunnel.protocol.errors import redacted
+from tunnel.errors import redacted
 
 
 class Screen:

@@ -24,7 +24,7 @@ from tunnel.client.settings import (
     withheld_note,
     withhold,
 )
-from tunnel.protocol.errors import UsageError
+from tunnel.errors import UsageError
 from tunnel.pty.client.endpoint import LOCAL, TEMPLATE, TOKEN_FIELD, Endpoint, fill
 from tunnel.pty.client.http import Way
 

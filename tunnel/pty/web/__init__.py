@@ -1,7 +1,7 @@
 """The terminal in the browser: one page, its scripts, and xterm.js, all of them from this package.
 
-The page speaks the protocol of `tunnel.pty.rpc` as any other client does. Its files tell nothing that would need a
-token; what they ask for does. ``vendor/`` is xterm.js 6.0.0 with its fit addon 0.11.0, under the licence beside them.
+The page is a client of `tunnel.pty.server.rpc` like any other. Its files need no token; the calls that it makes do.
+``vendor/`` is xterm.js 6.0.0 with its fit addon 0.11.0, under the licence beside them.
 """
 
 from __future__ import annotations

@@ -4,6 +4,6 @@
            ◀── events: logins, ends ─────────┴──────────────────────┘
 
 Nothing listens on a port. As with sshd each connection is served by a process of its own, so that neither a slow disk
-nor a crash in one touches the bridge or another connection. The bridge's end is `tunnel.server.embedded`, which shares
+nor a crash in one touches the bridge or another connection. The bridge's end is `tunnel.ssh.embedded`, which shares
 nothing with this room but the messages described in `messages`.
 """

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import asyncssh
 
+from tunnel.errors import UsageError
 from tunnel.net.files import OWNED, read_regular
 from tunnel.net.home import base_folder, expand_home, wanted_home
-from tunnel.protocol.errors import UsageError
 
 HOST_KEY_NAME = "ssh_host_ed25519_key"
 DEFAULT_AUTHORIZED_KEYS = "~/.ssh/authorized_keys"

@@ -18,10 +18,10 @@ import socket
 import traceback
 
 from tunnel.children.child import Child, fork
+from tunnel.children.users import own_user
+from tunnel.errors import UsageError
 from tunnel.net.descriptors import raise_descriptor_limit
 from tunnel.net.home import home_folder
-from tunnel.protocol.errors import UsageError
-from tunnel.pty.users import Users
 from tunnel.ssh.server.keys import load_authorized_keys, load_host_key
 from tunnel.ssh.server.login import Environment, Visitor, serve
 from tunnel.ssh.server.messages import Events, decode
@@ -43,7 +43,7 @@ def main(options: str) -> None:
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     try:
-        user = Users(None, may_switch=False).default
+        user = own_user()
         key = load_host_key(given["host_key"])
         _, count = load_authorized_keys(
             given["authorized_keys"], lambda message: events.tell("warning", id=0, message=message)

@@ -15,8 +15,8 @@ from typing import Any
 
 import asyncssh
 
-from tunnel.protocol.errors import UsageError
-from tunnel.pty.users import User
+from tunnel.children.users import User
+from tunnel.errors import UsageError
 from tunnel.ssh.server.connection import Connection
 from tunnel.ssh.server.files import Files
 from tunnel.ssh.server.keys import load_authorized_keys

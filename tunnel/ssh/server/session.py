@@ -13,7 +13,7 @@ import asyncssh
 from asyncssh.scp import run_scp_server
 
 from tunnel.children.spawn import Program, spawn
-from tunnel.pty.users import User, environment
+from tunnel.children.users import User, environment
 from tunnel.ssh.server.connection import Channel
 from tunnel.ssh.server.files import Files
 from tunnel.ssh.server.modes import apply_modes, apply_size

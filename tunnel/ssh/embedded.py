@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from tunnel.children.child import Child, start
+from tunnel.errors import DialError, UsageError
 from tunnel.net.address import Client
 from tunnel.net.home import expand_home
-from tunnel.protocol.errors import DialError, UsageError
-from tunnel.server.destination import Destination
 from tunnel.server.log import event, unexpected
-from tunnel.server.logins import EMBEDDED, Logins
+from tunnel.server.settings import EMBEDDED
+from tunnel.server.target import Target
+from tunnel.ssh.logins import Logins
 
 _START_LIMIT = 30.0  # seconds
 _START_PAUSE = 2.0  # seconds after a start that has failed before the next one
@@ -37,7 +38,7 @@ _PACKAGES = Path(__file__).parents[2]  # where this project is imported from
 _BOOT = "import sys; sys.path.append(sys.argv[1]); from tunnel.ssh.server.listener import main; main(sys.argv[2])"
 
 
-class EmbeddedTarget(Destination):
+class EmbeddedTarget(Target):
     """The embedded SSH server. ``start`` it before the first ``dial``; paths are those of the options, or None."""
 
     def __init__(self, host_key: str | None, authorized_keys: str | None, *, agent_forwarding: bool = True) -> None:
@@ -122,7 +123,7 @@ class EmbeddedTarget(Destination):
         """Return a non-blocking socket that an SSH server speaks on. Raises DialError.
 
         It leads to a process of its own, which counts as a login in progress until the client has logged in: see
-        `tunnel.server.logins`.
+        `tunnel.ssh.logins`.
         """
         try:
             async with asyncio.timeout(seconds):

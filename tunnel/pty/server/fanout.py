@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from tunnel.pty.framing import ConnectError
-from tunnel.pty.scrollback import Scrollback
-from tunnel.pty.wire import REPLAY_FROM, Ended, Output, OutputKind
+from tunnel.pty.protocol.framing import ConnectError
+from tunnel.pty.protocol.messages import REPLAY_FROM, Ended, Output, OutputKind
+from tunnel.pty.server.scrollback import Scrollback
 
 PIECE = 64 << 10  # bytes of one event
 LAG = 256 << 10  # bytes that a subscriber may lag before it holds the process up: on a slow line Ctrl-C waits for them

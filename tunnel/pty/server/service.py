@@ -20,19 +20,19 @@ from typing import Self, cast
 
 from aiohttp import web
 
+from tunnel.errors import UsageError
 from tunnel.net.address import TCPAddress, is_loopback
 from tunnel.net.descriptors import raise_descriptor_limit
 from tunnel.net.forwarded import TrustedProxies
 from tunnel.net.listening import ListeningSocket, open_listening
-from tunnel.protocol.errors import UsageError
-from tunnel.pty import wire
-from tunnel.pty.accepting import Accepting
-from tunnel.pty.door import Door
-from tunnel.pty.files import FileService
-from tunnel.pty.guard import Guard
-from tunnel.pty.processes import Processes
-from tunnel.pty.rpc import ProcessService
-from tunnel.pty.users import Users
+from tunnel.pty.protocol import messages
+from tunnel.pty.server.accepting import Accepting
+from tunnel.pty.server.authentication import Guard
+from tunnel.pty.server.files import FileService
+from tunnel.pty.server.middleware import Door
+from tunnel.pty.server.processes import Processes
+from tunnel.pty.server.rpc import ProcessService
+from tunnel.pty.server.users import Users
 from tunnel.server.access import Tokens
 from tunnel.server.log import event
 from tunnel.server.settings import TerminalSettings
@@ -69,7 +69,7 @@ class TerminalService:
         files = FileService(users)
         app.add_routes(
             [
-                web.route("*", wire.PREFIX + "{method}", ProcessService(self._processes, users).handle),
+                web.route("*", messages.PREFIX + "{method}", ProcessService(self._processes, users).handle),
                 web.get(_HEALTH, _health),
                 web.get("/files", files.get, allow_head=False),
                 web.post("/files", files.post),
@@ -143,7 +143,7 @@ class TerminalService:
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     """Let clients know, with whatever answer, that this service keeps more promises than E2B's."""
-    response.headers[wire.SERVICE] = "1"
+    response.headers[messages.SERVICE] = "1"
 
 
 async def _health(request: web.Request) -> web.Response:

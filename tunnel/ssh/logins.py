@@ -17,10 +17,10 @@ import termios
 import time
 from collections.abc import Callable
 
-from tunnel.protocol.errors import DialError
+from tunnel.errors import DialError
+from tunnel.server.settings import EMBEDDED
 from tunnel.server.shares import Place, Shares, Source
 
-EMBEDDED = "embedded"  # the target's name, as the option's value and in the log
 MAX_LOGINS = 100
 MAX_PROCESSES = 120  # of those that log in, and of those that have given way and are about to end
 # As sshd's MaxStartups: from this many on a newcomer lets one give way with a chance that grows from the rate to 1.

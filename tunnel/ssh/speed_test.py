@@ -1,6 +1,6 @@
 """How fast the way to a bridge is: round trips and bytes a second through a tunnel alone, without SSH.
 
-The other end is the bridge itself (`tunnel.server.speed`), so it needs one of ours.
+The other end is the bridge itself (`tunnel.server.speed_test`), so it needs one of ours.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tunnel.client.settings import Settings
 from tunnel.client.sockets import relay_in_thread
 from tunnel.client.trace import Trace
 from tunnel.client.tunnel import Tunnel
+from tunnel.errors import ConnectionLost, DialError, TunnelError
 from tunnel.protocol.control import SPEED_TEST
-from tunnel.protocol.errors import ConnectionLost, DialError, TunnelError
 
 SECONDS = 3.0  # of each direction
 ROUND_TRIPS = 20

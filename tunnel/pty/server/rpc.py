@@ -15,13 +15,14 @@ from typing import cast
 
 from aiohttp import web
 
-from tunnel.pty import framing, wire
-from tunnel.pty.connection import BODY_ERRORS, Connection
-from tunnel.pty.fanout import Subscriber
-from tunnel.pty.framing import ConnectError, Decoder, Malformed, Object
-from tunnel.pty.process import Process
-from tunnel.pty.processes import KILL_LIMIT, Processes
-from tunnel.pty.users import Users, asked_user
+from tunnel.pty.protocol import framing, messages
+from tunnel.pty.protocol.framing import ConnectError, Decoder, Malformed, Object
+from tunnel.pty.protocol.messages import Event
+from tunnel.pty.server.connection import BODY_ERRORS, Connection
+from tunnel.pty.server.fanout import Subscriber
+from tunnel.pty.server.process import Process
+from tunnel.pty.server.processes import KILL_LIMIT, Processes
+from tunnel.pty.server.users import Users, asked_user
 from tunnel.server.log import unexpected
 
 BODY_LIMIT = 60.0  # seconds that a request's body may take
@@ -76,7 +77,7 @@ class ProcessService:
     # --- Streams
 
     async def _start(self, stream: _Stream) -> None:
-        start = wire.parse_start_request(await stream.read_message())
+        start = messages.parse_start_request(await stream.read_message())
         user = self._users.choose(asked_user(stream.request.headers.get("Authorization")))
         grace = _grace(stream.request)
         process = self._processes.start(start, user)
@@ -87,18 +88,18 @@ class ProcessService:
         await stream.relay(process, process.subscribe(0), owner=True)
 
     async def _connect(self, stream: _Stream) -> None:
-        selector = wire.parse_selector(await stream.read_message())
+        selector = messages.parse_selector(await stream.read_message())
         process = self._processes.find(selector, ended=True)
-        wanted = stream.request.headers.get(wire.PROCESS)
+        wanted = stream.request.headers.get(messages.PROCESS)
         if wanted is not None and wanted != process.id:
             raise ConnectError("not_found", f"pid {process.pid} is another process now")
-        offset = _number(stream.request.headers, wire.REPLAY_FROM, digits=18)
+        offset = _number(stream.request.headers, messages.REPLAY_FROM, digits=18)
         await stream.relay(process, process.subscribe(offset), owner=False)
 
     async def _stream_input(self, stream: _Stream) -> None:
         process: Process | None = None
         async for message in stream.messages():
-            told = wire.parse_stream_message(message)
+            told = messages.parse_stream_message(message)
             if isinstance(told, int | str):
                 if process is not None:
                     raise Malformed("start comes once")
@@ -118,14 +119,14 @@ class ProcessService:
     # --- Unary methods
 
     async def _list(self, request: web.Request, message: Object) -> Object:
-        return wire.list_reply(self._processes.list())
+        return messages.list_reply(self._processes.list())
 
     async def _update(self, request: web.Request, message: Object) -> Object:
-        selector, size = wire.parse_update_request(message)
+        selector, size = messages.parse_update_request(message)
         process = self._processes.find(selector)
-        keep = request.headers.get(wire.ON_DISCONNECT)
+        keep = request.headers.get(messages.ON_DISCONNECT)
         if keep not in (None, "keep"):
-            raise Malformed(f"{wire.ON_DISCONNECT} of Update is keep")
+            raise Malformed(f"{messages.ON_DISCONNECT} of Update is keep")
         if size is not None:
             process.resize(size)
         if keep:
@@ -133,15 +134,15 @@ class ProcessService:
         return {}
 
     async def _send_input(self, request: web.Request, message: Object) -> Object:
-        selector, given = wire.parse_input_request(message)
-        key = request.headers.get(wire.INPUT_KEY)
+        selector, given = messages.parse_input_request(message)
+        key = request.headers.get(messages.INPUT_KEY)
         if key is not None and not _KEY.fullmatch(key):
-            raise Malformed(f"{wire.INPUT_KEY} is 32 hexadecimal digits")
+            raise Malformed(f"{messages.INPUT_KEY} is 32 hexadecimal digits")
         await self._processes.find(selector).send(given, key)
         return {}
 
     async def _signal(self, request: web.Request, message: Object) -> Object:
-        selector, number = wire.parse_signal_request(message)
+        selector, number = messages.parse_signal_request(message)
         process = self._processes.find(selector)
         process.signal(number)
         kill = number == signal.SIGKILL
@@ -154,7 +155,7 @@ class ProcessService:
         return {}
 
     async def _close_stdin(self, request: web.Request, message: Object) -> Object:
-        self._processes.find(wire.parse_selector(message)).close_input()
+        self._processes.find(messages.parse_selector(message)).close_input()
         return {}
 
 
@@ -251,22 +252,22 @@ class _Stream:
         ends = self._began + (_UNLIMITED if self.seconds is None else self.seconds)
         keepalive = _keepalive(self.request)
         try:
-            await self.open({wire.OFFSET: str(subscriber.offset), wire.PROCESS: process.id})
-            await self._write_event(wire.Started(process.pid))
+            await self.open({messages.OFFSET: str(subscriber.offset), messages.PROCESS: process.id})
+            await self._write_event(messages.Started(process.pid))
             while True:
                 left = ends - loop.time()
                 if left > 0:
                     event = await subscriber.next(min(keepalive, left))
                 if left <= 0 or (event is None and loop.time() >= ends) or (owner and process.timed_out):
                     raise ConnectError("deadline_exceeded", "the time for this request is over")
-                await self._write_event(event or wire.Keepalive())
-                if isinstance(event, wire.Ended):
+                await self._write_event(event or messages.Keepalive())
+                if isinstance(event, messages.Ended):
                     return
         finally:
             subscriber.close()
 
-    async def _write_event(self, event: wire.Event) -> None:
-        await self.write(framing.envelope(framing.encode(wire.event_message(event))))
+    async def _write_event(self, event: Event) -> None:
+        await self.write(framing.envelope(framing.encode(messages.event_message(event))))
 
 
 async def _answer(request: web.Request, method: Unary) -> web.Response:
@@ -326,18 +327,18 @@ def _timeout(request: web.Request) -> float | None:
 
 def _grace(request: web.Request) -> float | None:
     """Return for how many seconds a process may run without a subscriber, None for ever."""
-    text = request.headers.get(wire.ON_DISCONNECT)
+    text = request.headers.get(messages.ON_DISCONNECT)
     if text is None:
         return None
     match = _KILL_WITH_GRACE.fullmatch(text)
     if match is None:
-        raise Malformed(f"{wire.ON_DISCONNECT} of Start is kill; grace=SECONDS")
+        raise Malformed(f"{messages.ON_DISCONNECT} of Start is kill; grace=SECONDS")
     return float(match[1])
 
 
 def _keepalive(request: web.Request) -> float:
     try:
-        seconds = _number(request.headers, wire.KEEPALIVE, digits=10) or KEEPALIVE_DEFAULT
+        seconds = _number(request.headers, messages.KEEPALIVE, digits=10) or KEEPALIVE_DEFAULT
     except Malformed:
         seconds = KEEPALIVE_DEFAULT
     return min(max(seconds, _KEEPALIVE_LIMITS[0]), _KEEPALIVE_LIMITS[1])

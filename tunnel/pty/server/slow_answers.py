@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tunnel.pty.connection import Connection
+from tunnel.pty.server.connection import Connection
 from tunnel.server.shares import Shares
 
 DELAY = 1.0  # seconds

@@ -19,8 +19,8 @@ from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import BadHttpMethod, BadStatusLine, HttpProcessingError, InvalidURLError, LineTooLong
 
 from tunnel.net.address import Client
-from tunnel.pty.compression import BrokenBody
-from tunnel.pty.wire import SERVICE
+from tunnel.pty.protocol.messages import SERVICE
+from tunnel.pty.server.compression import BrokenBody
 from tunnel.server.log import event, unexpected
 from tunnel.server.shares import Place
 

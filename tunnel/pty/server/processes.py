@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from tunnel.children.family import Sweeper, kill_families, signal_sessions
 from tunnel.children.spawn import spawn
-from tunnel.pty.framing import ConnectError
-from tunnel.pty.process import Process
-from tunnel.pty.users import User, environment, working_directory
-from tunnel.pty.wire import ProcessInfo, Selector, StartRequest
+from tunnel.children.users import User, environment
+from tunnel.pty.protocol.framing import ConnectError
+from tunnel.pty.protocol.messages import ProcessInfo, Selector, StartRequest
+from tunnel.pty.server.process import Process
+from tunnel.pty.server.users import working_directory
 from tunnel.server.log import event
 
 RETENTION = 30.0  # seconds that the end of a process is kept for a late Connect

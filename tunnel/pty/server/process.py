@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 from tunnel.children.family import Sweeper, kill_families, signal_sessions
 from tunnel.children.spawn import Program, resize
-from tunnel.pty.fanout import Fanout
-from tunnel.pty.framing import ConnectError
-from tunnel.pty.users import User
-from tunnel.pty.wire import Ended, Input, ProcessInfo, Size, StartRequest
+from tunnel.children.users import User
+from tunnel.pty.protocol.framing import ConnectError
+from tunnel.pty.protocol.messages import Ended, Input, ProcessInfo, Size, StartRequest
+from tunnel.pty.server.fanout import Fanout
 
 INPUT_LIMIT = 1 << 20  # bytes of input that may wait for a process; one message more is let in
 INPUT_PATIENCE = 10.0  # seconds that input may wait for room there

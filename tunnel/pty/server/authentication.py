@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 from multidict import CIMultiDictProxy
 
-from tunnel.protocol.errors import UsageError
-from tunnel.pty.framing import ConnectError
-from tunnel.pty.wire import ACCESS_TOKEN
+from tunnel.errors import UsageError
+from tunnel.pty.protocol.framing import ConnectError
+from tunnel.pty.protocol.messages import ACCESS_TOKEN
 from tunnel.server.access import Tokens
 
 Headers = CIMultiDictProxy[str]

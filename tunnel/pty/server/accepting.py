@@ -16,7 +16,7 @@ from aiohttp import web
 from tunnel.net.address import Client
 from tunnel.net.channel import limit_unsent
 from tunnel.net.listening import ListeningSocket
-from tunnel.pty.connection import AT_WORK, Connection, last_words
+from tunnel.pty.server.connection import AT_WORK, Connection, last_words
 from tunnel.server.listen import Listener
 from tunnel.server.log import event, unexpected
 from tunnel.server.shares import Shares

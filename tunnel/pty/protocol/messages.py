@@ -2,7 +2,7 @@
 
 Both ends use it: clients build requests and parse events, the service the other way round. JSON follows proto3's
 mapping: lowerCamelCase names, oneofs flattened, bytes in base64, defaults omitted, unknown fields ignored. What a
-parser cannot accept raises Malformed; envelopes and errors are the business of `tunnel.pty.framing`.
+parser cannot accept raises Malformed; envelopes and errors are the business of `tunnel.pty.protocol.framing`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from tunnel.pty.framing import ConnectError, Malformed, Object, as_object
+from tunnel.pty.protocol.framing import ConnectError, Malformed, Object, as_object
 
 PREFIX = "/process.Process/"  # of a method's path
 ACCESS_TOKEN = "X-Access-Token"  # noqa: S105 - the name of a header

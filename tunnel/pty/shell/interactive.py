@@ -25,8 +25,8 @@ from typing import Any
 
 from tunnel.client.signals import not_ignored
 from tunnel.client.trace import Trace
+from tunnel.errors import ConnectionLost, TunnelError
 from tunnel.net.standard_streams import CLOSED_OUTPUT
-from tunnel.protocol.errors import ConnectionLost, TunnelError
 from tunnel.pty.client import calls
 from tunnel.pty.client.aio import AsyncPty, AsyncService, AsyncTerminal
 from tunnel.pty.client.model import PtySize, Result

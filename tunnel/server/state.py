@@ -1,4 +1,4 @@
-"""What all connections of a bridge have in common: what they may use up, and the rules that they are admitted by."""
+"""What all connections of a bridge share: what they may use up, and the rules that they are admitted by."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from tunnel.net.forwarded import TrustedProxies
 from tunnel.protocol.stream import ReadBuffers
 from tunnel.server.certificates import Certificates
-from tunnel.server.destination import Destination
-from tunnel.server.exchange import Refusal, busy
 from tunnel.server.handshake import Rules
+from tunnel.server.http import Refusal, busy
 from tunnel.server.sessions import Sessions
 from tunnel.server.settings import BridgeSettings
 from tunnel.server.shares import Place, Shares
-from tunnel.server.speed import SpeedTarget
+from tunnel.server.speed_test import SpeedTarget
+from tunnel.server.target import Target
 
 MAX_HANDSHAKES = 1024  # connections that have not sent their request yet, if there are descriptors enough
 MAX_FAREWELLS = 256  # connections that were refused, and whose clients may still read why
@@ -22,11 +22,11 @@ _DESCRIPTORS_OF_TUNNEL = 3  # two, and one more for sessions that wait, and for 
 
 
 @dataclass
-class Common:
+class BridgeState:
     """See the module's text. Places in `handshakes` and `farewells` are never refused: the oldest gives way."""
 
     settings: BridgeSettings
-    target: Destination
+    target: Target
     rules: Rules
     proxies: TrustedProxies
     handshakes: Shares

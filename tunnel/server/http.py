@@ -12,7 +12,7 @@ import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from tunnel.server.waiting import close_gently, readable, writable
+from tunnel.net.async_sockets import close_gently, readable, writable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,13 +17,13 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion10, RawRequestMessage
 
 from tunnel.net.forwarded import TrustedProxies
-from tunnel.pty import wire
-from tunnel.pty.compression import ENCODINGS, Inflated
-from tunnel.pty.connection import BODY_ERRORS, Connection
-from tunnel.pty.delays import Delays
-from tunnel.pty.framing import ConnectError
-from tunnel.pty.guard import Guard
-from tunnel.pty.rpc import error_response
+from tunnel.pty.protocol import messages
+from tunnel.pty.protocol.framing import ConnectError
+from tunnel.pty.server.authentication import Guard
+from tunnel.pty.server.compression import ENCODINGS, Inflated
+from tunnel.pty.server.connection import BODY_ERRORS, Connection
+from tunnel.pty.server.rpc import error_response
+from tunnel.pty.server.slow_answers import Delays
 from tunnel.server.log import event, unexpected
 
 ANSWER_LIMIT = 60.0  # seconds that a client may take for an answer that is not a stream
@@ -118,7 +118,7 @@ async def _handle(
 
 
 async def _send(request: web.BaseRequest, response: web.StreamResponse, connection: Connection) -> None:
-    response.headers[wire.SERVICE] = "1"
+    response.headers[messages.SERVICE] = "1"
     if response.status >= 400 and ("Expect" in request.headers or "Upgrade" in request.headers):
         response.force_close()  # nobody knows what follows: the body, something of another protocol, a request
     try:

@@ -15,15 +15,15 @@ import asyncio
 import os
 import socket
 
+from tunnel.errors import DialError
 from tunnel.net.address import Client
-from tunnel.protocol.errors import DialError
-from tunnel.server.destination import Destination
+from tunnel.server.target import Target
 
 TIME_LIMIT = 60.0  # seconds of one test
 _PIECE = 256 << 10
 
 
-class SpeedTarget(Destination):
+class SpeedTarget(Target):
     """Serves each test in a task of its own, on one end of a socketpair."""
 
     def __init__(self) -> None:

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from tunnel.children.orphans import look_after_orphans
 from tunnel.client.signals import not_ignored
+from tunnel.errors import INTERNAL, UsageError
 from tunnel.net.descriptors import descriptor_limit, raise_descriptor_limit
 from tunnel.net.standard_streams import fill_standard_descriptors
-from tunnel.protocol.errors import INTERNAL, UsageError
+from tunnel.server.address_target import parse_target
 from tunnel.server.bridge import Bridge
 from tunnel.server.log import LogHandler, event, set_up, unexpected
 from tunnel.server.secret_files import exposed_secrets
-from tunnel.server.settings import ServeSettings
+from tunnel.server.settings import EMBEDDED, BridgeSettings, ServeSettings
 from tunnel.server.supervision import strays_logged
 from tunnel.server.systemd import notify, reloading
+from tunnel.server.target import Target
 
 if TYPE_CHECKING:
-    from tunnel.pty.service import TerminalService
+    from tunnel.pty.server.service import TerminalService
 
 
 def run(settings: ServeSettings) -> None:
@@ -47,6 +49,27 @@ def run(settings: ServeSettings) -> None:
         raise SystemExit(status)  # the log has told why
 
 
+def serve(**options: Any) -> Bridge:
+    """Return a `Bridge`, to be entered with ``async with``; ``options`` are the fields of `BridgeSettings`."""
+    settings = BridgeSettings(**options)
+    return Bridge(settings, choose_target(settings))
+
+
+def choose_target(settings: BridgeSettings) -> Target:
+    """Return the target that the settings ask for; raises UsageError."""
+    if settings.target == EMBEDDED:
+        from tunnel.ssh.embedded import EmbeddedTarget
+
+        return EmbeddedTarget(
+            settings.host_key, settings.authorized_keys, agent_forwarding=not settings.no_agent_forwarding
+        )
+    if settings.host_key is not None or settings.authorized_keys is not None:
+        raise UsageError(
+            "--host-key and --authorized-keys are for --target embedded; an SSH server has files of its own"
+        )
+    return parse_target(settings.target)
+
+
 def _uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
     try:
         import uvloop
@@ -62,7 +85,7 @@ def _terminals(settings: ServeSettings) -> TerminalService | None:
             raise UsageError("--web: the page needs --pty ADDRESS")
         return None
     try:
-        from tunnel.pty.service import TerminalService
+        from tunnel.pty.server.service import TerminalService
     except ModuleNotFoundError as exc:
         if exc.name != "aiohttp":
             raise
@@ -88,7 +111,7 @@ async def _serve(settings: ServeSettings, log: LogHandler) -> int:
     stop, stop_at_once = asyncio.Event(), asyncio.Event()
     raise_descriptor_limit()
     # "none" is no address, so that a bridge is what happens unless somebody says so.
-    bridge = None if settings.listen == ("none",) else Bridge(settings)
+    bridge = None if settings.listen == ("none",) else Bridge(settings, choose_target(settings))
     terminals = _terminals(settings)
     if bridge is None and terminals is None:
         raise UsageError("--listen none leaves nothing to serve: add --pty ADDRESS")

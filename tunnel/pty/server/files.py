@@ -16,12 +16,14 @@ from typing import IO, cast
 from aiohttp import web
 from aiohttp.http_exceptions import PayloadEncodingError
 
-from tunnel.pty import framing, multipart
-from tunnel.pty.connection import Connection
-from tunnel.pty.file_shares import Leave, Slots, Spool
-from tunnel.pty.file_tool import READ, WRITE, Refused, Tool
-from tunnel.pty.framing import ConnectError
-from tunnel.pty.users import User, Users, asked_user, expand
+from tunnel.children.users import User, expand
+from tunnel.pty.protocol import framing
+from tunnel.pty.protocol.framing import ConnectError
+from tunnel.pty.server import multipart
+from tunnel.pty.server.connection import Connection
+from tunnel.pty.server.file_shares import Leave, Slots, Spool
+from tunnel.pty.server.file_tool import READ, WRITE, Refused, Tool
+from tunnel.pty.server.users import Users, asked_user
 from tunnel.server.shares import Source
 
 FILE_LIMIT = 1 << 30  # bytes of an upload

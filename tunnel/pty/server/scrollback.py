@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from tunnel.pty.wire import OutputKind
+from tunnel.pty.protocol.messages import OutputKind
 
 _RUNS_LIMIT = 8192  # changes between standard output and standard error that are remembered
 

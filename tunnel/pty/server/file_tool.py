@@ -12,8 +12,8 @@ import signal
 from typing import IO
 
 from tunnel.children.child import start
-from tunnel.pty.users import User
-from tunnel.server.waiting import readable
+from tunnel.children.users import User
+from tunnel.net.async_sockets import readable
 
 READ = """
 [ -e "$1" ] || exit 44

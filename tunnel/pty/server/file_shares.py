@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from tunnel.pty.file_tool import Refused
+from tunnel.pty.server.file_tool import Refused
 from tunnel.server.shares import Place, Shares, Source
 
 AT_ONCE = 16  # helper processes; more requests wait
