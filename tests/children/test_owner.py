@@ -20,7 +20,7 @@ from tests.pty.raw import eventually
 from tunnel.children.child import Child, start
 from tunnel.children.family import kill_families, signal_sessions
 from tunnel.children.users import own_user
-from tunnel.pty.server import file_tool
+from tunnel.pty.server import file_process
 
 TUNNEL = Path(__file__).parents[2] / "tunnel"
 ROOM = TUNNEL / "children"
@@ -143,13 +143,13 @@ def test_a_helper_for_files_that_has_ended_is_not_signalled() -> None:
 
     async def work() -> None:
         user = own_user()
-        async with file_tool.Tool("exit 0", "/", user, None) as tool:
+        async with file_process.FileProcess("exit 0", "/", user, None) as tool:
             assert await tool.wait() == 0
             with stranger(tool.pid) as other:
                 await tool.__aexit__()
                 await asyncio.sleep(0.1)
                 assert other.poll() is None
-        async with file_tool.Tool("exit 0", "/", user, None):
+        async with file_process.FileProcess("exit 0", "/", user, None):
             busy()  # it ends while the loop has no time to notice
 
     asyncio.run(work())

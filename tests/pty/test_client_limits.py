@@ -158,7 +158,7 @@ def test_shell_ends_with_one_line(bed: Bed) -> None:
 
 
 def stream(timeout: float = 0.0) -> TerminalStream:
-    terminal = TerminalStream(calls.connect(1), place="box", now=0.0, reconnect_for=0.0, timeout=timeout)
+    terminal = TerminalStream(calls.connect(1), endpoint="box", now=0.0, reconnect_for=0.0, timeout=timeout)
     terminal.call(0.0)
     assert terminal.answered(Response(200, "", ()))
     return terminal
@@ -184,7 +184,7 @@ def test_a_terminal_whose_time_is_over_ends_though_keepalives_come() -> None:
 
 @pytest.mark.parametrize("offset", ["9" * 5000, "²", "-1", "1_0"])
 def test_an_offset_that_is_no_number_does_not_count(offset: str) -> None:
-    terminal = TerminalStream(calls.connect(1), place="box", now=0.0)
+    terminal = TerminalStream(calls.connect(1), endpoint="box", now=0.0)
     terminal.call(0.0)
     assert terminal.answered(Response(200, "", (("wstunnel-offset", offset),)))
     assert terminal.receive(framing.envelope(b'{"event":{"start":{"pid":1}}}'))

@@ -258,9 +258,9 @@ def test_what_a_callback_raises_comes_out_of_wait(sandbox: Sandbox) -> None:
 
 def test_the_output_has_one_reader(sandbox: Sandbox) -> None:
     with sandbox.pty.create(command=CAT, on_data=Output()) as terminal:
-        with pytest.raises(tunnel.UsageError, match="goes to on_data already"):
+        with pytest.raises(tunnel.UsageError, match="already goes to on_data"):
             next(iter(terminal))
-        with pytest.raises(tunnel.UsageError, match="goes to on_data already"):
+        with pytest.raises(tunnel.UsageError, match="already goes to on_data"):
             terminal.wait(Output())
         assert terminal.kill()
 
@@ -343,7 +343,7 @@ def test_a_token_is_wanted(bed: Bed, tmp_path: Path) -> None:
 )
 def test_a_sandbox_is_named_by_url_host_or_id(place: str, url: str) -> None:
     with Sandbox(place) as sandbox:
-        assert str(sandbox.pty._service.place) == url
+        assert str(sandbox.pty._client.endpoint) == url
 
 
 @pytest.mark.parametrize("place", ["ws://box.test", "box/../x", "http://user:secret@box.test", "a b", ""])

@@ -136,7 +136,7 @@ def test_tilde_ampersand_leaves_the_terminal_running(service: Service, sandbox: 
         pid = remote_pid(typist)
         typist.type("\r~&")
         assert typist.wait() == 0
-        typist.see(f"the terminal goes on; --attach {pid} joins it again")
+        typist.see(f"the terminal keeps running; join it again with --attach {pid}")
     for _ in ticks(2.5):
         assert alive(pid)
     assert sandbox.pty.kill(pid)
@@ -293,5 +293,5 @@ def test_tilde_dot_works_during_an_outage(service: Service) -> None:
         proxy.cut()
         typist.type("\r~.")
         assert typist.wait() == 0
-        typist.see("the service was not told")
+        typist.see("cannot tell the service that we left")
         assert ends(pid)

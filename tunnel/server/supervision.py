@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+from tunnel.net.backoff import backoff
 from tunnel.server.log import event, unexpected
 
 PAUSE = 0.1  # seconds before the first restart; each further one waits twice as long …
@@ -37,7 +38,7 @@ def supervise(name: str, run: Callable[[], Awaitable[None]]) -> asyncio.Task[Non
 async def _keep_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
     loop = asyncio.get_running_loop()
     failures: deque[float] = deque(maxlen=MOST_FAILURES)
-    pause = PAUSE
+    restarts = 0  # since the last quiet period
     while True:
         try:
             await run()
@@ -51,14 +52,14 @@ async def _keep_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
             error = exc
         now = loop.time()
         if failures and now - failures[-1] > PERIOD:
-            pause = PAUSE
+            restarts = 0
         failures.append(now)
         unexpected(error, during=name)
         if len(failures) == MOST_FAILURES and now - failures[0] <= PERIOD:
             event(logging.CRITICAL, "failed", what=name, failures=MOST_FAILURES, seconds=now - failures[0])
             return
-        await asyncio.sleep(pause)
-        pause = min(pause * 2, LONGEST_PAUSE)
+        await asyncio.sleep(backoff(restarts, first=PAUSE, longest=LONGEST_PAUSE))
+        restarts += 1
 
 
 @contextlib.contextmanager

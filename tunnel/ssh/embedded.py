@@ -22,6 +22,7 @@ from typing import Any
 from tunnel.children.child import Child, start
 from tunnel.errors import DialError, UsageError
 from tunnel.net.address import Client
+from tunnel.net.backoff import backoff
 from tunnel.net.home import expand_home
 from tunnel.server.log import event, unexpected
 from tunnel.server.settings import EMBEDDED
@@ -29,7 +30,7 @@ from tunnel.server.target import Target
 from tunnel.ssh.logins import Logins
 
 _START_LIMIT = 30.0  # seconds
-_START_PAUSE = 2.0  # seconds after a start that has failed before the next one
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0  # seconds between attempts to start the process
 _END_LIMIT = 5.0  # seconds for the process to end by itself
 _ROOM = 128 << 10  # bytes of a socketpair's buffers, which the kernel doubles
 _LINE_LIMIT = 1 << 16  # bytes: far more than the server's process ever writes
@@ -59,6 +60,7 @@ class EmbeddedTarget(Target):
         self._drops_logged_at = -_DROPS_LOGGED_EVERY
         self._started: asyncio.Future[dict[str, Any]] | None = None
         self._restart: asyncio.Task[None] | None = None
+        self._failed_restarts = 0  # in a row
         self.greeting = ""  # for whoever starts the bridge: how to log in
 
     def __str__(self) -> str:
@@ -185,8 +187,11 @@ class EmbeddedTarget(Target):
     def _restarted(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or task.exception() is None:
             self._restart = None
-        else:  # whoever comes meanwhile is told the same
-            asyncio.get_running_loop().call_later(_START_PAUSE, self._forget_restart)
+            self._failed_restarts = 0
+        else:  # until the next attempt clients get the same error
+            pause = backoff(self._failed_restarts, first=_FIRST_PAUSE, longest=_LONGEST_PAUSE)
+            self._failed_restarts += 1
+            asyncio.get_running_loop().call_later(pause, self._forget_restart)
 
     def _forget_restart(self) -> None:
         self._restart = None

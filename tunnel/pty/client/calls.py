@@ -1,6 +1,6 @@
 """The calls of ``process.Process`` as a client makes them, without I/O: what is sent, and what an answer means.
 
-Whether a call whose answer got lost may be sent again is said here, in one place:
+Whether a call whose answer got lost may be sent again is said here, in one endpoint:
 
     List, Update, SendSignal   yes: twice is as once
     SendInput                  to our service, which knows each piece of input by its key; to E2B's only if it cannot
@@ -11,12 +11,12 @@ Whether a call whose answer got lost may be sent again is said here, in one plac
 from __future__ import annotations
 
 import base64
-import random
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tunnel.errors import ConnectionLost, RemoteProtocolError, TerminalError, TunnelError, UpgradeRefused
+from tunnel.net.backoff import backoff
 from tunnel.protocol.upgrade import Response, refusal
 from tunnel.pty.client.model import PtySize
 from tunnel.pty.protocol import framing, messages
@@ -39,8 +39,6 @@ _CAUSES = {
     "aborted": "pty-unavailable",
 }
 PASSING = ("unavailable", "resource_exhausted", "aborted")  # errors that say: not now
-
-_jitter = random.SystemRandom().uniform
 
 
 @dataclass(frozen=True)
@@ -135,44 +133,44 @@ def connect(selector: messages.Selector, *, replay_from: int | None = None, proc
 # ---- answers
 
 
-def result(call: Call, answer: Response, place: object) -> framing.Object:
+def result(call: Call, answer: Response, endpoint: object) -> framing.Object:
     """Return the message of the answer to a unary call. Raises TunnelError for any other answer."""
     if answer.status != 200:
-        raise error_of(answer, place, call.about)
+        raise error_of(answer, endpoint, call.about)
     try:
         return framing.decode(answer.body)
     except framing.Malformed as exc:
-        raise violation(place, exc) from exc
+        raise violation(endpoint, exc) from exc
 
 
-def processes(message: framing.Object, place: object) -> list[messages.ProcessInfo]:
+def processes(message: framing.Object, endpoint: object) -> list[messages.ProcessInfo]:
     """Return what an answer to List says. Raises RemoteProtocolError."""
     try:
         return messages.parse_list_reply(message)
     except framing.Malformed as exc:
-        raise violation(place, exc) from exc
+        raise violation(endpoint, exc) from exc
 
 
-def error_of(answer: Response, place: object, about: messages.Selector) -> TunnelError:
+def error_of(answer: Response, endpoint: object, about: messages.Selector) -> TunnelError:
     """Return the error that an answer other than 200 stands for: the service's own, or that of something before it."""
     try:
         own = isinstance(framing.decode(answer.body).get("code"), str)  # E2B's edge has a number there
     except framing.Malformed:
         own = False
     if not own:
-        return refusal(answer, str(place))
-    return service_error(framing.parse_error(answer.status, answer.body), place, about)
+        return refusal(answer, str(endpoint))
+    return service_error(framing.parse_error(answer.status, answer.body), endpoint, about)
 
 
-def service_error(error: framing.ConnectError, place: object, about: messages.Selector = "") -> TerminalError:
+def service_error(error: framing.ConnectError, endpoint: object, about: messages.Selector = "") -> TerminalError:
     """Return the error of ours for one of Connect's."""
     cause = _CAUSES.get(error.code, "pty-error")
-    return TerminalError(cause, code=error.code, message=error.message or error.code, place=place, process=about)
+    return TerminalError(cause, code=error.code, message=error.message or error.code, place=endpoint, process=about)
 
 
-def violation(place: object, problem: framing.ConnectError) -> RemoteProtocolError:
+def violation(endpoint: object, problem: framing.ConnectError) -> RemoteProtocolError:
     """Return the error for what no terminal service says."""
-    return RemoteProtocolError(f"{place} does not speak as a terminal service does: {problem.message}")
+    return RemoteProtocolError(f"{endpoint} does not speak as a terminal service does: {problem.message}")
 
 
 def is_unknown(error: TunnelError) -> bool:
@@ -199,30 +197,22 @@ def is_ours(answer: Response) -> bool:
     return any(name.startswith(OURS) for name, _ in answer.headers)
 
 
-class Backoff:
-    """Growing delays between attempts, jittered, so that many clients do not come back at the same moment."""
-
-    def __init__(self) -> None:
-        self._next = FIRST_DELAY
-
-    def delay(self) -> float:
-        """Return how many seconds to wait before the next attempt."""
-        delay, self._next = self._next, min(self._next * 2, LONGEST_DELAY)
-        return delay * _jitter(0.5, 1.0)
+def retry_delay(failures: int) -> float:
+    """Return the seconds to wait before the next attempt, after ``failures`` earlier ones in a row."""
+    return backoff(failures, first=FIRST_DELAY, longest=LONGEST_DELAY)
 
 
 class Attempts:
-    """The attempts at one unary call. ``patience`` is for how many seconds a service that cannot be reached is tried.
+    """The attempts at one unary call. ``retry_for`` is for how many seconds a service that cannot be reached is tried.
 
     A connection that breaks just when it is used again, as kept ones do, is always worth a second attempt.
     """
 
-    def __init__(self, call: Call, place: object, *, now: float, patience: float = 0.0) -> None:
+    def __init__(self, call: Call, endpoint: object, *, now: float, retry_for: float = 0.0) -> None:
         self._call = call
-        self._place = place
-        self._until = now + patience
-        self._backoff = Backoff()
-        self._count = 1
+        self._endpoint = endpoint
+        self._until = now + retry_for
+        self._failures = 0
 
     def again(self, error: TunnelError, *, now: float, arrived: bool, ours: bool) -> float:
         """Return after how many seconds to try again what failed with ``error``; raises what the user is told if never.
@@ -234,8 +224,8 @@ class Attempts:
             if not is_passing(error) or now >= self._until:
                 raise error
         elif arrived and not (ours if self._call.repeatable is None else self._call.repeatable):
-            raise ConnectionLost("pty-input-unsure", place=self._place, reason=error) from error
-        elif now >= self._until and not (isinstance(error, ConnectionLost) and self._count == 1):
+            raise ConnectionLost("pty-input-unsure", place=self._endpoint, reason=error) from error
+        elif now >= self._until and not (isinstance(error, ConnectionLost) and self._failures == 0):
             raise error
-        self._count += 1
-        return self._backoff.delay()
+        self._failures += 1
+        return retry_delay(self._failures - 1)

@@ -31,7 +31,7 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
+class HttpOptions:
     """How a service is reached. Times are in seconds; ``request_timeout`` is the limit of a unary call's answer."""
 
     ca_file: str | None = None
@@ -52,9 +52,9 @@ class Broken(Exception):
         self.arrived = arrived
 
 
-def client_options(endpoint: Endpoint, way: Way) -> dict[str, Any]:
+def client_options(endpoint: Endpoint, options: HttpOptions) -> dict[str, Any]:
     """Return the arguments for ``httpx.Client`` and ``httpx.AsyncClient``. Raises UsageError."""
-    proxy = choose_proxy(way.proxy, endpoint.address)
+    proxy = choose_proxy(options.proxy, endpoint.address)
     if proxy is not None and proxy.scheme != "http" and importlib.util.find_spec("socksio") is None:
         raise UsageError("", cause="pty-extra", package="socksio")
     return {
@@ -65,13 +65,13 @@ def client_options(endpoint: Endpoint, way: Way) -> dict[str, Any]:
             **dict(endpoint.headers),
         },
         "proxy": proxy and httpx.Proxy(str(proxy), auth=None if proxy.user is None else (proxy.user, proxy.password)),
-        "verify": tls_context(way) if endpoint.address.secure else False,
+        "verify": tls_context(options) if endpoint.address.secure else False,
         # The proxy was chosen above, by the rules that the ProxyCommand has.
         "trust_env": False,
         "follow_redirects": False,
         # Each open terminal holds a connection: the service limits those, not we.
         "limits": httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=20.0),
-        "timeout": httpx.Timeout(way.request_timeout, connect=way.connect_timeout),
+        "timeout": httpx.Timeout(options.request_timeout, connect=options.connect_timeout),
     }
 
 
@@ -97,19 +97,19 @@ def head_of(response: httpx.Response) -> Response:
     return Response(response.status_code, response.reason_phrase, fields)
 
 
-def broken(exc: httpx.HTTPError | httpx.StreamError, endpoint: Endpoint, way: Way) -> Broken:
+def broken(exc: httpx.HTTPError | httpx.StreamError, endpoint: Endpoint, options: HttpOptions) -> Broken:
     """Return what an error of httpx means."""
-    return Broken(_error(exc, endpoint, way), arrived=not isinstance(exc, _NOT_SENT))
+    return Broken(_error(exc, endpoint, options), arrived=not isinstance(exc, _NOT_SENT))
 
 
-def too_late(endpoint: Endpoint, way: Way) -> Broken:
+def exchange_timed_out(endpoint: Endpoint, options: HttpOptions) -> Broken:
     """Return what it means that a whole exchange took longer than `exchange_limit`."""
-    return Broken(DialError("answer-timeout", hop=endpoint, seconds=exchange_limit(way)), arrived=True)
+    return Broken(DialError("answer-timeout", hop=endpoint, seconds=exchange_limit(options)), arrived=True)
 
 
-def exchange_limit(way: Way) -> float:
+def exchange_limit(options: HttpOptions) -> float:
     """Return how many seconds a unary call may take from its first byte to its last, or a stream until it begins."""
-    return way.connect_timeout + way.request_timeout
+    return options.connect_timeout + options.request_timeout
 
 
 def shut_down(response: httpx.Response) -> None:
@@ -127,12 +127,12 @@ def stream_ended() -> Broken:
     return Broken(ConnectionLost("lost", reason="the service hung up"), arrived=True)
 
 
-def _error(exc: httpx.HTTPError | httpx.StreamError, endpoint: Endpoint, way: Way) -> TunnelError:
+def _error(exc: httpx.HTTPError | httpx.StreamError, endpoint: Endpoint, options: HttpOptions) -> TunnelError:
     place = endpoint.address.authority
     if isinstance(exc, httpx.ConnectTimeout | httpx.PoolTimeout):
-        return DialError("tcp-timeout", address=place, seconds=way.connect_timeout)
+        return DialError("tcp-timeout", address=place, seconds=options.connect_timeout)
     if isinstance(exc, httpx.TimeoutException):
-        seconds = exc.request.extensions.get("timeout", {}).get("read") or way.request_timeout
+        seconds = exc.request.extensions.get("timeout", {}).get("read") or options.request_timeout
         return DialError("answer-timeout", hop=endpoint, seconds=seconds)
     if isinstance(exc, httpx.ProxyError):
         refused_us = str(exc)[:3] in ("401", "407")  # as `tunnel.client.proxy` has it

@@ -22,7 +22,7 @@ from tunnel.errors import ConnectionLost, DialError, TunnelError
 from tunnel.protocol.numbers import parse_decimal
 from tunnel.protocol.upgrade import Response
 from tunnel.pty.client import calls
-from tunnel.pty.client.calls import Backoff, Call
+from tunnel.pty.client.calls import Call, retry_delay
 from tunnel.pty.client.model import Result
 from tunnel.pty.protocol import framing, messages
 
@@ -54,7 +54,7 @@ class TerminalStream:
     """
 
     def __init__(
-        self, begin: Call, *, place: object, now: float, timeout: float = 0.0, reconnect_for: float = 60.0,
+        self, begin: Call, *, endpoint: object, now: float, timeout: float = 0.0, reconnect_for: float = 60.0,
         tag: str | None = None, strict: bool = True,
     ) -> None:  # fmt: skip
         self.pid: int | None = None
@@ -64,7 +64,7 @@ class TerminalStream:
         self.counted = False
         self._begin = begin
         self._tag = tag
-        self._place = place
+        self._endpoint = endpoint
         self._timeout = timeout
         self._deadline = now + timeout if timeout else None
         self._reconnect_for = reconnect_for
@@ -74,7 +74,7 @@ class TerminalStream:
         self._answer = Response(200, "", ())
         self._queue: deque[bytes | Gap] = deque()
         self._decoder = framing.Decoder()
-        self._backoff = Backoff()
+        self._failures = 0  # in a row, to connect
         self._broke_at: float | None = None
         self._first_error: TunnelError | None = None
         self._reason: TunnelError | None = None
@@ -119,23 +119,23 @@ class TerminalStream:
             fields[framing.TIMEOUT] = str(max(1, round((self._deadline - now) * 1000)))
         return call.with_fields(fields)
 
-    def patience(self, now: float) -> float:
+    def read_timeout(self, now: float) -> float:
         """Return how many seconds the next bytes may take."""
         return SILENCE if self._deadline is None else min(SILENCE, max(0.1, self._deadline + LATE - now))
 
     def overdue(self, now: float) -> TunnelError | None:
         """Return why a connection on which something always comes is given up all the same, None if it is not."""
         if not self._begun and now - self._called_at > BEGIN_LIMIT:
-            return DialError("answer-timeout", hop=self._place, seconds=BEGIN_LIMIT)
+            return DialError("answer-timeout", hop=self._endpoint, seconds=BEGIN_LIMIT)
         # Output that came in time may be read late.
         if self._deadline is not None and now > self._deadline + LATE and not self._queue:
-            return DialError("answer-timeout", hop=self._place, seconds=self._timeout + LATE)
+            return DialError("answer-timeout", hop=self._endpoint, seconds=self._timeout + LATE)
         return None
 
     def answered(self, answer: Response) -> bool:
         """Take in the head of the answer (of another than 200 its body, too); return whether a stream follows."""
         if answer.status != 200:
-            self._fail(calls.error_of(answer, self._place, self._begin.about))
+            self._fail(calls.error_of(answer, self._endpoint, self._begin.about))
             return False
         self._answer = answer
         return True
@@ -151,7 +151,7 @@ class TerminalStream:
                     return False
                 self._event(messages.parse_event_message(framing.decode(envelope.data)))
         except framing.ConnectError as exc:
-            self._end(calls.violation(self._place, exc))
+            self._end(calls.violation(self._endpoint, exc))
         return not self.over
 
     def broke(self, error: TunnelError, now: float, *, arrived: bool = True) -> float:
@@ -174,10 +174,11 @@ class TerminalStream:
         left = self._broke_at + limit - now
         if self._deadline is not None and now >= self._deadline:
             late = framing.ConnectError("deadline_exceeded", f"{self._timeout:g} s")
-            self._end(calls.service_error(late, self._place))
+            self._end(calls.service_error(late, self._endpoint))
         elif left <= 0:
-            self._end(ConnectionLost("pty-lost", place=self._place, seconds=limit, reason=error))
-        return min(self._backoff.delay(), max(left, 0.0))
+            self._end(ConnectionLost("pty-lost", place=self._endpoint, seconds=limit, reason=error))
+        self._failures += 1
+        return min(retry_delay(self._failures - 1), max(left, 0.0))
 
     # ---- inside
 
@@ -188,7 +189,7 @@ class TerminalStream:
             self.pid = event.pid
             if not self.over:
                 self._state = LIVE
-            self._broke_at, self._refusals, self._backoff = None, 0, Backoff()
+            self._broke_at, self._refusals, self._failures = None, 0, 0
         elif isinstance(event, messages.Output):
             self.offset += len(event.data)
             if event.data:
@@ -208,7 +209,7 @@ class TerminalStream:
             return
         if resumed and offset < self.offset:
             problem = framing.Malformed(f"it begins at {offset} instead of {self.offset}")
-            self._end(calls.violation(self._place, problem))
+            self._end(calls.violation(self._endpoint, problem))
         elif resumed and offset > self.offset:
             self._miss(Gap(offset - self.offset))
         self.offset = offset
@@ -216,7 +217,7 @@ class TerminalStream:
 
     def _stream_ended(self, error: framing.ConnectError | None) -> None:
         if error is not None:
-            self._fail(calls.service_error(error, self._place, self.pid or self._begin.about))
+            self._fail(calls.service_error(error, self._endpoint, self.pid or self._begin.about))
         elif not self.over:
             self._reason = ConnectionLost("lost", reason="the stream ended before the terminal did")
 
@@ -228,7 +229,7 @@ class TerminalStream:
             self._end(error)
         elif calls.is_unknown(error):
             # How a process ended is kept for a while only; a Start that never arrived left no process.
-            gone = ConnectionLost("pty-gone", place=self._place)
+            gone = ConnectionLost("pty-gone", place=self._endpoint)
             self._end(gone if self._state == LIVE or self._first_error is None else self._first_error)
         elif calls.is_refusal(error):
             self._refusals += 1
@@ -242,7 +243,7 @@ class TerminalStream:
 
     def _miss(self, gap: Gap) -> None:
         if self._strict:
-            self._end(ConnectionLost("pty-gap", place=self._place, missing=gap))
+            self._end(ConnectionLost("pty-gap", place=self._endpoint, missing=gap))
         else:
             self._queue.append(gap)
 

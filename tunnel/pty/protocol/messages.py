@@ -7,11 +7,20 @@ parser cannot accept raises Malformed; envelopes and errors are the business of 
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from tunnel.pty.protocol.fields import (
+    as_text,
+    base64,
+    read_array,
+    read_boolean,
+    read_bytes,
+    read_integer,
+    read_object,
+    read_text,
+)
 from tunnel.pty.protocol.framing import ConnectError, Malformed, Object, as_object
 
 PREFIX = "/process.Process/"  # of a method's path
@@ -102,14 +111,14 @@ def parse_start_request(message: Object) -> StartRequest:
     for name in envs:
         if not name or "=" in name:
             raise Malformed(f"{name[:100]!r} can be no variable's name")
-    tag = _text(message, "tag") or None
+    tag = read_text(message, "tag") or None
     if tag is not None and len(tag) > TAG_LIMIT:
         raise Malformed(f"a tag has at most {TAG_LIMIT} characters")
     pty = message.get("pty")
     size = None
     if pty is not None:
         size = _parse_size(as_object(pty, "pty"), unknown=True) or Size(80, 24)
-    return StartRequest(cmd, args, envs, cwd, size, tag=tag, stdin=_boolean(message, "stdin", default=True))
+    return StartRequest(cmd, args, envs, cwd, size, tag=tag, stdin=read_boolean(message, "stdin", default=True))
 
 
 def selector_request(selector: Selector) -> dict[str, object]:
@@ -119,10 +128,10 @@ def selector_request(selector: Selector) -> dict[str, object]:
 
 def parse_selector(message: Object) -> Selector:
     """Raises ConnectError: ``unimplemented`` when no process is told, Malformed."""
-    process = _object(message, "process")
+    process = read_object(message, "process")
     if process.get("pid") is not None:
-        return _integer(process, "pid")
-    tag = _text(process, "tag")
+        return read_integer(process, "pid")
+    tag = read_text(process, "tag")
     if not tag:
         raise ConnectError("unimplemented", "the request names no process: neither by pid nor by tag")
     return tag
@@ -204,10 +213,10 @@ def list_reply(processes: Iterable[ProcessInfo]) -> Object:
 
 def parse_list_reply(message: Object) -> list[ProcessInfo]:
     found = []
-    for each in _array(message, "processes"):
+    for each in read_array(message, "processes"):
         entry = as_object(each, "processes")
         cmd, args, envs, cwd = _parse_config(entry, "config")
-        found.append(ProcessInfo(_integer(entry, "pid"), cmd, args, envs, cwd, _text(entry, "tag") or None))
+        found.append(ProcessInfo(read_integer(entry, "pid"), cmd, args, envs, cwd, read_text(entry, "tag") or None))
     return found
 
 
@@ -278,7 +287,7 @@ def event_message(event: Event) -> Object:
         case Started(pid):
             body: Object = {"start": {"pid": pid}}
         case Output(kind, data):
-            body = {"data": {kind: _base64(data)}}
+            body = {"data": {kind: base64(data)}}
         case Keepalive():
             body = {"keepalive": {}}
         case Ended(exit_code, exited, status, error):
@@ -296,25 +305,25 @@ def event_message(event: Event) -> Object:
 
 def parse_event_message(message: Object) -> Event | None:
     """Return the event, or None for a kind that is not known; raises Malformed."""
-    event = _object(message, "event")
+    event = read_object(message, "event")
     if event.get("start") is not None:
-        return Started(_integer(as_object(event["start"], "start"), "pid"))
+        return Started(read_integer(as_object(event["start"], "start"), "pid"))
     if event.get("data") is not None:
         data = as_object(event["data"], "data")
         kinds: tuple[OutputKind, ...] = ("pty", "stdout", "stderr")
         for kind in kinds:
             if data.get(kind) is not None:
-                return Output(kind, _bytes(data, kind))
+                return Output(kind, read_bytes(data, kind))
         return None
     if event.get("keepalive") is not None:
         return Keepalive()
     if event.get("end") is not None:
         end = as_object(event["end"], "end")
         return Ended(
-            _integer(end, "exitCode", minimum=-(1 << 31)),
-            _boolean(end, "exited", default=False),
-            _text(end, "status") or "",
-            _text(end, "error") or None,
+            read_integer(end, "exitCode", minimum=-(1 << 31)),
+            read_boolean(end, "exited", default=False),
+            read_text(end, "status") or "",
+            read_text(end, "error") or None,
         )
     return None
 
@@ -334,14 +343,14 @@ def _config(cmd: str, args: Iterable[str], envs: Mapping[str, str] | None, cwd: 
 
 
 def _parse_config(message: Object, name: str = "process") -> tuple[str, tuple[str, ...], dict[str, str], str | None]:
-    config = _object(message, name)
-    args = tuple(_as_text(each, "args") for each in _array(config, "args"))
-    envs = _object(config, "envs")
+    config = read_object(message, name)
+    args = tuple(as_text(each, "args") for each in read_array(config, "args"))
+    envs = read_object(config, "envs")
     return (
-        _text(config, "cmd") or "",
+        read_text(config, "cmd") or "",
         args,
-        {_as_text(name, "a name in envs"): _as_text(value, f"envs[{name[:100]!r}]") for name, value in envs.items()},
-        _text(config, "cwd") or None,
+        {as_text(name, "a name in envs"): as_text(value, f"envs[{name[:100]!r}]") for name, value in envs.items()},
+        read_text(config, "cwd") or None,
     )
 
 
@@ -353,7 +362,7 @@ def _parse_size(pty: Object, *, unknown: bool = False) -> Size | None:
     if pty.get("size") is None:
         return None
     fields = as_object(pty["size"], "size")
-    size = Size(_integer(fields, "cols"), _integer(fields, "rows"))
+    size = Size(read_integer(fields, "cols"), read_integer(fields, "rows"))
     if unknown and size == Size(0, 0):
         return None  # what E2B's CLI sends when its own terminal has no size, as in an editor's or a script's
     if not (1 <= size.cols <= SIZE_LIMIT and 1 <= size.rows <= SIZE_LIMIT):
@@ -362,82 +371,13 @@ def _parse_size(pty: Object, *, unknown: bool = False) -> Size | None:
 
 
 def _input(given: Input) -> Object:
-    return {given.kind: _base64(given.data)}
+    return {given.kind: base64(given.data)}
 
 
 def _parse_input(message: Object) -> Input:
-    fields = _object(message, "input")
+    fields = read_object(message, "input")
     if fields.get("pty") is not None:
-        return Input("pty", _bytes(fields, "pty"))
+        return Input("pty", read_bytes(fields, "pty"))
     if fields.get("stdin") is not None:
-        return Input("stdin", _bytes(fields, "stdin"))
+        return Input("stdin", read_bytes(fields, "stdin"))
     raise ConnectError("unimplemented", "the request has no input: neither pty nor stdin")
-
-
-def _object(fields: Object, name: str) -> Object:
-    value = fields.get(name)
-    return {} if value is None else as_object(value, name)
-
-
-def _array(fields: Object, name: str) -> list[object]:
-    value = fields.get(name)
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise Malformed(f"{name} is no JSON array")
-    return value
-
-
-def _text(fields: Object, name: str) -> str | None:
-    value = fields.get(name)
-    return None if value is None else _as_text(value, name)
-
-
-def _as_text(value: object, name: str) -> str:
-    if not isinstance(value, str):
-        raise Malformed(f"{name} is no text")
-    try:
-        value.encode()
-    except UnicodeEncodeError as exc:  # a lone surrogate, which JSON can spell
-        raise Malformed(f"{name} is no valid Unicode") from exc
-    return value
-
-
-def _boolean(fields: Object, name: str, *, default: bool) -> bool:
-    value = fields.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, bool):
-        raise Malformed(f"{name} is neither true nor false")
-    return value
-
-
-def _integer(fields: Object, name: str, *, minimum: int = 0) -> int:
-    """proto3 writes a number as one or as a text, and leaves a zero out."""
-    value = fields.get(name)
-    if value is None:
-        return 0
-    if isinstance(value, str) and value.isascii() and len(value) <= 11 and value.removeprefix("-").isdigit():
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value < 1 << 32:
-        raise Malformed(f"{name} is no number of 32 bits")
-    return value
-
-
-def _base64(data: bytes) -> str:
-    return binascii.b2a_base64(data, newline=False).decode("ascii")
-
-
-def _bytes(fields: Object, name: str) -> bytes:
-    """proto3 takes both alphabets, with padding or without; anything else is refused."""
-    text = _text(fields, name) or ""
-    if "-" in text or "_" in text:
-        text = text.replace("-", "+").replace("_", "/")
-    if "=" not in text:
-        text += "=" * (-len(text) % 4)
-    try:
-        return binascii.a2b_base64(text.encode("ascii"), strict_mode=True)
-    except (ValueError, UnicodeEncodeError) as exc:
-        raise Malformed(f"{name} is no base64") from exc

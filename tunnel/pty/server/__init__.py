@@ -2,8 +2,8 @@
 
 - `service`: the application, its listeners, and its end.
 - `accepting`, `connection`: connections, how many there may be, and what each may use up.
-- `middleware`, `authentication`, `slow_answers`, `compression`: what every request passes before its handler.
+- `request_checks`, `authentication`, `rejection_delay`, `compression`: what every request passes before its handler.
 - `rpc`: the calls of the process service. `processes`, `process`: what runs. `users`: whom it runs as.
-- `fanout`, `scrollback`: output for several readers, and what is kept of it.
-- `files`, `multipart`, `file_shares`, `file_tool`: uploads and downloads.
+- `broadcast`, `scrollback`: output for several readers, and what is kept of it.
+- `files`, `multipart`, `file_shares`, `file_process`: uploads and downloads.
 """

@@ -55,7 +55,7 @@ class Connection(web.RequestHandler):
     """aiohttp's connection with deadlines and bounds; it holds ``place``, which it gives back when it is closed."""
 
     __slots__ = (
-        "_ahead", "_began", "_body", "_came", "_deaf", "_hurry", "_is_known", "_moves", "_seen", "_tail", "_timer",
+        "_ahead", "_began", "_body", "_came", "_deaf", "_hurry", "_is_admitted", "_moves", "_seen", "_tail", "_timer",
         "_wire", "_works", "client", "peer", "place", "refusals",
     )  # fmt: skip
 
@@ -66,7 +66,7 @@ class Connection(web.RequestHandler):
         self.place: Place | None = None
         self.refusals = 0  # in a row
         self._wire: asyncio.Transport | None = None  # also when aiohttp has closed it, and what it wrote is under way
-        self._is_known = False  # whether the last request had what it needs to be let in
+        self._is_admitted = False  # whether the last request had what it needs to be let in
         self._works = False  # whether a request is being answered
         self._began = 0.0  # when that has begun
         self._moves: Callable[[], object] | None = None  # whether it gets on, as its handler sees it
@@ -83,7 +83,7 @@ class Connection(web.RequestHandler):
 
     def standing(self) -> int:
         """Return what it has to show: see `tunnel.server.shares`."""
-        if not self._is_known:
+        if not self._is_admitted:
             return UNKNOWN
         return AT_WORK if self._works and self._gets_on() else IDLE
 
@@ -105,7 +105,7 @@ class Connection(web.RequestHandler):
             self.place.move(client.source)
 
     def give_way(self) -> None:
-        """Leave to another client, which needs the place."""
+        """Lease to another client, which needs the place."""
         event(logging.INFO, "refused", client=self.client.address, error="gave-way")
         self.drop()
 
@@ -129,10 +129,10 @@ class Connection(web.RequestHandler):
             self._works = False
             self._arm(2 * LINGER_LIMIT if self._deaf else IDLE_LIMIT)
 
-    def know(self, known: bool) -> None:
+    def note_admission(self, admitted: bool) -> None:
         """Tell whether the request that is being answered had what it needs to be let in."""
-        self._is_known = known
-        self.refusals = 0 if known else self.refusals + 1
+        self._is_admitted = admitted
+        self.refusals = 0 if admitted else self.refusals + 1
 
     def when_more_comes(self, hurry: Callable[[], None] | None) -> None:
         """Let ``hurry`` be called when the client sends another request before this one is answered."""

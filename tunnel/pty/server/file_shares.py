@@ -1,7 +1,7 @@
 """Who may use what requests for files share: helper processes, and the disk that holds uploads until they are whole.
 
 Both are shares: nobody is refused while there is room, then the source that holds most gives way, what is slow of it
-first. The block of a holder that gives way is ended by its `Leave`.
+first. The block of a holder that gives way is ended by its `Lease`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from tunnel.pty.server.file_tool import Refused
+from tunnel.pty.server.file_process import Refused
 from tunnel.server.shares import Place, Shares, Source
 
 AT_ONCE = 16  # helper processes; more requests wait
@@ -26,7 +26,7 @@ _LEAST = 16 << 10  # bytes a second; what is slower gives way first
 _MOVING = 1  # the standing of what is not slow
 
 
-class Leave:
+class Lease:
     """Permission to go on, as an async context manager whose block is ended when others need what it holds.
 
     The block raises Refused then, and when it takes longer than ``seconds`` (None: as long as it likes), too.
@@ -103,7 +103,7 @@ class Leave:
 @dataclass(eq=False, slots=True)
 class _Waiting:
     source: Source
-    leave: Leave
+    lease: Lease
     entered: asyncio.Future[Place]
 
 
@@ -117,17 +117,17 @@ class Slots:
         self._timer: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
-    async def take(self, source: Source, leave: Leave) -> AsyncIterator[None]:
-        """Hold a slot for a request with ``leave``; raises Refused when its turn does not come."""
-        place = await self._enter(source, leave)
+    async def take(self, source: Source, lease: Lease) -> AsyncIterator[None]:
+        """Hold a slot for a request with ``lease``; raises Refused when its turn does not come."""
+        place = await self._enter(source, lease)
         try:
             yield
         finally:
             place.leave()
             self._serve()
 
-    async def _enter(self, source: Source, leave: Leave) -> Place:
-        waiting = _Waiting(source, leave, asyncio.get_running_loop().create_future())
+    async def _enter(self, source: Source, lease: Lease) -> Place:
+        waiting = _Waiting(source, lease, asyncio.get_running_loop().create_future())
         self._queue[waiting] = None
         self._serve()
         try:
@@ -161,9 +161,9 @@ class Slots:
         return self._shares.held_by(waiting.source)
 
     def _let_in(self, waiting: _Waiting) -> bool:
-        leave = waiting.leave
+        lease = waiting.lease
         if not waiting.entered.cancelled():
-            place = self._shares.enter(waiting.source, leave.give_way, standing=leave.standing)
+            place = self._shares.enter(waiting.source, lease.give_way, standing=lease.standing)
             if place is None:
                 return False
             waiting.entered.set_result(place)
@@ -178,12 +178,12 @@ class Spool:
         self._shares = Shares(SPOOL_LIMIT, protected=_MOVING)
 
     @contextmanager
-    def enter(self, source: Source, leave: Leave) -> Iterator[Callable[[int], None]]:
-        """Hold room for an upload with ``leave``; yield what it calls before it stores so many bytes more.
+    def enter(self, source: Source, lease: Lease) -> Iterator[Callable[[int], None]]:
+        """Hold room for an upload with ``lease``; yield what it calls before it stores so many bytes more.
 
         Both raise Refused when there is no room.
         """
-        place = self._shares.enter(source, leave.give_way, standing=leave.standing, weight=SPOOL_STEP)
+        place = self._shares.enter(source, lease.give_way, standing=lease.standing, weight=SPOOL_STEP)
         if place is None:
             raise _no_room()
         used = 0
@@ -191,7 +191,7 @@ class Spool:
         def reserve(size: int) -> None:
             nonlocal used
             used += size
-            leave.moved(size)
+            lease.moved(size)
             while used > place.weight:
                 if not self._shares.make_room(source, SPOOL_STEP, spared=place):
                     raise _no_room()

@@ -21,8 +21,8 @@ from tunnel.pty.protocol import framing
 from tunnel.pty.protocol.framing import ConnectError
 from tunnel.pty.server import multipart
 from tunnel.pty.server.connection import Connection
-from tunnel.pty.server.file_shares import Leave, Slots, Spool
-from tunnel.pty.server.file_tool import READ, WRITE, Refused, Tool
+from tunnel.pty.server.file_process import READ, WRITE, FileProcess, Refused
+from tunnel.pty.server.file_shares import Lease, Slots, Spool
 from tunnel.pty.server.users import Users, asked_user
 from tunnel.server.shares import Source
 
@@ -57,11 +57,11 @@ class FileService:
             user = self._user(request)
             path = _path(user, request.query.get("path"))
             async with (
-                _judged(request, Leave()) as leave,
-                self._reading.take(_source(request), leave),
+                _judged(request, Lease()) as lease,
+                self._reading.take(_source(request), lease),
                 _tool(READ, path, user) as tool,
             ):
-                await _download(request, response, path, tool, leave)
+                await _download(request, response, path, tool, lease)
         except (Refused, ConnectionResetError) as exc:
             if isinstance(exc, Refused) and not response.prepared:
                 return _error(exc)
@@ -74,13 +74,13 @@ class FileService:
         written = []
         try:
             user = self._user(request)
-            async with _judged(request, Leave(UPLOAD_LIMIT)) as leave:
-                with self._spool.enter(source, leave) as reserve, _spool_file() as spool:
+            async with _judged(request, Lease(UPLOAD_LIMIT)) as lease:
+                with self._spool.enter(source, lease) as reserve, _spool_file() as spool:
                     uploads = await _receive(request, user, spool, reserve)
-                    leave.has_all = True
+                    lease.has_all = True
                     # The slot of a helper process is taken when there is something to write.
-                    async with self._writing.take(source, leave):
-                        with leave.committed():
+                    async with self._writing.take(source, lease):
+                        with lease.committed():
                             for upload in uploads:
                                 written.append(await _store(user, upload, spool))
         except Refused as exc:
@@ -99,10 +99,10 @@ def _source(request: web.Request) -> Source:
     return cast(Connection, request.protocol).client.source
 
 
-def _judged(request: web.Request, leave: Leave) -> Leave:
-    """Return ``leave``; the request's connection has as much to show for its place as that."""
-    cast(Connection, request.protocol).judge_by(leave.standing)
-    return leave
+def _judged(request: web.Request, lease: Lease) -> Lease:
+    """Return ``lease``; the request's connection has as much to show for its place as that."""
+    cast(Connection, request.protocol).judge_by(lease.standing)
+    return lease
 
 
 def _spool_file() -> IO[bytes]:
@@ -112,9 +112,9 @@ def _spool_file() -> IO[bytes]:
         raise Refused(503, f"no place for the upload: {exc.strerror}") from exc
 
 
-def _tool(script: str, path: str, user: User, stdin: IO[bytes] | None = None, size: int = 0) -> Tool:
+def _tool(script: str, path: str, user: User, stdin: IO[bytes] | None = None, size: int = 0) -> FileProcess:
     try:
-        return Tool(script, path, user, stdin, size)
+        return FileProcess(script, path, user, stdin, size)
     except OSError as exc:
         raise Refused(503, f"cannot start a process: {exc.strerror}") from exc
 
@@ -130,7 +130,9 @@ async def _store(user: User, upload: _Upload, spool: IO[bytes]) -> dict[str, str
     return {"name": os.path.basename(path), "type": "file", "path": path}
 
 
-async def _download(request: web.Request, response: web.StreamResponse, path: str, tool: Tool, leave: Leave) -> None:
+async def _download(
+    request: web.Request, response: web.StreamResponse, path: str, tool: FileProcess, lease: Lease
+) -> None:
     data = await tool.read()
     if not data and await tool.wait() != 0:
         raise tool.refusal(path)
@@ -143,7 +145,7 @@ async def _download(request: web.Request, response: web.StreamResponse, path: st
                 await response.write(data)
         except TimeoutError:
             raise Refused(408, f"nothing was taken for {IDLE_LIMIT:g} s") from None
-        leave.moved(len(data))
+        lease.moved(len(data))
         data = await tool.read()
     if await tool.wait() != 0:
         raise Refused(500, f"path '{path}' could not be read to its end")

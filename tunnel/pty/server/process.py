@@ -1,4 +1,4 @@
-"""One process: output goes to the fan-out, input waits in a bounded queue, the end is noticed and told once."""
+"""One process: output goes to the broadcast, input waits in a bounded queue, the end is noticed and told once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tunnel.children.spawn import Program, resize
 from tunnel.children.users import User
 from tunnel.pty.protocol.framing import ConnectError
 from tunnel.pty.protocol.messages import Ended, Input, ProcessInfo, Size, StartRequest
-from tunnel.pty.server.fanout import Fanout
+from tunnel.pty.server.broadcast import Broadcast
 
 INPUT_LIMIT = 1 << 20  # bytes of input that may wait for a process; one message more is let in
 INPUT_PATIENCE = 10.0  # seconds that input may wait for room there
@@ -27,7 +27,7 @@ _TAIL_LIMIT = 2 << 20  # bytes; more than any pty or pipe can hold, for a tail t
 class Process:
     """A running process, and for a while what is known of one that has ended (`exited`).
 
-    ``on_exit`` is called once, when everything that it wrote is in its fan-out.
+    ``on_exit`` is called once, when everything that it wrote is in its broadcast.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class Process:
         self.timed_out = False
         self._on_pty = request.size is not None
         self._sweeper = sweeper
-        self._fanout = Fanout(scrollback, max_subscribers, self._brake, self._on_audience)
-        self.subscribe = self._fanout.subscribe
+        self._broadcast = Broadcast(scrollback, max_subscribers, self._pause, self._subscribers_changed)
+        self.subscribe = self._broadcast.subscribe
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
         self._started_at = self._loop.time()
         self._outputs = dict(program.outputs)
-        self._braked = False
+        self._paused = False
         self._stdin = program.stdin
         self._input: deque[memoryview] = deque()
         self._input_size = 0
@@ -67,10 +67,10 @@ class Process:
         self._input_room.set()
         self._input_keys: deque[str] = deque(maxlen=INPUT_KEYS)
         self._input_ends = False
-        self._doomed = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._kills_descendants = False
+        self._time_limit: asyncio.TimerHandle | None = None
         self._grace: float | None = None
-        self._lonely: asyncio.TimerHandle | None = None
+        self._grace_timer: asyncio.TimerHandle | None = None
         self.child.when_ended(self._finish)
         for descriptor in self._outputs:
             self._loop.add_reader(descriptor, self._readable, descriptor)
@@ -83,18 +83,18 @@ class Process:
     @property
     def kept(self) -> int:
         """How many bytes of output are kept."""
-        return self._fanout.kept
+        return self._broadcast.kept
 
     @property
     def ended(self) -> Ended | None:
         """How the process has ended, if it has."""
-        return self._fanout.ended
+        return self._broadcast.ended
 
     # --- Output
 
     def _readable(self, descriptor: int) -> None:
         for _ in range(_READS):
-            if self._braked or not self._read(descriptor):
+            if self._paused or not self._read(descriptor):
                 return
 
     def _read(self, descriptor: int) -> int:
@@ -106,7 +106,7 @@ class Process:
         except OSError:
             data = b""  # EIO: nobody has the terminal open any more
         if data:
-            self._fanout.write(self._outputs[descriptor], data)
+            self._broadcast.write(self._outputs[descriptor], data)
         else:
             self._loop.remove_reader(descriptor)
             del self._outputs[descriptor]
@@ -114,8 +114,8 @@ class Process:
                 os.close(descriptor)
         return len(data)
 
-    def _brake(self, on: bool) -> None:
-        self._braked = on
+    def _pause(self, on: bool) -> None:
+        self._paused = on
         for descriptor in self._outputs:
             if on:
                 self._loop.remove_reader(descriptor)
@@ -213,31 +213,31 @@ class Process:
         SIGTERM asks, and so is not for what has left the session, as daemons do; SIGKILL leaves nothing behind.
         """
         if number == signal.SIGKILL:
-            self._doomed = not kill_families((self.child,))  # then once more when it has ended
+            self._kills_descendants = not kill_families((self.child,))  # then once more when it has ended
         else:
             signal_sessions((self.child,), number)
 
-    def doom(self) -> None:
+    def kill_descendants_at_end(self) -> None:
         """Let nothing that it has started outlive the process."""
-        self._doomed = True
+        self._kills_descendants = True
 
     def kill_after(self, seconds: float) -> None:
         """Kill the process when it runs for that long (from now)."""
-        self._timer = self._loop.call_later(seconds, self._time_out)
+        self._time_limit = self._loop.call_later(seconds, self._time_out)
 
     def kill_when_left(self, grace: float | None) -> None:
         """Kill the process when it has had no subscriber for ``grace`` seconds; None: let it run."""
         self._grace = grace
-        self._on_audience(self._fanout.has_audience)
+        self._subscribers_changed(self._broadcast.has_subscribers)
 
-    def _on_audience(self, present: bool) -> None:
-        if self._lonely is not None:
-            self._lonely.cancel()
-            self._lonely = None
+    def _subscribers_changed(self, present: bool) -> None:
+        if self._grace_timer is not None:
+            self._grace_timer.cancel()
+            self._grace_timer = None
         if not present and self._grace is not None and not self.exited.is_set():
-            self._lonely = self._loop.call_later(self._grace, self._abandon)
+            self._grace_timer = self._loop.call_later(self._grace, self._grace_over)
 
-    def _abandon(self) -> None:
+    def _grace_over(self) -> None:
         """Kill the session, as its client has not come back; what has left the session, as tmux does, lives on."""
         signal_sessions((self.child,), signal.SIGKILL)
 
@@ -248,17 +248,17 @@ class Process:
     # --- The end
 
     def _finish(self) -> None:
-        if self._doomed:
+        if self._kills_descendants:
             self._sweeper.sweep(self.child, self._conclude)
         else:
             self._conclude()
 
     def _conclude(self) -> None:
-        for timer in (self._timer, self._lonely):
+        for timer in (self._time_limit, self._grace_timer):
             if timer is not None:
                 timer.cancel()
         # What it wrote is in the pty or pipe by now. Processes that it left in the background may write on for ever.
-        self._braked = False
+        self._paused = False
         for descriptor in list(self._outputs):
             left = _TAIL_LIMIT
             while left > 0 and (size := self._read(descriptor)):
@@ -269,6 +269,6 @@ class Process:
             self._loop.remove_reader(descriptor)
             os.close(descriptor)
         self._outputs.clear()
-        self._fanout.finish(Ended.of(status))
+        self._broadcast.finish(Ended.of(status))
         self.exited.set()
         self._on_exit(self)

@@ -95,7 +95,7 @@ class Processes:
         """
         hurry, self._closing = self._closing, True
         for process in self._running.values():
-            process.doom()
+            process.kill_descendants_at_end()
         steps = ((signal.SIGHUP, HANGUP_LIMIT), (signal.SIGKILL, KILL_LIMIT))
         for number, limit in steps[1:] if hurry else steps:
             children = [process.child for process in self._running.values()]

@@ -18,8 +18,8 @@ from aiohttp import web
 from tunnel.pty.protocol import framing, messages
 from tunnel.pty.protocol.framing import ConnectError, Decoder, Malformed, Object
 from tunnel.pty.protocol.messages import Event
+from tunnel.pty.server.broadcast import Subscriber
 from tunnel.pty.server.connection import BODY_ERRORS, Connection
-from tunnel.pty.server.fanout import Subscriber
 from tunnel.pty.server.process import Process
 from tunnel.pty.server.processes import KILL_LIMIT, Processes
 from tunnel.pty.server.users import Users, asked_user

@@ -29,8 +29,8 @@ from tunnel.pty.protocol import messages
 from tunnel.pty.server.accepting import Accepting
 from tunnel.pty.server.authentication import Guard
 from tunnel.pty.server.files import FileService
-from tunnel.pty.server.middleware import Door
 from tunnel.pty.server.processes import Processes
+from tunnel.pty.server.request_checks import RequestChecks
 from tunnel.pty.server.rpc import ProcessService
 from tunnel.pty.server.users import Users
 from tunnel.server.access import Tokens
@@ -62,7 +62,7 @@ class TerminalService:
         self._address = settings.pty
         self._tokens = Tokens(settings.pty_token_file, "--pty-token-file")
         guard = Guard(self._tokens, settings.pty_host, same_origin=same_origin)
-        self._door = Door(guard, frozenset({_HEALTH, *open_paths}), TrustedProxies(settings.trusted_proxy))
+        self._checks = RequestChecks(guard, frozenset({_HEALTH, *open_paths}), TrustedProxies(settings.trusted_proxy))
         users = Users(settings.pty_user, may_switch=bool(self._tokens))
         self._processes = Processes(settings.pty_max_processes, settings.pty_max_subscribers, settings.pty_scrollback)
         app = web.Application()
@@ -76,7 +76,7 @@ class TerminalService:
                 *routes,
             ]
         )
-        app.on_response_prepare.append(_sign)
+        app.on_response_prepare.append(_add_service_header)
         # A stream's handler is cancelled when its client goes; no handler leaves anything half done then.
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=_STREAMS_LIMIT)
         self._listeners: list[ListeningSocket] = []
@@ -111,7 +111,7 @@ class TerminalService:
                 )
             await self._runner.setup()
             server = cast(web.Server, self._runner.server)  # there is one after setup()
-            self._door.guard(server)
+            self._checks.install(server)
             self._accepting = Accepting(server, listeners, raise_descriptor_limit())
         except BaseException:
             await self._runner.cleanup()
@@ -141,7 +141,7 @@ class TerminalService:
             listener.close()
 
 
-async def _sign(request: web.Request, response: web.StreamResponse) -> None:
+async def _add_service_header(request: web.Request, response: web.StreamResponse) -> None:
     """Let clients know, with whatever answer, that this service keeps more promises than E2B's."""
     response.headers[messages.SERVICE] = "1"
 

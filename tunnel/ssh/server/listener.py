@@ -23,7 +23,7 @@ from tunnel.errors import UsageError
 from tunnel.net.descriptors import raise_descriptor_limit
 from tunnel.net.home import home_folder
 from tunnel.ssh.server.keys import load_authorized_keys, load_host_key
-from tunnel.ssh.server.login import Environment, Visitor, serve
+from tunnel.ssh.server.login import Peer, ServerConfig, serve
 from tunnel.ssh.server.messages import Events, decode
 
 _MESSAGE_LIMIT = 4096  # bytes
@@ -53,15 +53,13 @@ def main(options: str) -> None:
         return
     # asyncssh fails without one, and takes a relative one as it is.
     os.environ["HOME"] = home_folder() or user.home
-    environment = Environment(
-        user, key, given["authorized_keys"], events, agent_forwarding=bool(given["agent_forwarding"])
-    )
+    config = ServerConfig(user, key, given["authorized_keys"], events, agent_forwarding=bool(given["agent_forwarding"]))
     with contextlib.suppress(OSError):
         os.chdir(user.home)  # where relative paths of SFTP start
     raise_descriptor_limit()  # here there is one for each connection; users get the old limit
     gc.freeze()  # keeps the collector from touching, and so copying, what all connections share
     events.tell("ready", user=user.name, host_key=key.get_fingerprint(), keys=count)
-    _Listener(control, environment).run()
+    _Listener(control, config).run()
 
 
 def _is_over(sock: socket.socket) -> bool:
@@ -72,13 +70,13 @@ def _is_over(sock: socket.socket) -> bool:
 
 
 class _Listener:
-    def __init__(self, control: socket.socket, environment: Environment) -> None:
+    def __init__(self, control: socket.socket, config: ServerConfig) -> None:
         self._control = control
-        self._environment = environment
+        self._config = config
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
-        # The reading end of a pipe that only the process of a connection holds open → that process, and its visitor.
-        self._children: dict[int, tuple[Child, Visitor]] = {}
+        # The reading end of a pipe that only the process of a connection holds open → that process, and its peer.
+        self._children: dict[int, tuple[Child, Peer]] = {}
 
     def run(self) -> None:
         while True:
@@ -94,52 +92,52 @@ class _Listener:
         if not data:
             return False
         message = decode(data)
-        visitor = Visitor(int(message["id"]), str(message["client"]))
+        peer = Peer(int(message["id"]), str(message["client"]))
         if not descriptors:
-            self._tell_gone(visitor, "it could not be taken: too many open files (ulimit -n)")
+            self._tell_gone(peer, "it could not be taken: too many open files (ulimit -n)")
             return True
         with socket.socket(fileno=descriptors[0]) as sock:
             if _is_over(sock):
-                self._tell_gone(visitor, "")
+                self._tell_gone(peer, "")
                 return True
             try:
-                self._fork(sock, visitor)
+                self._fork(sock, peer)
             except OSError as exc:
-                self._tell_gone(visitor, f"cannot start a process: {exc.strerror}")
+                self._tell_gone(peer, f"cannot start a process: {exc.strerror}")
         return True
 
-    def _fork(self, sock: socket.socket, visitor: Visitor) -> None:
+    def _fork(self, sock: socket.socket, peer: Peer) -> None:
         alive, pulse = os.pipe()
         try:
-            self._children[alive] = fork(lambda: self._become(sock, visitor)), visitor
+            self._children[alive] = fork(lambda: self._become(sock, peer)), peer
             self._selector.register(alive, selectors.EVENT_READ)
         finally:
             os.close(pulse)
             if alive not in self._children:
                 os.close(alive)
 
-    def _become(self, sock: socket.socket, visitor: Visitor) -> None:
+    def _become(self, sock: socket.socket, peer: Peer) -> None:
         """Go on as the process of one connection. It holds ``pulse`` open without ever touching it."""
         try:
             self._selector.close()
             self._control.close()
             for descriptor in self._children:
                 os.close(descriptor)
-            asyncio.run(serve(sock, self._environment, visitor))
+            asyncio.run(serve(sock, self._config, peer))
         except Exception as exc:
             place = traceback.extract_tb(exc.__traceback__)[-1]
             problem = f"internal error: {exc!r} at {os.path.basename(place.filename)}:{place.lineno}"
-            self._environment.events.tell("warning", id=visitor.id, message=problem)
+            self._config.events.tell("warning", id=peer.id, message=problem)
 
     def _reap(self, alive: int) -> None:
         self._selector.unregister(alive)
         os.close(alive)
-        child, visitor = self._children.pop(alive)
+        child, peer = self._children.pop(alive)
         status = child.reap()
         ended_by = f"its process was ended by signal {-status}" if status < 0 else ""
-        self._tell_gone(visitor, ended_by)
+        self._tell_gone(peer, ended_by)
 
-    def _tell_gone(self, visitor: Visitor, problem: str) -> None:
+    def _tell_gone(self, peer: Peer, problem: str) -> None:
         if problem:
-            self._environment.events.tell("warning", id=visitor.id, message=problem)
-        self._environment.events.tell("gone", id=visitor.id)
+            self._config.events.tell("warning", id=peer.id, message=problem)
+        self._config.events.tell("gone", id=peer.id)

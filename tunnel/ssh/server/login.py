@@ -17,11 +17,11 @@ import asyncssh
 
 from tunnel.children.users import User
 from tunnel.errors import UsageError
+from tunnel.ssh.server.commands import run_command
 from tunnel.ssh.server.connection import Connection
 from tunnel.ssh.server.files import Files
 from tunnel.ssh.server.keys import load_authorized_keys
 from tunnel.ssh.server.messages import Events
-from tunnel.ssh.server.session import run_session
 
 LOGIN_LIMIT = 60.0  # seconds from the first byte to the login
 _ATTEMPTS_LOGGED = 3  # per connection
@@ -37,7 +37,7 @@ _KEY_EXCHANGE = "^curve25519-sha256"
 
 
 @dataclass(frozen=True)
-class Environment:
+class ServerConfig:
     """What all connections have in common."""
 
     user: User
@@ -48,7 +48,7 @@ class Environment:
 
 
 @dataclass(frozen=True)
-class Visitor:
+class Peer:
     """A connection: its ``id`` in events, and the address (``HOST:PORT`` or a word) that the bridge knows it by."""
 
     id: int
@@ -65,18 +65,18 @@ class Visitor:
             return None
 
 
-async def serve(sock: socket.socket, environment: Environment, visitor: Visitor) -> None:
+async def serve(sock: socket.socket, config: ServerConfig, peer: Peer) -> None:
     """Serve the connection on ``sock``, which is taken over, to its end."""
-    login = Login(environment, visitor)
+    login = Login(config, peer)
     options = await asyncssh.SSHServerConnectionOptions.construct(
         server_factory=lambda: login,
-        server_host_keys=[environment.host_key],
-        process_factory=lambda process: run_session(process, environment.user, visitor.address),
+        server_host_keys=[config.host_key],
+        process_factory=lambda process: run_command(process, config.user, peer.address),
         sftp_factory=Files,
         encoding=None,
         line_editor=False,
         x11_forwarding=False,
-        agent_forwarding=environment.agent_forwarding,
+        agent_forwarding=config.agent_forwarding,
         kex_algs=_KEY_EXCHANGE,
         encryption_algs=_CIPHERS,
         login_timeout=LOGIN_LIMIT,
@@ -86,7 +86,7 @@ async def serve(sock: socket.socket, environment: Environment, visitor: Visitor)
         kbdint_auth=False,
         host_based_auth=False,
     )
-    peername = visitor.peername
+    peername = peer.peername
     connection = Connection(options, peername and peername[0], login.data_came, login.refuse)
     await asyncio.get_running_loop().create_connection(lambda: connection, sock=_Socket(sock, peername))
     async with connection:
@@ -108,9 +108,9 @@ class _Socket(socket.socket):
 class Login(asyncssh.SSHServer):
     """What asyncssh asks about one connection, and what there is to tell of it."""
 
-    def __init__(self, environment: Environment, visitor: Visitor) -> None:
-        self._environment = environment
-        self._visitor = visitor
+    def __init__(self, config: ServerConfig, peer: Peer) -> None:
+        self._config = config
+        self._peer = peer
         self._user: str | None = None
         self._refused = 0
         self._warned = False
@@ -123,7 +123,7 @@ class Login(asyncssh.SSHServer):
 
     def data_came(self) -> None:
         """Tell the bridge that the client has sent something."""
-        self._environment.events.tell("hello", id=self._visitor.id)
+        self._config.events.tell("hello", id=self._peer.id)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._logged_in and self._user is not None:
@@ -134,15 +134,15 @@ class Login(asyncssh.SSHServer):
     def begin_auth(self, username: str) -> bool:
         """Read who may log in; True: proof is needed."""
         if self._user is None:
-            self._environment.events.tell("begin", id=self._visitor.id)
+            self._config.events.tell("begin", id=self._peer.id)
         self._user = username
         self._connection.keys = None
-        if username != self._environment.user.name:
-            self.refuse(f"this server runs as {self._environment.user.name}, which is the only user here")
+        if username != self._config.user.name:
+            self.refuse(f"this server runs as {self._config.user.name}, which is the only user here")
             return True
         warnings: list[str] = []
         try:
-            keys, _ = load_authorized_keys(self._environment.authorized_keys, warnings.append)
+            keys, _ = load_authorized_keys(self._config.authorized_keys, warnings.append)
         except UsageError as exc:
             self.refuse(str(exc))
             return True
@@ -158,8 +158,8 @@ class Login(asyncssh.SSHServer):
             self._connection.abort()
             raise RuntimeError("a login without a credential")
         self._logged_in = True
-        self._environment.events.tell(
-            "login", id=self._visitor.id, user=self._user or "", key=grant.fingerprint, authority=grant.authority
+        self._config.events.tell(
+            "login", id=self._peer.id, user=self._user or "", key=grant.fingerprint, authority=grant.authority
         )
 
     def public_key_auth_supported(self) -> bool:
@@ -169,7 +169,7 @@ class Login(asyncssh.SSHServer):
         """Tell why the client does not come in."""
         self._refused += 1
         if self._refused <= _ATTEMPTS_LOGGED:
-            self._environment.events.tell("refused", id=self._visitor.id, user=self._user or "", reason=reason)
+            self._config.events.tell("refused", id=self._peer.id, user=self._user or "", reason=reason)
 
     # ---- what may be forwarded
 
@@ -191,5 +191,5 @@ class Login(asyncssh.SSHServer):
     def _warn(self, messages: list[str]) -> None:
         """Tell of lines of authorized_keys that admit nobody, once: clients may name one user after another."""
         for message in () if self._warned else messages:
-            self._environment.events.tell("warning", id=self._visitor.id, message=message)
+            self._config.events.tell("warning", id=self._peer.id, message=message)
         self._warned = self._warned or bool(messages)

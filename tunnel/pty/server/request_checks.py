@@ -22,8 +22,8 @@ from tunnel.pty.protocol.framing import ConnectError
 from tunnel.pty.server.authentication import Guard
 from tunnel.pty.server.compression import ENCODINGS, Inflated
 from tunnel.pty.server.connection import BODY_ERRORS, Connection
+from tunnel.pty.server.rejection_delay import RejectionDelay
 from tunnel.pty.server.rpc import error_response
-from tunnel.pty.server.slow_answers import Delays
 from tunnel.server.log import event, unexpected
 
 ANSWER_LIMIT = 60.0  # seconds that a client may take for an answer that is not a stream
@@ -32,16 +32,16 @@ REFUSALS_LIMIT = 4  # in a row, until a connection is closed
 _MULTIPART = "multipart/form-data"
 
 
-class Door:
+class RequestChecks:
     """Guards a server of aiohttp. ``open_paths`` need no token; ``proxies`` tell for whom their requests are."""
 
     def __init__(self, guard: Guard, open_paths: frozenset[str], proxies: TrustedProxies) -> None:
         self._guard = guard
         self._open_paths = open_paths
         self._proxies = proxies
-        self._delays = Delays()
+        self._rejection_delay = RejectionDelay()
 
-    def guard(self, server: web.Server) -> None:
+    def install(self, server: web.Server) -> None:
         """Stand before the handler of ``server``, whose connections are `Connection`s."""
         handle, make_request = server.request_handler, server.request_factory
 
@@ -78,15 +78,15 @@ class Door:
             if not is_open:
                 self._guard.check_token(request.headers)
         except ConnectError as exc:
-            connection.know(False)
+            connection.note_admission(False)
             if exc.code == "unauthenticated":
-                await self._delays.wait(connection)
+                await self._rejection_delay.wait(connection)
             answer = error_response(exc)
             if connection.refusals >= REFUSALS_LIMIT:
                 answer.force_close()
             event(logging.INFO, "refused", client=connection.client.address, status=answer.status, error=exc.code)
             return answer
-        connection.know(not is_open or not self._guard.needs_token)
+        connection.note_admission(not is_open or not self._guard.needs_token)
         encoding = _encoding(request.headers.get("Content-Encoding"))
         if encoding not in ("identity", *ENCODINGS) or (encoding != "identity" and request.content_type == _MULTIPART):
             answer = web.Response(status=415, headers={"Accept-Encoding": ", ".join(ENCODINGS)})

@@ -23,7 +23,7 @@ PATIENCE = 10.0  # seconds that it may hold the process up while it takes nothin
 _TICK = 0.01  # seconds
 
 
-class Fanout:
+class Broadcast:
     """The scrollback of one process, of at least ``keep`` bytes, and its subscribers.
 
     ``brake`` is called with True when the process should not be read for now, and with False when it should again;
@@ -41,8 +41,8 @@ class Fanout:
         self.ended: Ended | None = None
         self._keep = keep
         self._max_subscribers = max_subscribers
-        self._brake = brake
-        self._on_audience = on_audience
+        self._pause = brake
+        self._subscribers_changed = on_audience
         self._subscribers: set[Subscriber] = set()
         self._ticking: asyncio.TimerHandle | None = None
         self._ticked_at = 0.0
@@ -58,7 +58,7 @@ class Fanout:
         self._judge()
 
     @property
-    def has_audience(self) -> bool:
+    def has_subscribers(self) -> bool:
         return bool(self._subscribers)
 
     @property
@@ -86,14 +86,14 @@ class Fanout:
         subscriber = Subscriber(self, start)
         self._subscribers.add(subscriber)
         if len(self._subscribers) == 1:
-            self._on_audience(True)
+            self._subscribers_changed(True)
         return subscriber
 
     def remove(self, subscriber: Subscriber) -> None:
         self._subscribers.discard(subscriber)
         self._judge()
         if not self._subscribers:
-            self._on_audience(False)
+            self._subscribers_changed(False)
 
     def moved(self) -> None:
         """A subscriber has taken something."""
@@ -106,11 +106,11 @@ class Fanout:
         holding = self.ended is None and any(each.holds(end) for each in self._subscribers)
         if holding and self._ticking is None:
             self._schedule_tick()
-            self._brake(True)
+            self._pause(True)
         elif not holding and self._ticking is not None:
             self._ticking.cancel()
             self._ticking = None
-            self._brake(False)
+            self._pause(False)
 
     def _schedule_tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -133,9 +133,9 @@ class Fanout:
 class Subscriber:
     """One reader of a process's output; ``offset`` is that of the next byte that it gets."""
 
-    def __init__(self, fanout: Fanout, offset: int) -> None:
+    def __init__(self, broadcast: Broadcast, offset: int) -> None:
         self.offset = offset
-        self._fanout = fanout
+        self._broadcast = broadcast
         self._credit = CREDIT
         self._moved_at = asyncio.get_running_loop().time()
         self._waiter: asyncio.Future[None] | None = None
@@ -150,9 +150,9 @@ class Subscriber:
 
         Raises ConnectError (``resource_exhausted``) when the next byte is no longer kept.
         """
-        fanout = self._fanout
-        scrollback = fanout.scrollback
-        if self.offset == scrollback.end and fanout.ended is None:
+        broadcast = self._broadcast
+        scrollback = broadcast.scrollback
+        if self.offset == scrollback.end and broadcast.ended is None:
             await self._wait(seconds)
         if self.offset < scrollback.start:
             raise ConnectError(
@@ -164,9 +164,9 @@ class Subscriber:
             self.offset += len(data)
             self._credit = min(CREDIT, self._credit + CREDIT * len(data) / CREDIT_BYTES)
             self._moved_at = asyncio.get_running_loop().time()
-            fanout.moved()
+            broadcast.moved()
             return Output(kind, data)
-        return fanout.ended
+        return broadcast.ended
 
     async def _wait(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -191,4 +191,4 @@ class Subscriber:
         self._credit = self._credit - seconds if now - self._moved_at < PATIENCE else 0
 
     def close(self) -> None:
-        self._fanout.remove(self)
+        self._broadcast.remove(self)

@@ -40,7 +40,7 @@ class Refused(Exception):
         self.message = message
 
 
-class Tool:
+class FileProcess:
     """A script of /bin/sh about one path, run as a user, as an async context manager that leaves nothing running.
 
     It may be given ``stdin``, of which it takes ``size`` bytes.
@@ -70,7 +70,7 @@ class Tool:
         self._child.when_ended(self._child.reap)
         self.pid = self._child.pid
 
-    async def __aenter__(self) -> Tool:
+    async def __aenter__(self) -> FileProcess:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -26,7 +26,7 @@ _SCP = re.compile(r"scp( -[A-Za-z]+)* -[A-Za-z]*[ft]\b")
 Process = asyncssh.SSHServerProcess[bytes]
 
 
-async def run_session(process: Process, user: User, client: str) -> None:
+async def run_command(process: Process, user: User, client: str) -> None:
     """Run what the client asks for, or what is forced, to its end; ``client`` is its address for the environment."""
     channel = process.channel
     if not isinstance(channel, Channel) or channel.forced_command not in (None, process.command):

@@ -16,7 +16,7 @@ DELAY = 1.0  # seconds
 AT_ONCE = 128  # answers that wait
 
 
-class Delays:
+class RejectionDelay:
     """The answers that wait."""
 
     def __init__(self) -> None:
