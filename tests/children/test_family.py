@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.bed.processes import Bed
-from tests.pty.beds import Service, alive, start_service
+from tests.pty.beds import alive, start_service
 from tests.pty.raw import Raw, Stream, eventually
 
 # Ways to leave a terminal; each ends as a `sleep` whose number is in the file that is named.
@@ -28,19 +28,6 @@ DAEMONS = {
 }  # fmt: skip
 LIVES_ON = ("setsid", "nohup", "double fork")
 everyone = pytest.mark.parametrize("way", DAEMONS)
-
-
-@pytest.fixture(scope="module")
-def service(shared_bed: Bed) -> Iterator[Service]:
-    service = start_service(shared_bed)
-    yield service
-    service.process.end()
-
-
-@pytest.fixture
-def raw(service: Service) -> Iterator[Raw]:
-    with Raw(service.url) as raw:
-        yield raw
 
 
 @pytest.fixture

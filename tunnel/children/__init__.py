@@ -7,6 +7,7 @@ a child is for; this one imports none of them.
 
 - `child`: one child, from its start until it is reaped.
 - `spawn`: starting one on a pty or on pipes.
+- `terminal`: the size and modes of a pty.
 - `dispositions`: the default signals that each one starts with.
 - `family`: everything that a child has started, also what has left its session, and how to kill all of it.
 - `parent_death`: letting children end with the service.

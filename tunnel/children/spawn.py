@@ -8,24 +8,21 @@ command.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import grp
 import os
 import resource
-import struct
-import termios
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from tunnel.children.child import Child, Credentials, start
+from tunnel.children.terminal import enable_utf8, set_size
 
 OutputKind = Literal["pty", "stdout", "stderr"]
 
 # $1 is the limit of open files, $2 the terminal.
 _ON_PTY = 'ulimit -S -n "$1" 2>/dev/null; exec <>"$2" >&0 2>&0; shift 2; exec "$@"'
 _ON_PIPES = 'ulimit -S -n "$1" 2>/dev/null; shift 1; exec "$@"'
-_IUTF8 = getattr(termios, "IUTF8", 0x4000)  # named since Python 3.13; the number is Linux's and macOS's
 
 # The soft limit of open files that this program was given: it raises its own, which few other programs are ready for.
 _soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -90,11 +87,6 @@ def spawn(
     return Program(child, dict(streams.ours), streams.our_stdin)
 
 
-def resize(descriptor: int, columns: int, rows: int) -> None:
-    """Set the size of the terminal behind ``descriptor``; the kernel tells its foreground processes."""
-    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-
 def _pty(
     size: tuple[int, int],
     credentials: Credentials | None,
@@ -105,10 +97,8 @@ def _pty(
     ours.callback(os.close, controller)
     theirs.callback(os.close, terminal)
     os.set_blocking(controller, False)
-    resize(terminal, *size)
-    modes = termios.tcgetattr(terminal)
-    modes[0] |= _IUTF8  # erasing a character takes all its bytes
-    termios.tcsetattr(terminal, termios.TCSANOW, modes)
+    set_size(terminal, *size)
+    enable_utf8(terminal)
     if credentials is not None:
         # As login programs do: it is the user's, and programs such as `write` reach it by its group.
         try:

@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Callable
 
 from tunnel.children.family import Sweeper, kill_families, signal_sessions
-from tunnel.children.spawn import Program, resize
+from tunnel.children.spawn import Program
+from tunnel.children.terminal import set_size
 from tunnel.children.users import User
 from tunnel.pty.protocol.framing import ConnectError
 from tunnel.pty.protocol.messages import Ended, Input, ProcessInfo, Size, StartRequest
@@ -205,7 +206,7 @@ class Process:
         if not self._on_pty:
             raise ConnectError("internal", f"process {self.pid} is not on a terminal")
         for descriptor in {*self._outputs, *([] if self._stdin is None else [self._stdin])}:
-            resize(descriptor, size.cols, size.rows)
+            set_size(descriptor, size.cols, size.rows)
 
     def signal(self, number: int) -> None:
         """Send a signal to the whole session of the process, SIGKILL to all that it has started, if it has not ended.

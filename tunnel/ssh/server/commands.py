@@ -13,10 +13,11 @@ import asyncssh
 from asyncssh.scp import run_scp_server
 
 from tunnel.children.spawn import Program, spawn
+from tunnel.children.terminal import set_size
 from tunnel.children.users import User, environment
 from tunnel.ssh.server.connection import Channel
 from tunnel.ssh.server.files import Files
-from tunnel.ssh.server.modes import apply_modes, apply_size
+from tunnel.ssh.server.modes import apply_modes
 from tunnel.ssh.server.variables import about_client, clients_own, terminal_type
 
 _READ_SIZE = 64 << 10
@@ -70,7 +71,7 @@ def _start(process: Process, channel: Channel, user: User, client: str) -> Progr
     def prepare(terminal: int) -> None:
         env["SSH_TTY"] = os.ttyname(terminal)
         apply_modes(terminal, process.term_modes)
-        apply_size(terminal, process.term_size)
+        set_size(terminal, *process.term_size)
 
     return spawn(words, cwd, env, size=(80, 24), stdin=True, prepare=prepare, outlives_us=True)
 
@@ -176,7 +177,7 @@ class _Session:
                 data = await self._process.stdin.read(_READ_SIZE)
             except asyncssh.TerminalSizeChanged as change:
                 if self._on_pty:
-                    apply_size(next(iter(self._program.outputs)), change.term_size)
+                    set_size(next(iter(self._program.outputs)), *change.term_size)
             except asyncssh.SignalReceived as received:
                 self._signal(received.signal)
             except asyncssh.BreakReceived:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
 import termios
 from collections.abc import Mapping
+
+from tunnel.children.terminal import IUTF8
 
 _IFLAG, _OFLAG, _CFLAG, _LFLAG, _CC = 0, 1, 2, 3, 6  # places in what tcgetattr returns
 _UNSET = 255  # a control character that is switched off, on the wire
@@ -29,7 +29,7 @@ _FLAGS = {
     92: (_CFLAG, "PARENB"), 93: (_CFLAG, "PARODD"),
 }  # fmt: skip
 _SIZES = {90: "CS7", 91: "CS8"}
-_MISSING = {"IUTF8": 0x4000}  # named since Python 3.13; the number is Linux's and macOS's
+_MISSING = {"IUTF8": IUTF8}  # without a name in this Python
 
 
 def apply_modes(terminal: int, modes: Mapping[int, int]) -> None:
@@ -48,9 +48,3 @@ def apply_modes(terminal: int, modes: Mapping[int, int]) -> None:
         elif opcode in _SIZES and argument:
             attributes[_CFLAG] = attributes[_CFLAG] & ~termios.CSIZE | getattr(termios, _SIZES[opcode])
     termios.tcsetattr(terminal, termios.TCSANOW, attributes)
-
-
-def apply_size(terminal: int, size: tuple[int, int, int, int]) -> None:
-    """Set the size: columns, rows, and the width and height in pixels; the kernel tells the foreground processes."""
-    columns, rows, width, height = (min(value, 65535) for value in size)
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, width, height))
