@@ -1,8 +1,8 @@
-"""The messages of E2B's service process.Process, as JSON objects and as types of our own.
+"""The messages of E2B's service process.Process, as JSON objects and as Python types.
 
-Both ends use it: clients build requests and parse events, the service the other way round. JSON follows proto3's
-mapping: lowerCamelCase names, oneofs flattened, bytes in base64, defaults omitted, unknown fields ignored. What a
-parser cannot accept raises Malformed; envelopes and errors are the business of `tunnel.pty.protocol.framing`.
+Both ends use it: clients build requests and parse events, the service parses requests and builds events. JSON follows
+proto3's mapping: lowerCamelCase names, oneofs flattened, bytes in base64, defaults omitted, unknown fields ignored.
+Every parser raises Malformed for a message that it cannot accept.
 """
 
 from __future__ import annotations
@@ -23,24 +23,23 @@ from tunnel.pty.protocol.fields import (
 )
 from tunnel.pty.protocol.framing import ConnectError, Malformed, Object, as_object
 
-PREFIX = "/process.Process/"  # of a method's path
+PREFIX = "/process.Process/"  # the path of a method without its name
 ACCESS_TOKEN = "X-Access-Token"  # noqa: S105 - the name of a header
 KEEPALIVE = "Keepalive-Ping-Interval"  # of Start and Connect: seconds
 
-# Headers of ours; official clients send none of them and ignore them.
-REPLAY_FROM = "Wstunnel-Replay-From"  # request of Connect: the offset of the first byte of output that is wanted
-OFFSET = "Wstunnel-Offset"  # reply of Start and Connect: the offset of the first byte of output that follows
-PROCESS = (
-    "Wstunnel-Process"  # reply of both: an id of the process, as pids are reused; request of Connect: insist on it
-)
-SERVICE = "Wstunnel-Service"  # reply of everything: the version of what is said here
+# Headers that this project adds; E2B's clients do not send them and ignore them in answers.
+REPLAY_FROM = "Wstunnel-Replay-From"  # request of Connect: the offset of the first byte to send
+OFFSET = "Wstunnel-Offset"  # reply to Start and Connect: the offset of the first byte that follows
+# Reply to both: a unique id of the process, because pids are reused. Request of Connect: the id that is expected.
+PROCESS = "Wstunnel-Process"
+SERVICE = "Wstunnel-Service"  # every reply: the version of these extensions
 ON_DISCONNECT = "Wstunnel-On-Disconnect"  # request of Start: "kill; grace=<seconds>"; of Update: "keep"
-INPUT_KEY = "Wstunnel-Input"  # request of SendInput: a key of this piece of input, which is not taken twice
+INPUT_KEY = "Wstunnel-Input"  # request of SendInput: a key; input with a known key is not taken again
 
 TAG_LIMIT = 1024  # characters
-SIZE_LIMIT = 65535  # columns and rows: struct winsize has 16 bits for each
+SIZE_LIMIT = 65535  # columns or rows; struct winsize has 16 bits for each
 
-Selector = int | str  # a process is told by its pid or by its tag
+Selector = int | str  # the pid of a process, or its tag
 InputKind = Literal["pty", "stdin"]
 OutputKind = Literal["pty", "stdout", "stderr"]
 SIGNALS = {"SIGNAL_SIGTERM": 15, "SIGNAL_SIGKILL": 9}  # names and numbers of the enum process.Signal
@@ -59,7 +58,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
-    """A process to start: on a pty if it has a ``size``, else on pipes (of standard input only with ``stdin``)."""
+    """A process to start: on a pty if ``size`` is set, else on pipes, without one for input unless ``stdin``."""
 
     cmd: str
     args: tuple[str, ...] = ()
@@ -72,7 +71,7 @@ class StartRequest:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """Bytes for a process, and of what kind the sender believes its input to be."""
+    """Input for a process, and whether the sender takes its input for a pty or a pipe."""
 
     kind: InputKind
     data: bytes
@@ -80,7 +79,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class ProcessInfo:
-    """A running process, as List tells it."""
+    """A running process, as List returns it."""
 
     pid: int
     cmd: str
@@ -107,13 +106,13 @@ def parse_start_request(message: Object) -> StartRequest:
         raise Malformed("process.cmd is missing")
     for text in (cmd, *args, *envs, *envs.values(), cwd or ""):
         if "\0" in text:
-            raise Malformed("a NUL can be in no command, argument, variable or path")
+            raise Malformed("commands, arguments, variables and paths must not contain NUL")
     for name in envs:
         if not name or "=" in name:
-            raise Malformed(f"{name[:100]!r} can be no variable's name")
+            raise Malformed(f"{name[:100]!r} is not a valid variable name")
     tag = read_text(message, "tag") or None
     if tag is not None and len(tag) > TAG_LIMIT:
-        raise Malformed(f"a tag has at most {TAG_LIMIT} characters")
+        raise Malformed(f"a tag may have at most {TAG_LIMIT} characters")
     pty = message.get("pty")
     size = None
     if pty is not None:
@@ -122,18 +121,18 @@ def parse_start_request(message: Object) -> StartRequest:
 
 
 def selector_request(selector: Selector) -> dict[str, object]:
-    """The request of Connect and CloseStdin, and a part of every other that is about one process."""
+    """Return the request of Connect and CloseStdin, which is also a part of all others about one process."""
     return {"process": {"pid": selector} if isinstance(selector, int) else {"tag": selector}}
 
 
 def parse_selector(message: Object) -> Selector:
-    """Raises ConnectError: ``unimplemented`` when no process is told, Malformed."""
+    """Return the process that a request names. Raises ConnectError (``unimplemented``) if it names none."""
     process = read_object(message, "process")
     if process.get("pid") is not None:
         return read_integer(process, "pid")
     tag = read_text(process, "tag")
     if not tag:
-        raise ConnectError("unimplemented", "the request names no process: neither by pid nor by tag")
+        raise ConnectError("unimplemented", "the request names no process: pid or tag is needed")
     return tag
 
 
@@ -155,7 +154,7 @@ def parse_input_request(message: Object) -> tuple[Selector, Input]:
 
 
 def signal_request(selector: Selector, number: int) -> Object:
-    """``number`` is 15 or 9; raises KeyError for others."""
+    """Return the request that sends signal ``number``, which is 15 or 9. Raises KeyError for others."""
     return {**selector_request(selector), "signal": {number: name for name, number in SIGNALS.items()}[number]}
 
 
@@ -170,14 +169,14 @@ def parse_signal_request(message: Object) -> tuple[Selector, int]:
     else:
         number = 0 if signal is None else None
     if number is None:
-        raise Malformed("signal is neither the name nor the number of one")
+        raise Malformed("signal is neither the name nor the number of a signal")
     if number not in SIGNALS.values():
         raise ConnectError("unimplemented", "the signal must be SIGNAL_SIGTERM or SIGNAL_SIGKILL")
     return selector, number
 
 
 def stream_start(selector: Selector) -> Object:
-    """The first message of StreamInput."""
+    """Return the first message of StreamInput."""
     return {"start": selector_request(selector)}
 
 
@@ -190,7 +189,7 @@ def stream_keepalive() -> Object:
 
 
 def parse_stream_message(message: Object) -> Selector | Input | None:
-    """Return what a message of StreamInput tells: the process (``Selector``), its input, or nothing (a keepalive)."""
+    """Return the content of a message of StreamInput: the process (``Selector``), input, or None for a keepalive."""
     if message.get("start") is not None:
         return parse_selector(as_object(message["start"], "start"))
     if message.get("data") is not None:
@@ -198,7 +197,7 @@ def parse_stream_message(message: Object) -> Selector | Input | None:
     if message.get("keepalive") is not None:
         as_object(message["keepalive"], "keepalive")
         return None
-    raise ConnectError("unimplemented", "a message of StreamInput is one of start, data, keepalive")
+    raise ConnectError("unimplemented", "a message of StreamInput must be start, data or keepalive")
 
 
 def list_reply(processes: Iterable[ProcessInfo]) -> Object:
@@ -238,12 +237,12 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Keepalive:
-    """Nothing happened for a while, and the stream is alive."""
+    """There was no output for a while; the stream is alive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The last event: ``exit_code`` is -1 and ``exited`` false for a process that a signal has ended."""
+    """The last event. If a signal ended the process, ``exit_code`` is -1 and ``exited`` is false."""
 
     exit_code: int = 0
     exited: bool = True
@@ -252,7 +251,7 @@ class Ended:
 
     @classmethod
     def of(cls, returncode: int) -> Ended:
-        """Make it from an exit code, or from a signal's number as a negative one."""
+        """Return the event for a return code as `subprocess` has it: negative for a signal."""
         if returncode >= 0:
             status = f"exit status {returncode}"
             return cls(returncode, True, status, status if returncode else None)
@@ -262,7 +261,7 @@ class Ended:
 
 Event = Started | Output | Keepalive | Ended
 
-# What Go's runtime, and so E2B's daemon, calls the signals of Linux.
+# Names of Linux signals in Go's runtime, which E2B's daemon sends.
 SIGNAL_TEXTS = {
     1: "hangup",
     2: "interrupt",
@@ -304,7 +303,7 @@ def event_message(event: Event) -> Object:
 
 
 def parse_event_message(message: Object) -> Event | None:
-    """Return the event, or None for a kind that is not known; raises Malformed."""
+    """Return the event, None for an unknown kind; raises Malformed."""
     event = read_object(message, "event")
     if event.get("start") is not None:
         return Started(read_integer(as_object(event["start"], "start"), "pid"))
@@ -364,9 +363,9 @@ def _parse_size(pty: Object, *, unknown: bool = False) -> Size | None:
     fields = as_object(pty["size"], "size")
     size = Size(read_integer(fields, "cols"), read_integer(fields, "rows"))
     if unknown and size == Size(0, 0):
-        return None  # what E2B's CLI sends when its own terminal has no size, as in an editor's or a script's
+        return None  # E2B's CLI sends this when its own terminal has no size, as in scripts and editors
     if not (1 <= size.cols <= SIZE_LIMIT and 1 <= size.rows <= SIZE_LIMIT):
-        raise Malformed(f"a terminal cannot be of {size.cols} x {size.rows} characters: 1 to {SIZE_LIMIT} each")
+        raise Malformed(f"a terminal cannot have {size.cols} x {size.rows} characters: 1 to {SIZE_LIMIT} each")
     return size
 
 
@@ -380,4 +379,4 @@ def _parse_input(message: Object) -> Input:
         return Input("pty", read_bytes(fields, "pty"))
     if fields.get("stdin") is not None:
         return Input("stdin", read_bytes(fields, "stdin"))
-    raise ConnectError("unimplemented", "the request has no input: neither pty nor stdin")
+    raise ConnectError("unimplemented", "the request has no input: pty or stdin is needed")
