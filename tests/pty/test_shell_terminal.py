@@ -159,7 +159,7 @@ def test_other_escapes_help_or_pass(service: Service) -> None:
     with shell(service) as typist:
         typist.see(PROMPT)
         typist.type("\r~?")
-        typist.see("~.  leave; the terminal ends\r\n")
+        typist.see("~.  leave and end the terminal\r\n")
         typist.type("~~/x; echo ~.; exit 3\r")
         typist.see("~/x")
         assert typist.wait() == 3

@@ -241,16 +241,16 @@ def empty_client_ca(issuer: Issuer) -> tuple[str, ...]:
         (wrong_pair, "--tls-cert: cannot use {cert}: the key (--tls-key) belongs to another certificate"),
         (
             encrypted_key,
-            "--tls-cert: cannot use {cert}: the key is encrypted, which a service cannot use: "
+            "--tls-cert: cannot use {cert}: the key is encrypted, and a service cannot use that; decrypt it: "
             "openssl pkey -in FILE -out FILE",
         ),
         (
             no_certificate,
-            "--tls-cert: cannot use {cert}: it is no PEM certificate, or there is no key to it, or one is damaged",
+            "--tls-cert: cannot use {cert}: it is not a PEM certificate, its key is missing, or one of them is damaged",
         ),
         (missing_certificate, "--tls-cert: cannot use {cert}: No such file or directory"),
         (missing_key, "--tls-key: cannot use {key}: No such file or directory"),
-        (empty_client_ca, "--tls-client-ca: cannot use {ca}: there is no certificate in it"),
+        (empty_client_ca, "--tls-client-ca: cannot use {ca}: it contains no certificate"),
     ],
 )
 def test_files_that_cannot_be_used_stop_the_start(

@@ -255,7 +255,7 @@ def test_what_is_no_file_is_not_opened_in_its_place(start: StartBridge, tmp_path
         else:
             stack.enter_context(socket.socket(socket.AF_UNIX)).bind(os.path.relpath(path))
         bridge.process.send_signal(signal.SIGHUP)
-        reason = "Is a directory" if kind == "folder" else "it is no regular file"
+        reason = "Is a directory" if kind == "folder" else "it is not a regular file"
         wait_for_text(moved, f'reload-failed what=log reason="--log-file: cannot use .*: {reason}"')
     assert ask(bridge.url, headers={}).status == 426
     wait_for_text(moved, "status=426")
@@ -266,9 +266,9 @@ def test_a_fifo_is_refused_at_the_start(bed: Bed, tmp_path: Path) -> None:
     os.mkfifo(path)
     finished = bed.run(*OURS, "serve", "--listen", "127.0.0.1:0", "--log-file", str(path), seconds=20)
     assert finished.status == 2
-    assert finished.stderr == f"wstunnel-py: --log-file: cannot use {path}: it is no regular file\n"
+    assert finished.stderr == f"wstunnel-py: --log-file: cannot use {path}: it is not a regular file\n"
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with pytest.raises(UsageError, match="it is no regular file"):
+    with pytest.raises(UsageError, match="it is not a regular file"):
         open_log(str(path))
     os.close(reader)
 

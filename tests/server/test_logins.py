@@ -183,7 +183,7 @@ def test_a_login_that_gave_way_meanwhile_is_told(play: Play) -> None:
         early.check()
         for _ in range(MAX_LOGINS):
             await crowd.come()
-        with pytest.raises(DialError, match="too many clients about to log in"):
+        with pytest.raises(DialError, match="too many clients are logging in"):
             early.check()
         crowd.logins.abandon(early)
         assert crowd.logins.processes == MAX_LOGINS

@@ -20,7 +20,7 @@ from tests.bed.tunnels import Bridge
 from tests.server.clients import LIMIT, ask, assert_echo, dial, open_tunnel
 from tunnel.server import supervision
 from tunnel.server.log import LOGGER
-from tunnel.server.supervision import MOST_FAILURES, strays_logged, supervise
+from tunnel.server.supervision import MOST_FAILURES, supervise, unhandled_errors_logged
 from tunnel.ssh.embedded import EmbeddedTarget
 
 Told = list[tuple[str, dict[str, Any]]]
@@ -114,7 +114,7 @@ def test_errors_that_nobody_catches_are_one_line_each(told: Told, capfd: pytest.
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        with strays_logged(loop):
+        with unhandled_errors_logged(loop):
             loop.call_soon(lambda: int("callback"))
             task = asyncio.create_task(fail())
             await asyncio.sleep(0.01)

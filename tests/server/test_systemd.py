@@ -102,8 +102,8 @@ def test_sockets_meant_for_another_process_are_none_of_ours(bed: Bed) -> None:
 @pytest.mark.parametrize(
     ("kind", "problem"),
     [
-        ("udp", "descriptor 3 is no listening stream socket (Accept=no is needed)"),
-        ("file", "descriptor 3 is no socket: Socket operation on non-socket"),
+        ("udp", "descriptor 3 is not a listening stream socket; set Accept=no in the socket unit"),
+        ("file", "descriptor 3 is not a socket: Socket operation on non-socket"),
     ],
 )
 def test_what_is_no_listening_socket_stops_the_start(bed: Bed, kind: str, problem: str) -> None:

@@ -43,7 +43,7 @@ class HttpOptions:
 
 
 class Broken(Exception):
-    """A request failed below HTTP. ``error`` is for the user; ``arrived``: the service may have received the request."""
+    """A request failed below HTTP. ``error`` is for the user; ``arrived``: the service may have received it."""
 
     def __init__(self, error: TunnelError, *, arrived: bool) -> None:
         super().__init__(str(error))
@@ -158,7 +158,7 @@ def _reason(exc: BaseException) -> str:
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """Yield ``exc`` and its causes, outermost first, and the members of groups, which asyncio's happy eyeballs raise."""
+    """Yield ``exc`` and its causes, outermost first, and members of groups, which asyncio's happy eyeballs raise."""
     waiting, seen = [exc], 0
     while waiting and seen < 50:
         current = waiting.pop(0)

@@ -1,7 +1,7 @@
-"""Files of the embedded SSH server: SFTP and legacy scp, as the user whom the process runs as.
+"""SFTP and legacy scp of the embedded SSH server, as the user of the process.
 
-asyncssh does nearly all of it. Relative paths start at the process's working directory, which is the user's home.
-Bytes behind the last field of a message are ignored, as OpenSSH does: Debian 12's rclone sends some.
+asyncssh does nearly all of the work. Relative paths start at the process's working directory, which is the user's home.
+Like OpenSSH, this ignores bytes after the last field of a message: rclone in Debian 12 sends some.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from asyncssh.packet import SSHPacket
 
 class _Packet(SSHPacket):
     def check_end(self) -> None:
-        """Do not mind what follows."""
+        """Accept further bytes."""
 
 
 class _Handler(asyncssh.sftp.SFTPServerHandler):
@@ -26,7 +26,7 @@ class _Handler(asyncssh.sftp.SFTPServerHandler):
         return _Packet((await super().recv_packet()).get_full_payload())
 
 
-# asyncssh has no option for the class; nobody else uses its server in this process.
+# asyncssh has no option for this class. This process has no other SFTP server.
 setattr(asyncssh.sftp, "SFTPServerHandler", _Handler)  # noqa: B010 - the type checker takes it for a constant
 
 
@@ -34,23 +34,23 @@ class Files(asyncssh.SFTPServer):
     """The files of one session."""
 
     def open(self, path: bytes, pflags: int, attrs: asyncssh.SFTPAttrs) -> Any:
-        """As asyncssh; refuses a FIFO, as waiting for its other end would hold up the whole connection."""
+        """Open a file, but refuse a FIFO: waiting for its other end would block the whole connection."""
         self._refuse_fifo(path)
         return super().open(path, pflags, attrs)
 
     def open56(self, path: bytes, desired_access: int, flags: int, attrs: asyncssh.SFTPAttrs) -> Any:
-        """As `open`, in the later versions of the protocol."""
+        """Open a file in versions 5 and 6 of the protocol, like `open`."""
         self._refuse_fifo(path)
         return super().open56(path, desired_access, flags, attrs)
 
     def exit(self) -> None:
-        """End the session with a status: OpenSSH's scp takes a missing one for a failure."""
+        """End the session with status 0: for OpenSSH's scp a missing status is a failure."""
         self.channel.exit(0)
 
     def _refuse_fifo(self, path: bytes) -> None:
         try:
             is_fifo = stat.S_ISFIFO(os.stat(self.map_path(path)).st_mode)
         except OSError:
-            return  # opening it will tell
+            return  # opening it will fail with the right error
         if is_fifo:
             raise asyncssh.SFTPFailure(f"{path.decode(errors='replace')} is a FIFO")

@@ -1,4 +1,4 @@
-"""The terminal modes that a client asks for with a pty, applied to it (RFC 4254 section 8)."""
+"""Terminal modes that a client requests with a pty (RFC 4254 section 8)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 from tunnel.children.terminal import IUTF8
 
-_IFLAG, _OFLAG, _CFLAG, _LFLAG, _CC = 0, 1, 2, 3, 6  # places in what tcgetattr returns
-_UNSET = 255  # a control character that is switched off, on the wire
+_IFLAG, _OFLAG, _CFLAG, _LFLAG, _CC = 0, 1, 2, 3, 6  # indexes in the list that tcgetattr returns
+_UNSET = 255  # a disabled control character, on the wire
 
-# Opcodes of RFC 4254 (42 of RFC 8160) and what they are called in termios. A system need not have all of them.
+# Opcodes of RFC 4254 (42 is from RFC 8160) and their names in termios. Not every system has all of them.
 _CHARACTERS = {
     1: "VINTR", 2: "VQUIT", 3: "VERASE", 4: "VKILL", 5: "VEOF", 6: "VEOL", 7: "VEOL2", 8: "VSTART", 9: "VSTOP",
     10: "VSUSP", 11: "VDSUSP", 12: "VREPRINT", 13: "VWERASE", 14: "VLNEXT", 16: "VSWTC", 17: "VSTATUS",
@@ -33,7 +33,7 @@ _MISSING = {"IUTF8": IUTF8}  # without a name in this Python
 
 
 def apply_modes(terminal: int, modes: Mapping[int, int]) -> None:
-    """Set the modes of ``terminal``: opcode → argument, as they came. What the system does not have is left out."""
+    """Set the modes (opcode → argument) of ``terminal``; those that the system lacks are ignored."""
     attributes = termios.tcgetattr(terminal)
     for opcode, argument in modes.items():
         if opcode in _CHARACTERS:
