@@ -142,7 +142,7 @@ def test_a_wrong_token_is_told_and_can_be_mended(web: Service, page: Page) -> No
     page.goto(web.url)
     page.fill("#token", "wrong")
     page.keyboard.press("Enter")
-    expect(page.locator("#problem")).to_have_text("This token is not known here.", timeout=MILLISECONDS)
+    expect(page.locator("#problem")).to_have_text("Invalid access token.", timeout=MILLISECONDS)
     page.fill("#token", TOKEN)
     page.keyboard.press("Enter")
     run(page, "echo in-$((40+2))")
@@ -153,7 +153,7 @@ def test_a_wrong_token_is_told_and_can_be_mended(web: Service, page: Page) -> No
 def test_the_end_of_the_shell_is_told_and_another_can_be_opened(web: Service, page: Page) -> None:
     log_in(page, web.url)
     run(page, "exit 7")
-    expect(page.locator("#message")).to_have_text("The shell has ended with exit code 7.", timeout=MILLISECONDS)
+    expect(page.locator("#message")).to_have_text("The shell ended with exit code 7.", timeout=MILLISECONDS)
     page.click("#again")
     expect(page.locator(".xterm-rows")).to_contain_text(re.compile("[#$]"), timeout=MILLISECONDS)
     run(page, "echo again-$((40+2))")

@@ -60,7 +60,7 @@ class Call:
         return replace(self, fields={**self.fields, **fields})
 
 
-# ---- unary calls
+# --- unary calls
 
 
 def send_input(pid: int, data: bytes) -> Call:
@@ -85,7 +85,7 @@ def list_processes() -> Call:
     return Call("List", {})
 
 
-# ---- streams
+# --- streams
 
 
 def new_tag() -> str:
@@ -132,7 +132,7 @@ def connect(selector: messages.Selector, *, replay_from: int | None = None, proc
     return Call("Connect", messages.selector_request(selector), fields, about=selector)
 
 
-# ---- answers
+# --- answers
 
 
 def result(call: Call, answer: Response, endpoint: object) -> framing.Object:

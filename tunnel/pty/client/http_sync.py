@@ -14,7 +14,6 @@ from tunnel.errors import UsageError
 from tunnel.protocol.upgrade import Response
 from tunnel.pty.client import calls
 from tunnel.pty.client.calls import Attempts, Call
-from tunnel.pty.client.deadline import Deadline, Transport
 from tunnel.pty.client.endpoint import Endpoint
 from tunnel.pty.client.http import (
     BODY_LIMIT,
@@ -34,6 +33,7 @@ from tunnel.pty.protocol.framing import Object
 
 # After `http`, which raises a clear error if httpx is not installed.
 import httpx  # isort: skip
+from tunnel.pty.client.deadline import Deadline, Transport  # isort: skip
 
 
 class HttpClient:

@@ -65,7 +65,7 @@ class Guard:
         given = headers.getall(ACCESS_TOKEN, ())
         if not given:
             raise ConnectError("unauthenticated", f"an access token is needed in the header {ACCESS_TOKEN}")
-        if len(given) > 1 or not self._tokens.know(given[0]):
+        if len(given) > 1 or not self._tokens.accepts(given[0]):
             raise ConnectError("unauthenticated", "invalid access token")
 
     def _is_ours(self, host: str) -> bool:

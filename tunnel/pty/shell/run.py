@@ -37,7 +37,7 @@ from tunnel.pty.shell.local import LocalTerminal
 from tunnel.pty.shell.screen import Screen
 from tunnel.pty.shell.settings import ShellSettings
 
-FAILED = 255  # what ssh returns for failures of its own
+FAILED = 255  # ssh's own failures have the same exit code
 QUIET_OUTAGE = 10.0  # seconds before the user is told of an outage
 FAREWELL_LIMIT = 2.0  # seconds for the last call to the service: kill the terminal, or keep it
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
@@ -127,7 +127,7 @@ class RemoteShell:
             raise ending.failure
         return ending.code
 
-    # ---- the tasks
+    # --- the tasks
 
     def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a task whose failure ends the run. If it is cancelled at once, ``work`` is never called."""
@@ -216,7 +216,7 @@ class RemoteShell:
                 limit = self._settings.reconnect_for
                 self._screen.say(f"connection lost ({reason}); trying to reconnect for {limit:g} s")
 
-    # ---- what ends it
+    # --- what ends it
 
     def _end(self, ending: Ending) -> None:
         if not self._ending.done():
