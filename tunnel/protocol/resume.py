@@ -89,9 +89,9 @@ class ResumableStream:
     """
 
     __slots__ = (
-        "_acked_before", "_budget", "_buffers", "_control", "_ever_sent", "_fin_sent", "_inbox", "_is_client",
-        "_has_heard_text", "_largest_sent", "_line", "_line_frames", "_outbox", "_parser", "_peer_acked", "_ping_limits",
-        "_source_failure", "_source_fin", "_wire_is_deaf", "attached", "close", "confirmed", "failure",
+        "_acked_before", "_budget", "_buffers", "_control", "_ever_sent", "_fin_sent", "_has_heard_text",
+        "_inbox", "_is_client", "_largest_sent", "_line", "_line_frames", "_outbox", "_parser", "_peer_acked",
+        "_ping_limits", "_source_failure", "_source_fin", "_wire_is_deaf", "attached", "close", "confirmed", "failure",
         "heard_since_attach", "is_plain", "is_silent", "liveness", "message_size", "offer", "over", "replay",
         "violation", "wire_is_over",
     )  # fmt: skip
