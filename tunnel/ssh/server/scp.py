@@ -44,7 +44,7 @@ async def run_scp(process: asyncssh.SSHServerProcess[bytes], command: str, home:
     else:
         scp = _Sink(files, *streams, given.must_be_dir, given.preserve, given.recurse, error_handler=False, server=True)
     try:
-        await scp.run(os.fsencode(path))
+        await scp.run(path.encode("utf-8", "surrogateescape"))
     finally:
         files.exit()
 
