@@ -6,6 +6,8 @@ all of them. `WIRE_ELSEWHERE` and `TERMINALS_ELSEWHERE` are the constants that a
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.docs.page import Constant
 from tunnel.client import dial, outage, relay, resume_offset
 from tunnel.client import options as client_options
@@ -39,6 +41,7 @@ from tunnel.pty import (
     processes,
     rpc,
     service,
+    web,
     wire,
 )
 from tunnel.pty.client import calls, endpoint
@@ -221,6 +224,7 @@ TERMINAL_OPTIONS = {
     name: float(getattr(settings.TerminalSettings(), name.replace("-", "_")))
     for name in ("pty-scrollback", "pty-max-processes", "pty-max-subscribers")
 }
+PAGE_SCRIPT, PAGE_PATHS = Path(web.__file__).with_name("terminal.js"), web.PATHS
 KEEPALIVE_BOUNDS = rpc._KEEPALIVE_LIMITS
 TERMINAL_WORDS: tuple[Constant, ...] = (
     (framing, "PROTOCOL_VERSION"),

@@ -14,7 +14,7 @@ from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
 UNITS = {"": 1, "s": 1, "ms": 0.001, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_QUANTITY = r"([0-9][0-9,.^]*) ?(s|ms|B|KiB|MiB|GiB)?"
+_QUANTITY = r"([0-9][0-9,.^]*)\s*(s|ms|B|KiB|MiB|GiB)?"
 _NAMED = re.compile(rf"`([a-z][a-z0-9-]+)`\s+\({_QUANTITY}\)")
 _LISTED = re.compile(rf"^\| `([a-z][a-z0-9-]+)` \| {_QUANTITY} \|", re.MULTILINE)
 _TABLE = "\n## Numbers\n"
@@ -26,6 +26,11 @@ Constant = tuple[ModuleType, str]
 
 def text_of(name: str) -> str:
     return (ROOT / "docs" / name).read_text()
+
+
+def unwrapped(text: str) -> str:
+    """Return the text with all its line ends made spaces, to find in it what may stand on two lines."""
+    return " ".join(text.split())
 
 
 def value_of(constant: Constant) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import ModuleType
 
 import pytest
@@ -18,6 +19,7 @@ from tests.docs.page import (
     rows,
     text_of,
     unknown,
+    unwrapped,
     value_of,
 )
 
@@ -51,7 +53,7 @@ def test_constants_that_mean_the_same_agree(name: str) -> None:
 
 @pytest.mark.parametrize(("module", "name"), constants.TERMINAL_WORDS)
 def test_a_word_stands_on_the_page(module: ModuleType, name: str) -> None:
-    assert f"`{getattr(module, name)}" in PAGE or f" {getattr(module, name)}`" in PAGE
+    assert f"`{getattr(module, name)}" in PAGE or f" {getattr(module, name)}`" in unwrapped(PAGE)
 
 
 def test_the_table_of_errors_is_complete() -> None:
@@ -80,4 +82,22 @@ def test_every_signal_is_told(name: str, number: int) -> None:
 
 def test_the_bounds_of_keepalives_are_told() -> None:
     least, most = constants.KEEPALIVE_BOUNDS
-    assert f"{least} to {most} and by default" in PAGE
+    assert f"{least} to {most} and by default" in unwrapped(PAGE)
+
+
+def test_what_the_browsers_page_asks_for_is_told() -> None:
+    script = constants.PAGE_SCRIPT.read_text()
+    grace = re.search(r"^const GRACE = ([0-9]+);", script, re.MULTILINE)
+    assert grace and f"`kill; grace={grace[1]}`" in unwrapped(PAGE)
+    assert set(re.findall(r'"(Start|Connect|SendInput|Update|List)"', script)) == {
+        "Start",
+        "Connect",
+        "SendInput",
+        "Update",
+    }
+
+
+def test_the_browsers_page_and_its_files_are_told() -> None:
+    told = next(row[0] for row in rows(PAGE, "| path | method | answer |") if row[0].startswith("`/`"))
+    paths = {path.strip("`") for path in told.split(", ")}
+    assert paths == {path if "/vendor/" not in path else "/vendor/…" for path in constants.PAGE_PATHS}

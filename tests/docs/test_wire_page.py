@@ -26,6 +26,7 @@ from tests.docs.page import (
     text_of,
     tree,
     unknown,
+    unwrapped,
     value_of,
 )
 from tunnel.client.outage import Outage
@@ -287,4 +288,4 @@ def test_the_proof_and_the_offsets_of_the_exchange_are_right() -> None:
     assert request.id == offer.id and request.proof == proof(offer.id, offer.key, request.epoch, request.received)
     received = dict(line.split(": ", 1) for line in exchange.heads[3][1][1:-1])["Wstunnel-Received"]
     assert f"ack {received}".encode() in [payload for sender, _, payload in messages if sender == "B"]
-    assert f"`{offer.id} {request.epoch} {request.received}`" in PAGE
+    assert f"`{offer.id} {request.epoch} {request.received}`" in unwrapped(PAGE)
