@@ -13,6 +13,7 @@ from tunnel.client import dial, outage, relay, resume_offset
 from tunnel.client import options as client_options
 from tunnel.client import resumable as client_resumable
 from tunnel.client import tunnel as client_tunnel
+from tunnel.net import async_sockets
 from tunnel.protocol import (
     beginning,
     control,
@@ -27,47 +28,36 @@ from tunnel.protocol import (
     stream,
     upgrade,
 )
-from tunnel.pty import (
+from tunnel.pty import web
+from tunnel.pty.client import calls, endpoint
+from tunnel.pty.client import http as client_http
+from tunnel.pty.client import stream as client_stream
+from tunnel.pty.protocol import framing, messages
+from tunnel.pty.server import (
     accepting,
     connection,
-    delays,
-    door,
     fanout,
     file_shares,
     file_tool,
     files,
-    framing,
+    middleware,
     process,
     processes,
     rpc,
     service,
-    web,
-    wire,
+    slow_answers,
 )
-from tunnel.pty.client import calls, endpoint
-from tunnel.pty.client import http as client_http
-from tunnel.pty.client import stream as client_stream
-from tunnel.server import (
-    budget,
-    common,
-    exchange,
-    handshake,
-    session,
-    sessions,
-    settings,
-    speed,
-    waiting,
-)
+from tunnel.server import budget, handshake, http, session, sessions, settings, speed_test, state
 from tunnel.server import connection as bridge_connection
 
 # ---- docs/wire.md
 
 WIRE: dict[str, tuple[Constant, ...]] = {
-    "head-limit": ((upgrade, "HEAD_LIMIT"), (exchange, "HEAD_LIMIT")),
+    "head-limit": ((upgrade, "HEAD_LIMIT"), (http, "HEAD_LIMIT")),
     "interim-limit": ((upgrade, "MAX_INTERIM"),),
     "body-limit": ((upgrade, "BODY_LIMIT"),),
     "body-wait": ((dial, "BODY_WAIT"),),
-    "retry-after": ((exchange, "RETRY_AFTER"),),
+    "retry-after": ((http, "RETRY_AFTER"),),
     "slow-answer": ((bridge_connection, "SLOW_ANSWER"),),
     "largest-message": (
         (message_size, "LARGEST_MESSAGE"),
@@ -118,15 +108,15 @@ WIRE: dict[str, tuple[Constant, ...]] = {
     "fruitless": ((outage, "FRUITLESS"),),
     "fruitless-limit": ((client_resumable, "FRUITLESS_LIMIT"),),
     "unconfirmed-wait": ((sessions, "UNCONFIRMED_WAIT"),),
-    "max-handshakes": ((common, "MAX_HANDSHAKES"),),
-    "max-farewells": ((common, "MAX_FAREWELLS"),),
+    "max-handshakes": ((state, "MAX_HANDSHAKES"),),
+    "max-farewells": ((state, "MAX_FAREWELLS"),),
     "farewell-bridge": ((session, "FAREWELL_LIMIT"),),
     "farewell-client": ((relay, "FAREWELL_LIMIT"),),
-    "linger-bridge": ((waiting, "LINGER_SECONDS"),),
-    "linger-bytes": ((waiting, "LINGER_BYTES"),),
+    "linger-bridge": ((async_sockets, "LINGER_SECONDS"),),
+    "linger-bytes": ((async_sockets, "LINGER_BYTES"),),
     "unheard": ((session, "UNHEARD"),),
     "linger-client": ((relay, "LINGER_LIMIT"),),
-    "speed-time": ((speed, "TIME_LIMIT"),),
+    "speed-time": ((speed_test, "TIME_LIMIT"),),
 }
 CLIENT_DEFAULTS = {option.name: option.default for option in client_options.OPTIONS}
 BRIDGE_DEFAULTS = settings.BridgeSettings()
@@ -156,10 +146,9 @@ WORDS: tuple[Constant, ...] = (
 )
 CODES = {name: value for name, value in vars(frames).items() if isinstance(value, int) and 1000 <= value < 5000}
 
-# Opcodes (RFC 6455), exit codes (docs/client.md), sizes of buffers, what shares go by (docs/bridge.md), selectors.
+# Opcodes (RFC 6455), sizes of buffers, what shares go by (docs/bridge.md), selectors.
 WIRE_ELSEWHERE = (
     "CONTINUATION", "TEXT", "BINARY", "CLOSE", "PING", "PONG", "MAX_HEADER",
-    "USAGE", "UNREACHABLE", "INTERNAL", "IO_FAILED", "TRY_LATER", "PROTOCOL", "REFUSED",
     "SMALLEST_CHUNK", "LARGEST_CHUNK", "MAX_SPARE", "MAX_SEGMENTS", "READ_AHEAD", "LONGEST",
     "OWN_SHARE", "UNCONFIRMED", "DETACHED", "ATTACHED", "GREETING", "GAVE_WAY",
     "HEAD_START", "READ", "WRITE",
@@ -170,8 +159,8 @@ WIRE_ELSEWHERE = (
 TERMINALS: dict[str, tuple[Constant, ...]] = {
     "message-limit": ((framing, "MESSAGE_LIMIT"),),
     "error-limit": ((framing, "ERROR_LIMIT"),),
-    "tag-limit": ((wire, "TAG_LIMIT"),),
-    "size-limit": ((wire, "SIZE_LIMIT"),),
+    "tag-limit": ((messages, "TAG_LIMIT"),),
+    "size-limit": ((messages, "SIZE_LIMIT"),),
     "body-limit": ((rpc, "BODY_LIMIT"),),
     "write-limit": ((rpc, "WRITE_LIMIT"),),
     "terminate-limit": ((rpc, "TERMINATE_LIMIT"),),
@@ -181,11 +170,11 @@ TERMINALS: dict[str, tuple[Constant, ...]] = {
     "linger-limit": ((connection, "LINGER_LIMIT"),),
     "head-size": ((connection, "HEAD_SIZE"),),
     "ahead-size": ((connection, "AHEAD_SIZE"),),
-    "answer-limit": ((door, "ANSWER_LIMIT"),),
-    "refusal-limit": ((door, "REFUSAL_LIMIT"),),
-    "refusals-limit": ((door, "REFUSALS_LIMIT"),),
-    "slow-answer": ((delays, "DELAY"),),
-    "slow-answers": ((delays, "AT_ONCE"),),
+    "answer-limit": ((middleware, "ANSWER_LIMIT"),),
+    "refusal-limit": ((middleware, "REFUSAL_LIMIT"),),
+    "refusals-limit": ((middleware, "REFUSALS_LIMIT"),),
+    "slow-answer": ((slow_answers, "DELAY"),),
+    "slow-answers": ((slow_answers, "AT_ONCE"),),
     "piece": ((fanout, "PIECE"),),
     "lag": ((fanout, "LAG"),),
     "lag-limit": ((fanout, "LAG_LIMIT"),),
@@ -203,6 +192,7 @@ TERMINALS: dict[str, tuple[Constant, ...]] = {
     "connections-limit": ((accepting, "CONNECTIONS_LIMIT"),),
     "file-limit": ((files, "FILE_LIMIT"),),
     "files-limit": ((files, "FILES_LIMIT"),),
+    "path-limit": ((files, "PATH_LIMIT"),),
     "upload-limit": ((files, "UPLOAD_LIMIT"),),
     "files-idle-limit": ((files, "IDLE_LIMIT"), (file_tool, "IDLE_LIMIT")),
     "files-at-once": ((file_shares, "AT_ONCE"),),
@@ -231,23 +221,23 @@ TERMINAL_WORDS: tuple[Constant, ...] = (
     (framing, "UNARY_TYPE"),
     (framing, "STREAM_TYPE"),
     (framing, "TIMEOUT"),
-    (wire, "PREFIX"),
-    (wire, "ACCESS_TOKEN"),
+    (messages, "PREFIX"),
+    (messages, "ACCESS_TOKEN"),
     (endpoint, "TOKEN_FIELD"),
-    (wire, "KEEPALIVE"),
-    (wire, "REPLAY_FROM"),
-    (wire, "OFFSET"),
-    (wire, "PROCESS"),
-    (wire, "SERVICE"),
-    (wire, "ON_DISCONNECT"),
-    (wire, "INPUT_KEY"),
+    (messages, "KEEPALIVE"),
+    (messages, "REPLAY_FROM"),
+    (messages, "OFFSET"),
+    (messages, "PROCESS"),
+    (messages, "SERVICE"),
+    (messages, "ON_DISCONNECT"),
+    (messages, "INPUT_KEY"),
     (service, "_HEALTH"),
     (endpoint, "TEMPLATE"),
     (endpoint, "LOCAL"),
 )
 STATUS = framing.STATUS
 ProcessService = rpc.ProcessService
-SIGNALS = wire.SIGNALS
+SIGNALS = messages.SIGNALS
 
 # Sizes of buffers, what shares go by, scripts, states and names of the client's own.
 TERMINALS_ELSEWHERE = (

@@ -30,8 +30,8 @@ from tests.docs.page import (
     value_of,
 )
 from tunnel.client.outage import Outage
+from tunnel.errors import RemoteProtocolError, TunnelError, UpgradeRefused
 from tunnel.protocol.control import SessionOffer, parse_control, parse_resume, proof
-from tunnel.protocol.errors import RemoteProtocolError, TunnelError, UpgradeRefused
 from tunnel.protocol.frames import BINARY, PING, TEXT, Close, FrameParser, Payload
 from tunnel.protocol.upgrade import ResponseParser, check_upgrade
 
