@@ -217,7 +217,7 @@ def test_a_service_that_goes_back_in_time_is_not_believed() -> None:
     stream.broke(LOST, 0.0)
     stream.answered(head(3))
     assert not stream.receive(STARTED)
-    with pytest.raises(RemoteProtocolError, match="begins at 3 instead of 5"):
+    with pytest.raises(RemoteProtocolError, match="begins at byte 3 instead of 5"):
         stream.take()
 
 

@@ -27,7 +27,8 @@ from tunnel.pty.server.users import Users, asked_user
 from tunnel.server.shares import Source
 
 FILE_LIMIT = 1 << 30  # bytes of an upload
-FILES_LIMIT = 100  # files of one upload
+FILES_LIMIT = 1000  # files of one upload
+PATH_LIMIT = 4095  # bytes of a path, as in the kernel
 UPLOAD_LIMIT = 3600.0  # seconds for an upload to arrive
 IDLE_LIMIT = 60.0  # seconds without any data, after which a request ends
 _ERROR_LIMIT = 1000  # characters
@@ -169,6 +170,7 @@ async def _receive_parts(
     request: web.Request, given: str | None, user: User, spool: IO[bytes], reserve: Callable[[int], None]
 ) -> list[_Upload]:
     uploads: list[_Upload] = []
+    paths: set[str] = set()
     try:
         parser = multipart.Parser(request.headers["Content-Type"])
         async for piece in _body(request):
@@ -180,7 +182,11 @@ async def _receive_parts(
                     raise Refused(400, "the name of every part must be: file")
                 if len(uploads) >= (FILES_LIMIT if given is None else 1):
                     raise Refused(400, f"too many files: at most {FILES_LIMIT}, or one if the query has a path")
-                uploads.append(_Upload(_path(user, given or part.filename()), spool.tell()))
+                path = _path(user, given or part.filename())
+                if path in paths:
+                    raise Refused(400, f"two files have the path '{path}'")
+                paths.add(path)
+                uploads.append(_Upload(path, spool.tell()))
         parser.finish()
     except ValueError as exc:
         raise Refused(400, f"malformed multipart/form-data: {exc}"[:_ERROR_LIMIT]) from exc
@@ -219,7 +225,14 @@ def _path(user: User, path: str | None) -> str:
         raise Refused(400, "the query has no path")
     if "\0" in path:
         raise Refused(400, "a path must not contain NUL")
-    return expand(user, path)
+    name = path.partition("/")[0]
+    if name.startswith("~") and name != "~":
+        # Someone who means another user's home must not get a folder of that name.
+        raise Refused(400, f"'{name}' is not supported: write the path of that home, or './{name}' for a file name")
+    expanded = expand(user, path)
+    if len(os.fsencode(expanded)) > PATH_LIMIT:
+        raise Refused(400, f"the path is too long: the limit is {PATH_LIMIT} bytes")
+    return expanded
 
 
 def _error(refused: Refused) -> web.Response:

@@ -19,6 +19,9 @@ _EXTENDED = re.compile(r"(?i:utf-8)'[^']*'((?:[^%]|%[0-9A-Fa-f]{2})*)")  # RFC 8
 # How browsers, httpx, undici and others encode quotes and control characters, and aiohttp a slash. They do not encode
 # percent signs, so the original name is ambiguous.
 _ESCAPED = re.compile(r"%(?:22|2[Ff]|[01][0-9A-Fa-f])")
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0a-\x1f\x7f]"
+)  # not allowed in the value of a field; names may contain everything else
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,7 @@ def _parse_head(head: str) -> Part:
     fields: dict[str, str] = {}
     for line in re.sub(r"\r\n[ \t]+", " ", head).split("\r\n"):
         name, colon, value = line.partition(":")
-        if not colon or not name.isascii() or name != name.strip() or not value.replace("\t", " ").isprintable():
+        if not colon or not name.isascii() or name != name.strip() or _CONTROL.search(value):
             raise ValueError("the header of a part is malformed")
         if name.lower() in fields:
             raise ValueError(f"a part has the header field {name} twice")
