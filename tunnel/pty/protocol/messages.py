@@ -90,6 +90,7 @@ class ProcessInfo:
 
 
 def start_request(request: StartRequest) -> Object:
+    """Return the message of Start."""
     message: dict[str, object] = {"process": _config(request.cmd, request.args, request.envs, request.cwd)}
     if request.size is not None:
         message["pty"] = _pty(request.size)
@@ -101,6 +102,7 @@ def start_request(request: StartRequest) -> Object:
 
 
 def parse_start_request(message: Object) -> StartRequest:
+    """Return the process that a message of Start describes."""
     cmd, args, envs, cwd = _parse_config(message)
     if not cmd:
         raise Malformed("process.cmd is missing")
@@ -137,19 +139,23 @@ def parse_selector(message: Object) -> Selector:
 
 
 def update_request(selector: Selector, size: Size) -> Object:
+    """Return the message of Update, which resizes a terminal."""
     return {**selector_request(selector), "pty": _pty(size)}
 
 
 def parse_update_request(message: Object) -> tuple[Selector, Size | None]:
+    """Return the process and its new size, None if the message has none."""
     pty = message.get("pty")
     return parse_selector(message), None if pty is None else _parse_size(as_object(pty, "pty"))
 
 
 def input_request(selector: Selector, given: Input) -> Object:
+    """Return the message of SendInput."""
     return {**selector_request(selector), "input": _input(given)}
 
 
 def parse_input_request(message: Object) -> tuple[Selector, Input]:
+    """Return the process and its input."""
     return parse_selector(message), _parse_input(message)
 
 
@@ -181,10 +187,12 @@ def stream_start(selector: Selector) -> Object:
 
 
 def stream_data(given: Input) -> Object:
+    """Return a message of StreamInput with input."""
     return {"data": {"input": _input(given)}}
 
 
 def stream_keepalive() -> Object:
+    """Return a message of StreamInput without input."""
     return {"keepalive": {}}
 
 
@@ -201,6 +209,7 @@ def parse_stream_message(message: Object) -> Selector | Input | None:
 
 
 def list_reply(processes: Iterable[ProcessInfo]) -> Object:
+    """Return the reply of List."""
     found = []
     for each in processes:
         entry: dict[str, object] = {"config": _config(each.cmd, each.args, each.envs, each.cwd), "pid": each.pid}
@@ -211,6 +220,7 @@ def list_reply(processes: Iterable[ProcessInfo]) -> Object:
 
 
 def parse_list_reply(message: Object) -> list[ProcessInfo]:
+    """Return the processes in a reply of List."""
     found = []
     for each in read_array(message, "processes"):
         entry = as_object(each, "processes")
@@ -231,6 +241,8 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Output:
+    """Output of the process."""
+
     kind: OutputKind
     data: bytes
 
@@ -282,6 +294,7 @@ SIGNAL_TEXTS = {
 
 
 def event_message(event: Event) -> Object:
+    """Return a message of a stream."""
     match event:
         case Started(pid):
             body: Object = {"start": {"pid": pid}}

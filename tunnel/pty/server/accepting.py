@@ -16,7 +16,7 @@ from aiohttp import web
 from tunnel.net.address import Client
 from tunnel.net.channel import limit_unsent
 from tunnel.net.listening import ListeningSocket
-from tunnel.pty.server.connection import AT_WORK, Connection, last_words
+from tunnel.pty.server.connection import AT_WORK, Connection, final_answer
 from tunnel.server.listen import Listener
 from tunnel.server.log import event, unexpected
 from tunnel.server.shares import Shares
@@ -83,4 +83,4 @@ class Accepting:
         event(logging.INFO, "refused", client=client.address, status=503, error="full", limit=limit)
         with sock:
             sock.setblocking(False)
-            sock.send(last_words(503, f"too many connections: the limit is {limit}"))
+            sock.send(final_answer(503, f"too many connections: the limit is {limit}"))

@@ -43,6 +43,7 @@ class Guard:
 
     @property
     def needs_token(self) -> bool:
+        """Whether requests need an access token."""
         return bool(self._tokens)
 
     def check_source(self, target: str, headers: Headers) -> None:
@@ -52,11 +53,11 @@ class Guard:
         """
         names = [headers.get("Host", "")]
         if not target.startswith(("/", "*")):
-            names.append(_place(target))
+            names.append(_host_and_port(target))
         if not all(map(self._is_ours, names)):
             raise ConnectError("permission_denied", "unknown host name: the service accepts those given by --pty-host")
         for origin in headers.getall("Origin", ()):
-            if not (self._same_origin and _place(origin) == names[0].lower()):
+            if not (self._same_origin and _host_and_port(origin) == names[0].lower()):
                 raise ConnectError("permission_denied", "pages of this origin may not use the service")
 
     def check_token(self, headers: Headers) -> None:
@@ -95,7 +96,7 @@ def _known_name(host: str) -> str:
         raise UsageError(f"--pty-host: {host!r}: {exc}") from exc
 
 
-def _place(origin: str) -> str:
+def _host_and_port(origin: str) -> str:
     """Return the host and port of a URL or an origin, as in a Host header."""
     try:
         return urlsplit(origin).netloc.lower()

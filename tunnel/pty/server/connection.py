@@ -55,7 +55,7 @@ class Connection(web.RequestHandler):
     """aiohttp's connection with deadlines and limits. It holds ``place`` until it is closed."""
 
     __slots__ = (
-        "_ahead", "_began", "_body", "_came", "_deaf", "_hurry", "_is_admitted", "_moves", "_seen", "_tail", "_timer",
+        "_ahead", "_began", "_body", "_came", "_ignores_data", "_hurry", "_is_admitted", "_moves", "_seen", "_tail", "_timer",
         "_wire", "_works", "client", "peer", "place", "refusals",
     )  # fmt: skip
 
@@ -77,7 +77,7 @@ class Connection(web.RequestHandler):
         self._tail = b""  # the last of these bytes
         self._came = False  # whether the head of the next request is complete
         self._ahead = 0  # bytes that arrived while a request was being answered
-        self._deaf = False  # whether further data is ignored
+        self._ignores_data = False  # whether further data is ignored
         self._hurry: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -113,7 +113,7 @@ class Connection(web.RequestHandler):
 
     def drop(self) -> None:
         """Close the connection at once."""
-        self._deaf = True
+        self._ignores_data = True
         if self._wire is not None:
             self._wire.abort()
 
@@ -129,7 +129,7 @@ class Connection(web.RequestHandler):
             yield
         finally:
             self._works = False
-            self._arm(2 * LINGER_LIMIT if self._deaf else IDLE_LIMIT)
+            self._arm(2 * LINGER_LIMIT if self._ignores_data else IDLE_LIMIT)
 
     def note_admission(self, admitted: bool) -> None:
         """Note whether the current request was let in."""
@@ -148,7 +148,7 @@ class Connection(web.RequestHandler):
         super().connection_made(transport)
         self._wire = self.transport
         self._arm(HEAD_LIMIT)
-        if self._deaf:  # it had to give way in the meantime
+        if self._ignores_data:  # it had to give way in the meantime
             self.drop()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -159,7 +159,7 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
+        if self._ignores_data:
             return
         if data and (self._body is None or self._body.is_eof()) and not self._may_come(data):
             return
@@ -205,7 +205,7 @@ class Connection(web.RequestHandler):
 
     def _stop_listening(self) -> None:
         """Ignore further data: aiohttp has found something malformed and will answer it in turn."""
-        self._deaf = True
+        self._ignores_data = True
         if self._body is not None and not self._body.is_eof():
             # aiohttp forgets the body that it was reading, so a handler would wait for the rest forever.
             self._body.set_exception(BrokenBody("the body is malformed"))
@@ -230,7 +230,7 @@ class Connection(web.RequestHandler):
         else:
             status, text = 500, "internal error; the service's log has the details"
             unexpected(exc or RuntimeError(f"status {status}"), client=self.client.address)
-        answer = _LastAnswer(self.transport, status=status, text=f"{text}\n")
+        answer = _FinalAnswer(self.transport, status=status, text=f"{text}\n")
         answer.force_close()
         return answer
 
@@ -244,10 +244,10 @@ class Connection(web.RequestHandler):
 
     def hang_up(self, status: int, error: str, reason: str) -> None:
         """Send a final answer in place of aiohttp's, and close the connection."""
-        self._deaf = True
+        self._ignores_data = True
         self._log_refusal(status, error, reason)
         if self.transport is not None:
-            self.transport.write(last_words(status, reason))
+            self.transport.write(final_answer(status, reason))
             _half_close(self.transport)
         self._arm(LINGER_LIMIT)
 
@@ -268,13 +268,13 @@ class Connection(web.RequestHandler):
 
     def _expire(self) -> None:
         self._timer = None
-        if self._seen and self._body is None and not self._deaf:
+        if self._seen and self._body is None and not self._ignores_data:
             self.hang_up(408, "slow", "the request did not arrive in time")
         else:
             self.drop()
 
 
-class _LastAnswer(web.Response):
+class _FinalAnswer(web.Response):
     """The last answer on a connection whose client may still be sending.
 
     Closing it at once would reset the connection, and the client could lose the answer (RFC 9112 section 9.6).
@@ -291,7 +291,7 @@ class _LastAnswer(web.Response):
             await asyncio.sleep(LINGER_LIMIT)  # cancelled when the client closes the connection
 
 
-def last_words(status: int, reason: str) -> bytes:
+def final_answer(status: int, reason: str) -> bytes:
     """Return a complete answer as bytes, for a connection that is closed after it."""
     body = f"{reason}\n".encode()
     head = (

@@ -52,6 +52,7 @@ class Screen:
         say_raw(text)
 
     def close(self) -> None:
+        """Give standard output back as it was."""
         self._output.close()
 
 

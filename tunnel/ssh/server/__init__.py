@@ -9,6 +9,6 @@ package but the messages described in `messages`.
 
 - `listener`: takes connections from the bridge and forks. `messages`: the messages between the two.
 - `login`, `connection`, `credentials`, `keys`: who may log in, and what they may do then.
-- `commands`: the shell or command of a session. `files`, `scp`: SFTP and legacy scp. `modes`, `variables`: its terminal modes and
-  environment variables.
+- `commands`: the shell or command of a session. `modes`, `variables`: its terminal modes and environment.
+- `files`, `scp`: SFTP and legacy scp.
 """
