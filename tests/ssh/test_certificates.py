@@ -32,7 +32,7 @@ def test_a_certificate_is_for_its_addresses(bed: Bed, sshd: Sshd) -> None:
     sign(bed, authority, far, "-O", "source-address=192.0.2.0/24,2001:db8::/32")
     route = trusting(bed, sshd, f"cert-authority {public(authority)}")
     assert bed.check(*with_keys(route, near), "echo in").text == "in\n"
-    assert_refused(bed, route, far, "not for clients at 127.0.0.1")
+    assert_refused(bed, route, far, "not valid for clients at 127.0.0.1")
     # The client may have another key to try.
     assert bed.check(*with_keys(route, far, near), "echo in").text == "in\n"
 
@@ -50,7 +50,7 @@ def test_a_certificate_with_addresses_is_of_no_use_where_the_address_is_unknown(
     command = (*WEBSOCAT_CLIENT, "--ws-c-uri=ws://bridge.test/", "-", f"ws-c:unix:{path}")
     route = Route(sshd.write_client_config(bed.folder / "ssh_config", command), Bridge("", process))
     assert bed.check(*with_keys(route, free), "echo in $SSH_CONNECTION").text == "in\n"
-    assert_refused(bed, route, key, "bound to addresses, and the client's is not known")
+    assert_refused(bed, route, key, "limited to certain addresses, but the client's address is unknown")
     assert bed.check(*with_keys(route, key, free), "echo in").text == "in\n"
 
 
