@@ -1,4 +1,4 @@
-"""The terminal service that starts the children of these tests is the one that the tests of terminals use."""
+"""Fixtures with a terminal service, shared with the tests of terminals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The core of the terminal clients: one output over many connections, errors that end it and errors that do not."""
+"""The Sans-I/O core of the terminal clients: one output over many connections, and which errors end it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ STARTED = message(messages.Started(PID))
 
 
 def answer(output: bytes, ending: bytes = b"") -> bytes:
-    """What a service sends on a stream, in small pieces."""
+    """Data of a stream, in small pieces."""
     pieces = [message(messages.Output("pty", output[at : at + 5])) for at in range(0, len(output), 5)]
     return STARTED + b"".join(pieces) + ending
 

@@ -9,7 +9,7 @@ import pytest
 from tunnel.pty.client import aio, sync
 
 PAIRS = ((sync.Sandbox, aio.AsyncSandbox), (sync.Pty, aio.AsyncPty), (sync.Terminal, aio.AsyncTerminal))
-# Words of the asynchronous client and what the synchronous one has in their place; nothing else may differ.
+# Words of the asynchronous client and their counterparts in the synchronous one; nothing else may differ.
 WORDS = (
     ("__aenter__", "__enter__"),
     ("__aexit__", "__exit__"),
@@ -23,7 +23,7 @@ PROTOCOLS = {"__init__", "__enter__", "__exit__", "__iter__"}
 
 
 def translated(text: str) -> str:
-    """What the synchronous client calls it, without line breaks."""
+    """Return the counterpart of a text in the synchronous client, without line breaks."""
     text = " ".join(text.split())
     for theirs, ours in WORDS:
         text = text.replace(theirs, ours)
@@ -36,7 +36,7 @@ def public_members(cls: type) -> dict[str, object]:
 
 
 def signature(member: object) -> str:
-    """Parameters with their kinds, defaults and annotations, and what is returned; a property has no parameters."""
+    """Return parameters with kinds, defaults and annotations, and the annotation of the result."""
     function = member.fget if isinstance(member, property) else member
     assert inspect.isfunction(function)
     return ("property " if isinstance(member, property) else "") + translated(str(inspect.signature(function)))

@@ -1,4 +1,4 @@
-"""``wstunnel-py shell`` as a user has it: on a terminal, with keys, signals, windows that are closed, and outages."""
+"""``wstunnel-py shell`` on a terminal: keys, signals, closed windows and outages."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_without_an_escape_character_a_tilde_is_a_tilde(service: Service) -> Non
         assert typist.wait() == 4
 
 
-# ---- size, sharing, bytes
+# --- Size, sharing, bytes
 
 
 def test_the_size_of_the_window_is_that_of_the_terminal(service: Service) -> None:
