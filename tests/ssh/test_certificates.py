@@ -1,4 +1,4 @@
-"""Certificates of ssh-keygen at the embedded SSH server: whom they let in, from where, and to do what."""
+"""Certificates at the embedded SSH server: who may log in, from where, and to do what."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_certificate_is_for_its_addresses(bed: Bed, sshd: Sshd) -> None:
     route = trusting(bed, sshd, f"cert-authority {public(authority)}")
     assert bed.check(*with_keys(route, near), "echo in").text == "in\n"
     assert_refused(bed, route, far, "not valid for clients at 127.0.0.1")
-    # The client may have another key to try.
+    # The client may try another key.
     assert bed.check(*with_keys(route, far, near), "echo in").text == "in\n"
 
 
@@ -82,7 +82,7 @@ def test_a_certificate_that_is_not_for_this_admits_nobody(bed: Bed, sshd: Sshd) 
 
 
 def test_a_stranger_s_certificate_admits_nobody(bed: Bed, sshd: Sshd) -> None:
-    """Nor does the trusted authority's own key, nor a plain key that only a certificate would let in."""
+    """Neither does the CA's own key, nor a key without its certificate."""
     authority, stranger, key = (make_key(bed, name) for name in ("authority", "stranger", "member"))
     route = trusting(bed, sshd, f"cert-authority {public(authority)}")
     sign(bed, stranger, key)

@@ -1,4 +1,4 @@
-"""Who may log in at the embedded SSH server, with which key and to do what, and how it says no."""
+"""Who may log in at the embedded SSH server, with which key, to do what, and how it refuses others."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from tunnel.errors import UsageError
 from tunnel.ssh.host_key import describe_key
 from tunnel.ssh.server.keys import load_authorized_keys, load_host_key
 
-# What a client says that may not come in.
+# What ssh says when it may not log in.
 DENIED = "Permission denied (publickey)"
 
 
 @pytest.fixture
 def public_key(sshd: Sshd) -> str:
-    """The public key of the one who runs the tests, as a line."""
+    """The public key of the user who runs the tests, as a line."""
     return (sshd.folder / "user.pub").read_text().strip()
 
 
 def restricted(bed: Bed, sshd: Sshd, line: str) -> Route:
-    """An embedded server with only this line of authorized_keys."""
+    """An embedded server with a single line in authorized_keys."""
     keys = write_keys(bed.folder / "keys", line)
     return route_to(bed, sshd, start_embedded(bed, sshd, "--authorized-keys", str(keys)))
 
@@ -142,7 +142,7 @@ def log_in(route: Route, user: str) -> None:
 
 
 def options_of(route: Route, key: Path) -> tuple[str, ...]:
-    """Options of ssh for another key on the way of ``route``."""
+    """Return ssh's options for another key on ``route``."""
     lines = (line.strip() for line in route.config.read_text().splitlines()[1:])
     kept = [line.replace(" ", "=", 1) for line in lines if not line.startswith("IdentityFile")]
     return ("-i", str(key), *(word for line in kept for word in ("-o", line)))
@@ -283,7 +283,7 @@ def test_restrict_is_spelt_out_and_capital_letters_are_as_good(tmp_path: Path, p
     assert options("restrict") == every
     assert options("Restrict,PTY,port-forwarding") == every - {"no-pty", "no-port-forwarding"}
     assert options("No-Pty") == {"no-pty"}
-    # The last one counts, as at OpenSSH's server.
+    # The last one counts, as in OpenSSH's server.
     assert options("pty,restrict") == every
     assert options("restrict,pty,no-pty") == every
     assert options("no-pty,pty") == set()
