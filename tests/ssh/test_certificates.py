@@ -86,7 +86,7 @@ def test_a_stranger_s_certificate_admits_nobody(bed: Bed, sshd: Sshd) -> None:
     authority, stranger, key = (make_key(bed, name) for name in ("authority", "stranger", "member"))
     route = trusting(bed, sshd, f"cert-authority {public(authority)}")
     sign(bed, stranger, key)
-    assert_refused(bed, route, key, "no key of the client's")
+    assert_refused(bed, route, key, "none of the client's keys")
     assert bed.run(*with_keys(route, authority), "true").status == 255
 
 
