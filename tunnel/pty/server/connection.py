@@ -55,8 +55,8 @@ class Connection(web.RequestHandler):
     """aiohttp's connection with deadlines and limits. It holds ``place`` until it is closed."""
 
     __slots__ = (
-        "_ahead", "_began", "_body", "_came", "_ignores_data", "_hurry", "_is_admitted", "_moves", "_seen", "_tail", "_timer",
-        "_wire", "_works", "client", "peer", "place", "refusals",
+        "_ahead", "_began", "_body", "_came", "_hurry", "_ignores_data", "_is_admitted", "_moves", "_seen", "_tail",
+        "_timer", "_wire", "_works", "client", "peer", "place", "refusals",
     )  # fmt: skip
 
     def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop, client: Client) -> None:
