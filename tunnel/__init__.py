@@ -84,15 +84,17 @@ __all__ = [  # noqa: RUF022  # the version first
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Import the module that a public name lives in (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+if not TYPE_CHECKING:  # a type checker is to find names that there are not
 
-    if not _HOMES[name]:
-        return importlib.import_module(f"{__name__}.{name}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    def __getattr__(name: str) -> object:
+        """Import the module that a public name lives in (PEP 562)."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        if not _HOMES[name]:
+            return importlib.import_module(f"{__name__}.{name}")
+        return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -13,13 +13,15 @@ _HOMES = {"connect": "tunnel.ssh.client", "paramiko_client": "tunnel.ssh.sync_cl
 __all__ = ["connect", "paramiko_client"]
 
 
-def __getattr__(name: str) -> object:
-    """Import a public name, and asyncssh or paramiko with it, when it is first used (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+if not TYPE_CHECKING:  # a type checker is to find names that there are not
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    def __getattr__(name: str) -> object:
+        """Import a public name, and asyncssh or paramiko with it, when it is first used (PEP 562)."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
