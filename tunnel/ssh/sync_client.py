@@ -136,4 +136,4 @@ def _paths(files: Files | bytes | None) -> Any:
     """Return files as asyncssh takes them: its own empty tuple, None and bytes stay what they are."""
     if files is None or files == () or isinstance(files, bytes):
         return files
-    return [os.fspath(file) for file in ((files,) if isinstance(files, str | os.PathLike) else files)]
+    return [os.path.expanduser(file) for file in ((files,) if isinstance(files, str | os.PathLike) else files)]
