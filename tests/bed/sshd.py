@@ -68,6 +68,18 @@ class Sshd:
         }
 
     @property
+    def paramiko_client(self) -> dict[str, Any]:
+        """How `tunnel.ssh.paramiko_client` logs in here, whatever the user's own files say."""
+        return {
+            "client_keys": self.folder / "user",
+            "agent": False,
+            "known_hosts": self.folder / "known_hosts",
+            "host_key_alias": "bed",
+            "config": None,
+            "login_timeout": 20,
+        }
+
+    @property
     def asyncssh(self) -> dict[str, Any]:
         """How `asyncssh.connect` logs in here; the host is ``bed``."""
         return {

@@ -33,15 +33,7 @@ def bridge(shared_bed: Bed, sshd: Sshd) -> Iterator[Bridge]:
 
 @pytest.fixture
 def login(sshd: Sshd) -> dict[str, Any]:
-    """How to log in at the sshd of the bed, whatever is in the user's own folder."""
-    return {
-        "client_keys": sshd.folder / "user",
-        "agent": False,
-        "known_hosts": sshd.folder / "known_hosts",
-        "host_key_alias": "bed",
-        "config": None,
-        "login_timeout": LIMIT,
-    }
+    return sshd.paramiko_client
 
 
 @pytest.fixture
