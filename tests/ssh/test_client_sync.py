@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import inspect
-import os
 import random
 import socket
 from collections.abc import Iterator
@@ -16,11 +15,12 @@ import paramiko
 import pytest
 
 import tunnel
-from tests.bed.processes import Bed
+from tests.bed.processes import Bed, ticks
 from tests.bed.sshd import Sshd
 from tests.bed.targets import Target, checksum, read_to_end
 from tests.bed.tunnels import Bridge, start_bridge
 from tests.faults.link import Cut, Link, Plan
+from tests.server.clients import ask
 
 LIMIT = 20.0
 DATA = random.Random("paramiko").randbytes(3_000_000)
@@ -122,14 +122,18 @@ def test_what_is_not_given_comes_from_the_users_own_files(
         tunnel.ssh.paramiko_client("box")
 
 
-def test_a_key_that_nobody_lets_in_is_refused_and_nothing_stays_open(
-    bridge: Bridge, login: dict[str, Any], tmp_path: Path
+def test_a_key_that_nobody_lets_in_is_refused_and_its_tunnel_ends(
+    bed: Bed, sshd: Sshd, login: dict[str, Any], tmp_path: Path
 ) -> None:
+    bridge = start_bridge(bed, "ours", sshd.port)
     asyncssh.generate_private_key("ssh-ed25519").write_private_key(tmp_path / "stranger")
-    before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(paramiko.AuthenticationException):
         tunnel.ssh.paramiko_client(bridge.url, **login | {"client_keys": [tmp_path / "stranger"]})
-    assert len(os.listdir("/proc/self/fd")) <= before + 8  # the tunnel's own end is in a thread
+    for _ in ticks(LIMIT):
+        health = ask(bridge.url, "/healthz").json
+        if (health["tunnels"], health["detached"]) == (0, 0):
+            return
+    raise AssertionError(health)
 
 
 def test_a_server_that_says_nothing_is_given_up(bed: Bed, login: dict[str, Any]) -> None:
