@@ -15,12 +15,12 @@ import paramiko
 import pytest
 
 import tunnel
-from tests.bed.processes import Bed, ticks
+from tests.bed.processes import Bed
 from tests.bed.sshd import Sshd
 from tests.bed.targets import Target, checksum, read_to_end
 from tests.bed.tunnels import Bridge, start_bridge
 from tests.faults.link import Cut, Link, Plan
-from tests.server.clients import ask
+from tests.faults.seen import wait_for_tunnels
 
 LIMIT = 20.0
 DATA = random.Random("paramiko").randbytes(3_000_000)
@@ -129,11 +129,7 @@ def test_a_key_that_nobody_lets_in_is_refused_and_its_tunnel_ends(
     asyncssh.generate_private_key("ssh-ed25519").write_private_key(tmp_path / "stranger")
     with pytest.raises(paramiko.AuthenticationException):
         tunnel.ssh.paramiko_client(bridge.url, **login | {"client_keys": [tmp_path / "stranger"]})
-    for _ in ticks(LIMIT):
-        health = ask(bridge.url, "/healthz").json
-        if (health["tunnels"], health["detached"]) == (0, 0):
-            return
-    raise AssertionError(health)
+    wait_for_tunnels(bridge, 0)
 
 
 def test_a_server_that_says_nothing_is_given_up(bed: Bed, login: dict[str, Any]) -> None:
