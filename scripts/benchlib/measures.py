@@ -87,9 +87,9 @@ def cpu_seconds(process: subprocess.Popen[bytes] | Process | None) -> float:
     return time.clock_gettime((~process.pid << 3) | 2) if process else 0.0
 
 
-def pss(process: subprocess.Popen[bytes] | Process) -> int:
+def pss(pid: int) -> int:
     """A process's memory in bytes; a page that n processes share counts as 1/n of itself."""
-    for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
     raise BenchError("smaps_rollup: the kernel gives no Pss line")
@@ -292,7 +292,7 @@ def latency(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
         found = {"open": opened}
         if tunnel.client is not None:
             found["open-cpu"] = cpu_seconds(tunnel.client)
-            found["idle-client"] = pss(tunnel.client)
+            found["idle-client"] = pss(tunnel.client.pid)
         tunnel.write(b"echo\n")
         for _ in range(ROUND_TRIPS):
             started = time.perf_counter()
@@ -335,11 +335,11 @@ def idle_tunnels(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
         life.callback(bridge.end)
         open_idle(tunnels, door, peer.offer)  # what is loaded and allocated once is no tunnel's
         time.sleep(0.3)
-        before = pss(bridge)
+        before = pss(bridge.pid)
         for _ in range(IDLE_TUNNELS):
             open_idle(tunnels, door, peer.offer)
         time.sleep(0.3)
-        return {"idle-bridge": (pss(bridge) - before) / IDLE_TUNNELS}
+        return {"idle-bridge": (pss(bridge.pid) - before) / IDLE_TUNNELS}
 
 
 MEASURES = {

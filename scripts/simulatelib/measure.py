@@ -15,7 +15,9 @@ import time
 from pathlib import Path
 
 from benchlib.lab import BenchError, Lab
+from benchlib.measures import pss
 from benchlib.peers import PEERS, ours
+from benchlib.report import processor
 from simulatelib.fleet import Costs
 from tests.bed.processes import descendants, free_port
 
@@ -46,8 +48,7 @@ class Group:
 
     def memory(self) -> float:
         """Bytes of the proportional set size."""
-        text = "".join(Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.pids)
-        return sum(float(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) * 1024
+        return float(sum(map(pss, self.pids)))
 
     def descriptors(self) -> int:
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.pids)
@@ -88,7 +89,7 @@ async def _measure(lab: Lab, bridge: Group, gateway: Group, port: int, context: 
     for writer in opened:
         writer.transport.abort()
     return Costs(
-        machine=f"{os.cpu_count()} cores of {_processor()}, Linux, Python {platform.python_version()}",
+        machine=f"{os.cpu_count()} cores of {processor()}, Linux, Python {platform.python_version()}",
         bridge_bytes=round(before[0][0] - 50 * bridge_memory),
         bridge_tunnel_bytes=round(bridge_memory),
         bridge_descriptors=round(before[0][1] - 50 * bridge_fds),
@@ -149,10 +150,3 @@ def _ssh_sessions(lab: Lab) -> float:
         for client in clients:
             client.terminate()
             client.communicate(timeout=10)
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
