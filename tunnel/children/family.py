@@ -23,9 +23,9 @@ from collections.abc import Callable, Collection, Iterable
 from tunnel.children.child import MARK_VARIABLE, Child
 from tunnel.children.proc import Entry, all_pids, look, variables
 
-_ROUNDS = 30  # of reading /proc, because processes may fork meanwhile
+_ROUNDS = 300  # of reading /proc, because processes may fork meanwhile
 _PATIENCE = 0.5  # seconds for these rounds
-_QUIET_ROUNDS = 2  # in a row without anything new: one may miss a process that was forked and orphaned meanwhile
+_QUIET_ROUNDS = 10  # in a row without anything new: one may miss a process that forks and ends meanwhile
 
 _MARKS = MARK_VARIABLE.encode() + b"="
 
@@ -36,7 +36,7 @@ def signal_sessions(children: Collection[Child], number: int) -> None:
     for child in leaders.values():
         child.signal_group(number)  # first, and without /proc, which may be missing
     try:
-        others = _running(leaders.values())
+        others = _running(leaders.values(), all_pids())
     except OSError:
         return  # no file descriptor is left to read /proc with
     for each in others:
@@ -44,37 +44,30 @@ def signal_sessions(children: Collection[Child], number: int) -> None:
             _send(each, number)
 
 
-def kill_families(children: Collection[Child]) -> bool:
+def kill_families(children: Collection[Child]) -> None:
     """Send SIGKILL to ``children``, except those that were reaped, and to all their descendants.
 
     All processes are stopped first. A stopped process does not fork, and does not end, so its children still have it as
-    their parent; a few rounds find all of them. Does not wait for the processes to end. Returns False if even the last
-    round found more.
+    their parent; a few rounds find all of them. Does not wait for the processes to end.
     """
     leaders = _unreaped(children)
-    stopped: dict[tuple[int, int], Entry] = {}
-    strangers: set[tuple[int, int]] = set()
+    family = _Family(leaders.values())
     quiet, end = 0, time.monotonic() + _PATIENCE
     for _ in range(_ROUNDS if leaders else 0):
         try:
-            found = {_key(each): each for each in _family(leaders.values(), strangers)}
+            # The last round looks at all processes once more, as a pid may have been reused meanwhile.
+            found = family.look_for_more(everywhere=quiet == _QUIET_ROUNDS - 1)
         except OSError:
-            quiet = 0
             break  # no file descriptor is left to read /proc with
-        new = found.keys() - stopped.keys()
-        for key in new:
-            _send(found[key], signal.SIGSTOP)
-            stopped[key] = found[key]
-        quiet = 0 if new else quiet + 1
+        quiet = 0 if found else quiet + 1
         if quiet == _QUIET_ROUNDS or time.monotonic() > end:
             break
     # Youngest first: when a parent ends, the kernel may continue a stopped process group.
-    for each in sorted(stopped.values(), key=lambda each: -each.started):
+    for each in sorted(family.found.values(), key=lambda each: -each.started):
         if each.pid not in leaders:
             _send(each, signal.SIGKILL)
     for child in leaders.values():
         child.signal_group(signal.SIGKILL)
-    return quiet > 0 or not leaders
 
 
 class Sweeper:
@@ -100,48 +93,60 @@ def _unreaped(children: Iterable[Child]) -> dict[int, Child]:
     return {child.pid: child for child in children if child.status is None}
 
 
-def _key(each: Entry) -> tuple[int, int]:
-    return each.pid, each.started
-
-
-def _family(leaders: Collection[Child], strangers: set[tuple[int, int]]) -> list[Entry]:
-    """Return ``leaders`` and all their descendants that are running.
-
-    ``strangers`` are processes that are known to have no mark, and can never get one; more are added.
-    """
-    family = _Family(leader.pid for leader in leaders)
-    others = family.adopt(_running(leaders))
-    marks = {leader.mark.encode() for leader in leaders if leader.mark}
-    for each in others if marks else ():
-        if _key(each) not in strangers:
-            environment = variables(each.pid)
-            if any(not marks.isdisjoint(it[len(_MARKS) :].split(b":")) for it in environment if it.startswith(_MARKS)):
-                family.add(each)
-            elif environment:  # an empty one: the process may be in the middle of exec
-                strangers.add(_key(each))
-    family.adopt(others)
-    return list(family.found.values())
-
-
 class _Family:
-    def __init__(self, leaders: Iterable[int]) -> None:
-        self.found: dict[int, Entry] = {}
-        self._sessions = set(leaders)
-        self._parents = set(self._sessions)
+    """``leaders`` and all their descendants. They are stopped as soon as they are found."""
 
-    def add(self, each: Entry) -> None:
+    def __init__(self, leaders: Collection[Child]) -> None:
+        self.found: dict[int, Entry] = {}
+        self._leaders = leaders
+        self._marks = {leader.mark.encode() for leader in leaders if leader.mark}
+        self._sessions = {leader.pid for leader in leaders}
+        self._parents = set(self._sessions)
+        self._known: set[int] = set()  # pids of processes that are in the family, or are known not to be
+
+    def look_for_more(self, *, everywhere: bool) -> bool:
+        """Look at the processes that were not seen before, or at all; return whether one of them belongs here.
+
+        Raises OSError if this process has no file descriptor left.
+        """
+        if everywhere:
+            self._known.clear()
+        # A process that forks and ends all the time is caught only while it is there: those that are new are looked at
+        # alone, and at once.
+        pids = [pid for pid in reversed(all_pids()) if pid not in self._known]
+        candidates = _running(self._leaders, pids)
+        self._known.update(pids)
+        before = len(self.found)
+        others = self._adopt(candidates)
+        for each in others if self._marks else ():
+            environment = variables(each.pid)
+            if any(self._is_mark(it) for it in environment if it.startswith(_MARKS)):
+                self._add(each)
+            elif not environment:  # the process may be in the middle of exec
+                self._known.discard(each.pid)
+        self._adopt(others)
+        return len(self.found) > before
+
+    def _is_mark(self, variable: bytes) -> bool:
+        return not self._marks.isdisjoint(variable[len(_MARKS) :].split(b":"))
+
+    def _add(self, each: Entry) -> None:
+        known = self.found.get(each.pid)
+        if known is not None and known.started == each.started:
+            return
+        _send(each, signal.SIGSTOP)
         self.found[each.pid] = each
         self._parents.add(each.pid)
         if each.pid == each.session:
             self._sessions.add(each.session)  # only descendants of the leader can be in the session
 
-    def adopt(self, candidates: list[Entry]) -> list[Entry]:
+    def _adopt(self, candidates: list[Entry]) -> list[Entry]:
         """Add the candidates that belong to the processes found so far, and return the others."""
         while True:
             others = []
             for each in candidates:
                 if each.parent in self._parents or each.session in self._sessions:
-                    self.add(each)
+                    self._add(each)
                 else:
                     others.append(each)
             if len(others) == len(candidates):
@@ -149,14 +154,17 @@ class _Family:
             candidates = others
 
 
-def _running(leaders: Iterable[Child]) -> list[Entry]:
-    """Return all processes that can be descendants of ``leaders``: those that are not older, without this one."""
+def _running(leaders: Iterable[Child], pids: Iterable[int]) -> list[Entry]:
+    """Return those of the processes ``pids`` that can be descendants of ``leaders``.
+
+    These are the processes that are not older than the leaders, without this one.
+    """
     # A leader has an entry until it is reaped, even if it has ended.
     entries = [entry for leader in leaders if (entry := look(leader.pid)) is not None]
     if not entries:
         return []
     oldest, own = min(entry.started for entry in entries), os.getpid()
-    found = (look(pid) for pid in all_pids() if pid != own)
+    found = (look(pid) for pid in pids if pid != own)
     return [each for each in found if each is not None and not each.has_ended and each.started >= oldest]
 
 

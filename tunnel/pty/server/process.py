@@ -216,9 +216,8 @@ class Process:
         SIGTERM is a request, and spares processes that have left the session, as daemons do. SIGKILL spares nothing.
         """
         if number == signal.SIGKILL:
-            self._kills_descendants = not kill_families(
-                (self.child,)
-            )  # if some may be left, once more when it has ended
+            kill_families((self.child,))
+            self.kill_descendants_at_end()  # once more: one that forks and ends all the time may have been missed
         else:
             signal_sessions((self.child,), number)
 
