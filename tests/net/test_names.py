@@ -57,10 +57,10 @@ def test_what_is_no_name_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, 
 
 
 def test_addresses_and_certificates_have_the_same_names() -> None:
-    assert str(parse_address("faß.de:22", "--target")) == "xn--fa-hia.de:22"
+    assert str(parse_address("faß.de:22", "target")) == "xn--fa-hia.de:22"
     assert server_names(["faß.de", "*.faß.de"])[0].value == "xn--fa-hia.de"
     with pytest.raises(UsageError, match="cannot be written in IDNA"):
-        parse_address("\u0378:22", "--target")
+        parse_address("\u0378:22", "target")
 
 
 @pytest.mark.parametrize(

@@ -106,13 +106,13 @@ def test_a_byte_order_mark_is_no_part_of_a_token(tmp_path: Path, encoding: str) 
     path = tmp_path / "tokens"
     path.write_bytes("one\r\n# two\r\nthree\r\n".encode(encoding))
     path.chmod(0o600)
-    assert read_tokens(str(path), "--token-file") == ["one", "three"]
+    assert read_tokens(str(path), "token_file") == ["one", "three"]
     if encoding == "utf-16":
         with pytest.raises(UsageError, match="it is UTF-16"):
             make_token(None, append_to=str(path))
     else:
         added = make_token(None, append_to=str(path))
-        assert read_tokens(str(path), "--token-file") == ["one", "three", added]
+        assert read_tokens(str(path), "token_file") == ["one", "three", added]
 
 
 def test_what_is_no_list_of_tokens_is_not_appended_to(bed: Bed, tmp_path: Path) -> None:

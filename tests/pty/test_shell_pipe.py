@@ -89,7 +89,10 @@ def test_the_value_of_a_variable_may_have_lines(bed: Bed, service: Service) -> N
     value = "first=1\n\tsecond ü\n"
     words = ("-e", f"A={value}", "--", "/bin/sh", "-c", 'printf %s "$A" | base64')
     assert base64.b64decode(shell(bed, service, *words).stdout).decode() == value
-    assert shell(bed, service, "-e", "A\nB=c").stderr == "wstunnel-py: -e has characters that are not printable\n"
+    assert (
+        shell(bed, service, "-e", "A\nB=c").stderr
+        == "wstunnel-py: -e: the value has characters that are not printable\n"
+    )
 
 
 @pytest.mark.parametrize(

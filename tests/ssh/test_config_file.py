@@ -203,7 +203,7 @@ def test_a_file_of_somebody_elses_is_not_touched(run: Run, ssh_config: Path, con
     ssh_config.write_bytes(line_for(ssh_config))
     before = contents(ssh_config.parent)
     done = run(action)
-    line = f"config-ssh: cannot use {own}: config-ssh did not write it; move it out of the way"
+    line = f"cannot use {own}: config-ssh did not write it; move it out of the way"
     assert (done.status, done.stdout, done.stderr) == (2, b"", f"wstunnel-py: {line}\n")
     assert contents(ssh_config.parent) == before
 
@@ -212,7 +212,7 @@ def test_what_is_no_file_for_ssh_is_refused(run: Run, ssh_config: Path) -> None:
     def refusal() -> str:
         done = run("--write")
         assert (done.status, done.stdout) == (2, b"")
-        return done.stderr.removeprefix(f"wstunnel-py: config-ssh: cannot use {ssh_config}: ")
+        return done.stderr.removeprefix(f"wstunnel-py: cannot use {ssh_config}: ")
 
     ssh_config.parent.mkdir()
     ssh_config.mkdir()

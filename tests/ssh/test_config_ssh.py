@@ -207,7 +207,7 @@ def test_another_config_file_is_named_even_if_a_variable_gave_it(config_ssh: Run
     [
         (["--header", "e2b-traffic-access-token: x"], "there is no option --header; see wstunnel-py config-ssh --help"),
         (["--proxy", "http://me:hunter2@proxy.test"],
-         "--proxy: a password does not go into a command line, which others can read; use config.toml"),
+         "--proxy: a password must not stand in a command line, which others can read; use config.toml"),
         (["--user", "a b"], "--user: 'a b' has other characters than letters, digits and + - . @ _"),
         (["--user", "-x"], "--user: '-x' has other characters than letters, digits and + - . @ _"),
         (["--host-key-alias", "a,b"], "--host-key-alias: 'a,b' has other characters than letters, digits and - . _"),
@@ -218,7 +218,7 @@ def test_another_config_file_is_named_even_if_a_variable_gave_it(config_ssh: Run
         (["--url", "ws://h/`id`"], "'ws://h/`id`' cannot be written into ssh_config: "
          '" $ ` \\ and control characters are not allowed'),
         (["--executable", "/nonexistent"], "--executable: cannot use /nonexistent: there is no such program"),
-        (["--executable", "/a\nb"], "--executable has characters that are not printable"),
+        (["--executable", "/a\nb"], "--executable: the value has characters that are not printable"),
         (["--write", "--diff"], "--write and --diff exclude each other"),
         (["--write", "--remove"], "--write and --remove exclude each other"),
         (["--remove", "build"],

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tunnel.client.trace import say
+from tunnel.client.trace import say, warn
 from tunnel.errors import USAGE, TunnelError
 
 TYPE_CHECKING = False
@@ -148,8 +148,7 @@ def _authority(folder: str) -> Authority:
     from tunnel.pki.authority import Authority
 
     authority = Authority(folder)
-    for warning in authority.warnings:
-        say(f"warning: {warning}")
+    warn(authority.warnings)
     return authority
 
 

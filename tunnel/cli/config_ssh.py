@@ -59,6 +59,7 @@ def _parameter(option: Option) -> click.Option:
 config_ssh = DirectCommand(
     "config-ssh",
     _config_ssh,
+    options=CONFIG_SSH_OPTIONS,
     params=[
         *map(_parameter, CONFIG_SSH_OPTIONS),
         click.Argument(["name"], nargs=-1, metavar="[NAME]…"),

@@ -17,6 +17,7 @@ _EPILOG = (
 connect = DirectCommand(
     "connect",
     run_connect,
+    options=OPTIONS,
     params=[*map(parameter, OPTIONS), click.Argument(["host"], shell_complete=complete_host)],
     short_help="Be ssh's ProxyCommand.",
     help=(

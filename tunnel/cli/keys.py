@@ -64,5 +64,5 @@ def show(files: tuple[str, ...]) -> None:
     from tunnel.ssh.host_key import describe_key, is_ssh_key
 
     for file in files:
-        for line in describe_key(file) if is_ssh_key(read(file)) else describe_tokens(file, "keys show"):
+        for line in describe_key(file) if is_ssh_key(read(file)) else describe_tokens(file):
             click.echo(line)

@@ -10,7 +10,7 @@ import click
 from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
 from tunnel.client.options import PTY_OPTIONS, parse_command_line
-from tunnel.client.trace import say
+from tunnel.client.trace import say, warn
 from tunnel.errors import UNREACHABLE, UsageError, printable
 
 TYPE_CHECKING = False
@@ -27,10 +27,12 @@ def _open(host: str | None, given: Values) -> Pty:
     from tunnel.pty.shell.settings import resolve
 
     settings = resolve(host, given, options=PTY_OPTIONS)
-    if not settings.quiet:
-        for warning in settings.warnings:
-            say(f"warning: {warning}")
-    return Pty(Service(settings.place, settings.way))
+    warn(settings.warnings, quiet=settings.quiet)
+    try:
+        return Pty(Service(settings.place, settings.way))
+    except UsageError as exc:
+        exc.name_origin(settings.origins)
+        raise
 
 
 def _ps(words: list[str]) -> int:
@@ -77,6 +79,7 @@ pty.add_command(
     DirectCommand(
         "ps",
         _ps,
+        options=PTY_OPTIONS,
         params=[*map(parameter, PTY_OPTIONS), click.Argument(["host"], required=False, shell_complete=complete_host)],
         help=f"List the processes that the terminal service of HOST runs.\n\n{_HOST}",
     )
@@ -85,6 +88,7 @@ pty.add_command(
     DirectCommand(
         "kill",
         _kill,
+        options=PTY_OPTIONS,
         params=[
             *map(parameter, PTY_OPTIONS),
             click.Argument(["host"], required=False, shell_complete=complete_host),

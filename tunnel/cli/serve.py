@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-from tunnel.server.settings import ServeSettings, flag, variable
+from tunnel.cli.main import option_of
+from tunnel.errors import spell_settings
+from tunnel.server.settings import ServeSettings, variable
 
 
 def _option(field: dataclasses.Field[Any]) -> click.Option:
@@ -17,7 +19,7 @@ def _option(field: dataclasses.Field[Any]) -> click.Option:
         kind = click.Path()  # so that shells complete it
     several = str(field.type).startswith("tuple")
     return click.Option(
-        [flag(field.name)],
+        [option_of(field.name)],
         type=click.Choice(values["choices"]) if values["choices"] else kind,
         default=field.default,
         is_flag=field.type == "bool",
@@ -33,6 +35,11 @@ def _option(field: dataclasses.Field[Any]) -> click.Option:
 def _serve(**options: Any) -> None:
     from tunnel.run import run
 
+    context = click.get_current_context()
+    from_environment = {
+        name for name in options if context.get_parameter_source(name) is click.core.ParameterSource.ENVIRONMENT
+    }
+    spell_settings(lambda setting: variable(setting) if setting in from_environment else option_of(setting))
     run(ServeSettings(**options))
 
 

@@ -6,10 +6,10 @@ import click
 
 from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
-from tunnel.cli.main import tell_bug
+from tunnel.cli.main import tell, tell_bug
 from tunnel.client.options import SHELL_OPTIONS, parse_command_line
-from tunnel.client.trace import Trace, say
-from tunnel.errors import TunnelError, UsageError
+from tunnel.client.trace import Trace, warn
+from tunnel.errors import TunnelError, UsageError, optional_packages
 
 FAILED = 255  # what ssh returns for failures of its own; every other code may be the remote shell's
 
@@ -18,7 +18,7 @@ def _shell(words: list[str]) -> int:
     try:
         return _run(words)
     except TunnelError as exc:
-        say(str(exc))
+        tell(exc)
         return FAILED
     except KeyboardInterrupt:
         return 130
@@ -35,23 +35,27 @@ def _run(words: list[str]) -> int:
     given, operands = parse_command_line(words, SHELL_OPTIONS, "shell")
     if len(operands) > 1:
         raise UsageError("one host; usage: wstunnel-py shell [OPTIONS] [HOST] [-- COMMAND [ARGUMENT]…]")
-    from tunnel.pty.shell.interactive import run
-    from tunnel.pty.shell.settings import resolve
+    with optional_packages():
+        from tunnel.pty.shell.interactive import run
+        from tunnel.pty.shell.settings import resolve
 
     settings = resolve(operands[0] if operands else None, given, command)
-    if not settings.quiet:
-        for warning in settings.warnings:
-            say(f"warning: {warning}")
+    warn(settings.warnings, quiet=settings.quiet)
     trace = Trace(verbose=settings.verbose)
     trace.step("url", str(settings.place))
     for note in settings.notes:
         trace.step("url", note)
-    return run(settings, trace)
+    try:
+        return run(settings, trace)
+    except UsageError as exc:
+        exc.name_origin(settings.origins)
+        raise
 
 
 shell = DirectCommand(
     "shell",
     _shell,
+    options=SHELL_OPTIONS,
     params=[
         *map(parameter, SHELL_OPTIONS),
         click.Argument(["host"], required=False, shell_complete=complete_host),

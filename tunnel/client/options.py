@@ -1,12 +1,13 @@
 """The table of the client's options, which feeds the command line, the environment and the config file alike.
 
-An option is called ``--ca-file`` on the command line, ``WSTUNNEL_PY_CA_FILE`` in the environment and ``ca-file`` in the
-config file. What is about terminals only is called ``pty-user`` there, and ``--user`` in the commands about terminals.
-This room turns words into values and knows which word was wrong; what the values mean is in `settings`.
+An option is called ``--ca-file`` on the command line, ``WSTUNNEL_PY_CA_FILE`` in the environment, ``ca-file`` in the
+config file and ``ca_file`` in Python. Options for terminals only are called ``pty-user`` there, and ``--user`` in the
+commands for terminals. This module turns words into values; where a value comes from is a matter of `layers`.
 """
 
 from __future__ import annotations
 
+from tunnel.client.words import Words, refuse_value, unknown_option
 from tunnel.errors import UsageError
 from tunnel.net.home import expand_home
 from tunnel.protocol.message_size import LARGEST_MESSAGE, LEAST_MESSAGE
@@ -57,6 +58,11 @@ class Option:
     def flag(self) -> str:
         """The name on the command line, without the dashes."""
         return self.name.removeprefix(PTY).removeprefix(DOCTOR)
+
+    @property
+    def setting(self) -> str:
+        """The name in Python, by which errors call it."""
+        return self.name.replace("-", "_")
 
     @property
     def variable(self) -> str:
@@ -142,11 +148,17 @@ DOCTOR_OPTIONS = (
 ALL = {option.name: option for option in (*OPTIONS, *SHELL_OPTIONS)}
 
 
-def parse_value(option: Option, word: object, origin: str) -> Value:
-    """Return the value that ``word`` stands for; ``origin`` (an option, variable or key) goes into the UsageError."""
+def parse_value(option: Option, word: object, origin: str | None = None) -> Value:
+    """Return the value that ``word`` stands for. Raises UsageError.
+
+    ``origin`` is what whoever wrote it calls the option; None: the option's name in Python.
+    """
+
+    def unusable(problem: str) -> UsageError:
+        return UsageError(problem, setting=option.setting, origin=origin)
 
     def wrong(what: str) -> UsageError:
-        return UsageError(f"{origin}: {word!r} is not {what}")
+        return unusable(f"{word!r} is not {what}")
 
     if option.kind == FLAG:
         if isinstance(word, bool):
@@ -171,21 +183,21 @@ def parse_value(option: Option, word: object, origin: str) -> Value:
     if not isinstance(word, str):
         raise wrong("text")
     if not word:
-        raise UsageError(f"{origin} is set, but empty")
+        raise unusable("the value is empty")
     if not _is_printable(option, word):
         # The word itself stays out of the message, as a header or a proxy's URL may be a secret.
-        raise UsageError(f"{origin} has characters that are not printable")
+        raise unusable("the value has characters that are not printable")
     if option.kind == HEADERS:
-        _check_header_line(word, origin)
+        _check_header_line(option, word, origin)
     elif option.kind == ENVIRON and "=" not in word[1:]:
-        raise UsageError(f"{origin}: a variable is written NAME=VALUE")
+        raise unusable("write a variable as NAME=VALUE")
     elif option.kind == LETTER and word != "none" and len(word) != 1:
         raise wrong("one character, or 'none'")
     elif option.kind == PROXY and word.lower() != "none":
         from tunnel.client.proxy import parse_proxy
 
-        parse_proxy(word, origin)
-    return expand_home(word, origin) if option.kind == PATH else word
+        parse_proxy(word, setting=option.setting, origin=origin)
+    return expand_home(word, setting=option.setting, origin=origin) if option.kind == PATH else word
 
 
 def _is_printable(option: Option, word: str) -> bool:
@@ -204,94 +216,43 @@ def split_header(line: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _check_header_line(line: str, origin: str) -> None:
+def _check_header_line(option: Option, line: str, origin: str | None) -> None:
     if ":" not in line:
-        raise UsageError(f"{origin}: a header is written 'Name: value'")
+        raise UsageError("write a header as 'Name: value'", setting=option.setting, origin=origin)
     try:
         check_header(*split_header(line))
     except UsageError as exc:
-        raise UsageError(f"{origin}: {exc}") from exc
+        raise UsageError(exc.problem, setting=option.setting, origin=origin) from exc
 
 
 def parse_command_line(
     words: Sequence[str], options: Sequence[Option] = OPTIONS, command: str = "connect"
 ) -> tuple[dict[str, Value], list[str]]:
     """Return the options (name → value) and the operands of a command line in the GNU style. Raises UsageError."""
-    return _CommandLine(options, command).parse(words)
-
-
-class _CommandLine:
-    """The command line of one command, being read."""
-
-    def __init__(self, options: Sequence[Option], command: str) -> None:
-        self._long = {option.flag: option for option in options}
-        self._short = {option.short: option for option in options if option.short}
-        self._command = command
-        self._values: dict[str, Value] = {}
-        self._rest: list[str] = []
-
-    def parse(self, words: Sequence[str]) -> tuple[dict[str, Value], list[str]]:
-        operands: list[str] = []
-        self._rest = list(words)
-        while self._rest:
-            word = self._rest.pop(0)
-            if word == "--":
-                operands += self._rest
-                break
-            if word.startswith("--"):
-                self._take_long(word[2:])
-            elif word.startswith("-") and len(word) > 1:
-                self._take_short(word[1:])
-            else:
-                operands.append(word)
-        return self._values, operands
-
-    def _take_long(self, word: str) -> None:
-        name, equals, value = word.partition("=")
-        option = self._long.get(name)
-        negated = self._long.get(name.removeprefix("no-"))
-        if option is not None:
-            self._take(option, f"--{name}", value if equals else None)
-        elif negated is not None and negated.kind == FLAG and not equals:
-            self._values[negated.name] = False
+    long = {option.flag: option for option in options}
+    short = {option.short: option for option in options if option.short}
+    values: dict[str, Value] = {}
+    operands: list[str] = []
+    line = Words(words)
+    for name, attached in line.items(lambda letter: letter not in short or short[letter].kind == FLAG):
+        if not name:
+            operands.append(attached or "")
+            continue
+        option = long.get(name[2:]) if name.startswith("--") else short.get(name[1:])
+        negated = long.get(name.removeprefix("--no-"))
+        if option is None and negated is not None and negated.kind == FLAG and attached is None:
+            values[negated.name] = False
+        elif option is None:
+            raise unknown_option(name, [flag for flag, each in long.items() if not each.hidden], command)
+        elif option.kind == FLAG:
+            refuse_value(name, attached)
+            values[option.name] = True
         else:
-            near = suggestion(name, [flag for flag, option in self._long.items() if not option.hidden], "--")
-            raise UsageError(f"there is no option --{name}{near}; see wstunnel-py {self._command} --help")
-
-    def _take_short(self, letters: str) -> None:
-        while letters:
-            letter, letters = letters[0], letters[1:]
-            option = self._short.get(letter)
-            if option is None:
-                raise UsageError(f"there is no option -{letter}; see wstunnel-py {self._command} --help")
-            if option.kind == FLAG:
-                self._take(option, f"-{letter}", None)
+            value = parse_value(option, line.value(name, attached, option.metavar), name)
+            if option.kind in SEVERAL:
+                earlier = values.setdefault(option.name, [])
+                if isinstance(earlier, list):
+                    earlier.append(str(value))
             else:
-                self._take(option, f"-{letter}", letters or None)
-                return
-
-    def _take(self, option: Option, origin: str, word: str | None) -> None:
-        if option.kind == FLAG:
-            if word is not None:
-                raise UsageError(f"{origin} takes no value")
-            self._values[option.name] = True
-            return
-        if word is None:
-            if not self._rest:
-                raise UsageError(f"{origin} needs a value: {option.metavar}")
-            word = self._rest.pop(0)
-        value = parse_value(option, word, origin)
-        if option.kind in SEVERAL:
-            earlier = self._values.setdefault(option.name, [])
-            if isinstance(earlier, list):
-                earlier.append(str(value))
-        else:
-            self._values[option.name] = value
-
-
-def suggestion(name: str, known: list[str], prefix: str = "") -> str:
-    """Return a remark on which of the ``known`` names was meant by ``name``, if one is near; else nothing."""
-    import difflib
-
-    close = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {prefix}{close[0]}?" if close else ""
+                values[option.name] = value
+    return values, operands

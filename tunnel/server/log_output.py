@@ -29,7 +29,7 @@ _OVERHEAD = 64  # bytes that a line costs beside its own
 _RETRY = 0.05  # seconds until a descriptor is tried again that somebody has made non-blocking
 _SILENCE = 60.0  # seconds between two lines elsewhere about a log that cannot be written
 _INHERITED = re.compile(r"/dev/(?:fd/(\d+)|stdout|(stderr))|/proc/self/fd/(\d+)")
-LOG_FILE = "--log-file"
+LOG_FILE = "log_file"
 
 
 class Render(Protocol):
@@ -214,7 +214,7 @@ class Output:
         now = time.monotonic()
         if self._elsewhere is not None and self._path is not None and now - self._told_at >= _SILENCE:
             self._told_at = now
-            failed = self._render(logging.ERROR, "log-failed", option=LOG_FILE, path=self._path, reason=self._problem)
+            failed = self._render(logging.ERROR, "log-failed", setting=LOG_FILE, path=self._path, reason=self._problem)
             self._elsewhere.put(failed)
 
     def _reopen(self) -> None:
@@ -255,7 +255,7 @@ def open_log(path: str) -> int:
         try:
             mode = os.fstat(descriptor).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
-                raise UsageError("", cause="file", option=LOG_FILE, path=path, reason="it is no regular file")
+                raise UsageError(code="file", setting=LOG_FILE, path=path, reason="it is no regular file")
             if hasattr(os, "set_blocking"):
                 os.set_blocking(descriptor, True)
         except BaseException:
@@ -265,5 +265,5 @@ def open_log(path: str) -> int:
         reason = getattr(exc, "strerror", None) or str(exc)
         if getattr(exc, "errno", None) == errno.ENXIO:
             reason = "it is no regular file"  # but a FIFO without a reader, or a socket
-        raise UsageError("", cause="file", option=LOG_FILE, path=path, reason=reason) from exc
+        raise UsageError(code="file", setting=LOG_FILE, path=path, reason=reason) from exc
     return descriptor

@@ -197,11 +197,6 @@ class ServeSettings(TerminalSettings, BridgeSettings):
     uvloop: bool = _option(False, "Use uvloop, which must be installed, for the event loop.")
 
 
-def flag(name: str) -> str:
-    """Return the command line's spelling of the option ``name``."""
-    return "--" + name.replace("_", "-")
-
-
 def variable(name: str) -> str:
     """Return the environment variable for the option ``name``."""
     return f"WSTUNNEL_PY_SERVE_{name.upper()}"
@@ -212,6 +207,6 @@ def _check(settings: BridgeSettings | TerminalSettings) -> None:
         value, limits, choices = getattr(settings, option.name), option.metadata["limits"], option.metadata["choices"]
         # Written so that a NaN fails too.
         if limits and not limits[0] <= value <= limits[1]:
-            raise UsageError(f"{flag(option.name)}: {value} is not between {limits[0]:g} and {limits[1]:g}")
+            raise UsageError(f"{value} is not between {limits[0]:g} and {limits[1]:g}", setting=option.name)
         if choices and value not in choices:
-            raise UsageError(f"{flag(option.name)}: {value!r} is none of {', '.join(choices)}")
+            raise UsageError(f"{value!r} is not one of {', '.join(choices)}", setting=option.name)

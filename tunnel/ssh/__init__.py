@@ -11,6 +11,9 @@ def __getattr__(name: str) -> object:
     """Import `connect`, and asyncssh with it, when it is first used (PEP 562)."""
     if name != "connect":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from tunnel.ssh.client import connect
+    from tunnel.errors import optional_packages
+
+    with optional_packages():
+        from tunnel.ssh.client import connect
 
     return connect

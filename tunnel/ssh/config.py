@@ -14,9 +14,8 @@ import sysconfig
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tunnel.client.config import load_config
-from tunnel.client.options import BY_NAME, FLAG, OPTIONS, PATH, TEXT, Option
-from tunnel.client.settings import first, read_environment
+from tunnel.client.layers import Layers, configured, read_environment
+from tunnel.client.options import FLAG, OPTIONS, PATH, TEXT, Option
 from tunnel.errors import UsageError
 
 TYPE_CHECKING = False
@@ -68,17 +67,17 @@ def generate(
 
     ``given`` are the options of `CONFIG_SSH_OPTIONS`, ``started_as`` is ``sys.argv[0]``. Raises UsageError.
     """
-    environment = read_environment(environ)
+    environment = read_environment(environ, OPTIONS)
+    config = configured(given, environment)
     # Another config file is named for good: the hosts are from it, and an editor may not have the variable.
     other = given.get("config", environment.get("config"))
-    config = load_config(str(other) if other is not None else None)
     hosts, left_out = choose_hosts(config, names, any_pattern="url" in given)
     program = given_program(str(given["executable"])) if "executable" in given else own_program(started_as)
     command = proxy_command(program, given if other is None else {**given, "config": other})
     blocks = []
     for host in hosts:
-        sources = [given, host.table, environment, config.options]
-        lines = [*_login_lines(host, given), f"ProxyCommand {command}", *_alive_lines(sources)]
+        layers = Layers(config, given, host.table, environment, OPTIONS)
+        lines = [*_login_lines(host, given), f"ProxyCommand {command}", *_alive_lines(layers)]
         blocks.append(f"Host {host.name}\n" + "".join(f"    {line}\n" for line in lines))
     return Generated("\n".join(blocks), config.path, left_out)
 
@@ -177,7 +176,7 @@ def given_program(path: str) -> list[str]:
     path = os.path.abspath(path)
     if not (os.path.isfile(path) and os.access(path, os.X_OK)):
         reason = "there is no such program"
-        raise UsageError("", cause="file", option="--executable", path=path, reason=reason)
+        raise UsageError(code="file", setting="executable", path=path, reason=reason)
     return [path]
 
 
@@ -215,7 +214,9 @@ def quoted(text: str, *, percent: bool = True, platform: str = sys.platform) -> 
 def proxy_command(program: Sequence[str], given: Values) -> str:
     """Return the ProxyCommand, with those of the options ``given`` that are for `connect`. Raises UsageError."""
     if "@" in str(given.get("proxy", "")):
-        raise UsageError("--proxy: a password does not go into a command line, which others can read; use config.toml")
+        raise UsageError(
+            "a password must not stand in a command line, which others can read; use config.toml", setting="proxy"
+        )
     words = [*program, "connect", *option_words(given, PASSED_ON), "--"]
     return " ".join([*map(quoted, words), "%h"])
 
@@ -243,14 +244,14 @@ def _checked(name: str, given: Values, marks: frozenset[str]) -> str:
     value = str(given[name])
     if value.startswith("-") or not all(c.isalnum() or c in marks for c in value):
         shown = " ".join(sorted(marks))
-        raise UsageError(f"--{name}: {value!r} has other characters than letters, digits and {shown}")
+        problem = f"{value!r} has other characters than letters, digits and {shown}"
+        raise UsageError(problem, setting=name.replace("-", "_"))
     return value
 
 
-def _alive_lines(sources: list[Values]) -> list[str]:
+def _alive_lines(layers: Layers) -> list[str]:
     """Return how long ssh is to wait for an answer: not less than the client tries to get a lost connection back."""
     count = FEWEST_ALIVE
-    if first("no-resume", sources) is not True:
-        seconds = first("reconnect-for", [*sources, {"reconnect-for": BY_NAME["reconnect-for"].default or 0}])
-        count = max(count, math.ceil(float(str(seconds)) / ALIVE_INTERVAL))
+    if not layers.flag("no-resume"):
+        count = max(count, math.ceil(layers.number("reconnect-for") / ALIVE_INTERVAL))
     return [f"ServerAliveInterval {ALIVE_INTERVAL}", f"ServerAliveCountMax {count}"]

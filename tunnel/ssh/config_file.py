@@ -68,7 +68,7 @@ def own_path(ssh_config: str) -> str:
     """Return the path of our own file: beside ``ssh_config``, as the user calls that."""
     folder, name = os.path.split(os.path.abspath(ssh_config))
     if name == OWN_NAME:
-        raise UsageError("", cause="file", option="--ssh-config", path=ssh_config, reason="it cannot include itself")
+        raise UsageError(code="file", setting="ssh_config", path=ssh_config, reason="it cannot include itself")
     return os.path.join(folder, OWN_NAME)
 
 
@@ -206,7 +206,7 @@ def _take_over(target: str, temporary: str) -> None:
 def _check_unchanged(change: Change) -> None:
     """A last look before the point of no return. Another program can still come in between, for some microseconds."""
     if _read(change.path) != Change(change.path, change.target, change.before, change.before):
-        raise UsageError("", cause="file-changed", path=change.path)
+        raise UsageError(code="file-changed", path=change.path)
 
 
 def _read(path: str) -> Change:
@@ -224,7 +224,7 @@ def _read(path: str) -> Change:
 
 
 def _unusable(path: str, reason: str) -> UsageError:
-    return UsageError("", cause="file", option="config-ssh", path=path, reason=reason)
+    return UsageError(code="file", path=path, reason=reason)
 
 
 def _changed(change: Change, after: bytes | None) -> Change:

@@ -27,7 +27,7 @@ ENVIRONMENT = {"TERM": "xterm-256color", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
 FIRST_DELAY, LONGEST_DELAY = 0.25, 10.0  # seconds between attempts
 OURS = "wstunnel-"  # how some header of every answer of our service begins
 
-_CAUSES = {
+_CODES = {
     "not_found": "pty-unknown",
     "invalid_argument": "pty-argument",
     "out_of_range": "pty-argument",
@@ -166,8 +166,8 @@ def error_of(answer: Response, place: object, about: messages.Selector) -> Tunne
 
 def service_error(error: framing.ConnectError, place: object, about: messages.Selector = "") -> TerminalError:
     """Return the error of ours for one of Connect's."""
-    cause = _CAUSES.get(error.code, "pty-error")
-    return TerminalError(cause, code=error.code, message=error.message or error.code, place=place, process=about)
+    code = _CODES.get(error.code, "pty-error")
+    return TerminalError(code, connect_code=error.code, message=error.message or error.code, place=place, process=about)
 
 
 def violation(place: object, problem: framing.ConnectError) -> RemoteProtocolError:
@@ -177,20 +177,20 @@ def violation(place: object, problem: framing.ConnectError) -> RemoteProtocolErr
 
 def is_unknown(error: TunnelError) -> bool:
     """Return whether ``error`` says that there is no such process."""
-    return isinstance(error, TerminalError) and error.code == "not_found"
+    return isinstance(error, TerminalError) and error.connect_code == "not_found"
 
 
 def is_refusal(error: TunnelError) -> bool:
     """Return whether ``error`` is a service's or an edge's word that we may not come in."""
     if isinstance(error, TerminalError):
-        return error.cause == "pty-unauthenticated"
+        return error.code == "pty-unauthenticated"
     return isinstance(error, UpgradeRefused) and error.status in (401, 403)
 
 
 def is_passing(error: TunnelError) -> bool:
     """Return whether ``error`` is a service's or an edge's word that it cannot be done right now."""
     if isinstance(error, TerminalError):
-        return error.code in PASSING
+        return error.connect_code in PASSING
     return isinstance(error, UpgradeRefused) and not is_refusal(error)
 
 

@@ -15,16 +15,14 @@ from typing import Any
 
 from tunnel.client.proxy import choose_proxy
 from tunnel.client.tls import tls_context
-from tunnel.errors import ConnectionLost, DialError, TunnelError, UsageError
+from tunnel.errors import ConnectionLost, DialError, TunnelError, missing_package, optional_packages
 from tunnel.protocol.upgrade import Response
 from tunnel.pty.client.calls import Call
 from tunnel.pty.client.endpoint import Endpoint
 from tunnel.pty.protocol import framing, messages
 
-try:
+with optional_packages():
     import httpx
-except ImportError as exc:
-    raise UsageError("", cause="pty-extra", package="httpx") from exc
 
 BODY_LIMIT = 16 << 20  # bytes of a unary answer
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
@@ -56,7 +54,7 @@ def client_options(endpoint: Endpoint, way: Way) -> dict[str, Any]:
     """Return the arguments for ``httpx.Client`` and ``httpx.AsyncClient``. Raises UsageError."""
     proxy = choose_proxy(way.proxy, endpoint.address)
     if proxy is not None and proxy.scheme != "http" and importlib.util.find_spec("socksio") is None:
-        raise UsageError("", cause="pty-extra", package="socksio")
+        raise missing_package("socksio")
     return {
         "headers": {
             "Host": endpoint.address.host_field,  # httpx would have a zone in it

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from multidict import CIMultiDictProxy
 
-from tunnel.errors import UsageError
+from tunnel.errors import UsageError, spelled
 from tunnel.pty.protocol.framing import ConnectError
 from tunnel.pty.protocol.messages import ACCESS_TOKEN
 from tunnel.server.access import Tokens
@@ -36,7 +36,9 @@ class Guard:
         self._hosts = [host.lower().rstrip(".") for host in hosts]
         for host in self._hosts:
             if host != "*" and not _NAME.fullmatch(host):
-                raise UsageError(f"--pty-host: {host!r} is no host name such as box.example.org or *.example.org")
+                raise UsageError(
+                    f"{host!r} is not a host name such as box.example.org or *.example.org", setting="pty_host"
+                )
 
     @property
     def needs_token(self) -> bool:
@@ -51,7 +53,9 @@ class Guard:
         if not target.startswith(("/", "*")):
             names.append(_place(target))
         if not all(map(self._is_ours, names)):
-            raise ConnectError("permission_denied", "the service is not called by this name: see --pty-host")
+            raise ConnectError(
+                "permission_denied", f"the service is not called by this name: see {spelled('pty_host')}"
+            )
         for origin in headers.getall("Origin", ()):
             if not (self._same_origin and _place(origin) == names[0].lower()):
                 raise ConnectError("permission_denied", "pages of this origin may not use this service")

@@ -6,7 +6,7 @@ import binascii
 import os
 
 from tunnel.children.users import User, expand, find_user, own_user
-from tunnel.errors import UsageError
+from tunnel.errors import UsageError, spelled
 from tunnel.pty.protocol.framing import ConnectError
 
 
@@ -23,10 +23,10 @@ class Users:
             return
         entry = find_user(default)
         if entry is None:
-            raise UsageError(f"--pty-user: there is no user {default!r}")
+            raise UsageError(f"there is no user {default!r}", setting="pty_user")
         self.default = entry
         if entry.switches and os.geteuid() != 0:
-            raise UsageError(f"--pty-user: only root can run terminals as {default}")
+            raise UsageError(f"only root can run terminals as {default}", setting="pty_user")
 
     def choose(self, name: str | None) -> User:
         """Return the user that a client asks for by ``name`` (None: the default).
@@ -41,7 +41,9 @@ class Users:
         if user.uid == self.default.uid:
             return user
         if not self._may_switch:
-            raise ConnectError("permission_denied", f"running as {name!r} needs a token: see --pty-token-file")
+            raise ConnectError(
+                "permission_denied", f"running as {name!r} needs a token: see {spelled('pty_token_file')}"
+            )
         if user.switches and os.geteuid() != 0:
             raise ConnectError("permission_denied", f"running as {name!r} needs a service that runs as root")
         return user

@@ -179,7 +179,7 @@ class Session:
         try:
             await self._service.perform(call, patience=self._settings.reconnect_for)
         except TunnelError as exc:
-            if exc.cause == "pty-input-unsure":
+            if exc.code == "pty-input-unsure":
                 self._screen.say(str(exc))
             elif calls.is_unknown(exc):
                 await asyncio.Event().wait()  # it has ended: how comes with the output
