@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import re
 import string
 import subprocess
@@ -15,7 +16,6 @@ import pytest
 import tunnel
 from tests.bed.earlier import ROOT
 from tests.bed.processes import Bed
-from tests.bed.tunnels import OURS
 from tunnel.cli.hints import ADVICE, HINTS, told
 from tunnel.cli.main import option_of
 from tunnel.errors import CODES, EXTRAS, DialError, UsageError, spell_settings, spelled
@@ -23,7 +23,16 @@ from tunnel.errors import CODES, EXTRAS, DialError, UsageError, spell_settings, 
 PACKAGE = ROOT / "tunnel"
 # Where names of options may stand: the command line, the composition root, the tables that options are made from, what
 # emulates a program that has nothing but a command line, and other programs' options.
-MAY = ("cli/", "run.py", "websocat/", "client/options.py", "client/words.py", "server/settings.py", "children/", "__main__.py")
+MAY = (
+    "cli/",
+    "run.py",
+    "websocat/",
+    "client/options.py",
+    "client/words.py",
+    "server/settings.py",
+    "children/",
+    "__main__.py",
+)
 # Of these the texts for people only: a table of options, and the words of a command that is written into a file.
 TABLES = {"ssh/config.py", "ssh/config_file.py"}
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
@@ -98,7 +107,7 @@ def test_a_caller_in_python_reads_no_option(tmp_path: Path) -> None:
         ({"port": 0}, "port: 0 is not a port number from 1 to 65535"),
     ):
         with pytest.raises(tunnel.UsageError) as caught:
-            tunnel.open_socket("wss://127.0.0.1:1/", **options)  # type: ignore[arg-type]  # paths are taken as well
+            tunnel.open_socket("wss://127.0.0.1:1/", **options)
         assert str(caught.value) == line
         assert caught.value.exit_code == 2
 
@@ -112,15 +121,23 @@ def test_a_caller_in_python_reads_no_option(tmp_path: Path) -> None:
         ({"tls_cert": "/none"}, "tls_cert: cannot use /none: No such file or directory"),
         ({"token_file": ("/none",)}, "token_file: cannot use /none: No such file or directory"),
         ({"target": "nowhere"}, "target: 'nowhere' is not HOST:PORT or unix:PATH"),
-        ({"host_key": "k"}, "host_key and authorized_keys are for target embedded; any other SSH server has its own files"),
+        (
+            {"host_key": "k"},
+            "host_key and authorized_keys are for target embedded; any other SSH server has its own files",
+        ),
         ({"trusted_proxy": ("x",)}, "trusted_proxy: 'x' does not appear to be an IPv4 or IPv6 network: give a network"),
         ({"unix_mode": "9"}, "unix_mode: '9' is not a mode such as 0600"),
         ({"max_tunnels": 0}, "max_tunnels: 0 is not between 1 and 1e+06"),
     ],
 )
-async def _serve(options: dict[str, object]) -> None:
-    async with tunnel.serve(**options):
-        pass
+def test_a_program_that_serves_reads_no_option(options: dict[str, object], line: str) -> None:
+    async def serve() -> None:
+        async with tunnel.serve(**options):
+            pass
+
+    with pytest.raises(tunnel.UsageError) as caught:
+        asyncio.run(serve())
+    assert str(caught.value).startswith(line)
 
 
 @pytest.mark.parametrize("package", ["asyncssh", "aiohttp", "httpx", "uvloop", "cryptography", "click"])
@@ -165,5 +182,5 @@ except tunnel.UsageError as exc:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     what = f"'wstunnel-py[{EXTRAS[package]}]'" if EXTRAS[package] else package
-    assert done.stdout == f"missing-package {package} is not installed: pip install {what}\n", done.stderr
-    assert OURS
+    setting = "target: " if "serve" in use else ""
+    assert done.stdout == f"missing-package {setting}{package} is not installed: pip install {what}\n", done.stderr

@@ -73,4 +73,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    from tunnel.errors import optional_packages
+
+    with optional_packages():
+        module = importlib.import_module(_HOMES[name])
+    return getattr(module, name)

@@ -267,6 +267,18 @@ class optional_packages:  # it is used like a function
             raise missing_package(package, self._setting) from exc
 
 
+def require_package(package: str, setting: str | None = None) -> None:
+    """Raise UsageError if a package of `EXTRAS`, which something else will import, is not installed."""
+    import importlib.util
+
+    try:
+        found = importlib.util.find_spec(package)
+    except ValueError:  # it is kept from being imported
+        found = None
+    if found is None:
+        raise missing_package(package, setting)
+
+
 def missing_package(package: str, setting: str | None = None) -> UsageError:
     """Return the error for a package of `EXTRAS` that is not installed."""
     extra = EXTRAS[package]

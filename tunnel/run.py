@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunnel.children.orphans import look_after_orphans
 from tunnel.client.signals import not_ignored
-from tunnel.errors import INTERNAL, UsageError, optional_packages, spelled
+from tunnel.errors import INTERNAL, UsageError, optional_packages, require_package, spelled
 from tunnel.net.descriptors import descriptor_limit, raise_descriptor_limit
 from tunnel.net.standard_streams import fill_standard_descriptors
 from tunnel.server.address_target import parse_target
@@ -60,6 +60,7 @@ def choose_target(settings: BridgeSettings) -> Target:
     if settings.target == EMBEDDED:
         from tunnel.ssh.embedded import EmbeddedTarget
 
+        require_package("asyncssh", "target")  # which its process imports
         return EmbeddedTarget(
             settings.host_key, settings.authorized_keys, agent_forwarding=not settings.no_agent_forwarding
         )

@@ -248,7 +248,7 @@ def test_a_file_that_another_program_changes_meanwhile_is_left_to_it(ssh_config:
         ssh_config.write_text("Host a\n")
     changes = plan_write(str(ssh_config), BLOCKS, "a test") if plan == "write" else plan_remove(str(ssh_config))
     ssh_config.write_text("Host b\n")
-    with pytest.raises(TunnelError, match="changed by another program meanwhile") as caught:
+    with pytest.raises(TunnelError, match="changed by another program in the meantime") as caught:
         apply(changes)
     assert caught.value.exit_code == 75
     assert ssh_config.read_text() == "Host b\n"

@@ -6,7 +6,6 @@ with the extra ``[pty]``; its absence is one clear line.
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 import ssl
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Any
 
 from tunnel.client.proxy import choose_proxy
 from tunnel.client.tls import tls_context
-from tunnel.errors import ConnectionLost, DialError, TunnelError, missing_package, optional_packages
+from tunnel.errors import ConnectionLost, DialError, TunnelError, optional_packages, require_package
 from tunnel.protocol.upgrade import Response
 from tunnel.pty.client.calls import Call
 from tunnel.pty.client.endpoint import Endpoint
@@ -53,8 +52,8 @@ class Broken(Exception):
 def client_options(endpoint: Endpoint, way: Way) -> dict[str, Any]:
     """Return the arguments for ``httpx.Client`` and ``httpx.AsyncClient``. Raises UsageError."""
     proxy = choose_proxy(way.proxy, endpoint.address)
-    if proxy is not None and proxy.scheme != "http" and importlib.util.find_spec("socksio") is None:
-        raise missing_package("socksio")
+    if proxy is not None and proxy.scheme != "http":
+        require_package("socksio")
     return {
         "headers": {
             "Host": endpoint.address.host_field,  # httpx would have a zone in it

@@ -25,7 +25,7 @@ from typing import Any
 
 from tunnel.client.signals import not_ignored
 from tunnel.client.trace import Trace
-from tunnel.errors import ConnectionLost, TunnelError
+from tunnel.errors import ConnectionLost, TunnelError, spelled
 from tunnel.net.standard_streams import CLOSED_OUTPUT
 from tunnel.pty.client import calls
 from tunnel.pty.client.aio import AsyncPty, AsyncService, AsyncTerminal
@@ -263,7 +263,7 @@ class Session:
                 elif ending.keep:
                     if not self._settings.keep:
                         await self._service.perform(calls.resize(self._terminal.pid, self._size, keep=True))
-                    self._screen.say(f"the terminal goes on; --attach {selector} joins it again")
+                    self._screen.say(f"the terminal goes on; {spelled('pty_attach')} {selector} joins it again")
         except (TunnelError, TimeoutError) as exc:
             if not (isinstance(exc, TunnelError) and calls.is_unknown(exc)) and ending.failure is None:
                 after = f"it ends after {self._settings.grace:g} s without us, if the service can do that"
