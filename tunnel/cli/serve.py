@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tunnel.cli.main import option_of
+from tunnel.cli.paths import HomePath
 from tunnel.errors import spell_settings
 from tunnel.server.settings import ServeSettings, variable
 
@@ -16,7 +17,7 @@ def _option(field: dataclasses.Field[Any]) -> click.Option:
     values = field.metadata
     kind: Any = {"int": int, "float": float, "bool": bool}.get(str(field.type), str)
     if values["metavar"] == "FILE":
-        kind = click.Path()  # so that shells complete it
+        kind = HomePath()  # so that shells complete it
     several = str(field.type).startswith("tuple")
     return click.Option(
         [option_of(field.name)],

@@ -10,6 +10,7 @@ import socket
 from dataclasses import dataclass
 
 from tunnel.errors import UsageError
+from tunnel.net.home import expand_home
 from tunnel.net.names import is_zone, split_zone, to_ascii, zone_of
 
 
@@ -43,17 +44,17 @@ def parse_address(text: str, setting: str) -> Address:
     Raises UsageError when it has none of the forms.
     """
     try:
-        return _parse(text)
+        return _parse(text, setting)
     except ValueError as exc:
         raise UsageError(f"{text!r} {exc}", setting=setting) from exc
 
 
-def _parse(text: str) -> Address:
+def _parse(text: str, setting: str) -> Address:
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if not path or "\0" in path:
             raise ValueError("names no path")
-        return UnixAddress(path)
+        return UnixAddress(expand_home(path, setting=setting))
     host, colon, port = text.rpartition(":")
     if not (colon and port.isascii() and port.isdigit() and int(port) <= 65535):
         raise ValueError("is not HOST:PORT or unix:PATH")

@@ -89,9 +89,9 @@ class ResumableStream:
     """
 
     __slots__ = (
-        "_acked_before", "_budget", "_buffers", "_control", "_ever_sent", "_fin_sent", "_inbox", "_is_client",
-        "_largest_sent", "_line", "_line_frames", "_outbox", "_parser", "_peer_acked", "_ping_limits",
-        "_source_failure", "_source_fin", "_wire_is_deaf", "attached", "close", "confirmed", "failure",
+        "_acked_before", "_budget", "_buffers", "_control", "_ever_sent", "_fin_sent", "_has_heard_text",
+        "_inbox", "_is_client", "_largest_sent", "_line", "_line_frames", "_outbox", "_parser", "_peer_acked",
+        "_ping_limits", "_source_failure", "_source_fin", "_wire_is_deaf", "attached", "close", "confirmed", "failure",
         "heard_since_attach", "is_plain", "is_silent", "liveness", "message_size", "offer", "over", "replay",
         "violation", "wire_is_over",
     )  # fmt: skip
@@ -121,6 +121,7 @@ class ResumableStream:
         self._peer_acked = 0  # numbers of ours that the peer has delivered
         self._inbox = Inbox(offer.window if offer is not None else WINDOW)
         self._budget = FrameBudget()  # the session's, lest a flood goes on by resuming
+        self._has_heard_text = False  # of the peer, in this session
         self.confirmed = False  # whether the peer has spoken in this session: it knows of it
         self.failure: TunnelError | None = None
         self.over = False
@@ -406,10 +407,22 @@ class ResumableStream:
         if self.offer is None:
             self._find_plain()
             return
+        if not self._has_heard_text and not self._is_client and event.final and self._is_ack(data):
+            raise RemoteProtocolError("an edge makes data of the client's control lines: --no-resume goes without")
         self.confirmed = True
         if self._is_client:
             self.liveness.data_came()  # the bridge need not know soon: it waits for its client anyway
         self._inbox.data_came(data, now)
+
+    def _is_ack(self, data: Buffer) -> bool:
+        """Return whether ``data`` is what a client begins with, once it knows of the session."""
+        if len(data) > MESSAGE_LIMIT or not bytes(data).startswith(b"ack "):
+            return False
+        try:
+            control = parse_control(bytes(data))
+        except RemoteProtocolError:
+            return False
+        return isinstance(control, Ack) and control.count <= self._ever_sent
 
     def _receive_text(self, event: Payload, now: float) -> None:
         self._line += bytes(event.data)
@@ -428,6 +441,7 @@ class ResumableStream:
     def _receive_control(self, line: bytes, now: float) -> bool:
         """Do what ``line`` says; return whether that was anything new. Raises RemoteProtocolError."""
         control = parse_control(line)
+        self._has_heard_text = True
         if isinstance(control, SessionOffer):
             if self.offer is not None:
                 raise RemoteProtocolError("the peer offered a session inside a session")

@@ -9,6 +9,7 @@ their own, and a tunnel that is idle costs no memory for buffers.
 from __future__ import annotations
 
 import asyncio
+import struct
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -28,6 +29,10 @@ from tunnel.protocol.frames import (
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT, Keepalive
 from tunnel.protocol.message_size import LARGEST_MESSAGE
 from tunnel.protocol.stream import PlainStream, ReadBuffers
+
+if sys.platform == "linux":  # imported early: who runs out of descriptors cannot open a module
+    import fcntl
+    import termios
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -370,10 +375,6 @@ def unsent(channel: Channel) -> bool:
     """Return whether the kernel still holds bytes that the peer has not acknowledged; True where it cannot tell."""
     if sys.platform != "linux":
         return True
-    import fcntl
-    import struct
-    import termios
-
     try:
         answer = fcntl.ioctl(channel.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
     except OSError:

@@ -15,7 +15,7 @@ from pathlib import Path
 import asyncssh
 
 from tunnel.errors import UsageError
-from tunnel.net.files import OWNED, PRIVATE, read_regular
+from tunnel.net.files import OWNED, PRIVATE, read_regular, text_of, without_mark
 from tunnel.net.home import base_folder, expand_home, wanted_home
 from tunnel.pki import storage
 
@@ -59,7 +59,7 @@ def load_host_key(given: str | None) -> asyncssh.SSHKey:
     try:
         if not path.exists():
             _make_host_key(path)
-        return asyncssh.import_private_key(read_regular(str(path), _SIZE_LIMIT, guard=PRIVATE)[0])
+        return asyncssh.import_private_key(without_mark(read_regular(str(path), _SIZE_LIMIT, guard=PRIVATE)[0]))
     except OSError as exc:
         raise _unusable("host_key", path, exc.strerror or str(exc)) from exc
     except asyncssh.KeyImportError as exc:
@@ -95,11 +95,14 @@ def load_authorized_keys(given: str | None, warn: Callable[[str], None]) -> tupl
     setting = "authorized_keys"
     path = Path(expand_home(given if given is not None else DEFAULT_AUTHORIZED_KEYS, setting=setting))
     try:
-        text = read_regular(str(path), _SIZE_LIMIT, guard=OWNED)[0]
+        # A comment may be in any encoding.
+        text = text_of(read_regular(str(path), _SIZE_LIMIT, guard=OWNED)[0], "surrogateescape")
     except OSError as exc:
         raise _unusable(setting, path, exc.strerror or str(exc)) from exc
+    except UnicodeDecodeError as exc:
+        raise _unusable(setting, path, "it is no text") from exc
     usable = []
-    for number, line in enumerate(text.decode("utf-8", "surrogateescape").split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue
