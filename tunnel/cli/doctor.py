@@ -93,11 +93,11 @@ doctor = DirectCommand(
     _doctor,
     options=DOCTOR_OPTIONS,
     params=[*map(parameter, DOCTOR_OPTIONS), click.Argument(["host"], shell_complete=complete_host)],
-    short_help="Find out what is wrong on the way to a host.",
+    short_help="Find out why a host cannot be reached.",
     help=(
-        "Go the way of a tunnel to HOST hop by hop: name, TCP, proxy, TLS, upgrade, resume, SSH, and on request the "
-        "throughput. Each is timed; the first that fails is named, with what to do about it, and its exit code is "
-        "this command's.\n\n"
+        "Check each hop on the way of a tunnel to HOST: name, TCP, proxy, TLS, upgrade, resume, SSH and, on request, "
+        "throughput. Each hop is timed. The first one that fails is shown with advice, and its exit code is the one "
+        "of this command.\n\n"
         "HOST is as for connect."
     ),
 )

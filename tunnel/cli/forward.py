@@ -48,10 +48,10 @@ forward = DirectCommand(
     ],
     short_help="Open a local port that leads through tunnels.",
     help=(
-        "Listen at LISTEN and open a tunnel to HOST for each connection: for clients that take no ProxyCommand "
-        "(graphical SFTP clients, JetBrains).\n\n"
-        "LISTEN is PORT or HOST:PORT (on 127.0.0.1 if no host is given), or unix:PATH, which only you can connect to; "
-        "without it a free port of 127.0.0.1 is taken. HOST is as for connect. The line on standard output says "
-        "where it listens. SIGTERM and SIGINT end it."
+        "Listen at LISTEN and open a tunnel to HOST for each connection: for clients without ProxyCommand (graphical "
+        "SFTP clients, JetBrains).\n\n"
+        "LISTEN is PORT or HOST:PORT (on 127.0.0.1 if no host is given), or unix:PATH, which only you can connect to. "
+        "Default: a free port of 127.0.0.1. HOST is as for connect. A line on standard output says where the command "
+        "listens. SIGTERM and SIGINT end it."
     ),
 )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tunnel.pty.client.model import ProcessInfo
     from tunnel.pty.client.sync import Pty
 
-_HOST = "HOST is named as for `wstunnel-py shell`; without it, the service on this machine is meant."
+_HOST = "HOST is as for `wstunnel-py shell`. Default: the service on this machine."
 
 
 def _open(host: str | None, given: Values) -> Pty:
@@ -94,6 +94,6 @@ pty.add_command(
             click.Argument(["host"], required=False, shell_complete=complete_host),
             click.Argument(["pid"], nargs=-1, metavar="PID…"),
         ],
-        help=f"Kill processes, with all that they started.\n\n{_HOST}",
+        help=f"Kill processes and everything they started.\n\n{_HOST}",
     )
 )

@@ -50,8 +50,8 @@ serve = click.Command(
     params=[_option(field) for field in dataclasses.fields(ServeSettings)],
     help="""Run the bridge: turn WebSocket connections into connections to the target, the SSH server.
 
-    SIGHUP reads tokens and certificates again and reopens the log file, but in a terminal ends the bridge, as SIGTERM
-    does, in good order. Signals that were ignored at the start, as by nohup, stay so.
-    Variables that stand for options given several times are split at spaces.""",
+    SIGHUP reloads tokens and certificates and reopens the log file. In a terminal it ends the bridge in good order, as
+    SIGTERM does. Signals that were ignored at the start, as with nohup, stay ignored.
+    A variable for an option that may be repeated is split at spaces.""",
     short_help="Run the bridge.",
 )

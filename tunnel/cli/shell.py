@@ -63,13 +63,14 @@ shell = DirectCommand(
     ],
     short_help="Open a terminal in a sandbox.",
     help=(
-        "Open a terminal on HOST: an interactive login bash, or COMMAND, by the sandbox's terminal service.\n\n"
-        "HOST is an http:// or https:// URL, a name from the config file, or what goes into the URL template in place "
-        "of {host}. The template is --url, else WSTUNNEL_PY_PTY_URL, else pty-url in the config file, else "
-        "https://{port}-{host}.e2b.app. Without HOST: the service that these name, else the one on this machine.\n\n"
-        "TERM is passed on as it is set here, or is xterm-256color; -e TERM=… sets another.\n\n"
-        "The exit code is that of the terminal, 128 + n for signal n, 255 for a failure of this command. At the start "
-        "of a line ~. leaves, ~& leaves the terminal running, ~? shows these. When standard input is no terminal, its "
-        "end is typed as Ctrl-D."
+        "Open a terminal on HOST: an interactive login bash, or COMMAND, run by the sandbox's terminal service.\n\n"
+        "HOST is an http:// or https:// URL, a name from the config file, or the text for {host} in the URL template. "
+        "The template is --url, else WSTUNNEL_PY_PTY_URL, else pty-url in the config file, else "
+        "https://{port}-{host}.e2b.app. Without HOST, the terminal is on the service that these name, else on this "
+        "machine.\n\n"
+        "The local TERM is passed on; without one it is xterm-256color. -e TERM=… sets another.\n\n"
+        "The exit code is that of the terminal, 128 + n for signal n, or 255 if this command fails. At the start of a "
+        "line, ~. leaves, ~& leaves the terminal running, and ~? shows these keys. If standard input is not a "
+        "terminal, its end is sent as Ctrl-D."
     ),
 )

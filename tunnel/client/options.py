@@ -71,32 +71,34 @@ class Option:
 
 
 OPTIONS = (
-    Option("url", TEXT, "URL of the bridge; {host} and {port} are filled in.", metavar="TEMPLATE"),
+    Option("url", TEXT, "URL of the bridge, in which {host} and {port} are replaced.", metavar="TEMPLATE"),
     Option("port", PORT, "Port of the bridge, for {port} in the template.", metavar="N", default=8081),
     Option("header", HEADERS, "Add a header to the request; may be repeated.", metavar="'NAME: VALUE'",
            short="H"),
-    Option("token-file", PATH, "File with the bearer token that the bridge wants; WSTUNNEL_PY_TOKEN may hold the token "
-           "itself.", metavar="FILE"),
+    Option("token-file", PATH, "File with the bearer token for the bridge. Or put the token itself into "
+           "WSTUNNEL_PY_TOKEN.", metavar="FILE"),
     Option("ca-file", PATH, "Trust the certificates in this PEM file instead of the system's.", metavar="FILE"),
-    Option("client-cert", PATH, "Certificate to show to the server, PEM; may hold the key too.", metavar="FILE"),
-    Option("client-key", PATH, "Key of --client-cert.", metavar="FILE"),
-    Option("insecure", FLAG, "Do not check the server's certificate. Anyone on the way can read along."),
-    Option("proxy", PROXY, "http://, socks5:// or socks5h:// proxy, or 'none'; otherwise the usual variables decide. "
-           "Other users can read a password on a command line: rather put such a URL into the environment.",
+    Option("client-cert", PATH, "Certificate to show to the server (PEM). The file may contain the key too.",
+           metavar="FILE"),
+    Option("client-key", PATH, "Key of --client-cert (PEM).", metavar="FILE"),
+    Option("insecure", FLAG, "Do not check the server's certificate. Anyone on the network path can then read "
+           "and change the traffic."),
+    Option("proxy", PROXY, "Proxy (http://, socks5:// or socks5h://), or 'none'. Default: from the usual variables. Other "
+           "users can read a command line, so put a URL with a password into the environment.",
            metavar="URL"),
-    Option("connect-timeout", SECONDS, "Limit for DNS, TCP, proxy, TLS and upgrade together.", metavar="SECONDS",
+    Option("connect-timeout", SECONDS, "Time limit for DNS, TCP, proxy, TLS and upgrade together.", metavar="SECONDS",
            default=15.0),
-    Option("ping-interval", SECONDS, "Ping after this much silence.", metavar="SECONDS", default=20.0),
-    Option("ping-timeout", SECONDS, "Give up when a ping brings no sign of life for this long.", metavar="SECONDS",
+    Option("ping-interval", SECONDS, "Send a ping after this much silence.", metavar="SECONDS", default=20.0),
+    Option("ping-timeout", SECONDS, "Give up if nothing arrives for this long after a ping.", metavar="SECONDS",
            default=60.0),
-    Option("no-resume", FLAG, "End with the connection, rather than to get it back without ssh noticing."),
-    Option("reconnect-for", SECONDS, "How long to try to get a lost connection back; the bridge may allow less.",
+    Option("no-resume", FLAG, "End when the connection is lost, instead of restoring it unnoticed by ssh."),
+    Option("reconnect-for", SECONDS, "How long to try to restore a lost connection; the bridge may allow less.",
            metavar="SECONDS", default=600.0),
-    Option("max-message", SIZE, "Largest message to send, for an edge that takes no larger ones. A session that can be "
-           "resumed finds out by itself.", metavar="BYTES", default=LARGEST_MESSAGE),
+    Option("max-message", SIZE, "Largest message to send, for an edge that accepts no larger ones. A resumable session "
+           "adjusts to such an edge by itself.", metavar="BYTES", default=LARGEST_MESSAGE),
     Option("ipv4", FLAG, "Use IPv4 only.", short="4"),
     Option("ipv6", FLAG, "Use IPv6 only.", short="6"),
-    Option("config", PATH, "Read this config file instead of the usual one.", metavar="FILE"),
+    Option("config", PATH, "Read this config file instead of the default one.", metavar="FILE"),
     Option("log-file", PATH, "Append what -v shows to this file.", metavar="FILE"),
     Option("quiet", FLAG, "Print no warnings and hints.", short="q"),
     Option("verbose", FLAG, "Explain each step on standard error, with timings.", short="v"),
@@ -110,10 +112,10 @@ BY_NAME = {option.name: option for option in OPTIONS}
 
 # What `shell`, `pty ps` and `pty kill` need to reach a terminal service, beside some of the above.
 PTY_OPTIONS = (
-    Option("pty-url", TEXT, "URL of the terminal service; {host} and {port} are filled in.", metavar="TEMPLATE"),
+    Option("pty-url", TEXT, "URL of the terminal service, in which {host} and {port} are replaced.", metavar="TEMPLATE"),
     Option("pty-port", PORT, "Port of the terminal service, for {port} in the template.", metavar="N", default=49983),
-    Option("pty-token-file", PATH, "File with the access token that the service wants; WSTUNNEL_PY_PTY_TOKEN may hold "
-           "the token itself.", metavar="FILE"),
+    Option("pty-token-file", PATH, "File with the access token for the service. Or put the token itself into "
+           "WSTUNNEL_PY_PTY_TOKEN.", metavar="FILE"),
     *(BY_NAME[name] for name in (
         "header", "ca-file", "client-cert", "client-key", "insecure", "proxy", "connect-timeout", "config", "quiet",
         "verbose",
@@ -122,26 +124,26 @@ PTY_OPTIONS = (
 
 SHELL_OPTIONS = (
     Option("pty-attach", PID, "Join the terminal with this pid instead of starting one.", metavar="PID"),
-    Option("pty-cwd", TEXT, "Folder to start in; a relative one is below the user's home.", metavar="FOLDER"),
+    Option("pty-cwd", TEXT, "Folder to start in. A relative path begins at the user's home.", metavar="FOLDER"),
     Option("pty-user", TEXT, "User to run as.", metavar="NAME"),
-    Option("pty-env", ENVIRON, "Set a variable; may be repeated. TERM is passed on as it is set here; for a sandbox "
-           "that does not know this terminal: -e TERM=xterm-256color.", metavar="NAME=VALUE", short="e"),
-    Option("pty-timeout", LIMIT, "Kill the terminal after this time, whoever uses it; 0: never.", metavar="SECONDS",
+    Option("pty-env", ENVIRON, "Set an environment variable; may be repeated. The local TERM is passed on; if the "
+           "sandbox does not know this terminal: -e TERM=xterm-256color.", metavar="NAME=VALUE", short="e"),
+    Option("pty-timeout", LIMIT, "Kill the terminal after this time, even if it is in use; 0: never.", metavar="SECONDS",
            default=0.0),
-    Option("pty-keep", FLAG, "Let the terminal go on when this command is ended by a signal, or for good cut off."),
-    Option("pty-grace", SECONDS, "How long the terminal lives on when nobody is connected to it, unless --keep.",
+    Option("pty-keep", FLAG, "Keep the terminal running when a signal ends this command, or its connection is lost for good."),
+    Option("pty-grace", SECONDS, "How long the terminal keeps running when nobody is connected to it, unless --keep.",
            metavar="SECONDS", default=60.0),
-    Option("pty-reconnect-for", SECONDS, "How long to try to get a lost connection back.", metavar="SECONDS",
+    Option("pty-reconnect-for", SECONDS, "How long to try to restore a lost connection.", metavar="SECONDS",
            default=600.0),
-    Option("pty-escape", LETTER, "Character that begins an escape at the start of a line, or 'none'.", metavar="CHAR",
+    Option("pty-escape", LETTER, "Character that starts an escape at the beginning of a line, or 'none'.", metavar="CHAR",
            default="~"),
     *PTY_OPTIONS,
 )  # fmt: skip
 
 DOCTOR_OPTIONS = (
-    Option("doctor-json", FLAG, "Print one JSON object instead of lines."),
-    Option("doctor-throughput", FLAG, "Measure round trips and throughput, too, for some seconds: of the tunnel alone, "
-           "without SSH. The bridge must be this program's."),
+    Option("doctor-json", FLAG, "Print one JSON object instead of text."),
+    Option("doctor-throughput", FLAG, "Also measure round trips and throughput for some seconds, of the tunnel alone, without "
+           "SSH. The bridge must be one of this program."),
     *FORWARD_OPTIONS,
 )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """The ssh_config that leads hosts through tunnels: which hosts, and the lines for each.
 
-It writes what OpenSSH, the parsers of editors (open-remote-ssh) and those of Python libraries read alike, and refuses
-what they do not. Where the text goes is not its matter: see `config_file`.
+It writes only what OpenSSH, editors (open-remote-ssh) and Python libraries all read alike, and refuses the rest.
+`config_file` puts the text in place.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ FEWEST_ALIVE = 3  # ssh's own default for ServerAliveCountMax
 PASSED_ON = tuple(option for option in OPTIONS if option.name not in ("header", "stdin-thread"))
 
 OWN_OPTIONS = (
-    Option("user", TEXT, "User to log in as, at every host that is written.", metavar="USER"),
-    Option("identity-file", PATH, "Private key to log in with, and no other.", metavar="FILE"),
-    Option("host-key-alias", TEXT, "Name that the hosts' key is kept under: for sandboxes whose image brings one key "
-           "for all. Goes to patterns and to each NAME given.", metavar="ALIAS"),
+    Option("user", TEXT, "User to log in as, on all these hosts.", metavar="USER"),
+    Option("identity-file", PATH, "Private key to log in with; no other is tried.", metavar="FILE"),
+    Option("host-key-alias", TEXT, "Name under which the host key is kept, for sandboxes that all have the key of their "
+           "image. Applies to patterns and to each NAME given.", metavar="ALIAS"),
     Option("known-hosts-file", PATH, f"Where host keys are kept. Default: {KNOWN_HOSTS}.", metavar="FILE"),
-    Option("executable", PATH, "Program that ssh is to start. Default: the one that runs.", metavar="FILE"),
-    Option("ssh-config", PATH, "ssh's config file, which gets the Include; what is included goes beside it. "
-           "Default: ~/.ssh/config.", metavar="FILE"),
-    Option("write", FLAG, "Put the lines into a file of their own and one Include at the top of ssh's config file."),
-    Option("diff", FLAG, "Show what --write, or --remove, would change. The exit code is 1 if that is anything."),
-    Option("remove", FLAG, "Take both away again."),
+    Option("executable", PATH, "Program for ssh to start. Default: this one.", metavar="FILE"),
+    Option("ssh-config", PATH, "ssh's config file, which gets the Include. The included file goes into the same "
+           "folder. Default: ~/.ssh/config.", metavar="FILE"),
+    Option("write", FLAG, "Write the lines to a file of their own and an Include to the top of ssh's config file."),
+    Option("diff", FLAG, "Show what --write or --remove would change. The exit code is 1 if anything would."),
+    Option("remove", FLAG, "Undo what --write did."),
 )  # fmt: skip
 ACTIONS = ("write", "diff", "remove")
 CONFIG_SSH_OPTIONS = (*OWN_OPTIONS, *PASSED_ON)
@@ -125,7 +125,9 @@ def choose_hosts(config: Config, names: Sequence[str], *, any_pattern: bool = Fa
 
 def _named_host(config: Config, name: str, any_pattern: bool) -> Host:
     if not _is_name(name):
-        raise UsageError(f"{name!r} is no name for a host: letters and digits, with . _ - and one * between them")
+        raise UsageError(
+            f"{name!r} is not a host name or pattern: use letters and digits, with . _ - and one * between them"
+        )
     host = Host(name, config.hosts.get(name.lower(), {}), named=True)
     if host.is_pattern and name.lower() not in config.hosts and not any_pattern:
         raise UsageError(f'{config.path} has no pattern {name}; a table [hosts."{name}"] makes it one')
@@ -137,7 +139,7 @@ def _named_host(config: Config, name: str, any_pattern: bool) -> Host:
 def _reason_to_leave_out(name: str, table: Values) -> str | None:
     """Tell why a table of the config file is not about a host for ssh, or None."""
     if not _is_name(name):
-        return "no name for ssh"
+        return "not a name for ssh"
     if not name.replace("*", ""):
         return "every host"
     if table and all(key.startswith("pty-") for key in table):

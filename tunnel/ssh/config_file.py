@@ -1,8 +1,7 @@
 """The two files of ``config-ssh``: one of its own, and ssh's config file, which gets one line that includes it.
 
 Every change is planned from the bytes that are there, so that it can be shown instead of made; made, it is one atomic
-replacement a file. What a user or another program wrote stays as it is, byte for byte. What the lines say is not its
-matter: see `config`.
+replacement per file. What a user or another program wrote stays as it is, byte for byte. `config` makes the lines.
 """
 
 from __future__ import annotations
@@ -214,7 +213,7 @@ def _read(path: str) -> Change:
     target = os.path.realpath(path)
     try:
         if not stat.S_ISREG(os.stat(target).st_mode):
-            raise _unusable(path, "it is no regular file")
+            raise _unusable(path, "it is not a regular file")
         data = read_regular(target, SIZE_LIMIT, too_long="it is larger than {limit} bytes")[0]
     except FileNotFoundError:
         return Change(path, target, None, None)
