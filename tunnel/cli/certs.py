@@ -128,7 +128,8 @@ def show(files: tuple[str, ...], within: int | None) -> int:
     """Show what certificates are for, who issued them, until when they are valid, and whether their key fits.
 
     The key is in FILE, or in the file of that name with the ending .key. Exit code 1: a certificate has expired, is not
-    valid yet, or has the wrong key; 2: a file cannot be used. For cron: certs show --within 14 FILE… >/dev/null || mail …"""
+    valid yet, or has the wrong key; 2: a file cannot be used. For cron: certs show --within 14 FILE…
+    >/dev/null || mail …"""
     from tunnel.pki.inspection import reports
 
     code = 0

@@ -83,8 +83,8 @@ OPTIONS = (
     Option("client-key", PATH, "Key of --client-cert (PEM).", metavar="FILE"),
     Option("insecure", FLAG, "Do not check the server's certificate. Anyone on the network path can then read "
            "and change the traffic."),
-    Option("proxy", PROXY, "Proxy (http://, socks5:// or socks5h://), or 'none'. Default: from the usual variables. Other "
-           "users can read a command line, so put a URL with a password into the environment.",
+    Option("proxy", PROXY, "Proxy (http://, socks5:// or socks5h://), or 'none'. Default: from the usual variables. "
+           "Other users can read a command line, so put a URL with a password into the environment.",
            metavar="URL"),
     Option("connect-timeout", SECONDS, "Time limit for DNS, TCP, proxy, TLS and upgrade together.", metavar="SECONDS",
            default=15.0),
@@ -112,7 +112,8 @@ BY_NAME = {option.name: option for option in OPTIONS}
 
 # What `shell`, `pty ps` and `pty kill` need to reach a terminal service, beside some of the above.
 PTY_OPTIONS = (
-    Option("pty-url", TEXT, "URL of the terminal service, in which {host} and {port} are replaced.", metavar="TEMPLATE"),
+    Option("pty-url", TEXT, "URL of the terminal service, in which {host} and {port} are replaced.",
+           metavar="TEMPLATE"),
     Option("pty-port", PORT, "Port of the terminal service, for {port} in the template.", metavar="N", default=49983),
     Option("pty-token-file", PATH, "File with the access token for the service. Or put the token itself into "
            "WSTUNNEL_PY_PTY_TOKEN.", metavar="FILE"),
@@ -128,22 +129,23 @@ SHELL_OPTIONS = (
     Option("pty-user", TEXT, "User to run as.", metavar="NAME"),
     Option("pty-env", ENVIRON, "Set an environment variable; may be repeated. The local TERM is passed on; if the "
            "sandbox does not know this terminal: -e TERM=xterm-256color.", metavar="NAME=VALUE", short="e"),
-    Option("pty-timeout", LIMIT, "Kill the terminal after this time, even if it is in use; 0: never.", metavar="SECONDS",
-           default=0.0),
-    Option("pty-keep", FLAG, "Keep the terminal running when a signal ends this command, or its connection is lost for good."),
+    Option("pty-timeout", LIMIT, "Kill the terminal after this time, even if it is in use; 0: never.",
+           metavar="SECONDS", default=0.0),
+    Option("pty-keep", FLAG, "Keep the terminal running when a signal ends this command, or its connection "
+           "is lost for good."),
     Option("pty-grace", SECONDS, "How long the terminal keeps running when nobody is connected to it, unless --keep.",
            metavar="SECONDS", default=60.0),
     Option("pty-reconnect-for", SECONDS, "How long to try to restore a lost connection.", metavar="SECONDS",
            default=600.0),
-    Option("pty-escape", LETTER, "Character that starts an escape at the beginning of a line, or 'none'.", metavar="CHAR",
-           default="~"),
+    Option("pty-escape", LETTER, "Character that starts an escape at the beginning of a line, or 'none'.",
+           metavar="CHAR", default="~"),
     *PTY_OPTIONS,
 )  # fmt: skip
 
 DOCTOR_OPTIONS = (
     Option("doctor-json", FLAG, "Print one JSON object instead of text."),
-    Option("doctor-throughput", FLAG, "Also measure round trips and throughput for some seconds, of the tunnel alone, without "
-           "SSH. The bridge must be one of this program."),
+    Option("doctor-throughput", FLAG, "Also measure round trips and throughput for some seconds, of the tunnel alone, "
+           "without SSH. The bridge must be one of this program."),
     *FORWARD_OPTIONS,
 )  # fmt: skip
 

@@ -69,7 +69,7 @@ class BridgeSettings(SourceSettings):
     )
     host_key: str | None = _option(
         None,
-        "Host key of the embedded SSH server; it is created if it does not exist. Default: in ~/.local/state/wstunnel-py.",
+        "Host key of the embedded SSH server; created if it does not exist. Default: in ~/.local/state/wstunnel-py.",
         metavar="FILE",
     )
     no_agent_forwarding: bool = _option(
@@ -113,7 +113,7 @@ class BridgeSettings(SourceSettings):
     )
     resume_memory: int = _option(
         512,
-        "Memory for data that may have to be sent again, in both directions. When it is used up, new tunnels are plain.",
+        "Memory for data that may have to be sent again, both ways. When it is used up, new tunnels are plain.",
         metavar="MIB",
         limits=(1, 1_000_000),
     )
@@ -170,7 +170,7 @@ class TerminalSettings(SourceSettings):
     web: bool = _option(False, "Serve a web page with a terminal at the --pty address; requires --pty-token-file.")
     pty_user: str | None = _option(
         None,
-        "Run terminals as this user, unless a client with a token asks for another. Default: the user who runs the service.",
+        "Run terminals as this user, unless a client with a token asks for another. Default: the service's own.",
         metavar="USER",
     )
     pty_host: tuple[str, ...] = _option(

@@ -33,8 +33,8 @@ PASSED_ON = tuple(option for option in OPTIONS if option.name not in ("header", 
 OWN_OPTIONS = (
     Option("user", TEXT, "User to log in as, on all these hosts.", metavar="USER"),
     Option("identity-file", PATH, "Private key to log in with; no other is tried.", metavar="FILE"),
-    Option("host-key-alias", TEXT, "Name under which the host key is kept, for sandboxes that all have the key of their "
-           "image. Applies to patterns and to each NAME given.", metavar="ALIAS"),
+    Option("host-key-alias", TEXT, "Name under which the host key is kept, for sandboxes that all have the key of "
+           "their image. Applies to patterns and to each NAME given.", metavar="ALIAS"),
     Option("known-hosts-file", PATH, f"Where host keys are kept. Default: {KNOWN_HOSTS}.", metavar="FILE"),
     Option("executable", PATH, "Program for ssh to start. Default: this one.", metavar="FILE"),
     Option("ssh-config", PATH, "ssh's config file, which gets the Include. The included file goes into the same "
