@@ -19,7 +19,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
 
-from tunnel.errors import UsageError
+from tunnel.errors import UsageError, spelled
 
 BACKLOG_LIMIT = 1 << 20  # bytes that wait to be written
 FLUSH_LIMIT = 2.0  # seconds for what is left at the end
@@ -214,7 +214,9 @@ class Output:
         now = time.monotonic()
         if self._elsewhere is not None and self._path is not None and now - self._told_at >= _SILENCE:
             self._told_at = now
-            failed = self._render(logging.ERROR, "log-failed", setting=LOG_FILE, path=self._path, reason=self._problem)
+            failed = self._render(
+                logging.ERROR, "log-failed", option=spelled(LOG_FILE), path=self._path, reason=self._problem
+            )
             self._elsewhere.put(failed)
 
     def _reopen(self) -> None:
