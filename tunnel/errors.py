@@ -106,7 +106,7 @@ CODES: dict[str, tuple[int, str]] = {
     "pty-error": (PROTOCOL, "{place} answered {connect_code}: {message}"),
     "pty-lost": (
         UNREACHABLE,
-        "the connection to {place} was lost and did not come back within {seconds:g} s: {reason}",
+        "the connection to {place} was lost and not back within {seconds:g} s: {reason}",
     ),
     "pty-gone": (UNREACHABLE, "the terminal ended while the connection to {place} was lost; how it ended is unknown"),
     "pty-gap": (UNREACHABLE, "the connection to {place} was lost, and {missing} of output with it"),

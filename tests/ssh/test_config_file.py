@@ -216,10 +216,10 @@ def test_what_is_no_file_for_ssh_is_refused(run: Run, ssh_config: Path) -> None:
 
     ssh_config.parent.mkdir()
     ssh_config.mkdir()
-    assert refusal() == "it is no regular file\n"
+    assert refusal() == "it is not a regular file\n"
     ssh_config.rmdir()
     os.mkfifo(ssh_config)
-    assert refusal() == "it is no regular file\n"
+    assert refusal() == "it is not a regular file\n"
     ssh_config.unlink()
     ssh_config.write_bytes(b"#" * 2_000_000)
     assert refusal() == "it is larger than 1048576 bytes\n"
