@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,7 +131,7 @@ def test_a_caller_in_python_reads_no_option(tmp_path: Path) -> None:
         ({"max_tunnels": 0}, "max_tunnels: 0 is not between 1 and 1e+06"),
     ],
 )
-def test_a_program_that_serves_reads_no_option(options: dict[str, object], line: str) -> None:
+def test_a_program_that_serves_reads_no_option(options: dict[str, Any], line: str) -> None:
     async def serve() -> None:
         async with tunnel.serve(**options):
             pass
@@ -164,6 +165,7 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(bed: Bed, tmp_p
         ("httpx", "tunnel.Sandbox"),
         ("httpx", "tunnel.AsyncSandbox"),
         ("asyncssh", "tunnel.ssh.connect"),
+        ("paramiko", "tunnel.ssh.paramiko_client"),
         ("asyncssh", "import asyncio; asyncio.run(enter(tunnel.serve(target='embedded', listen=('127.0.0.1:0',))))"),
     ],
 )

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bed.edges import program
-from tests.bed.processes import Bed, ticks
+from tests.bed.processes import Bed, program, ticks
 from tests.bed.tunnels import OURS
 from tests.pty.beds import Service
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from simulatelib.fleet import Costs, Fleet
 from simulatelib.report import scenarios
 from simulatelib.storm import Outcome, Scenario, Storm
-
 from tests.bed.processes import Bed
 from tunnel.client import outage as client_outage
 

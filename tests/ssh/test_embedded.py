@@ -16,7 +16,7 @@ from asyncssh.kex import get_kex_algs
 import tunnel
 from tests.bed.processes import Bed, Process, descendants, free_port, ticks
 from tests.bed.sshd import Sshd
-from tests.bed.tunnels import OURS, Route
+from tests.bed.tunnels import OURS, Route, assert_sessions_answer
 from tests.bed.web import PAGE, serve_page
 from tests.faults.link import Link
 from tests.pty.typist import Typist
@@ -286,17 +286,7 @@ def test_the_real_scp_can_be_run_on_the_far_side(bed: Bed, shared_embedded: Rout
 
 def test_a_hundred_sessions_at_once_and_nothing_is_left_of_them(bed: Bed, embedded: StartEmbedded) -> None:
     route = embedded("--resume-for", "0")
-    sessions = [
-        bed.start(*route.ssh("box", f"echo ready; read word; echo {n} $word"), stdin=subprocess.PIPE)
-        for n in range(SESSIONS)
-    ]
-    for session in sessions:
-        session.wait_for_line("ready", 90)
-    for n, session in enumerate(sessions):
-        session.feed(f"word-{n}\n".encode())
-    for n, session in enumerate(sessions):
-        assert session.wait(LIMIT) == 0
-        assert session.out.read_text() == f"ready\n{n} word-{n}\n"
+    assert_sessions_answer(bed, route, SESSIONS, 90)
     wait_until_idle(route)
 
 

@@ -17,7 +17,6 @@ from tunnel.errors import TunnelError, UsageError
 from tunnel.protocol.upgrade import Response
 from tunnel.pty.client import calls
 from tunnel.pty.client.calls import Attempts, Call
-from tunnel.pty.client.deadline import Deadline, Transport
 from tunnel.pty.client.endpoint import Endpoint, locate
 from tunnel.pty.client.http import (
     BODY_LIMIT,
@@ -36,8 +35,9 @@ from tunnel.pty.client.model import ProcessInfo, PtySize, Result, size_of
 from tunnel.pty.client.stream import TerminalStream
 from tunnel.pty.protocol.framing import Object
 
-# Behind `http`, which tells what is missing if this is.
+# Behind `http`, which tells what is missing if httpx is.
 import httpx  # isort: skip
+from tunnel.pty.client.deadline import Deadline, Transport  # isort: skip
 
 OnData = Callable[[bytes], object]
 CLOSE_LIMIT = 20.0  # seconds; a connection that is just being made is the longest thing to wait for
