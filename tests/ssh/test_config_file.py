@@ -100,7 +100,7 @@ def test_the_line_in_sshs_own_folder_is_a_bare_name(monkeypatch: pytest.MonkeyPa
 def test_another_home_than_the_accounts_is_warned_of(bed: Bed, tmp_path: Path) -> None:
     done = bed.check(*OURS, "config-ssh", "--write", env={"HOME": str(tmp_path)})
     assert (tmp_path / ".ssh" / "config").read_text() == f"Include {tmp_path}/.ssh/{OWN}\n"
-    assert done.stderr.startswith("wstunnel-py: warning: HOME is not that of your account")
+    assert done.stderr.startswith("wstunnel-py: warning: HOME is not the home of your account")
 
 
 @pytest.mark.parametrize("name", ["a[1]", "a*", "a?"])
@@ -281,7 +281,7 @@ def test_many_at_once_leave_one_include_and_all_else(ssh_config: Path) -> None:
     runs = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(8)]
     for run in runs:
         _, told = run.communicate(timeout=60)
-        assert run.returncode == 0 or (run.returncode == 75 and b"meanwhile" in told)
+        assert run.returncode == 0 or (run.returncode == 75 and b"in the meantime" in told)
     assert ssh_config.read_bytes() == line_for(ssh_config) + b"Host a\n"
     assert {path.name for path in ssh_config.parent.iterdir()} == {"config", OWN}
 
