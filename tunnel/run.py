@@ -22,7 +22,7 @@ from tunnel.server.bridge import Bridge
 from tunnel.server.log import LogHandler, event, set_up, unexpected
 from tunnel.server.secret_files import exposed_secrets
 from tunnel.server.settings import EMBEDDED, BridgeSettings, ServeSettings
-from tunnel.server.supervision import strays_logged
+from tunnel.server.supervision import unhandled_errors_logged
 from tunnel.server.systemd import notify, reloading
 from tunnel.server.target import Target
 
@@ -169,7 +169,7 @@ def _terminals(settings: ServeSettings) -> TerminalService | None:
 
 
 async def _run(settings: ServeSettings, log: LogHandler) -> int:
-    with strays_logged(asyncio.get_running_loop()):
+    with unhandled_errors_logged(asyncio.get_running_loop()):
         return await _serve(settings, log)
 
 

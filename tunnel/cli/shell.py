@@ -36,7 +36,7 @@ def _run(words: list[str]) -> int:
     if len(operands) > 1:
         raise UsageError("one host; usage: wstunnel-py shell [OPTIONS] [HOST] [-- COMMAND [ARGUMENT]…]")
     with optional_packages():
-        from tunnel.pty.shell.interactive import run
+        from tunnel.pty.shell.run import run
         from tunnel.pty.shell.settings import resolve
 
     settings = resolve(operands[0] if operands else None, given, command)

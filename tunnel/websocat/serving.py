@@ -30,7 +30,7 @@ from tunnel.server.log import LOGGER, set_up
 from tunnel.server.session import PlainSession, Session
 from tunnel.server.settings import BridgeSettings
 from tunnel.server.state import BridgeState
-from tunnel.server.supervision import strays_logged
+from tunnel.server.supervision import unhandled_errors_logged
 from tunnel.server.target import Target
 from tunnel.websocat.addresses import COMMAND, DIAL, DIAL_WS
 from tunnel.websocat.dialling import Dialler, announce, check_places, make_room, unix_mode
@@ -166,7 +166,7 @@ async def _run(plan: Plan, settings: BridgeSettings, headers: Sequence[tuple[str
         make_connection=functools.partial(MessageConnection, manners=plan.manners, ended=tunnel_ended),
         keeps_silent=True,
     )
-    with strays_logged(loop):
+    with unhandled_errors_logged(loop):
         async with bridge:
             _announce(plan, bridge)
             return await ending

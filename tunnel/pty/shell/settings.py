@@ -16,7 +16,7 @@ from tunnel.client.options import PTY, SHELL_OPTIONS, Option
 from tunnel.client.settings import check_client_key
 from tunnel.errors import UsageError, spelled
 from tunnel.pty.client.endpoint import LOCAL, TEMPLATE, TOKEN_FIELD, Endpoint
-from tunnel.pty.client.http import Way
+from tunnel.pty.client.http import HttpOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class ShellSettings:
     """
 
     place: Endpoint
-    way: Way
+    way: HttpOptions
     quiet: bool = False
     verbose: bool = False
     attach: int | None = None
@@ -79,7 +79,7 @@ def resolve(
         headers.append((TOKEN_FIELD, token))
     place = Endpoint(url, headers)
     layers.warn_of_tls()
-    way = Way(
+    way = HttpOptions(
         ca_file=layers.text("ca-file"),
         client_cert=layers.text("client-cert"),
         client_key=layers.text("client-key"),
@@ -95,7 +95,7 @@ def resolve(
 
 
 def _with_terminal(
-    place: Endpoint, way: Way, layers: Layers, command: Sequence[str], environ: Mapping[str, str]
+    place: Endpoint, way: HttpOptions, layers: Layers, command: Sequence[str], environ: Mapping[str, str]
 ) -> ShellSettings:
     attach, escape = layers.value("pty-attach"), layers.text("pty-escape")
     if attach is not False and (command or any(map(layers.is_given, ("pty-cwd", "pty-user", "pty-env")))):
