@@ -9,7 +9,7 @@ import pytest
 
 from tests.bed.processes import Bed
 from tunnel.cli.main import RESERVED
-from tunnel.errors import CAUSES
+from tunnel.errors import CODES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -34,9 +34,9 @@ def test_every_name_that_is_taken_is_told() -> None:
     assert told and set(told[1].split()) == RESERVED
 
 
-def test_every_exit_code_of_a_cause_is_explained() -> None:
+def test_every_exit_code_of_an_error_is_explained() -> None:
     explained = {int(code) for code in re.findall(r"^\| (\d+) \|", CLIENT, re.MULTILINE)}
-    assert {code for code, _ in CAUSES.values()} <= explained
+    assert {code for code, _ in CODES.values()} <= explained
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"scripts/\w+", README))))

@@ -35,7 +35,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pty.server": ("children", "net", "protocol", "pty.protocol", "server"),
     "pty.web": ("net", "pty.server"),
     "ssh": ("children", "client", "net", "pki", "protocol", "server", "ssh.server"),
-    "ssh.server": ("children", "net", "protocol"),
+    "ssh.server": ("children", "net", "pki", "protocol"),
     "websocat": ("children", "client", "net", "protocol", "server"),
 }
 # Above all rooms: these wire them together, and only they may import anything.

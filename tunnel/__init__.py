@@ -94,7 +94,11 @@ if not TYPE_CHECKING:  # a type checker is to find names that there are not
 
         if not _HOMES[name]:
             return importlib.import_module(f"{__name__}.{name}")
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        from tunnel.errors import optional_packages
+
+        with optional_packages():
+            module = importlib.import_module(_HOMES[name])
+        return getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -1,19 +1,27 @@
-"""The exception tree, and the one table from the cause of a failure to its exit code and text.
+"""The exception tree, and the one table of codes: what can go wrong, its exit code and its text.
 
     TunnelError
     ├── LocalProtocolError     we broke the rules of the wire: a bug in this program
     ├── RemoteProtocolError    the peer broke them (``close_code``: what RFC 6455 answers)
-    ├── UsageError             an option, a variable, a file or a name is wrong
-    ├── DialError              no tunnel came about
-    │   └── UpgradeRefused     … because an HTTP server answered something else than 101
+    ├── UsageError             a setting, a file or a name is wrong (``setting``: which one)
+    ├── DialError              the tunnel could not be opened
+    │   └── UpgradeRefused     … because an HTTP server answered with another status than 101
     ├── ConnectionLost         a tunnel, or a terminal's stream, that was open broke
-    └── TerminalError          the terminal service answered a call with an error (``code``: that of Connect)
+    └── TerminalError          the terminal service answered a call with an error (``connect_code``: its code there)
 
-Every instance knows its ``cause``, a key of `CAUSES`. The text of each cause stands in that table and nowhere else, so
-the table is all that a user can ever be shown, and the exit codes (those of BSD's sysexits.h) can be read beside it.
+Every instance has a ``code``, a key of `CODES`: stable, for programs. The text of each code stands in that table and
+nowhere else, so the table is all that a user can ever be shown, and the exit codes (those of BSD's sysexits.h) can be
+read beside it.
+
+Settings are called by their Python names here (``ca_file``). A program that shows errors to people who know them by
+other names, as the command line does (``--ca-file``), says so with `spell_settings`.
 """
 
 from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 USAGE = 2
 UNREACHABLE = 69  # EX_UNAVAILABLE
@@ -23,15 +31,21 @@ TRY_LATER = 75  # EX_TEMPFAIL
 PROTOCOL = 76  # EX_PROTOCOL
 REFUSED = 77  # EX_NOPERM
 
-CAUSES: dict[str, tuple[int, str]] = {
-    # What the user wrote.
+# Code → exit code and text.
+CODES: dict[str, tuple[int, str]] = {
+    # What the user wrote. If it is about one setting, the text begins with the setting's name.
     "usage": (USAGE, "{problem}"),
     "config": (USAGE, "{path}: {problem}"),
-    "file": (USAGE, "{option}: cannot use {path}: {reason}"),
-    "file-changed": (TRY_LATER, "{path} was changed by another program meanwhile and is left as it is: try again"),
+    "file": (USAGE, "cannot use {path}: {reason}"),
+    "exists": (USAGE, "{path} is there already"),
+    "file-changed": (
+        TRY_LATER,
+        "{path} was changed by another program in the meantime, so it was left alone: try again",
+    ),
     "url": (USAGE, "{url}: {problem}"),
-    "host": (USAGE, "{host!r} is no host name that could go into a URL: {problem}"),
-    # The way to the bridge, hop by hop.
+    "host": (USAGE, "{host!r} cannot be part of a URL: {problem}"),
+    "missing-package": (USAGE, "{package} is not installed: {remedy}"),
+    # Each hop on the way to the bridge.
     "dns": (UNREACHABLE, "cannot resolve {host}: {reason}"),
     "tcp-refused": (UNREACHABLE, "{address} refused the connection: nothing listens there"),
     "tcp": (UNREACHABLE, "cannot connect to {address}: {reason}"),
@@ -41,13 +55,15 @@ CAUSES: dict[str, tuple[int, str]] = {
     "proxy-protocol": (PROTOCOL, "{proxy} does not speak {scheme}: {reason}"),
     "tls-untrusted": (REFUSED, "the certificate of {host} is not trusted: {reason}"),
     "tls-refused": (REFUSED, "{host} refuses this client: {reason}"),
+    "tls-client-cert": (REFUSED, "{host} refuses this client: {reason}"),  # it wants a certificate, or another one
+    "tls-handshake": (PROTOCOL, "TLS with {host} failed: {reason}"),  # no reason given; it may want a certificate
     "tls": (PROTOCOL, "TLS with {host} failed: {reason}"),
     "answer-timeout": (TRY_LATER, "{hop} did not answer within {seconds:g} s"),
-    "no-answer": (TRY_LATER, "{hop} did not answer: it sent nothing but interim responses"),
+    "no-answer": (TRY_LATER, "{hop} sent interim responses, but no answer"),
     "hung-up": (UNREACHABLE, "{hop} hung up before it answered"),
     "resources": (TRY_LATER, "this machine cannot open a tunnel now: {reason}"),
     # The answer to the upgrade request.
-    "not-http": (PROTOCOL, "{url} does not answer as a web server does: {reason}"),
+    "not-http": (PROTOCOL, "{url} does not answer like a web server: {reason}"),
     "not-websocket": (PROTOCOL, "{url} answered, but not as a WebSocket server: {reason}"),
     "redirect": (PROTOCOL, "{url} answered {status} and points to {location}; redirects are not followed"),
     "unauthorized": (REFUSED, "{url} answered {status}: {message}"),
@@ -77,22 +93,24 @@ CAUSES: dict[str, tuple[int, str]] = {
     "closed": (PROTOCOL, "the peer closed the tunnel with code {code}{reason}"),
     "too-big": (
         PROTOCOL,
-        "a message was too big for something on the way, which closed the tunnel with code 1009{reason}; "
-        "--max-message makes them smaller",
+        "a message was too big for the bridge or an edge before it, which closed the tunnel with code 1009{reason}",
     ),
     "violation": (PROTOCOL, "{problem}"),
+    "late-session": (PROTOCOL, "{problem}"),  # a session began when the tunnel was taken for a plain one
     # Terminals.
-    "pty-extra": (USAGE, "terminals need the package {package}: pip install 'wstunnel-py[pty]'"),
     "pty-unknown": (UNREACHABLE, "there is no process {process} at {place}"),
-    "pty-argument": (USAGE, "{place} does not take that: {message}"),
-    "pty-unauthenticated": (REFUSED, "{place} refuses us: {message}"),
-    "pty-deadline": (TRY_LATER, "the terminal's time is over, or the call's: {message}"),
+    "pty-argument": (USAGE, "{place} does not accept this: {message}"),
+    "pty-unauthenticated": (REFUSED, "{place} refuses access: {message}"),
+    "pty-deadline": (TRY_LATER, "the time limit of the terminal or of the call is over: {message}"),
     "pty-unavailable": (TRY_LATER, "{place} cannot do that now: {message}"),
-    "pty-error": (PROTOCOL, "{place} answered {code}: {message}"),
-    "pty-lost": (UNREACHABLE, "connection to {place} lost, and not back within {seconds:g} s: {reason}"),
-    "pty-gone": (UNREACHABLE, "the terminal ended while the connection to {place} was lost; how is not known"),
+    "pty-error": (PROTOCOL, "{place} answered {connect_code}: {message}"),
+    "pty-lost": (
+        UNREACHABLE,
+        "the connection to {place} was lost and not back within {seconds:g} s: {reason}",
+    ),
+    "pty-gone": (UNREACHABLE, "the terminal ended while the connection to {place} was lost; how it ended is unknown"),
     "pty-gap": (UNREACHABLE, "the connection to {place} was lost, and {missing} of output with it"),
-    "pty-input-unsure": (UNREACHABLE, "the input may have arrived at {place} or not: {reason}"),
+    "pty-input-unsure": (UNREACHABLE, "it is unknown whether {place} received the input: {reason}"),
     "output": (UNREACHABLE, "cannot write to standard output: {reason}"),
     "input": (UNREACHABLE, "cannot read standard input: {reason}"),
     # What a command prints.
@@ -104,13 +122,13 @@ CAUSES: dict[str, tuple[int, str]] = {
 class TunnelError(Exception):
     """A failure that a user is told of in one line.
 
-    ``cause`` is a key of `CAUSES`; the fields fill its text. ``str(error)`` is that line, without control characters
+    ``code`` is a key of `CODES`; the fields fill its text. ``str(error)`` is that line, without control characters
     (parts of it may come from a server) and without the program's name.
     """
 
-    def __init__(self, cause: str, **fields: object) -> None:
-        self.cause = cause
-        self.exit_code, text = CAUSES[cause]
+    def __init__(self, code: str, /, **fields: object) -> None:
+        self.code = code
+        self.exit_code, text = CODES[code]
         self.fields = fields
         super().__init__(printable(text.format(**fields)))
 
@@ -125,20 +143,48 @@ class LocalProtocolError(TunnelError):
 class RemoteProtocolError(TunnelError):
     """The peer broke RFC 6455; ``close_code`` is the status code to close with (section 7.4.1)."""
 
-    def __init__(self, problem: str, close_code: int = 1002) -> None:
-        super().__init__("violation", problem=problem)
+    def __init__(self, problem: str, close_code: int = 1002, *, code: str = "violation") -> None:
+        super().__init__(code, problem=problem)
         self.close_code = close_code
 
 
 class UsageError(TunnelError):
-    """An option, an environment variable, a config file or a name cannot be used."""
+    """A setting, a file or a name cannot be used.
 
-    def __init__(self, problem: str, *, cause: str = "usage", **fields: object) -> None:
-        super().__init__(cause, problem=problem, **fields)
+    ``setting`` is the Python name of the setting that is wrong, if it is about one. ``origin`` is what whoever wrote
+    the value calls it, if that is known: an environment variable, a key of a config file, an option as it was typed.
+    """
+
+    def __init__(
+        self,
+        problem: str = "",
+        *,
+        code: str = "usage",
+        setting: str | None = None,
+        origin: str | None = None,
+        **fields: object,
+    ) -> None:
+        super().__init__(code, problem=problem, **fields)
+        self.setting = setting
+        self.origin = origin
+
+    @property
+    def problem(self) -> str:
+        """The text without the name of the setting."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        name = self.origin or (spelled(self.setting) if self.setting else "")
+        return f"{printable(name)}: {self.problem}" if name else self.problem
+
+    def name_origin(self, origins: Mapping[str, str]) -> None:
+        """Take the origin from ``origins`` (setting → origin), unless it is known."""
+        if self.setting is not None:
+            self.origin = self.origin or origins.get(self.setting)
 
 
 class DialError(TunnelError):
-    """No tunnel came about: the cause names the hop that failed."""
+    """The tunnel could not be opened: the text names the hop that failed."""
 
 
 class UpgradeRefused(DialError):
@@ -147,8 +193,10 @@ class UpgradeRefused(DialError):
     ``status`` is the HTTP status code, ``headers`` the answer's fields as (lower-case name, value).
     """
 
-    def __init__(self, cause: str, *, status: int, headers: tuple[tuple[str, str], ...] = (), **fields: object) -> None:
-        super().__init__(cause, status=status, **fields)
+    def __init__(
+        self, code: str, /, *, status: int, headers: tuple[tuple[str, str], ...] = (), **fields: object
+    ) -> None:
+        super().__init__(code, status=status, **fields)
         self.status = status
         self.headers = headers
 
@@ -160,13 +208,85 @@ class ConnectionLost(TunnelError):
 class TerminalError(TunnelError):
     """The terminal service answered a call, or ended a stream, with an error.
 
-    ``code`` is Connect's name for it (``not_found``, ``invalid_argument``, ``deadline_exceeded``, …).
+    ``connect_code`` is Connect's name for it (``not_found``, ``invalid_argument``, ``deadline_exceeded``, …).
     """
 
-    def __init__(self, cause: str, *, code: str, **fields: object) -> None:
-        super().__init__(cause, code=code, **fields)
-        self.code = code
+    def __init__(self, code: str, /, *, connect_code: str, **fields: object) -> None:
+        super().__init__(code, connect_code=connect_code, **fields)
+        self.connect_code = connect_code
 
+
+# ---- names of settings
+
+_spell: Callable[[str], str] = str
+
+
+def spell_settings(spell: Callable[[str], str] = str) -> None:
+    """Let the errors, warnings and log lines of this process call a setting what ``spell`` makes of its Python name."""
+    global _spell
+    _spell = spell
+
+
+def spelled(setting: str) -> str:
+    """Return what a setting (``ca_file``) is called in texts of this process."""
+    return _spell(setting)
+
+
+# ---- optional packages
+
+# Packages that may be missing, and the extra that installs each; "" for those that come with every installation but
+# that of the single file.
+EXTRAS = {
+    "aiohttp": "pty",
+    "asyncssh": "",
+    "click": "",
+    "cryptography": "",
+    "httpx": "pty",
+    "idna": "",
+    "paramiko": "",
+    "socksio": "pty",
+    "uvloop": "uvloop",
+    "websockets": "",
+}
+
+
+class optional_packages:  # it is used like a function
+    """A context in which a package of `EXTRAS` that is missing is a UsageError, which names the extra to install.
+
+    ``setting`` is the setting that asks for the package, if there is one.
+    """
+
+    def __init__(self, setting: str | None = None) -> None:
+        self._setting = setting
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        if isinstance(exc, ModuleNotFoundError) and (package := (exc.name or "").partition(".")[0]) in EXTRAS:
+            raise missing_package(package, self._setting) from exc
+
+
+def require_package(package: str, setting: str | None = None) -> None:
+    """Raise UsageError if a package of `EXTRAS`, which something else will import, is not installed."""
+    import importlib.util
+
+    try:
+        found = importlib.util.find_spec(package)
+    except ValueError:  # it is kept from being imported
+        found = None
+    if found is None:
+        raise missing_package(package, setting)
+
+
+def missing_package(package: str, setting: str | None = None) -> UsageError:
+    """Return the error for a package of `EXTRAS` that is not installed."""
+    extra = EXTRAS[package]
+    remedy = f"pip install 'wstunnel-py[{extra}]'" if extra else f"pip install {package}"
+    return UsageError(code="missing-package", setting=setting, package=package, remedy=remedy)
+
+
+# ---- secrets
 
 # What this process sends and must not show, should a peer send it back; the oldest first.
 _secrets: dict[str, None] = {}

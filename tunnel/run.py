@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunnel.children.orphans import look_after_orphans
 from tunnel.client.signals import not_ignored
-from tunnel.errors import INTERNAL, UsageError
+from tunnel.errors import INTERNAL, UsageError, optional_packages, require_package, spelled
 from tunnel.net.descriptors import descriptor_limit, raise_descriptor_limit
 from tunnel.net.standard_streams import fill_standard_descriptors
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
@@ -132,21 +132,19 @@ def choose_target(settings: BridgeSettings) -> Target:
     if settings.target == EMBEDDED:
         from tunnel.ssh.embedded import EmbeddedTarget
 
+        require_package("asyncssh", "target")  # which its process imports
         return EmbeddedTarget(
             settings.host_key, settings.authorized_keys, agent_forwarding=not settings.no_agent_forwarding
         )
     if settings.host_key is not None or settings.authorized_keys is not None:
-        raise UsageError(
-            "--host-key and --authorized-keys are for --target embedded; an SSH server has files of its own"
-        )
+        names = " and ".join(map(spelled, ("host_key", "authorized_keys")))
+        raise UsageError(f"{names} are for {spelled('target')} {EMBEDDED}; any other SSH server has its own files")
     return parse_target(settings.target)
 
 
 def _uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
+    with optional_packages("uvloop"):
         import uvloop
-    except ImportError as exc:
-        raise UsageError("--uvloop: uvloop is not installed: pip install 'wstunnel-py[uvloop]'") from exc
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
 
@@ -154,18 +152,17 @@ def _uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
 def _terminals(settings: ServeSettings) -> TerminalService | None:
     if settings.pty is None:
         if settings.web:
-            raise UsageError("--web: the page needs --pty ADDRESS")
+            raise UsageError(f"the page needs {spelled('pty')}", setting="web")
         return None
-    try:
+    with optional_packages("pty"):
         from tunnel.pty.server.service import TerminalService
-    except ModuleNotFoundError as exc:
-        if exc.name != "aiohttp":
-            raise
-        raise UsageError("--pty: aiohttp is not installed: pip install 'wstunnel-py[pty]'") from exc
     if not settings.web:
         return TerminalService(settings)
     if not settings.pty_token_file:
-        raise UsageError("--web: a page for browsers needs --pty-token-file: other pages of the browser could use it")
+        raise UsageError(
+            f"a page for browsers needs {spelled('pty_token_file')}: other pages of the browser could use it",
+            setting="web",
+        )
     from tunnel.pty.web import PATHS, routes
 
     return TerminalService(settings, routes=routes(), open_paths=PATHS, same_origin=True)
@@ -186,7 +183,7 @@ async def _serve(settings: ServeSettings, log: LogHandler) -> int:
     bridge = None if settings.listen == ("none",) else Bridge(settings, choose_target(settings))
     terminals = _terminals(settings)
     if bridge is None and terminals is None:
-        raise UsageError("--listen none leaves nothing to serve: add --pty ADDRESS")
+        raise UsageError(f"none leaves nothing to serve: add {spelled('pty')}", setting="listen")
 
     def on_stop() -> None:
         (stop_at_once if stop.is_set() else stop).set()
@@ -270,12 +267,12 @@ def _announce(bridge: Bridge, settings: ServeSettings, log: LogHandler) -> None:
             log.say(f"embedded SSH server: {bridge.greeting}")
     warnings = []
     if bridge.is_open_to_all:
-        warnings.append("anybody who can reach this address may open tunnels: see --token-file")
+        warnings.append(f"anybody who can reach this address may open tunnels: see {spelled('token_file')}")
     warnings += bridge.expiring
     if bridge.max_tunnels < settings.max_tunnels:
         warnings.append(
-            f"{descriptor_limit()} descriptors (ulimit -n) are too few for --max-tunnels {settings.max_tunnels}: "
-            f"the limit is {bridge.max_tunnels} tunnels"
+            f"{descriptor_limit()} descriptors (ulimit -n) are too few for "
+            f"{spelled('max_tunnels')} {settings.max_tunnels}: the limit is {bridge.max_tunnels} tunnels"
         )
     _tell("warning", logging.WARNING, warnings, settings, log)
 

@@ -165,7 +165,9 @@ def test_on_a_terminal_it_says_that_ssh_starts_it(bed: Bed) -> None:
     finally:
         os.close(terminal)
         os.close(ours)
-    hint = "wstunnel-py: ssh starts this as its ProxyCommand; by hand, what you type goes to the server as it is\n"
+    hint = (
+        "wstunnel-py: ssh starts this as its ProxyCommand; run by hand, it sends what you type to the server as it is\n"
+    )
     assert process.log() == hint + NOWHERE_LINE
     assert quiet.log() == NOWHERE_LINE
 
@@ -198,7 +200,7 @@ def test_the_log_file_is_private_and_goes_on_where_it_ended(bed: Bed, tmp_path: 
 
 def test_a_log_file_that_cannot_be_written_is_given_up(bed: Bed) -> None:
     finished = run(bed, "--log-file", "/dev/full", NOWHERE)
-    given_up = "wstunnel-py: the log file is given up: No space left on device\n"
+    given_up = "wstunnel-py: cannot write to the log file any more: No space left on device\n"
     assert (finished.status, finished.stderr) == (69, given_up + NOWHERE_LINE)
 
 

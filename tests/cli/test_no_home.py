@@ -116,7 +116,7 @@ def test_the_embedded_server_says_what_it_needs(bed: Bed, trap: Path, home: Mapp
     serve = ("serve", "--listen", "127.0.0.1:0", "--target", "embedded")
     done = run(bed, trap, home, *serve)
     assert (done.status, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("wstunnel-py: --host-key FILE is needed: there is no home folder")
+    assert done.stderr.startswith("wstunnel-py: --host-key: a FILE is needed: there is no home folder")
     key = trap / "key"
     bed.check(*OURS, "keys", "host", str(key))
     done = run(bed, trap, home, *serve, "--host-key", str(key))
@@ -171,14 +171,14 @@ def test_what_is_no_absolute_path_is_no_home(monkeypatch: pytest.MonkeyPatch) ->
     for value in ("", ".", "~", "relative/home"):
         monkeypatch.setenv("HOME", value)
         assert home_folder() == account
-        assert expand_home("~/x", "--file") == f"{account}/x"
+        assert expand_home("~/x") == f"{account}/x"
     monkeypatch.setenv("HOME", "/a/home")
     monkeypatch.setenv("XDG_STATE_HOME", "relative")
-    assert home_folder() == expand_home("~", "--file") == "/a/home"
-    assert expand_home("~root/x", "--file").startswith("/")
-    assert expand_home("./~/x", "--file") == "./~/x"
+    assert home_folder() == expand_home("~") == "/a/home"
+    assert expand_home("~root/x").startswith("/")
+    assert expand_home("./~/x") == "./~/x"
     assert base_folder("XDG_STATE_HOME", "state") == "/a/home/state"
     monkeypatch.setenv("XDG_STATE_HOME", "/elsewhere")
     assert base_folder("XDG_STATE_HOME", "state") == "/elsewhere"
-    with pytest.raises(UsageError, match="--file: ~nobody-here/x: there is no user nobody-here"):
-        expand_home("~nobody-here/x", "--file")
+    with pytest.raises(UsageError, match="file: ~nobody-here/x: there is no user nobody-here"):
+        expand_home("~nobody-here/x", setting="file")

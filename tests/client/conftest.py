@@ -17,14 +17,24 @@ from websockets.server import ServerProtocol
 from tests.bed.processes import Bed, program
 from tests.bed.targets import Target
 from tests.client.test_settings import settings_of
+from tunnel.cli.hints import told
+from tunnel.cli.main import option_of
 from tunnel.client.dial import Connection, dial
 from tunnel.client.trace import Trace
-from tunnel.errors import TunnelError
+from tunnel.errors import TunnelError, spell_settings
 
 PROMPTLY = 10.0  # seconds that a failure may take beyond its own limit on a machine that is busy
 
 Script = Callable[[socket.socket], object]
 Serve = Callable[[Script], Target]
+
+
+@pytest.fixture
+def names_of_options() -> Iterator[None]:
+    """Let errors call settings as the command line does."""
+    spell_settings(option_of)
+    yield
+    spell_settings()
 
 
 def open_tunnel(*words: str) -> Connection:
@@ -46,7 +56,10 @@ def failure_of(*words: str, limit: float = 5.0) -> Failure:
     with pytest.raises(TunnelError) as caught:
         open_tunnel("--connect-timeout", str(limit), *words)
     assert time.monotonic() - began < limit + PROMPTLY
-    return Failure(str(caught.value), caught.value.exit_code)
+    spell_settings(option_of)
+    line = told(caught.value)
+    spell_settings()
+    return Failure(line, caught.value.exit_code)
 
 
 def read_head(connection: socket.socket) -> bytes:

@@ -13,6 +13,8 @@ from tests.bed.tunnels import OURS
 from tests.client.test_settings import error_of, headers_of, settings_of, url_of
 from tunnel.client.config import config_path
 
+pytestmark = pytest.mark.usefixtures("names_of_options")
+
 EXAMPLE = """
 port = 9000
 ping-interval = 5
@@ -137,7 +139,7 @@ def test_the_longest_pattern_wins() -> None:
 
 @pytest.mark.usefixtures("config")
 def test_a_pattern_wants_something_in_the_place_of_its_star() -> None:
-    assert error_of(".e2b").startswith("'.e2b' is no host name")
+    assert error_of(".e2b").startswith("'.e2b' cannot be part of a URL")
 
 
 def test_files_are_relative_to_the_config_file(config: Path) -> None:
@@ -168,7 +170,7 @@ def test_a_byte_order_mark_alone_is_an_empty_file(config: Path, tmp_path: Path, 
     token = tmp_path / "token"
     token.write_bytes(data)
     token.chmod(0o600)
-    assert error_of("--token-file", str(token), "x") == f"--token-file: {token} holds no token"
+    assert error_of("--token-file", str(token), "x") == f"--token-file: {token}: there is no token in it"
 
 
 @pytest.mark.parametrize("data", [b"caf\xe9", b"\xff\xfe\x00", b"t0ken\xef\xbb\xbf"])
@@ -206,7 +208,7 @@ def test_a_token_file_belongs_to_its_host(config: Path) -> None:
     assert headers_of("build", WSTUNNEL_PY_TOKEN="other") == {"Authorization": "Bearer s3cret"}
     assert headers_of("box", WSTUNNEL_PY_TOKEN="other") == {"Authorization": "Bearer other"}
     token.write_text("")
-    assert error_of("build") == f"{config}: token-file: {token} holds no token"
+    assert error_of("build") == f"{config}: hosts.build: token-file: {token}: there is no token in it"
 
 
 # ---- mistakes
@@ -224,8 +226,8 @@ def test_a_token_file_belongs_to_its_host(config: Path) -> None:
         ("port = true", "port: True is not a port number from 1 to 65535"),
         ("port = 70000", "port: 70000 is not a port number from 1 to 65535"),
         ("url = 5", "url: 5 is not text"),
-        ("url = ''", "url is set, but empty"),
-        ('ca-file = "a\\u0000b"', "ca-file has characters that are not printable"),
+        ("url = ''", "url: the value is empty"),
+        ('ca-file = "a\\u0000b"', "ca-file: the value has characters that are not printable"),
         ("insecure = 'yes'", "insecure must be true or false"),
         ("ping-interval = -1", "ping-interval: -1 is not a number of seconds above 0, up to 86400"),
         ("ping-interval = true", "ping-interval: True is not a number of seconds above 0, up to 86400"),
@@ -286,7 +288,7 @@ def test_a_file_with_secrets_that_others_can_read_is_warned_of_in_one_line(
     for mode, expected in ((0o644, count), (0o640, count), (0o604, count), (0o600, 0)):
         config.chmod(mode)
         finished = bed.run(*OURS, "connect", "--connect-timeout", "1", "--url", "ws://127.0.0.1:1/", "box", stdin=b"")
-        warning = f"wstunnel-py: warning: {config} holds secrets and can be read by others; chmod 600 it\n"
+        warning = f"wstunnel-py: warning: others can read the secrets in {config}: chmod 600 it\n"
         assert finished.stderr.count("warning") == finished.stderr.count(warning) == expected
         assert "hunter2" not in finished.stderr
 

@@ -250,7 +250,7 @@ def test_a_server_that_speaks_something_else(serve: Serve) -> None:
         wait_for_end(connection)
 
     url = f"ws://127.0.0.1:{serve(greet).port}"
-    line = f"{url} does not answer as a web server does: it began with 'SSH-2.0-OpenSSH_9.2p1\\r\\n'"
+    line = f"{url} does not answer like a web server: it began with 'SSH-2.0-OpenSSH_9.2p1\\r\\n'"
     assert failure_of(url) == Failure(line, 76)
 
 
@@ -260,7 +260,7 @@ def test_a_server_that_hangs_up_in_its_answer(serve: Serve) -> None:
         connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: webso")
 
     url = f"ws://127.0.0.1:{serve(script).port}"
-    line = f"{url} does not answer as a web server does: it hung up in the middle of its answer"
+    line = f"{url} does not answer like a web server: it hung up in the middle of its answer"
     assert failure_of(url) == Failure(line, 76)
 
 
@@ -274,7 +274,7 @@ def test_a_server_with_an_endless_head(serve: Serve) -> None:
             pass  # the client has hung up
 
     url = f"ws://127.0.0.1:{serve(pour).port}"
-    line = f"{url} does not answer as a web server does: its head is longer than 16384 bytes"
+    line = f"{url} does not answer like a web server: its head is longer than 16384 bytes"
     assert failure_of(url) == Failure(line, 76)
 
 

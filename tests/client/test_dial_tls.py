@@ -260,20 +260,20 @@ def test_a_clients_certificate_is_shown(strict_url: str, ca_file: str, client_fi
 
 def test_a_server_that_misses_the_clients_certificate(strict_url: str, ca_file: str) -> None:
     failure = failure_of("--ca-file", ca_file, strict_url)
-    assert failure == Failure("127.0.0.1 refuses this client: it wants a client certificate (--client-cert)", 77)
+    assert failure == Failure("127.0.0.1 refuses this client: it wants a client certificate; see --client-cert", 77)
 
 
 @pytest.mark.parametrize(
     ("alert", "reason"),
     [
-        (42, "it wants another client certificate, or one at all (--client-cert)"),
+        (42, "it wants a client certificate, or another one; see --client-cert"),
         (43, "the client certificate is not for clients"),
         (44, "the client certificate was revoked"),
         (45, "the client certificate has expired"),
         (46, "it does not accept the client certificate"),
         (48, "it does not know the authority of the client certificate"),
         (49, "the client certificate gives no access"),
-        (116, "it wants a client certificate (--client-cert)"),
+        (116, "it wants a client certificate; see --client-cert"),
     ],
 )
 def test_what_a_server_has_against_the_clients_certificate(serve: Serve, alert: int, reason: str) -> None:

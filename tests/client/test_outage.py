@@ -38,7 +38,7 @@ def outage(limit: float = 600.0) -> Outage:
 def test_a_refusal_of_the_bridge_itself_is_final(error: TunnelError, cause: str, exit_code: int) -> None:
     with pytest.raises(TunnelError) as raised:
         outage().failed(error, 101.0)
-    assert raised.value.cause == cause and raised.value.exit_code == exit_code
+    assert raised.value.code == cause and raised.value.exit_code == exit_code
 
 
 @pytest.mark.parametrize("status", [404, 410, 429, 500, 502, 503, 504])

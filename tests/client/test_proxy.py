@@ -119,7 +119,7 @@ def test_the_option_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("https://u:hunter2@p", "a proxy that is itself reached by TLS (https://) is not supported"),
+        ("https://u:hunter2@p", "TLS to the proxy itself (https://) is not supported"),
         ("ftp://u:hunter2@p", "a proxy's URL begins with http://, socks5:// or socks5h://"),
         ("http://u:hunter2@p:x", "in the proxy's URL the port is not a number from 1 to 65535"),
         ("http://u:hunter2@", "in the proxy's URL the host is missing"),

@@ -71,7 +71,7 @@ def test_whoever_begins_otherwise_is_another_server(pair: tuple[socket.socket, s
     pair[1].sendall(said)
     with pytest.raises(ConnectionLost) as caught:
         find_offset(Connection(Channel(pair[0]), None, ()), "the bridge")
-    assert caught.value.cause == "session-gone"
+    assert caught.value.code == "session-gone"
     pair[1].setblocking(False)
     with pytest.raises(BlockingIOError):
         pair[1].recv(1)  # nothing was sent
@@ -83,7 +83,7 @@ def test_who_hangs_up_before_is_tried_again(pair: tuple[socket.socket, socket.so
     pair[1].shutdown(socket.SHUT_WR)
     with pytest.raises(TunnelError) as caught:
         find_offset(Connection(Channel(pair[0]), None, ()), "the bridge")
-    assert caught.value.cause != "session-gone"
+    assert caught.value.code != "session-gone"
 
 
 def test_silence_is_not_waited_for_for_long(
@@ -92,4 +92,4 @@ def test_silence_is_not_waited_for_for_long(
     monkeypatch.setattr("tunnel.client.resume_offset.FIRST_MESSAGE_LIMIT", 0.2)
     with pytest.raises(DialError) as caught:
         find_offset(Connection(Channel(pair[0]), None, ()), "the bridge")
-    assert caught.value.cause == "answer-timeout"
+    assert caught.value.code == "answer-timeout"

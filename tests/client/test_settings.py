@@ -14,6 +14,8 @@ from tunnel.client.settings import Settings, resolve
 from tunnel.errors import UsageError
 from tunnel.pty.shell.settings import resolve as resolve_shell
 
+pytestmark = pytest.mark.usefixtures("names_of_options")
+
 
 def settings_of(*words: str, **environ: str) -> Settings:
     """Resolve a command line as `tunnel.cli.main` does, in an environment of just ``environ``."""
@@ -84,7 +86,7 @@ def test_a_flag_of_the_environment_can_be_undone() -> None:
         (["--verbose=yes"], "--verbose takes no value"),
         (["--port"], "--port needs a value: N"),
         (["-H"], "-H needs a value: 'NAME: VALUE'"),
-        (["--url="], "--url is set, but empty"),
+        (["--url="], "--url: the value is empty"),
         (["--port", "0"], "--port: '0' is not a port number from 1 to 65535"),
         (["--port", "65536"], "--port: '65536' is not a port number from 1 to 65535"),
         (["--port", "0655350"], "--port: '0655350' is not a port number from 1 to 65535"),
@@ -95,10 +97,10 @@ def test_a_flag_of_the_environment_can_be_undone() -> None:
         (["--ping-timeout", "inf"], "--ping-timeout: 'inf' is not a number of seconds above 0, up to 86400"),
         (["--ping-interval", "1e9"], "--ping-interval: '1e9' is not a number of seconds above 0, up to 86400"),
         (["--ping-interval", "soon"], "--ping-interval: 'soon' is not a number of seconds above 0, up to 86400"),
-        (["-H", "no colon"], "-H: a header is written 'Name: value'"),
+        (["-H", "no colon"], "-H: write a header as 'Name: value'"),
         (["-H", "Host: x"], "-H: the header Host belongs to the handshake and cannot be set"),
         (["-H", "a b: x"], "-H: 'a b' is no name for an HTTP header"),
-        (["-H", "X: secret\r\nY: z"], "-H has characters that are not printable"),
+        (["-H", "X: secret\r\nY: z"], "-H: the value has characters that are not printable"),
         (["--proxy", "ftp://x"], "--proxy: a proxy's URL begins with http://, socks5:// or socks5h://"),
         (["-4", "-6"], "--ipv4 and --ipv6 exclude each other"),
         (["--client-key", "k"], "--client-key needs --client-cert"),
@@ -131,8 +133,8 @@ def test_headers_of_the_environment_stand_one_a_line_and_join_those_of_the_comma
     [
         ("PORT", "http", "WSTUNNEL_PY_PORT: 'http' is not a port number from 1 to 65535"),
         ("INSECURE", "maybe", "WSTUNNEL_PY_INSECURE: 'maybe' is not yes or no"),
-        ("URL", "", "WSTUNNEL_PY_URL is set, but empty"),
-        ("HEADER", "A: 1\nsecret", "WSTUNNEL_PY_HEADER: a header is written 'Name: value'"),
+        ("URL", "", "WSTUNNEL_PY_URL: the value is empty"),
+        ("HEADER", "A: 1\nsecret", "WSTUNNEL_PY_HEADER: write a header as 'Name: value'"),
         ("PROXY", "socks4://x", "WSTUNNEL_PY_PROXY: a proxy's URL begins with http://, socks5:// or socks5h://"),
     ],
 )
@@ -207,7 +209,7 @@ def test_a_wrong_url_is_named_with_its_fault(url: str, line: str) -> None:
 
 @pytest.mark.parametrize("url", ["ws://user:hunter2@h/", "https://user:hunter2@h/", "user:hunter2@h/", "ws://u@h"])
 def test_a_url_with_a_password_is_refused_and_not_repeated(url: str) -> None:
-    line = "a URL must not hold a user name or password; use --token-file or a header"
+    line = "a URL must not hold a user name or password; use a token file or a header"
     assert error_of("--url", url, "box") == line
 
 
@@ -230,12 +232,12 @@ def test_the_query_of_a_url_is_sent_but_not_shown() -> None:
 )
 def test_a_host_that_could_change_the_url_is_refused(host: str) -> None:
     line = error_of("--", host)
-    assert line.startswith(f"{host!r} is no host name that could go into a URL")
+    assert line.startswith(f"{host!r} cannot be part of a URL")
 
 
 def test_a_template_knows_two_placeholders_only() -> None:
     assert error_of("--url", "ws://{name}/", "box") == (
-        "ws://{name}/: a URL template knows {host} and {port}, nothing else"
+        "ws://{name}/: a URL template may have {host} and {port} in it, no other braces"
     )
 
 
@@ -270,7 +272,7 @@ def test_secrets_of_the_command_line_go_to_any_url(token_file: Path) -> None:
 def test_a_token_file_without_exactly_one_token_is_an_error(token_file: Path, content: bytes) -> None:
     token_file.write_bytes(content)
     line = error_of("--token-file", str(token_file), "box")
-    assert line.startswith(f"--token-file: {token_file} ")
+    assert line.startswith(f"--token-file: {token_file}: ")
 
 
 @pytest.mark.parametrize("origin", ["--token-file", "WSTUNNEL_PY_TOKEN_FILE"])
@@ -281,7 +283,7 @@ def test_a_missing_token_file_is_an_error(tmp_path: Path, origin: str) -> None:
 
 
 def test_an_empty_token_in_the_environment_is_an_error() -> None:
-    assert error_of("box", WSTUNNEL_PY_TOKEN="") == "WSTUNNEL_PY_TOKEN holds no token"
+    assert error_of("box", WSTUNNEL_PY_TOKEN="") == "WSTUNNEL_PY_TOKEN: there is no token in it"
 
 
 def test_a_token_and_an_authorization_header_exclude_each_other() -> None:
@@ -293,7 +295,7 @@ def test_a_token_file_that_others_can_read_is_warned_of(token_file: Path) -> Non
     assert settings_of("--token-file", str(token_file), "box").warnings == []
     token_file.chmod(0o644)
     (warning,) = settings_of("--token-file", str(token_file), "box").warnings
-    assert warning == f"the token file {token_file} can be read by others; chmod 600 it"
+    assert warning == f"others can read the token file {token_file}: chmod 600 it"
 
 
 @pytest.mark.parametrize("apart", [True, False])
@@ -305,7 +307,7 @@ def test_a_key_that_others_can_read_is_warned_of(tmp_path: Path, apart: bool) ->
     certificate.chmod(0o644)
     words = ["--client-cert", str(certificate), *(["--client-key", str(key)] if apart else [])]
     given, _ = parse_command_line(words, SHELL_OPTIONS, "shell")
-    for mode, expected in ((0o600, []), (0o644, [f"the key in {key} can be read by others; chmod 600 it"])):
+    for mode, expected in ((0o600, []), (0o644, [f"others can read the key in {key}: chmod 600 it"])):
         key.chmod(mode)
         assert settings_of(*words, "wss://x.test/").warnings == expected
         assert resolve_shell("https://x.test/", given, environ={}).warnings == expected

@@ -21,7 +21,7 @@ from tunnel.net.address import Client, TCPAddress, UnixAddress, client_of, parse
     ],
 )
 def test_addresses_are_a_host_and_a_port_or_a_path(text: str, address: TCPAddress | UnixAddress) -> None:
-    assert parse_address(text, "--listen") == address
+    assert parse_address(text, "listen") == address
 
 
 @pytest.mark.parametrize(
@@ -32,9 +32,9 @@ def test_addresses_are_a_host_and_a_port_or_a_path(text: str, address: TCPAddres
         ("host:65536", "'host:65536' is not HOST:PORT or unix:PATH"),
         ("host:-1", "'host:-1' is not HOST:PORT or unix:PATH"),
         ("host:٣", "'host:٣' is not HOST:PORT or unix:PATH"),
-        ("::1:22", "'::1:22': an IPv6 address stands in brackets, as in [::1]:22"),
-        ("[fe80::x]:22", "'[fe80::x]:22': 'fe80::x' is no IPv6 address"),
-        ("ws://host:22", "'ws://host:22': an IPv6 address stands in brackets, as in [::1]:22"),
+        ("::1:22", "'::1:22' is malformed: write an IPv6 address in brackets, as in [::1]:22"),
+        ("[fe80::x]:22", "'[fe80::x]:22' is malformed: 'fe80::x' is not an IPv6 address"),
+        ("ws://host:22", "'ws://host:22' is malformed: write an IPv6 address in brackets, as in [::1]:22"),
         ("a b:22", "'a b:22' is not HOST:PORT or unix:PATH"),
         ("unix:", "'unix:' names no path"),
         ("", "'' is not HOST:PORT or unix:PATH"),
@@ -42,8 +42,8 @@ def test_addresses_are_a_host_and_a_port_or_a_path(text: str, address: TCPAddres
 )
 def test_anything_else_is_a_usage_error_that_shows_it(text: str, problem: str) -> None:
     with pytest.raises(UsageError) as failure:
-        parse_address(text, "--listen")
-    assert str(failure.value) == f"--listen: {problem}"
+        parse_address(text, "listen")
+    assert str(failure.value) == f"listen: {problem}"
     assert failure.value.exit_code == 2
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.net.files import ANY, LENIENT, OWNED, STRICT, check_regular, is_exposed, read_regular
+from tunnel.net.files import ANY, LENIENT, OWNED, PRIVATE, STRICT, check_regular, exposure_warning, read_regular
 
 
 @pytest.fixture
@@ -92,7 +92,18 @@ def _own_group(name: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize(("mode", "exposed"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
-def test_a_file_that_others_can_read_is_known(file: Path, mode: int, exposed: bool) -> None:
+@pytest.mark.parametrize(
+    ("mode", "can"),
+    [(0o600, None), (0o400, None), (0o640, "read"), (0o604, "read"), (0o620, "change"), (0o666, "change")],
+)
+def test_a_secret_that_others_can_read_or_change_is_warned_of(file: Path, mode: int, can: str | None) -> None:
     file.chmod(mode)
-    assert is_exposed(check_regular(str(file))) is exposed
+    expected = [] if can is None else [f"others can {can} the key in {file}: chmod 600 it"]
+    assert exposure_warning(str(file), check_regular(str(file)), "the key in ") == expected
+
+
+def test_a_private_file_is_read_by_its_owner_only(file: Path) -> None:
+    file.chmod(0o640)
+    assert refusal(file, guard=PRIVATE) == "its mode is 0640, so others may read it: chmod 600"
+    file.chmod(0o600)
+    check_regular(str(file), guard=PRIVATE)

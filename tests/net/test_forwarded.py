@@ -61,5 +61,5 @@ def test_the_client_is_shown_with_its_address() -> None:
 
 @pytest.mark.parametrize("text", ["10.0.0.1/8", "proxy.example.org", "", "10.0.0.0/33", "::/129"])
 def test_what_is_no_network_is_told(text: str) -> None:
-    with pytest.raises(UsageError, match=r"--trusted-proxy: .* a network is needed, such as 10\.0\.0\.0/8, or unix"):
+    with pytest.raises(UsageError, match=r"trusted_proxy: .*: give a network such as 10\.0\.0\.0/8, or unix"):
         TrustedProxies([text])

@@ -315,8 +315,8 @@ def test_an_encrypted_key_is_not_asked_about(bed: Bed, pki: PKI, tmp_path: Path)
 def test_a_key_of_the_authority_that_others_can_read_is_warned_of(bed: Bed, pki: PKI) -> None:
     key = pki.folder / "ca.key"
     for permissions, words in (
-        (0o604, "everybody can read"),
-        (0o640, "its group can read"),
+        (0o604, "others can read"),
+        (0o640, "others can read"),
         (0o602, "others can change"),
     ):
         key.chmod(permissions)
@@ -455,7 +455,7 @@ def test_show_warns_of_a_key_that_others_can_read(bed: Bed, pki: PKI) -> None:
     file.write_text(key.read_text() + file.read_text())
     key.unlink()
     done = certs(bed, "show", file)
-    assert f"key       in the same file: fits; warning: everybody can read {file}: chmod 600 it\n" in done.text
+    assert f"key       in the same file: fits; warning: others can read {file}: chmod 600 it\n" in done.text
 
 
 def test_show_goes_on_after_a_file_that_cannot_be_used(bed: Bed, made: PKI, tmp_path: Path) -> None:

@@ -106,13 +106,13 @@ def test_a_byte_order_mark_is_no_part_of_a_token(tmp_path: Path, encoding: str) 
     path = tmp_path / "tokens"
     path.write_bytes("one\r\n# two\r\nthree\r\n".encode(encoding))
     path.chmod(0o600)
-    assert read_tokens(str(path), "--token-file") == ["one", "three"]
+    assert read_tokens(str(path), "token_file") == ["one", "three"]
     if encoding == "utf-16":
         with pytest.raises(UsageError, match="it is UTF-16"):
             make_token(None, append_to=str(path))
     else:
         added = make_token(None, append_to=str(path))
-        assert read_tokens(str(path), "--token-file") == ["one", "three", added]
+        assert read_tokens(str(path), "token_file") == ["one", "three", added]
 
 
 def test_what_is_no_list_of_tokens_is_not_appended_to(bed: Bed, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_show_counts_tokens_and_keeps_them(bed: Bed, tmp_path: Path) -> None:
         f"{several}: 3 tokens: for serve; connect wants a file with one\n"
         "  warning: 2 of less than 22 characters, which may be guessed\n"
         "  warning: one is there twice\n"
-        f"  warning: everybody can read {several}: chmod 600 it\n"
+        f"  warning: others can read {several}: chmod 600 it\n"
     )
     assert done.status == 0
 
@@ -148,9 +148,9 @@ def test_show_counts_tokens_and_keeps_them(bed: Bed, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "keys show: cannot use {}: there is no token in it"),
-        (b"a b\n", "keys show: cannot use {}: line 1 is no token: letters, digits and -._~+/ only"),
-        (b"\xff\xfe", "keys show: cannot use {}: it is no text"),
+        (b"", "cannot use {}: there is no token in it"),
+        (b"a b\n", "cannot use {}: line 1 is no token: letters, digits and -._~+/ only"),
+        (b"\xff\xfe", "cannot use {}: it is no text"),
         (b"x" * (1 << 20) + b"x", "cannot use {}: it is longer than 1048576 bytes"),
         (b"ssh-ed25519 AAAA\n", "cannot use {}: it is no SSH key ("),
         (b"-----BEGIN OPENSSH PRIVATE KEY-----\n", "cannot use {}: it is no SSH key ("),
@@ -191,7 +191,7 @@ def test_any_key_is_shown_as_ssh_keygen_shows_it(bed: Bed, tmp_path: Path, kind:
     expected = fingerprint(bed, key)
     assert keys(bed, "show", key, f"{key}.pub").text == expected * 2
     key.chmod(0o640)
-    assert keys(bed, "show", key).text == f"{expected}  warning: its group can read {key}: chmod 600 it\n"
+    assert keys(bed, "show", key).text == f"{expected}  warning: others can read {key}: chmod 600 it\n"
 
 
 @pytest.mark.parametrize(

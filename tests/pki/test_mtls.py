@@ -66,7 +66,7 @@ def test_openssl_reaches_the_bridge_and_finds_nothing_wrong(bed: Bed, start: Sta
 
 def test_a_client_without_a_certificate(bed: Bed, start: StartBridge, made: PKI) -> None:
     bridge = start(*made.serve)
-    line = "localhost refuses this client: it wants a client certificate (--client-cert)"
+    line = "localhost refuses this client: it wants a client certificate; see --client-cert"
     assert refusal(connect(bed, localhost(bridge), *made.trust)) == line
     bridge.process.wait_for_line("refused client=.* error=tls")
 
@@ -231,13 +231,13 @@ def test_the_doctor_tells_when_the_certificate_of_the_server_ends(
         bed, "ours", sshd.port, "--tls-cert", f"{tmp_path}/short.pem", "--tls-key", f"{tmp_path}/short.key"
     )
     shown = bed.check(*OURS, "doctor", *made.trust, localhost(short)).text
-    assert re.search(r"✓ tls .* expires in 3 days \(.*\n +Renew its certificate before it ends", shown)
+    assert re.search(r"✓ tls .* expires in 3 days \(.*\n +Renew its certificate at the edge or the bridge", shown)
 
 
 def test_the_doctor_tells_what_a_missing_client_certificate_is_about(bed: Bed, start: StartBridge, made: PKI) -> None:
     done = bed.run(*OURS, "doctor", *made.trust, localhost(start(*made.serve)))
     assert done.status == 77
-    assert re.search(r"✗ tls .* refuses this client: it wants a client certificate.*\n +Show it a certif", done.text)
+    assert re.search(r"✗ tls .* refuses this client: it wants a client certificate.*\n +Show a certif", done.text)
 
 
 def test_minus_v_tells_the_end_and_the_insecure_way_does_not_look(bed: Bed, start: StartBridge, made: PKI) -> None:
@@ -252,4 +252,4 @@ def test_a_client_in_an_old_tls_learns_what_is_missing(bed: Bed, made: PKI) -> N
     words = ("-tls1_2", "-Verify", "1", "-verify_return_error", "-CAfile", str(made.ca_file), "-quiet")
     _, port = bed.start_on_free_port(lambda port: ("openssl", "s_server", "-accept", str(port), *files, *words))
     line = refusal(connect(bed, f"wss://localhost:{port}", *made.trust), 76)
-    assert line.endswith("the server refused the handshake; does it want a client certificate (--client-cert)?")
+    assert line.endswith("the server refused the handshake, maybe for want of a client certificate; see --client-cert")

@@ -174,7 +174,7 @@ def test_settle_leaves_nothing_in_the_shared_buffers() -> None:
 
 def cause(stream: PlainStream) -> str | None:
     """Return why the stream has failed, if it has."""
-    return stream.failure.cause if stream.failure else None
+    return stream.failure.code if stream.failure else None
 
 
 # ---- limits

@@ -139,7 +139,7 @@ def test_errors_are_typed(run: Run) -> None:
         ):
             with pytest.raises(tunnel.TerminalError) as caught:
                 await call
-            assert caught.value.code == code
+            assert caught.value.connect_code == code
         with pytest.raises(tunnel.UsageError):
             await sandbox.pty.create(rows=0)
 
@@ -151,7 +151,7 @@ def test_the_time_of_a_terminal_ends_it(run: Run) -> None:
         terminal = await sandbox.pty.create(command=SLEEP, timeout=0.5)
         with pytest.raises(tunnel.TerminalError) as caught:
             await terminal.wait()
-        assert caught.value.code == "deadline_exceeded"
+        assert caught.value.connect_code == "deadline_exceeded"
 
     run(test)
 

@@ -158,7 +158,7 @@ def test_what_does_not_pass_ends_the_stream_behind_its_output(ending: bytes, cau
     assert stream.take() == b"hello"
     with pytest.raises(TunnelError) as caught:
         stream.take()
-    assert caught.value.cause == cause
+    assert caught.value.code == cause
 
 
 def test_an_end_that_was_missed_is_said_to_be_unknown() -> None:
@@ -229,4 +229,4 @@ def test_the_time_that_is_left_goes_with_each_connection() -> None:
     stream.broke(LOST, 61.0)
     with pytest.raises(TerminalError) as caught:
         stream.take()
-    assert caught.value.code == "deadline_exceeded"
+    assert caught.value.connect_code == "deadline_exceeded"

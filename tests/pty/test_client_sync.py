@@ -67,7 +67,7 @@ def test_the_time_of_a_terminal_ends_it(sandbox: Sandbox) -> None:
     terminal = sandbox.pty.create(command=SLEEP, timeout=0.5)
     with pytest.raises(tunnel.TerminalError) as caught:
         terminal.wait()
-    assert (caught.value.code, caught.value.exit_code) == ("deadline_exceeded", 75)
+    assert (caught.value.connect_code, caught.value.exit_code) == ("deadline_exceeded", 75)
     assert any(not alive(terminal.pid) for _ in ticks(10))
 
 
@@ -81,7 +81,7 @@ def test_the_time_of_a_terminal_ends_it(sandbox: Sandbox) -> None:
 def test_create_refuses_what_there_is_not(sandbox: Sandbox, options: dict[str, str], code: str, words: str) -> None:
     with pytest.raises(tunnel.TerminalError, match=words) as caught:
         sandbox.pty.create(command=CAT, **options)  # type: ignore[arg-type]
-    assert caught.value.code == code
+    assert caught.value.connect_code == code
 
 
 def test_a_command_that_there_is_not_ends_with_127(sandbox: Sandbox) -> None:
@@ -225,7 +225,7 @@ def test_a_pid_that_there_is_not(sandbox: Sandbox) -> None:
     ):
         with pytest.raises(tunnel.TerminalError, match=f"there is no process {pid}") as caught:
             call()
-        assert (caught.value.code, caught.value.exit_code) == ("not_found", 69)
+        assert (caught.value.connect_code, caught.value.exit_code) == ("not_found", 69)
 
 
 # ---- threads

@@ -89,7 +89,10 @@ def test_the_value_of_a_variable_may_have_lines(bed: Bed, service: Service) -> N
     value = "first=1\n\tsecond ü\n"
     words = ("-e", f"A={value}", "--", "/bin/sh", "-c", 'printf %s "$A" | base64')
     assert base64.b64decode(shell(bed, service, *words).stdout).decode() == value
-    assert shell(bed, service, "-e", "A\nB=c").stderr == "wstunnel-py: -e has characters that are not printable\n"
+    assert (
+        shell(bed, service, "-e", "A\nB=c").stderr
+        == "wstunnel-py: -e: the value has characters that are not printable\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,7 +116,7 @@ def test_the_type_of_the_terminal_is_passed_on(
 def test_the_time_of_the_terminal_ends_it(bed: Bed, service: Service) -> None:
     finished = shell(bed, service, "--timeout", "0.5", "--", "/bin/sleep", "60")
     assert finished.status == 255
-    assert finished.stderr.startswith("wstunnel-py: the terminal's time is over")
+    assert finished.stderr.startswith("wstunnel-py: the time limit of the terminal or of the call is over")
 
 
 def test_who_closes_our_output_ends_the_terminal(bed: Bed, service: Service, tmp_path: Path) -> None:
@@ -147,10 +150,10 @@ def test_a_signal_while_nobody_types_leaves_no_orphan(bed: Bed, service: Service
         (["--foo"], "there is no option --foo; see wstunnel-py shell --help"),
         (["--usr", "x"], "there is no option --usr; did you mean --user?; see wstunnel-py shell --help"),
         (["a", "b"], "one host; usage: wstunnel-py shell [OPTIONS] [HOST] [-- COMMAND [ARGUMENT]…]"),
-        (["-e", "A"], "-e: a variable is written NAME=VALUE"),
+        (["-e", "A"], "-e: write a variable as NAME=VALUE"),
         (["--attach", "x"], "--attach: 'x' is not a process's pid"),
         (["--attach", "7", "--", "ls"],
-         "--attach joins a terminal as it is: it takes no command, --cwd, --user or -e"),
+         "--attach: an existing terminal is joined as it is, without a command, --cwd, --user or --env"),
     ],
 )  # fmt: skip
 def test_a_failure_of_its_own_is_one_line_and_255(bed: Bed, words: list[str], line: str) -> None:
@@ -175,7 +178,7 @@ def test_the_service_and_its_token_come_from_the_environment(bed: Bed, guarded: 
 def test_a_literal_url_gets_no_token_that_was_meant_for_others(bed: Bed, guarded: Service, tmp_path: Path) -> None:
     finished = bed.run(*OURS, "shell", guarded.url, env={"WSTUNNEL_PY_PTY_TOKEN": "correct-horse"})
     assert finished.status == 255
-    assert re.fullmatch(r"wstunnel-py: http://\S+ refuses us: .+\n", finished.stderr)
+    assert re.fullmatch(r"wstunnel-py: http://\S+ refuses access: .+\n", finished.stderr)
     assert "correct-horse" not in finished.stderr
     option = bed.run(*OURS, "shell", "--token-file", str(tmp_path / "token"), guarded.url, "--", "/bin/true")
     assert (option.status, option.stderr) == (0, "")

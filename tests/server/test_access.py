@@ -197,7 +197,7 @@ def test_a_star_lets_every_page_in(start: StartBridge) -> None:
 
 @pytest.mark.parametrize("origin", ["app.test", "https://app.test/", "https://app.test/page", "https://", ""])
 def test_what_is_no_origin_stops_the_start(origin: str) -> None:
-    with pytest.raises(UsageError, match=r"--allow-origin: .* is no origin such as"):
+    with pytest.raises(UsageError, match=r"allow_origin: .* is not an origin such as"):
         Origins([origin])
 
 

@@ -129,7 +129,7 @@ def test_connections_that_stall_in_the_handshake_are_cut_at_the_end(run: Run, ec
 
 
 def test_settings_that_cannot_be_used_raise_before_anything_is_opened() -> None:
-    with pytest.raises(tunnel.UsageError, match="--max-tunnels: 0 is not between 1 and"):
+    with pytest.raises(tunnel.UsageError, match="max_tunnels: 0 is not between 1 and"):
         tunnel.serve(max_tunnels=0)
     with pytest.raises(TypeError, match="no_such_option"):
         tunnel.serve(no_such_option=1)  # type: ignore[call-arg]

@@ -69,9 +69,9 @@ def test_a_bridge_takes_all_the_descriptors_that_it_may_have_and_warns_of_too_fe
     [
         (("--target", "nowhere"), "--target: 'nowhere' is not HOST:PORT or unix:PATH"),
         (("--listen", "8081"), "--listen: '8081' is not HOST:PORT or unix:PATH"),
-        (("--path", "ssh"), "--path: 'ssh' is no path that begins with /"),
-        (("--path", "/healthz"), "--path: /healthz is where the bridge tells its health"),
-        (("--unix-mode", "rw"), "--unix-mode: 'rw' is no mode such as 0600"),
+        (("--path", "ssh"), "--path: 'ssh' is not a path that begins with /"),
+        (("--path", "/healthz"), "--path: /healthz is where the bridge reports its health"),
+        (("--unix-mode", "rw"), "--unix-mode: 'rw' is not a mode such as 0600"),
         (("--drain", "nan"), "--drain: nan is not between 0 and 86400"),
         (("--drain", "-1"), "--drain: -1.0 is not between 0 and 86400"),
         (("--ping-interval", "inf"), "--ping-interval: inf is not between 0.1 and 86400"),

@@ -162,7 +162,7 @@ def test_a_unix_target_with_a_full_backlog_is_waited_for(short_folder: Path) -> 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:0", ":22", "embedded", "unix:"])
 def test_a_target_needs_a_place_to_go_to(text: str) -> None:
-    with pytest.raises(UsageError, match="--target: "):
+    with pytest.raises(UsageError, match="target: "):
         parse_target(text)
 
 

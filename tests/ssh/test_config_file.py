@@ -100,7 +100,7 @@ def test_the_line_in_sshs_own_folder_is_a_bare_name(monkeypatch: pytest.MonkeyPa
 def test_another_home_than_the_accounts_is_warned_of(bed: Bed, tmp_path: Path) -> None:
     done = bed.check(*OURS, "config-ssh", "--write", env={"HOME": str(tmp_path)})
     assert (tmp_path / ".ssh" / "config").read_text() == f"Include {tmp_path}/.ssh/{OWN}\n"
-    assert done.stderr.startswith("wstunnel-py: warning: HOME is not that of your account")
+    assert done.stderr.startswith("wstunnel-py: warning: HOME is not the home of your account")
 
 
 @pytest.mark.parametrize("name", ["a[1]", "a*", "a?"])
@@ -203,7 +203,7 @@ def test_a_file_of_somebody_elses_is_not_touched(run: Run, ssh_config: Path, con
     ssh_config.write_bytes(line_for(ssh_config))
     before = contents(ssh_config.parent)
     done = run(action)
-    line = f"config-ssh: cannot use {own}: config-ssh did not write it; move it out of the way"
+    line = f"cannot use {own}: config-ssh did not write it; move it out of the way"
     assert (done.status, done.stdout, done.stderr) == (2, b"", f"wstunnel-py: {line}\n")
     assert contents(ssh_config.parent) == before
 
@@ -212,14 +212,14 @@ def test_what_is_no_file_for_ssh_is_refused(run: Run, ssh_config: Path) -> None:
     def refusal() -> str:
         done = run("--write")
         assert (done.status, done.stdout) == (2, b"")
-        return done.stderr.removeprefix(f"wstunnel-py: config-ssh: cannot use {ssh_config}: ")
+        return done.stderr.removeprefix(f"wstunnel-py: cannot use {ssh_config}: ")
 
     ssh_config.parent.mkdir()
     ssh_config.mkdir()
-    assert refusal() == "it is no regular file\n"
+    assert refusal() == "it is not a regular file\n"
     ssh_config.rmdir()
     os.mkfifo(ssh_config)
-    assert refusal() == "it is no regular file\n"
+    assert refusal() == "it is not a regular file\n"
     ssh_config.unlink()
     ssh_config.write_bytes(b"#" * 2_000_000)
     assert refusal() == "it is larger than 1048576 bytes\n"
@@ -248,7 +248,7 @@ def test_a_file_that_another_program_changes_meanwhile_is_left_to_it(ssh_config:
         ssh_config.write_text("Host a\n")
     changes = plan_write(str(ssh_config), BLOCKS, "a test") if plan == "write" else plan_remove(str(ssh_config))
     ssh_config.write_text("Host b\n")
-    with pytest.raises(TunnelError, match="changed by another program meanwhile") as caught:
+    with pytest.raises(TunnelError, match="changed by another program in the meantime") as caught:
         apply(changes)
     assert caught.value.exit_code == 75
     assert ssh_config.read_text() == "Host b\n"
@@ -281,7 +281,7 @@ def test_many_at_once_leave_one_include_and_all_else(ssh_config: Path) -> None:
     runs = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(8)]
     for run in runs:
         _, told = run.communicate(timeout=60)
-        assert run.returncode == 0 or (run.returncode == 75 and b"meanwhile" in told)
+        assert run.returncode == 0 or (run.returncode == 75 and b"in the meantime" in told)
     assert ssh_config.read_bytes() == line_for(ssh_config) + b"Host a\n"
     assert {path.name for path in ssh_config.parent.iterdir()} == {"config", OWN}
 

@@ -126,8 +126,8 @@ def test_tables_that_are_not_about_hosts_for_ssh_are_left_out_and_told_of(config
     )
     printed = config_ssh()
     assert hosts(printed) == ["*.e2b"]
-    reasons = "* (every host), gw.example.org (no url), term (terminals only), a b (no name for ssh)"
-    assert printed.stderr == f"wstunnel-py: of {config} left out: {reasons}\n"
+    reasons = "* (every host), gw.example.org (no url), term (terminals only), a b (not a name for ssh)"
+    assert printed.stderr == f"wstunnel-py: left out of {config}: {reasons}\n"
     assert config_ssh("--quiet").stderr == ""
     named = config_ssh("gw.example.org", "term", "*")
     assert (hosts(named), named.stderr) == (["gw.example.org", "term", "*"], "")
@@ -142,7 +142,7 @@ def test_names_are_the_only_hosts_then(config_ssh: Run) -> None:
 def test_what_is_no_name_for_a_host_is_refused(config_ssh: Run, name: str) -> None:
     printed = config_ssh("--", name)
     assert (printed.status, printed.stdout) == (2, b"")
-    assert printed.stderr.startswith("wstunnel-py: ") and "is no name for a host" in printed.stderr
+    assert printed.stderr.startswith("wstunnel-py: ") and "is not a host name or pattern" in printed.stderr
 
 
 def test_a_pattern_must_be_one_that_the_client_knows(config_ssh: Run, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_another_config_file_is_named_even_if_a_variable_gave_it(config_ssh: Run
     [
         (["--header", "e2b-traffic-access-token: x"], "there is no option --header; see wstunnel-py config-ssh --help"),
         (["--proxy", "http://me:hunter2@proxy.test"],
-         "--proxy: a password does not go into a command line, which others can read; use config.toml"),
+         "--proxy: a password must not stand in a command line, which others can read; use config.toml"),
         (["--user", "a b"], "--user: 'a b' has other characters than letters, digits and + - . @ _"),
         (["--user", "-x"], "--user: '-x' has other characters than letters, digits and + - . @ _"),
         (["--host-key-alias", "a,b"], "--host-key-alias: 'a,b' has other characters than letters, digits and - . _"),
@@ -218,11 +218,11 @@ def test_another_config_file_is_named_even_if_a_variable_gave_it(config_ssh: Run
         (["--url", "ws://h/`id`"], "'ws://h/`id`' cannot be written into ssh_config: "
          '" $ ` \\ and control characters are not allowed'),
         (["--executable", "/nonexistent"], "--executable: cannot use /nonexistent: there is no such program"),
-        (["--executable", "/a\nb"], "--executable has characters that are not printable"),
+        (["--executable", "/a\nb"], "--executable: the value has characters that are not printable"),
         (["--write", "--diff"], "--write and --diff exclude each other"),
         (["--write", "--remove"], "--write and --remove exclude each other"),
         (["--remove", "build"],
-         "--remove takes out all hosts; for fewer of them: wstunnel-py config-ssh --write NAME…"),
+         "--remove removes all hosts; to keep some of them: wstunnel-py config-ssh --write NAME…"),
         (["--config", "/nonexistent"], "/nonexistent: there is no such file"),
     ],
 )  # fmt: skip

@@ -68,7 +68,7 @@ def test_a_host_key_that_cannot_be_used_stops_the_start(bed: Bed, tmp_path: Path
     host = tmp_path / "host"
     host.write_text((sshd.folder / "host").read_text())
     host.chmod(0o640)
-    assert "other users may read it" in refuses_to_start(bed, *start, "--host-key", str(host))
+    assert "others may read it" in refuses_to_start(bed, *start, "--host-key", str(host))
     host.write_text("no key")
     host.chmod(0o600)
     assert f"cannot use {host}" in refuses_to_start(bed, *start, "--host-key", str(host))

@@ -91,7 +91,7 @@ def test_a_password_file_that_others_can_read_is_warned_of(bed: Bed, tmp_path: P
     secret.write_text("user:hunter2\n")
     secret.chmod(mode)
     finished = bed.run(*WEBSOCAT_OURS, "-b", "--basic-auth-file", str(secret), "-", "ws://127.0.0.1:1/")
-    warning = f"warning: the file {secret} holds a secret and can be read by others; chmod 600 it"
+    warning = f"warning: others can read the secret in {secret}: chmod 600 it"
     assert finished.stderr.count(warning) == count
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tunnel.cli.paths import HomePath
-from tunnel.client.trace import say
+from tunnel.client.trace import say, warn
 from tunnel.errors import USAGE, TunnelError
 
 TYPE_CHECKING = False
@@ -35,9 +35,9 @@ def _folder_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _leaf_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        click.option("--force", is_flag=True, help="Replace files that are there."),
+        click.option("--force", is_flag=True, help="Replace existing files."),
         click.option(
-            "--out", metavar="STEM", type=_FILE, help="Write STEM.pem and STEM.key. Default: after the (first) NAME."
+            "--out", metavar="STEM", type=_FILE, help="Write STEM.pem and STEM.key. Default: the (first) NAME."
         ),
         click.option(
             "--days", type=_DAYS, metavar="DAYS", default=365, show_default=True, help="How long it is valid."
@@ -63,18 +63,18 @@ def certs() -> None:
 
 @certs.command(short_help="Make an authority.")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
-@click.option("--name", metavar="TEXT", help="What it calls itself. Default: wstunnel-py CA and a number.")
+@click.option("--name", metavar="TEXT", help="Name of the authority. Default: wstunnel-py CA and a number.")
 @click.option("--days", type=_DAYS, metavar="DAYS", default=3650, show_default=True, help="How long it is valid.")
 def ca(folder: str, name: str | None, days: int) -> None:
-    """Make an authority in DIR: its certificate ca.pem, which is no secret, and its key ca.key, which is the secret.
+    """Make an authority in DIR: its certificate ca.pem, which is public, and its key ca.key, which is secret.
 
-    Who has ca.key can let anybody in: keep it off the machines that run bridges."""
+    Whoever has ca.key can let anybody in: keep it off the machines that run bridges."""
     from tunnel.pki.authority import Authority
     from tunnel.pki.expiry import moment
 
     made = Authority.make(folder, name, days)
     click.echo(f"{made.certificate_file}  for --ca-file and --tls-client-ca, until {moment(made.end)}")
-    click.echo(f"{made.key_file}  signs certificates; keep it to yourself")
+    click.echo(f"{made.key_file}  signs certificates; keep it secret")
 
 
 @certs.command(short_help="Make a certificate for a bridge.")
@@ -94,22 +94,22 @@ def server(names: tuple[str, ...], ca: str, days: int, out: str | None, force: b
 def client(name: str, ca: str, days: int, out: str | None, force: bool) -> None:
     """Make a certificate and a key for a client. NAME says whose it is. The files go into the current folder.
 
-    A bridge lets everybody in whose certificate is of its --tls-client-ca, until that certificate ends."""
+    A bridge admits every certificate that its --tls-client-ca has issued, until that certificate expires."""
     authority = _authority(ca)
     _write(authority.issue_for_client(name, days), out, name, force, "--client-cert", "--client-key")
 
 
-@certs.command(short_help="Make certificates valid for longer.")
+@certs.command(short_help="Renew certificates.")
 @click.argument("files", metavar="FILE…", type=_FILE, nargs=-1, required=True)
 @_folder_option
 @click.option(
-    "--days", type=_DAYS, metavar="DAYS", help="How long it is valid from now on. Default: as long as it was before."
+    "--days", type=_DAYS, metavar="DAYS", help="How long it is valid from now on. Default: as long as before."
 )
-@click.option("--within", type=_DAYS, metavar="DAYS", help="Leave alone what is valid for longer than this.")
+@click.option("--within", type=_DAYS, metavar="DAYS", help="Skip certificates that are valid for longer than this.")
 def renew(files: tuple[str, ...], ca: str, days: int | None, within: int | None) -> None:
     """Replace certificates by new ones with the same names and key; a bridge reads them on SIGHUP.
 
-    Only what the authority has issued, and its own certificate (ca.pem)."""
+    The authority renews what it has issued, and its own certificate (ca.pem)."""
     from tunnel.pki.inspection import is_due
 
     authority = _authority(ca)
@@ -123,12 +123,13 @@ def renew(files: tuple[str, ...], ca: str, days: int | None, within: int | None)
 
 @certs.command(short_help="Show certificates, and whether they are still valid.")
 @click.argument("files", metavar="FILE…", type=_FILE, nargs=-1, required=True)
-@click.option("--within", type=_DAYS, metavar="DAYS", help="Exit with 1 also when one expires within this time.")
+@click.option("--within", type=_DAYS, metavar="DAYS", help="Also exit with 1 if one expires within this time.")
 def show(files: tuple[str, ...], within: int | None) -> int:
-    """Show what certificates are for, who issued them, until when they are valid, and whether FILE's key fits.
+    """Show what certificates are for, who issued them, until when they are valid, and whether their key fits.
 
-    The key is looked for in FILE, and beside it with the ending .key. Exit code 1: one is expired, not valid yet, or
-    has another's key; 2: a file cannot be used. For cron: certs show --within 14 FILE… >/dev/null || mail …"""
+    The key is in FILE, or in the file of that name with the ending .key. Exit code 1: a certificate has expired, is not
+    valid yet, or has the wrong key; 2: a file cannot be used. For cron: certs show --within 14 FILE…
+    >/dev/null || mail …"""
     from tunnel.pki.inspection import reports
 
     code = 0
@@ -151,8 +152,7 @@ def _authority(folder: str) -> Authority:
     from tunnel.pki.authority import Authority
 
     authority = Authority(folder)
-    for warning in authority.warnings:
-        say(f"warning: {warning}")
+    warn(authority.warnings)
     return authority
 
 

@@ -11,7 +11,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 @click.command(
-    short_help="Print what lets a shell complete this program's words.",
+    short_help="Print a script for completion in a shell.",
     help="""Print a script for SHELL that completes commands, options, files and the hosts of the config file.
 
     \b

@@ -22,7 +22,7 @@ def _config_ssh(words: list[str]) -> int:
     if write and (show or remove):
         raise UsageError(f"--write and --{'diff' if show else 'remove'} exclude each other")
     if remove and names:
-        raise UsageError("--remove takes out all hosts; for fewer of them: wstunnel-py config-ssh --write NAME…")
+        raise UsageError("--remove removes all hosts; to keep some of them: wstunnel-py config-ssh --write NAME…")
     from tunnel.ssh.config_file import apply, default_path, diff, folder_of_ssh, plan_remove, plan_write, report
 
     def ssh_config() -> str:
@@ -33,7 +33,7 @@ def _config_ssh(words: list[str]) -> int:
     else:
         generated = generate(names, given, sys.argv[0])
         if generated.left_out and given.get("quiet") is not True:
-            say(f"of {generated.source} left out: {', '.join(generated.left_out)}")
+            say(f"left out of {generated.source}: {', '.join(generated.left_out)}")
         if not (write or show):
             click.echo(generated.text, nl=False)
             return 0
@@ -45,7 +45,7 @@ def _config_ssh(words: list[str]) -> int:
     for line in report(changes):
         click.echo(line)
     if write and "ssh-config" not in given and os.path.dirname(ssh_config()) != folder_of_ssh():
-        say(f"warning: HOME is not that of your account; there ssh reads this only when told to: ssh -F {ssh_config()}")
+        say(f"warning: HOME is not the home of your account, so ssh needs to be told: ssh -F {ssh_config()}")
     return 0
 
 
@@ -59,19 +59,20 @@ def _parameter(option: Option) -> click.Option:
 config_ssh = DirectCommand(
     "config-ssh",
     _config_ssh,
+    options=CONFIG_SSH_OPTIONS,
     params=[
         *map(_parameter, CONFIG_SSH_OPTIONS),
         click.Argument(["name"], nargs=-1, metavar="[NAME]…"),
     ],
     short_help="Write the ssh_config for hosts behind bridges.",
     help=(
-        "Print ssh_config with which `ssh NAME`, and every editor and program that reads it, goes through a tunnel; "
-        "--write puts it in place, --diff shows what that would change, --remove undoes it.\n\n"
-        "NAME is a host as for connect, or a pattern of the config file; without any NAME all hosts of the config file "
-        "are meant, and *.e2b, by which ID.e2b is E2B's sandbox ID. Options of connect become part of the "
-        "ProxyCommand; variables do not. Your own settings for these hosts go into ~/.ssh/config as ever, below the "
+        "Print ssh_config lines that lead `ssh NAME`, and every editor and program that reads them, through a tunnel. "
+        "--write puts them in place, --diff shows what that would change, --remove undoes it.\n\n"
+        "NAME is a host as for connect, or a pattern of the config file. Without NAME, the lines are for all hosts of "
+        "the config file and for *.e2b, so that ID.e2b is the E2B sandbox ID. Options of connect become part of the "
+        "ProxyCommand; variables do not. Your own settings for these hosts go into ~/.ssh/config as usual, below the "
         "Include.\n\n"
-        "Host keys are kept in a file of their own and accepted when they are new. A sandbox whose ID comes again "
-        "with another key: ssh-keygen -R ID.e2b -f ~/.ssh/known_hosts.wstunnel-py."
+        "Host keys are kept in a separate file, and new ones are accepted. If a sandbox comes back with the same ID "
+        "and another key: ssh-keygen -R ID.e2b -f ~/.ssh/known_hosts.wstunnel-py."
     ),
 )

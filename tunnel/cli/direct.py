@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
+from tunnel.cli.main import option_of
 from tunnel.client.options import FLAG, PATH, SEVERAL, Option
+from tunnel.errors import spell_settings
 
 
 def parameter(option: Option) -> click.Option:
@@ -29,11 +31,17 @@ def parameter(option: Option) -> click.Option:
 
 
 class DirectCommand(click.Command):
-    """A command that is given its words as they are; ``run`` returns its exit code."""
+    """A command that is given its words as they are; ``run`` returns its exit code.
 
-    def __init__(self, name: str, run: Callable[[list[str]], int], **settings: Any) -> None:
+    ``options`` is its table, by which errors call its settings.
+    """
+
+    def __init__(
+        self, name: str, run: Callable[[list[str]], int], *, options: Sequence[Option] = (), **settings: Any
+    ) -> None:
         super().__init__(name, **settings)
         self._run = run
+        self._flags = {option.setting: f"--{option.flag}" for option in options}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.obj = list(args)
@@ -41,4 +49,6 @@ class DirectCommand(click.Command):
         return super().parse_args(ctx, args) if "--help" in words else []
 
     def invoke(self, ctx: click.Context) -> int:
+        if self._flags:
+            spell_settings(lambda setting: self._flags.get(setting) or option_of(setting))
         return self._run(ctx.obj)

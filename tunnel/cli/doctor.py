@@ -12,6 +12,7 @@ import click
 
 from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
+from tunnel.cli.hints import ADVICE
 from tunnel.client.options import DOCTOR_OPTIONS, parse_command_line
 from tunnel.errors import UsageError
 
@@ -41,7 +42,8 @@ def _doctor(words: list[str]) -> int:
             _show(findings[-1])
     code = findings[-1].exit_code
     if as_json:
-        report = {"ok": code == 0, "hops": [dataclasses.asdict(finding) for finding in findings]}
+        hops = [{**dataclasses.asdict(finding), "advice": ADVICE.get(finding.code, "")} for finding in findings]
+        report = {"ok": code == 0, "hops": hops}
         click.echo(json.dumps(report, indent=1))  # ASCII, so that it is JSON in every locale
     return code
 
@@ -82,19 +84,20 @@ class _Bars:
 def _show(finding: Finding) -> None:
     mark = click.style("✓", fg="green") if finding.ok else click.style("✗", fg="red")
     click.echo(f"{mark} {finding.hop:11}{finding.seconds * 1000:8.1f} ms    {finding.text}")
-    if finding.advice:
-        click.echo(f"{'':25}{finding.advice}")
+    if advice := ADVICE.get(finding.code):
+        click.echo(f"{'':25}{advice}")
 
 
 doctor = DirectCommand(
     "doctor",
     _doctor,
+    options=DOCTOR_OPTIONS,
     params=[*map(parameter, DOCTOR_OPTIONS), click.Argument(["host"], shell_complete=complete_host)],
-    short_help="Find out what is wrong on the way to a host.",
+    short_help="Find out why a host cannot be reached.",
     help=(
-        "Go the way of a tunnel to HOST hop by hop: name, TCP, proxy, TLS, upgrade, resume, SSH, and on request the "
-        "throughput. Each is timed; the first that fails is named, with what to do about it, and its exit code is "
-        "this command's.\n\n"
+        "Check each hop on the way of a tunnel to HOST: name, TCP, proxy, TLS, upgrade, resume, SSH and, on request, "
+        "throughput. Each hop is timed. The first one that fails is shown with advice, and its exit code is the one "
+        "of this command.\n\n"
         "HOST is as for connect."
     ),
 )

@@ -6,8 +6,9 @@ import click
 
 from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
+from tunnel.cli.main import begin
 from tunnel.client.options import FORWARD_OPTIONS, parse_command_line
-from tunnel.client.trace import Trace, say
+from tunnel.client.trace import say, warn
 from tunnel.errors import UsageError
 
 ANY_PORT = "127.0.0.1:0"
@@ -22,18 +23,15 @@ def _forward(words: list[str]) -> int:
     from tunnel.client.settings import resolve
 
     settings = resolve(host, given)
-    if not settings.quiet:
-        for warning in settings.warnings:
-            say(f"warning: {warning}")
-    trace = Trace(verbose=settings.verbose, log_file=settings.log_file)
+    trace = begin(settings)
     forward = Forward(
         f"127.0.0.1:{listen}" if listen.isdigit() else listen,
         lambda: resolve(host, given),
         trace=trace,
         tell=(lambda _: None) if settings.quiet else say,
     )
-    if forward.is_open_to_all and not settings.quiet:
-        say("warning: other machines can connect to this port, too")
+    if forward.is_open_to_all:
+        warn(["other machines can connect to this port, too"], quiet=settings.quiet)
     # The ready line is for people and for programs that wait for it; nothing else goes to standard output.
     print(f"forwarding {', '.join(forward.addresses)} → {settings.address}; try: {forward.example()}", flush=True)
     return forward.run()
@@ -42,6 +40,7 @@ def _forward(words: list[str]) -> int:
 forward = DirectCommand(
     "forward",
     _forward,
+    options=FORWARD_OPTIONS,
     params=[
         *map(parameter, FORWARD_OPTIONS),
         click.Argument(["listen"], required=False),
@@ -49,10 +48,10 @@ forward = DirectCommand(
     ],
     short_help="Open a local port that leads through tunnels.",
     help=(
-        "Listen at LISTEN and open a tunnel to HOST for each connection: for clients that take no ProxyCommand "
-        "(graphical SFTP clients, JetBrains).\n\n"
-        "LISTEN is PORT or HOST:PORT (on 127.0.0.1 if no host is given), or unix:PATH, which only you can connect to; "
-        "without it a free port of 127.0.0.1 is taken. HOST is as for connect. The line on standard output says "
-        "where it listens. SIGTERM and SIGINT end it."
+        "Listen at LISTEN and open a tunnel to HOST for each connection: for clients without ProxyCommand (graphical "
+        "SFTP clients, JetBrains).\n\n"
+        "LISTEN is PORT or HOST:PORT (on 127.0.0.1 if no host is given), or unix:PATH, which only you can connect to. "
+        "Default: a free port of 127.0.0.1. HOST is as for connect. A line on standard output says where the command "
+        "listens. SIGTERM and SIGINT end it."
     ),
 )

@@ -70,7 +70,7 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, message="wstunnel-py %(version)s")
 def group() -> None:
-    """SSH over WebSocket, for machines that can be reached over HTTPS only.
+    """SSH over WebSocket, for machines that can only be reached over HTTPS.
 
     wstunnel-py HOST is short for wstunnel-py connect HOST, the ProxyCommand:
 

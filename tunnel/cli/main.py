@@ -7,13 +7,24 @@ import sys
 
 from tunnel.client.options import parse_command_line
 from tunnel.client.settings import resolve
-from tunnel.client.trace import Trace, say
-from tunnel.errors import INTERNAL, USAGE, TunnelError, UsageError, printable, redacted
+from tunnel.client.trace import Trace, say, warn
+from tunnel.errors import (
+    INTERNAL,
+    USAGE,
+    TunnelError,
+    UsageError,
+    optional_packages,
+    printable,
+    redacted,
+    spell_settings,
+)
 from tunnel.net.standard_streams import open_standard_streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from tunnel.client.settings import Settings
 
 # First words that are commands, never host names; `connect -- NAME` reaches a host that is called like one.
 RESERVED = frozenset(
@@ -37,20 +48,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None and _started_as_websocat(sys.argv[0]):
         words.insert(0, "websocat")
+    spell_settings(option_of)
     try:
         if arguments is None:  # a process of our own, not somebody's Python program
             open_standard_streams()
-        code = _dispatch(words)
+        with optional_packages():
+            code = _dispatch(words)
         sys.stdout.flush()
         return code
     except TunnelError as exc:
-        say(str(exc))
+        tell(exc)
         return exc.exit_code
     except KeyboardInterrupt:
         return 130
     except Exception as exc:
         tell_bug(exc, words)
         return INTERNAL
+    finally:
+        spell_settings()
+
+
+def option_of(setting: str) -> str:
+    """Return the option for a setting; what is no setting's name stays as it is."""
+    return f"--{setting.replace('_', '-')}" if setting.isidentifier() and setting.islower() else setting
+
+
+def tell(error: TunnelError) -> None:
+    """Tell of an error in one line, with what can be done about it."""
+    from tunnel.cli.hints import told
+
+    say(told(error))
 
 
 def _started_as_websocat(program: str) -> bool:
@@ -107,6 +134,20 @@ def _group(words: list[str]) -> int:
     return run(words)
 
 
+def begin(settings: Settings) -> Trace:
+    """Print the warnings and begin the trace of a tunnel with ``settings``. Raises UsageError."""
+    try:
+        trace = Trace(verbose=settings.verbose, log_file=settings.log_file)
+    except UsageError as exc:
+        exc.name_origin(settings.origins)
+        raise
+    warn(settings.warnings, quiet=settings.quiet)
+    trace.step("url", str(settings.address))
+    for note in settings.notes:
+        trace.step("url", note)
+    return trace
+
+
 def connect(words: list[str]) -> int:
     """Run the ProxyCommand with the command line ``words`` and return its exit code. Raises TunnelError."""
     given, operands = parse_command_line(words)
@@ -114,15 +155,9 @@ def connect(words: list[str]) -> int:
         what = "which host?" if not operands else f"one host, not {len(operands)}"
         raise UsageError(f"{what}; usage: wstunnel-py connect [OPTIONS] [--] HOST")
     settings = resolve(operands[0], given)
-    trace = Trace(verbose=settings.verbose, log_file=settings.log_file)
-    if not settings.quiet:
-        for warning in settings.warnings:
-            say(f"warning: {warning}")
-        if sys.stdin is not None and sys.stdin.isatty():
-            say("ssh starts this as its ProxyCommand; by hand, what you type goes to the server as it is")
-    trace.step("url", str(settings.address))
-    for note in settings.notes:
-        trace.step("url", note)
+    trace = begin(settings)
+    if not settings.quiet and sys.stdin is not None and sys.stdin.isatty():
+        say("ssh starts this as its ProxyCommand; run by hand, it sends what you type to the server as it is")
     from tunnel.client.proxycommand import run
 
     try:

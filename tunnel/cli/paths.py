@@ -1,7 +1,7 @@
-"""Paths as arguments and options of commands: ~ at their start is the home, as shells have it.
+"""Paths as arguments and options of commands: ~ at their start is the home, as in shells.
 
-Shells leave it alone behind ``=``, in a container's command line and where HOME is not set; a folder of that name in
-whatever folder the command was started in is what nobody means.
+Shells leave it alone behind ``=``, in a container's command line and where HOME is not set. Nobody means a folder of
+that name in the folder that the command was started in.
 """
 
 from __future__ import annotations
@@ -19,4 +19,4 @@ class HomePath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         what = param.opts[0] if isinstance(param, click.Option) else getattr(param, "human_readable_name", "path")
-        return super().convert(expand_home(os.fsdecode(value), what), param, ctx)
+        return super().convert(expand_home(os.fsdecode(value), origin=what), param, ctx)

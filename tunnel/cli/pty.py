@@ -11,7 +11,7 @@ import click
 from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
 from tunnel.client.options import PTY_OPTIONS, parse_command_line
-from tunnel.client.trace import say
+from tunnel.client.trace import say, warn
 from tunnel.errors import UNREACHABLE, UsageError, printable
 
 TYPE_CHECKING = False
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tunnel.pty.client.model import ProcessInfo
     from tunnel.pty.client.sync import Pty
 
-_HOST = "HOST is named as for `wstunnel-py shell`; without it, the service on this machine is meant."
+_HOST = "HOST is as for `wstunnel-py shell`. Default: the service on this machine."
 
 
 def _open(host: str | None, given: Values) -> Pty:
@@ -29,10 +29,12 @@ def _open(host: str | None, given: Values) -> Pty:
     from tunnel.pty.shell.settings import resolve
 
     settings = resolve(host, given, options=PTY_OPTIONS)
-    if not settings.quiet:
-        for warning in settings.warnings:
-            say(f"warning: {warning}")
-    return Pty(HttpClient(settings.place, settings.way))
+    warn(settings.warnings, quiet=settings.quiet)
+    try:
+        return Pty(HttpClient(settings.place, settings.way))
+    except UsageError as exc:
+        exc.name_origin(settings.origins)
+        raise
 
 
 def _ps(words: list[str]) -> int:
@@ -79,6 +81,7 @@ pty.add_command(
     DirectCommand(
         "ps",
         _ps,
+        options=PTY_OPTIONS,
         params=[*map(parameter, PTY_OPTIONS), click.Argument(["host"], required=False, shell_complete=complete_host)],
         help=f"List the processes that the terminal service of HOST runs.\n\n{_HOST}",
     )
@@ -87,11 +90,12 @@ pty.add_command(
     DirectCommand(
         "kill",
         _kill,
+        options=PTY_OPTIONS,
         params=[
             *map(parameter, PTY_OPTIONS),
             click.Argument(["host"], required=False, shell_complete=complete_host),
             click.Argument(["pid"], nargs=-1, metavar="PID…"),
         ],
-        help=f"Kill processes, with all that they started.\n\n{_HOST}",
+        help=f"Kill processes and everything they started.\n\n{_HOST}",
     )
 )

@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
+from tunnel.cli.main import option_of
 from tunnel.cli.paths import HomePath
-from tunnel.server.settings import ServeSettings, flag, variable
+from tunnel.errors import spell_settings
+from tunnel.server.settings import ServeSettings, variable
 
 
 def _option(field: dataclasses.Field[Any]) -> click.Option:
@@ -18,7 +20,7 @@ def _option(field: dataclasses.Field[Any]) -> click.Option:
         kind = HomePath()  # so that shells complete it
     several = str(field.type).startswith("tuple")
     return click.Option(
-        [flag(field.name)],
+        [option_of(field.name)],
         type=click.Choice(values["choices"]) if values["choices"] else kind,
         default=field.default,
         is_flag=field.type == "bool",
@@ -34,6 +36,11 @@ def _option(field: dataclasses.Field[Any]) -> click.Option:
 def _serve(**options: Any) -> None:
     from tunnel.run import run
 
+    context = click.get_current_context()
+    from_environment = {
+        name for name in options if context.get_parameter_source(name) is click.core.ParameterSource.ENVIRONMENT
+    }
+    spell_settings(lambda setting: variable(setting) if setting in from_environment else option_of(setting))
     run(ServeSettings(**options))
 
 
@@ -43,8 +50,8 @@ serve = click.Command(
     params=[_option(field) for field in dataclasses.fields(ServeSettings)],
     help="""Run the bridge: turn WebSocket connections into connections to the target, the SSH server.
 
-    SIGHUP reads tokens and certificates again and reopens the log file, but in a terminal ends the bridge, as SIGTERM
-    does, in good order. Signals that were ignored at the start, as by nohup, stay so.
-    Variables that stand for options given several times are split at spaces.""",
+    SIGHUP reloads tokens and certificates and reopens the log file. In a terminal it ends the bridge in good order, as
+    SIGTERM does. Signals that were ignored at the start, as with nohup, stay ignored.
+    A variable for an option that may be repeated is split at spaces.""",
     short_help="Run the bridge.",
 )

@@ -6,10 +6,10 @@ import click
 
 from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
-from tunnel.cli.main import tell_bug
+from tunnel.cli.main import tell, tell_bug
 from tunnel.client.options import SHELL_OPTIONS, parse_command_line
-from tunnel.client.trace import Trace, say
-from tunnel.errors import TunnelError, UsageError
+from tunnel.client.trace import Trace, warn
+from tunnel.errors import TunnelError, UsageError, optional_packages
 
 FAILED = 255  # what ssh returns for failures of its own; every other code may be the remote shell's
 
@@ -18,7 +18,7 @@ def _shell(words: list[str]) -> int:
     try:
         return _run(words)
     except TunnelError as exc:
-        say(str(exc))
+        tell(exc)
         return FAILED
     except KeyboardInterrupt:
         return 130
@@ -35,23 +35,27 @@ def _run(words: list[str]) -> int:
     given, operands = parse_command_line(words, SHELL_OPTIONS, "shell")
     if len(operands) > 1:
         raise UsageError("one host; usage: wstunnel-py shell [OPTIONS] [HOST] [-- COMMAND [ARGUMENT]…]")
-    from tunnel.pty.shell.run import run
-    from tunnel.pty.shell.settings import resolve
+    with optional_packages():
+        from tunnel.pty.shell.run import run
+        from tunnel.pty.shell.settings import resolve
 
     settings = resolve(operands[0] if operands else None, given, command)
-    if not settings.quiet:
-        for warning in settings.warnings:
-            say(f"warning: {warning}")
+    warn(settings.warnings, quiet=settings.quiet)
     trace = Trace(verbose=settings.verbose)
     trace.step("url", str(settings.place))
     for note in settings.notes:
         trace.step("url", note)
-    return run(settings, trace)
+    try:
+        return run(settings, trace)
+    except UsageError as exc:
+        exc.name_origin(settings.origins)
+        raise
 
 
 shell = DirectCommand(
     "shell",
     _shell,
+    options=SHELL_OPTIONS,
     params=[
         *map(parameter, SHELL_OPTIONS),
         click.Argument(["host"], required=False, shell_complete=complete_host),
@@ -59,13 +63,14 @@ shell = DirectCommand(
     ],
     short_help="Open a terminal in a sandbox.",
     help=(
-        "Open a terminal on HOST: an interactive login bash, or COMMAND, by the sandbox's terminal service.\n\n"
-        "HOST is an http:// or https:// URL, a name from the config file, or what goes into the URL template in place "
-        "of {host}. The template is --url, else WSTUNNEL_PY_PTY_URL, else pty-url in the config file, else "
-        "https://{port}-{host}.e2b.app. Without HOST: the service that these name, else the one on this machine.\n\n"
-        "TERM is passed on as it is set here, or is xterm-256color; -e TERM=… sets another.\n\n"
-        "The exit code is that of the terminal, 128 + n for signal n, 255 for a failure of this command. At the start "
-        "of a line ~. leaves, ~& leaves the terminal running, ~? shows these. When standard input is no terminal, its "
-        "end is typed as Ctrl-D."
+        "Open a terminal on HOST: an interactive login bash, or COMMAND, run by the sandbox's terminal service.\n\n"
+        "HOST is an http:// or https:// URL, a name from the config file, or the text for {host} in the URL template. "
+        "The template is --url, else WSTUNNEL_PY_PTY_URL, else pty-url in the config file, else "
+        "https://{port}-{host}.e2b.app. Without HOST, the terminal is on the service that these name, else on this "
+        "machine.\n\n"
+        "The local TERM is passed on; without one it is xterm-256color. -e TERM=… sets another.\n\n"
+        "The exit code is that of the terminal, 128 + n for signal n, or 255 if this command fails. At the start of a "
+        "line, ~. leaves, ~& leaves the terminal running, and ~? shows these keys. If standard input is not a "
+        "terminal, its end is sent as Ctrl-D."
     ),
 )

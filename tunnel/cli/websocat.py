@@ -29,13 +29,13 @@ websocat = DirectCommand(
     ],
     short_help="Run a command line of websocat's.",
     help=(
-        "Take websocat's (1.x) command lines for tunnels as they are. One of the addresses is a WebSocket: a ws:// or "
+        "Run command lines of websocat 1.x for tunnels as they are. One of the addresses is a WebSocket: a ws:// or "
         "wss:// URL, ws-l:HOST:PORT, l-ws-unix:PATH or ws-u:unix-l:PATH. The other one is - for standard input and "
         "output, tcp:HOST:PORT, unix:PATH; beside a URL tcp-l:HOST:PORT or unix-l:PATH; beside a listening WebSocket "
-        "sh-c:COMMAND, exec:PROGRAM or a URL. A URL alone is for standard input and output. What is not supported is "
-        "refused by name.\n\n"
-        "With --binary, and unless an option is about single messages, tunnels between this program and wstunnel-py "
-        "outlive their connections.\n\n"
+        "sh-c:COMMAND, exec:PROGRAM or a URL. A URL alone connects standard input and output. The command refuses by "
+        "name what it does not support.\n\n"
+        "With --binary, and without options for single messages, tunnels between this command and wstunnel-py survive "
+        "lost connections.\n\n"
         'The program does the same when it is started under the name websocat: ln -s "$(command -v wstunnel-py)" '
         "~/bin/websocat. Other users can read --basic-auth on a command line, but not --basic-auth-file."
     ),

@@ -125,9 +125,7 @@ def parse_url(url: str) -> Address:
     scheme = scheme.lower()
     end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
     authority, resource = rest[:end], rest[end:]
-    if "@" in (authority if separator else url):
-        # The URL itself is kept out of the message: it holds a password.
-        raise UsageError("a URL must not hold a user name or password; use --token-file or a header")
+    refuse_userinfo(authority if separator else url)
     try:
         if scheme in ("http", "https"):
             raise ValueError(f"a tunnel's URL begins with {'wss' if scheme == 'https' else 'ws'}://, not {scheme}://")
@@ -140,25 +138,46 @@ def parse_url(url: str) -> Address:
         host, port = split_authority(authority)
     except ValueError as exc:
         shown = url.partition("?")[0]
-        raise UsageError(str(exc), cause="url", url=shown) from exc
+        raise UsageError(str(exc), code="url", url=shown) from exc
     if not resource.startswith("/"):
         resource = "/" + resource
     return Address(scheme, host, port or DEFAULT_PORTS[scheme], resource)
 
 
+def refuse_userinfo(authority: str) -> None:
+    """Raise UsageError if there is a user or a password in a URL's authority; it is not repeated there."""
+    if "@" in authority:
+        raise UsageError("a URL must not hold a user name or password; use a token file or a header")
+
+
+def host_of(url: str) -> str:
+    """Return the host of a URL of any scheme, in ASCII; nothing for a URL that is malformed."""
+    _, separator, rest = url.partition("://")
+    end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
+    try:
+        return split_authority(rest[:end])[0] if separator else ""
+    except ValueError:
+        return ""  # whoever uses the URL tells what is wrong with it
+
+
 def fill_template(template: str, host: str, port: int) -> Address:
-    """Return the URL that ``template`` gives for ``host``, which replaces {host}, and the bridge's ``port``.
+    """Return the ws(s):// URL that ``template`` gives for ``host`` and the bridge's ``port``, as `fill` does."""
+    return parse_url(fill(template, host, port))
+
+
+def fill(template: str, host: str, port: int) -> str:
+    """Return ``template`` with ``host`` for {host} and ``port`` for {port}.
 
     Raises UsageError when the host could change more of the URL than its place in it, or the template has another {…}.
     """
     rest = template.replace("{host}", "").replace("{port}", "")
     if "{" in rest or "}" in rest:
         raise UsageError(
-            "a URL template knows {host} and {port}, nothing else", cause="url", url=shown_template(template)
+            "a URL template may have {host} and {port} in it, no other braces", code="url", url=shown_template(template)
         )
     if "{host}" in template:
         check_host(host)
-    return parse_url(template.replace("{port}", str(port)).replace("{host}", host))
+    return template.replace("{port}", str(port)).replace("{host}", host)
 
 
 def shown_template(template: str) -> str:
@@ -172,4 +191,4 @@ def check_host(host: str) -> None:
     """Raise UsageError unless ``host`` is letters, digits, dots, hyphens and underscores, alphanumeric at both ends."""
     if not (host and _NAME.issuperset(host) and host[0] in _ALNUM and host[-1] in _ALNUM):
         problem = "letters and digits, with . _ - between them, are allowed"
-        raise UsageError(problem, cause="host", host=host)
+        raise UsageError(problem, code="host", host=host)

@@ -16,7 +16,8 @@ from __future__ import annotations
 import os
 import sys
 
-from tunnel.client.options import ALL, FLAG, PATH, SEVERAL, parse_value, suggestion
+from tunnel.client.options import ALL, FLAG, PATH, SEVERAL, parse_value
+from tunnel.client.words import suggestion
 from tunnel.errors import UsageError
 from tunnel.net.home import base_folder
 
@@ -93,18 +94,18 @@ def load_config(path: str | None) -> Config:
     try:
         os.stat(path)
         # Behind that, as an import less is worth something to whoever has no such file.
-        from tunnel.net.files import LENIENT, read_regular
+        from tunnel.net.files import LENIENT, exposure_warning, read_regular
 
         data, info = read_regular(path, SIZE_LIMIT, guard=LENIENT, too_long="the file is larger than {limit} bytes")
     except (FileNotFoundError, NotADirectoryError) as exc:
         if wanted:
-            raise UsageError("there is no such file", cause="config", path=path) from exc
+            raise UsageError("there is no such file", code="config", path=path) from exc
         return Config(path, {}, {})
     except OSError as exc:
-        raise UsageError(exc.strerror or str(exc), cause="config", path=path) from exc
+        raise UsageError(exc.strerror or str(exc), code="config", path=path) from exc
     config = parse_config(data, path)
-    if hasattr(os, "getuid") and info.st_mode & 0o044 and _holds_secrets(config):
-        config.warnings.append(f"{path} holds secrets and can be read by others; chmod 600 it")
+    if _holds_secrets(config):
+        config.warnings += exposure_warning(path, info, "the secrets in ")
     return config
 
 
@@ -119,7 +120,7 @@ def _holds_secrets(config: Config) -> bool:
 def parse_config(data: bytes, path: str) -> Config:
     """Return what ``data``, the bytes of the file at ``path``, says. Raises UsageError, which names the key."""
     if len(data) > SIZE_LIMIT:
-        raise UsageError(f"the file is larger than {SIZE_LIMIT} bytes", cause="config", path=path)
+        raise UsageError(f"the file is larger than {SIZE_LIMIT} bytes", code="config", path=path)
     import tomllib
 
     from tunnel.net.files import text_of
@@ -127,16 +128,16 @@ def parse_config(data: bytes, path: str) -> Config:
     try:
         tree = tomllib.loads(text_of(data))
     except (ValueError, RecursionError) as exc:  # no TOML, no UTF-8, or too long a number, too deep a table
-        raise UsageError(str(exc), cause="config", path=path) from exc
+        raise UsageError(str(exc), code="config", path=path) from exc
     tables = tree.pop("hosts", {})
     if not isinstance(tables, dict):
-        raise UsageError("hosts must be a table", cause="config", path=path)
+        raise UsageError("hosts must be a table", code="config", path=path)
     hosts: dict[str, Values] = {}
     for name, table in tables.items():
         if name.count("*") > 1:
-            raise UsageError(f"hosts.{name}: a pattern has one *", cause="config", path=path)
+            raise UsageError(f"hosts.{name}: a pattern has one *", code="config", path=path)
         if not isinstance(table, dict):
-            raise UsageError(f"hosts.{name} must be a table", cause="config", path=path)
+            raise UsageError(f"hosts.{name} must be a table", code="config", path=path)
         hosts[name] = _options(table, f"{path}: hosts.{name}: ", path)
     return Config(path, _options(tree, f"{path}: ", path), hosts)
 

@@ -1,12 +1,13 @@
 """The table of the client's options, which feeds the command line, the environment and the config file alike.
 
-An option is called ``--ca-file`` on the command line, ``WSTUNNEL_PY_CA_FILE`` in the environment and ``ca-file`` in the
-config file. What is about terminals only is called ``pty-user`` there, and ``--user`` in the commands about terminals.
-This room turns words into values and knows which word was wrong; what the values mean is in `settings`.
+An option is called ``--ca-file`` on the command line, ``WSTUNNEL_PY_CA_FILE`` in the environment, ``ca-file`` in the
+config file and ``ca_file`` in Python. Options for terminals only are called ``pty-user`` there, and ``--user`` in the
+commands for terminals. This module turns words into values; where a value comes from is a matter of `layers`.
 """
 
 from __future__ import annotations
 
+from tunnel.client.words import Words, refuse_value, unknown_option
 from tunnel.errors import UsageError
 from tunnel.net.home import expand_home
 from tunnel.protocol.message_size import LARGEST_MESSAGE, LEAST_MESSAGE
@@ -59,38 +60,45 @@ class Option:
         return self.name.removeprefix(PTY).removeprefix(DOCTOR)
 
     @property
+    def setting(self) -> str:
+        """The name in Python, by which errors call it."""
+        return self.name.replace("-", "_")
+
+    @property
     def variable(self) -> str:
         """The environment variable that gives this option."""
         return ENVIRONMENT + self.name.upper().replace("-", "_")
 
 
 OPTIONS = (
-    Option("url", TEXT, "URL of the bridge; {host} and {port} are filled in.", metavar="TEMPLATE"),
+    Option("url", TEXT, "URL of the bridge, in which {host} and {port} are replaced.", metavar="TEMPLATE"),
     Option("port", PORT, "Port of the bridge, for {port} in the template.", metavar="N", default=8081),
     Option("header", HEADERS, "Add a header to the request; may be repeated.", metavar="'NAME: VALUE'",
            short="H"),
-    Option("token-file", PATH, "File with the bearer token that the bridge wants; WSTUNNEL_PY_TOKEN may hold the token "
-           "itself.", metavar="FILE"),
+    Option("token-file", PATH, "File with the bearer token for the bridge. Or put the token itself into "
+           "WSTUNNEL_PY_TOKEN.", metavar="FILE"),
     Option("ca-file", PATH, "Trust the certificates in this PEM file instead of the system's.", metavar="FILE"),
-    Option("client-cert", PATH, "Certificate to show to the server, PEM; may hold the key too.", metavar="FILE"),
-    Option("client-key", PATH, "Key of --client-cert.", metavar="FILE"),
-    Option("insecure", FLAG, "Do not check the server's certificate. Anyone on the way can read along."),
-    Option("proxy", PROXY, "http://, socks5:// or socks5h:// proxy, or 'none'; otherwise the usual variables decide. "
-           "Other users can read a password on a command line: rather put such a URL into the environment.",
+    Option("client-cert", PATH, "Certificate to show to the server (PEM). The file may contain the key too.",
+           metavar="FILE"),
+    Option("client-key", PATH, "Key of --client-cert (PEM).", metavar="FILE"),
+    Option("insecure", FLAG, "Do not check the server's certificate. Anyone on the network path can then read "
+           "and change the traffic."),
+    Option("proxy", PROXY, "Proxy (http://, socks5:// or socks5h://), or 'none'. Default: from the usual variables. "
+           "Other users can read a command line, so put a URL with a password into the environment.",
            metavar="URL"),
-    Option("connect-timeout", SECONDS, "Limit for DNS, TCP, proxy, TLS and upgrade together.", metavar="SECONDS",
+    Option("connect-timeout", SECONDS, "Time limit for DNS, TCP, proxy, TLS and upgrade together.", metavar="SECONDS",
            default=15.0),
-    Option("ping-interval", SECONDS, "Ping after this much silence.", metavar="SECONDS", default=20.0),
-    Option("ping-timeout", SECONDS, "Give up when a ping brings no sign of life for this long.", metavar="SECONDS",
+    Option("ping-interval", SECONDS, "Send a ping after this much silence.", metavar="SECONDS", default=20.0),
+    Option("ping-timeout", SECONDS, "Give up if nothing arrives for this long after a ping.", metavar="SECONDS",
            default=60.0),
-    Option("no-resume", FLAG, "End with the connection, rather than to get it back without ssh noticing."),
-    Option("reconnect-for", SECONDS, "How long to try to get a lost connection back; the bridge may allow less.",
+    Option("no-resume", FLAG, "End when the connection is lost, instead of restoring it unnoticed by ssh."),
+    Option("reconnect-for", SECONDS, "How long to try to restore a lost connection; the bridge may allow less.",
            metavar="SECONDS", default=600.0),
-    Option("max-message", SIZE, "Largest message to send, for an edge that takes no larger ones. A session that can be "
-           "resumed finds out by itself.", metavar="BYTES", default=LARGEST_MESSAGE),
+    Option("max-message", SIZE, "Largest message to send, for an edge that accepts no larger ones. A resumable session "
+           "adjusts to such an edge by itself.", metavar="BYTES", default=LARGEST_MESSAGE),
     Option("ipv4", FLAG, "Use IPv4 only.", short="4"),
     Option("ipv6", FLAG, "Use IPv6 only.", short="6"),
-    Option("config", PATH, "Read this config file instead of the usual one.", metavar="FILE"),
+    Option("config", PATH, "Read this config file instead of the default one.", metavar="FILE"),
     Option("log-file", PATH, "Append what -v shows to this file.", metavar="FILE"),
     Option("quiet", FLAG, "Print no warnings and hints.", short="q"),
     Option("verbose", FLAG, "Explain each step on standard error, with timings.", short="v"),
@@ -104,10 +112,11 @@ BY_NAME = {option.name: option for option in OPTIONS}
 
 # What `shell`, `pty ps` and `pty kill` need to reach a terminal service, beside some of the above.
 PTY_OPTIONS = (
-    Option("pty-url", TEXT, "URL of the terminal service; {host} and {port} are filled in.", metavar="TEMPLATE"),
+    Option("pty-url", TEXT, "URL of the terminal service, in which {host} and {port} are replaced.",
+           metavar="TEMPLATE"),
     Option("pty-port", PORT, "Port of the terminal service, for {port} in the template.", metavar="N", default=49983),
-    Option("pty-token-file", PATH, "File with the access token that the service wants; WSTUNNEL_PY_PTY_TOKEN may hold "
-           "the token itself.", metavar="FILE"),
+    Option("pty-token-file", PATH, "File with the access token for the service. Or put the token itself into "
+           "WSTUNNEL_PY_PTY_TOKEN.", metavar="FILE"),
     *(BY_NAME[name] for name in (
         "header", "ca-file", "client-cert", "client-key", "insecure", "proxy", "connect-timeout", "config", "quiet",
         "verbose",
@@ -116,37 +125,44 @@ PTY_OPTIONS = (
 
 SHELL_OPTIONS = (
     Option("pty-attach", PID, "Join the terminal with this pid instead of starting one.", metavar="PID"),
-    Option("pty-cwd", TEXT, "Folder to start in; a relative one is below the user's home.", metavar="FOLDER"),
+    Option("pty-cwd", TEXT, "Folder to start in. A relative path begins at the user's home.", metavar="FOLDER"),
     Option("pty-user", TEXT, "User to run as.", metavar="NAME"),
-    Option("pty-env", ENVIRON, "Set a variable; may be repeated. TERM is passed on as it is set here; for a sandbox "
-           "that does not know this terminal: -e TERM=xterm-256color.", metavar="NAME=VALUE", short="e"),
-    Option("pty-timeout", LIMIT, "Kill the terminal after this time, whoever uses it; 0: never.", metavar="SECONDS",
-           default=0.0),
-    Option("pty-keep", FLAG, "Let the terminal go on when this command is ended by a signal, or for good cut off."),
-    Option("pty-grace", SECONDS, "How long the terminal lives on when nobody is connected to it, unless --keep.",
+    Option("pty-env", ENVIRON, "Set an environment variable; may be repeated. The local TERM is passed on; if the "
+           "sandbox does not know this terminal: -e TERM=xterm-256color.", metavar="NAME=VALUE", short="e"),
+    Option("pty-timeout", LIMIT, "Kill the terminal after this time, even if it is in use; 0: never.",
+           metavar="SECONDS", default=0.0),
+    Option("pty-keep", FLAG, "Keep the terminal running when a signal ends this command, or its connection "
+           "is lost for good."),
+    Option("pty-grace", SECONDS, "How long the terminal keeps running when nobody is connected to it, unless --keep.",
            metavar="SECONDS", default=60.0),
-    Option("pty-reconnect-for", SECONDS, "How long to try to get a lost connection back.", metavar="SECONDS",
+    Option("pty-reconnect-for", SECONDS, "How long to try to restore a lost connection.", metavar="SECONDS",
            default=600.0),
-    Option("pty-escape", LETTER, "Character that begins an escape at the start of a line, or 'none'.", metavar="CHAR",
-           default="~"),
+    Option("pty-escape", LETTER, "Character that starts an escape at the beginning of a line, or 'none'.",
+           metavar="CHAR", default="~"),
     *PTY_OPTIONS,
 )  # fmt: skip
 
 DOCTOR_OPTIONS = (
-    Option("doctor-json", FLAG, "Print one JSON object instead of lines."),
-    Option("doctor-throughput", FLAG, "Measure round trips and throughput, too, for some seconds: of the tunnel alone, "
-           "without SSH. The bridge must be this program's."),
+    Option("doctor-json", FLAG, "Print one JSON object instead of text."),
+    Option("doctor-throughput", FLAG, "Also measure round trips and throughput for some seconds, of the tunnel alone, "
+           "without SSH. The bridge must be one of this program."),
     *FORWARD_OPTIONS,
 )  # fmt: skip
 
 ALL = {option.name: option for option in (*OPTIONS, *SHELL_OPTIONS)}
 
 
-def parse_value(option: Option, word: object, origin: str) -> Value:
-    """Return the value that ``word`` stands for; ``origin`` (an option, variable or key) goes into the UsageError."""
+def parse_value(option: Option, word: object, origin: str | None = None) -> Value:
+    """Return the value that ``word`` stands for. Raises UsageError.
+
+    ``origin`` is what whoever wrote it calls the option; None: the option's name in Python.
+    """
+
+    def unusable(problem: str) -> UsageError:
+        return UsageError(problem, setting=option.setting, origin=origin)
 
     def wrong(what: str) -> UsageError:
-        return UsageError(f"{origin}: {word!r} is not {what}")
+        return unusable(f"{word!r} is not {what}")
 
     if option.kind == FLAG:
         if isinstance(word, bool):
@@ -171,21 +187,21 @@ def parse_value(option: Option, word: object, origin: str) -> Value:
     if not isinstance(word, str):
         raise wrong("text")
     if not word:
-        raise UsageError(f"{origin} is set, but empty")
+        raise unusable("the value is empty")
     if not _is_printable(option, word):
         # The word itself stays out of the message, as a header or a proxy's URL may be a secret.
-        raise UsageError(f"{origin} has characters that are not printable")
+        raise unusable("the value has characters that are not printable")
     if option.kind == HEADERS:
-        _check_header_line(word, origin)
+        _check_header_line(option, word, origin)
     elif option.kind == ENVIRON and "=" not in word[1:]:
-        raise UsageError(f"{origin}: a variable is written NAME=VALUE")
+        raise unusable("write a variable as NAME=VALUE")
     elif option.kind == LETTER and word != "none" and len(word) != 1:
         raise wrong("one character, or 'none'")
     elif option.kind == PROXY and word.lower() != "none":
         from tunnel.client.proxy import parse_proxy
 
-        parse_proxy(word, origin)
-    return expand_home(word, origin) if option.kind == PATH else word
+        parse_proxy(word, setting=option.setting, origin=origin)
+    return expand_home(word, setting=option.setting, origin=origin) if option.kind == PATH else word
 
 
 def _is_printable(option: Option, word: str) -> bool:
@@ -204,94 +220,43 @@ def split_header(line: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _check_header_line(line: str, origin: str) -> None:
+def _check_header_line(option: Option, line: str, origin: str | None) -> None:
     if ":" not in line:
-        raise UsageError(f"{origin}: a header is written 'Name: value'")
+        raise UsageError("write a header as 'Name: value'", setting=option.setting, origin=origin)
     try:
         check_header(*split_header(line))
     except UsageError as exc:
-        raise UsageError(f"{origin}: {exc}") from exc
+        raise UsageError(exc.problem, setting=option.setting, origin=origin) from exc
 
 
 def parse_command_line(
     words: Sequence[str], options: Sequence[Option] = OPTIONS, command: str = "connect"
 ) -> tuple[dict[str, Value], list[str]]:
     """Return the options (name → value) and the operands of a command line in the GNU style. Raises UsageError."""
-    return _CommandLine(options, command).parse(words)
-
-
-class _CommandLine:
-    """The command line of one command, being read."""
-
-    def __init__(self, options: Sequence[Option], command: str) -> None:
-        self._long = {option.flag: option for option in options}
-        self._short = {option.short: option for option in options if option.short}
-        self._command = command
-        self._values: dict[str, Value] = {}
-        self._rest: list[str] = []
-
-    def parse(self, words: Sequence[str]) -> tuple[dict[str, Value], list[str]]:
-        operands: list[str] = []
-        self._rest = list(words)
-        while self._rest:
-            word = self._rest.pop(0)
-            if word == "--":
-                operands += self._rest
-                break
-            if word.startswith("--"):
-                self._take_long(word[2:])
-            elif word.startswith("-") and len(word) > 1:
-                self._take_short(word[1:])
-            else:
-                operands.append(word)
-        return self._values, operands
-
-    def _take_long(self, word: str) -> None:
-        name, equals, value = word.partition("=")
-        option = self._long.get(name)
-        negated = self._long.get(name.removeprefix("no-"))
-        if option is not None:
-            self._take(option, f"--{name}", value if equals else None)
-        elif negated is not None and negated.kind == FLAG and not equals:
-            self._values[negated.name] = False
+    long = {option.flag: option for option in options}
+    short = {option.short: option for option in options if option.short}
+    values: dict[str, Value] = {}
+    operands: list[str] = []
+    line = Words(words)
+    for name, attached in line.items(lambda letter: letter not in short or short[letter].kind == FLAG):
+        if not name:
+            operands.append(attached or "")
+            continue
+        option = long.get(name[2:]) if name.startswith("--") else short.get(name[1:])
+        negated = long.get(name.removeprefix("--no-"))
+        if option is None and negated is not None and negated.kind == FLAG and attached is None:
+            values[negated.name] = False
+        elif option is None:
+            raise unknown_option(name, [flag for flag, each in long.items() if not each.hidden], command)
+        elif option.kind == FLAG:
+            refuse_value(name, attached)
+            values[option.name] = True
         else:
-            near = suggestion(name, [flag for flag, option in self._long.items() if not option.hidden], "--")
-            raise UsageError(f"there is no option --{name}{near}; see wstunnel-py {self._command} --help")
-
-    def _take_short(self, letters: str) -> None:
-        while letters:
-            letter, letters = letters[0], letters[1:]
-            option = self._short.get(letter)
-            if option is None:
-                raise UsageError(f"there is no option -{letter}; see wstunnel-py {self._command} --help")
-            if option.kind == FLAG:
-                self._take(option, f"-{letter}", None)
+            value = parse_value(option, line.value(name, attached, option.metavar), name)
+            if option.kind in SEVERAL:
+                earlier = values.setdefault(option.name, [])
+                if isinstance(earlier, list):
+                    earlier.append(str(value))
             else:
-                self._take(option, f"-{letter}", letters or None)
-                return
-
-    def _take(self, option: Option, origin: str, word: str | None) -> None:
-        if option.kind == FLAG:
-            if word is not None:
-                raise UsageError(f"{origin} takes no value")
-            self._values[option.name] = True
-            return
-        if word is None:
-            if not self._rest:
-                raise UsageError(f"{origin} needs a value: {option.metavar}")
-            word = self._rest.pop(0)
-        value = parse_value(option, word, origin)
-        if option.kind in SEVERAL:
-            earlier = self._values.setdefault(option.name, [])
-            if isinstance(earlier, list):
-                earlier.append(str(value))
-        else:
-            self._values[option.name] = value
-
-
-def suggestion(name: str, known: list[str], prefix: str = "") -> str:
-    """Return a remark on which of the ``known`` names was meant by ``name``, if one is near; else nothing."""
-    import difflib
-
-    close = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {prefix}{close[0]}?" if close else ""
+                values[option.name] = value
+    return values, operands

@@ -67,7 +67,7 @@ class Outage:
     def failed(self, error: TunnelError, now: float) -> None:
         """Note why an attempt failed. Raises what the user is to be told if that ends the session."""
         self.reason = str(error)
-        if error.cause == "session-gone":
+        if error.code == "session-gone":
             raise error
         status = error.status if isinstance(error, UpgradeRefused) else 0
         headers = dict(error.headers) if isinstance(error, UpgradeRefused) else {}
@@ -77,7 +77,7 @@ class Outage:
         if from_bridge and status in _REFUSED:
             raise error
         self._stale = self._stale + 1 if from_bridge and status == 409 else 0
-        refused = status in _CREDENTIALS or error.cause in _OUR_CREDENTIALS or isinstance(error, UsageError)
+        refused = status in _CREDENTIALS or error.code in _OUR_CREDENTIALS or isinstance(error, UsageError)
         self._unauthorized = self._unauthorized + 1 if refused else 0
         if self._stale >= STALE_LIMIT or self._unauthorized >= CREDENTIALS_LIMIT:
             raise error

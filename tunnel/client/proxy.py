@@ -57,24 +57,24 @@ class Proxy:
         return f"{self.scheme}://{bracketed(self.host)}:{self.port}"
 
 
-def parse_proxy(text: str, origin: str) -> Proxy:
-    """Return the proxy that ``text`` names; ``origin`` is the option or variable it came from, for UsageError."""
+def parse_proxy(text: str, *, setting: str | None = None, origin: str | None = None) -> Proxy:
+    """Return the proxy that ``text`` names. Raises UsageError, of which ``setting`` and ``origin`` are."""
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = "http", text
     scheme = scheme.lower()
     scheme = _ALIASES.get(scheme, scheme)
     if scheme == "https":
-        raise UsageError(f"{origin}: a proxy that is itself reached by TLS (https://) is not supported")
+        raise _unusable("TLS to the proxy itself (https://) is not supported", setting, origin)
     if scheme not in _DEFAULT_PORTS:
-        raise UsageError(f"{origin}: a proxy's URL begins with http://, socks5:// or socks5h://")
+        raise _unusable("a proxy's URL begins with http://, socks5:// or socks5h://", setting, origin)
     authority = rest.split("/")[0]
     userinfo, _, place = authority.rpartition("@")
     user, _, password = userinfo.partition(":")
     try:
         host, port = split_authority(place)
     except ValueError as exc:
-        raise UsageError(f"{origin}: in the proxy's URL {exc}") from exc
+        raise _unusable(f"in the proxy's URL {exc}", setting, origin) from exc
     known = _unquote(user) if userinfo else None
     password = _unquote(password)
     if password:
@@ -82,6 +82,10 @@ def parse_proxy(text: str, origin: str) -> Proxy:
 
         keep_login(known or "", password)
     return Proxy(scheme, host, port or _DEFAULT_PORTS[scheme], known, password)
+
+
+def _unusable(problem: str, setting: str | None, origin: str | None) -> UsageError:
+    return UsageError(problem, setting=setting, origin=origin)
 
 
 def _unquote(text: str) -> str:
@@ -101,14 +105,14 @@ def choose_proxy(option: str | None, address: Address) -> Proxy | None:
     names the hosts that are dialled directly. Raises UsageError.
     """
     if option is not None:
-        return None if option.lower() in ("none", "") else parse_proxy(option, "--proxy")
+        return None if option.lower() in ("none", "") else parse_proxy(option, setting="proxy")
     own = ("wss_proxy", "https_proxy") if address.secure else ("ws_proxy", "http_proxy")
     for name in (*own, "all_proxy"):
         for variable in (name, name.upper()):
             if variable == "HTTP_PROXY" and "REQUEST_METHOD" in os.environ:
                 continue
             if text := os.environ.get(variable):
-                return None if _is_exempt(address) else parse_proxy(text, variable)
+                return None if _is_exempt(address) else parse_proxy(text, origin=variable)
     return None
 
 

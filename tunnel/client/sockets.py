@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 
+from tunnel.client.layers import bearer_field
 from tunnel.client.local_socket import LocalSocket, Stop
 from tunnel.client.options import BY_NAME, HEADERS, parse_value
 from tunnel.client.settings import resolve
@@ -158,7 +159,7 @@ def settings_maker(
         given[option.name] = parse_value(option, os.fspath(value) if isinstance(value, os.PathLike) else value, name)
     lines = [f"{name}: {value}" for name, value in (headers or {}).items()]
     if token is not None:
-        lines.append(f"Authorization: Bearer {token}")
+        lines.append(": ".join(bearer_field(token)))
     if lines:
         given["header"] = [str(parse_value(BY_NAME["header"], line, "headers")) for line in lines]
     return lambda: resolve(host, given)

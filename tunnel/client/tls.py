@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import socket
 import ssl
 
 from tunnel.errors import DialError, UsageError
@@ -9,11 +11,9 @@ from tunnel.net.files import check_regular
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
-
     from tunnel.client.address import Address
-    from tunnel.client.dial import Alarm, Limit
     from tunnel.client.settings import TLSSettings
+    from tunnel.client.tcp import Limit
     from tunnel.client.trace import Trace
 
 
@@ -25,21 +25,21 @@ def tls_context(settings: TLSSettings) -> ssl.SSLContext:
             check_regular(settings.ca_file)
         context = ssl.create_default_context(cafile=settings.ca_file)
     except (OSError, ssl.SSLError) as exc:
-        raise _unusable("--ca-file", settings.ca_file, exc) from exc
+        raise _unusable("ca_file", settings.ca_file, exc) from exc
     if settings.client_cert:
         try:
             check_regular(settings.client_cert)
         except OSError as exc:
-            raise _unusable("--client-cert", settings.client_cert, exc) from exc
+            raise _unusable("client_cert", settings.client_cert, exc) from exc
         try:
             if settings.client_key:
                 check_regular(settings.client_key)
         except OSError as exc:
-            raise _unusable("--client-key", settings.client_key, exc) from exc
+            raise _unusable("client_key", settings.client_key, exc) from exc
         try:
             context.load_cert_chain(settings.client_cert, settings.client_key, password=_no_password)
         except (OSError, ssl.SSLError) as exc:
-            raise _unusable("--client-cert", settings.client_cert, exc) from exc
+            raise _unusable("client_cert", settings.client_cert, exc) from exc
     set_verify_flags(context)
     if settings.insecure:
         context.check_hostname = False
@@ -52,9 +52,9 @@ def set_verify_flags(context: ssl.SSLContext) -> None:
     """Let certificates be checked alike by every Python, and as curl and OpenSSL's own programs check them.
 
     Since 3.13 the default context has two more flags. VERIFY_X509_STRICT refuses authorities that break RFC 5280 in
-    form, such as those of companies whose basicConstraints are not critical: a user cannot repair them, and they are no
-    less to be trusted, so it goes. VERIFY_X509_PARTIAL_CHAIN trusts an intermediate authority that stands in --ca-file
-    without its root: that is what whoever put it there wants, so it comes, in older Pythons too.
+    form, such as those of companies whose basicConstraints are not critical. A user cannot repair them, and they are no
+    less to be trusted, so it is switched off. VERIFY_X509_PARTIAL_CHAIN trusts an intermediate authority in ``ca_file``
+    without its root. That is what whoever put it there wants, so it is switched on, in older Pythons too.
     """
     context.verify_flags = (context.verify_flags & ~ssl.VERIFY_X509_STRICT) | ssl.VERIFY_X509_PARTIAL_CHAIN
 
@@ -63,16 +63,16 @@ def _no_password() -> str:
     raise OSError("its key is encrypted, and nobody is there to ask for the password")
 
 
-def _unusable(option: str, path: str | None, exc: OSError) -> UsageError:
+def _unusable(setting: str, path: str | None, exc: OSError) -> UsageError:
     reason = getattr(exc, "reason", None) or exc.strerror or str(exc) or "no certificate in it"
-    return UsageError("", cause="file", option=option, path=path, reason=str(reason).replace("_", " ").lower())
+    return UsageError(code="file", setting=setting, path=path, reason=str(reason).replace("_", " ").lower())
 
 
 def start_tls(
     sock: socket.socket, context: ssl.SSLContext, address: Address, limit: Limit, trace: Trace, alarm: Alarm
 ) -> ssl.SSLSocket:
     hop = f"TLS with {address.host}"
-    # As bytes for the reason that `_resolve` gives.
+    # As bytes for the reason that `tcp.resolve_name` gives.
     name = address.certificate_name.encode("ascii")
     try:
         tls = context.wrap_socket(limit.apply(sock), server_hostname=name, do_handshake_on_connect=False)
@@ -89,16 +89,54 @@ def start_tls(
         if isinstance(exc, TimeoutError) or limit.over:
             raise DialError("answer-timeout", hop=hop, seconds=limit.seconds) from exc
         raise tls_error(exc, address) or DialError("hung-up", hop=hop) from exc
-    expires = (tls.getpeercert() or {}).get("notAfter", "")  # nothing with --insecure: it was not looked at
+    expires = (tls.getpeercert() or {}).get("notAfter", "")  # nothing when insecure: it was not looked at
     trace.step("tls", f"{tls.version()} with {address.host}", expires=str(expires))
     return tls
+
+
+class Alarm:
+    """Shuts a TLS connection down when the time is over, unless it is cancelled before.
+
+    OpenSSL looks at no clock: it goes on by itself as long as messages come that it may ignore.
+    """
+
+    def __init__(self) -> None:
+        self._lock = _thread.allocate_lock()
+        self._cancelled = _thread.allocate_lock()
+        self._cancelled.acquire()
+        self._is_over = self._went_off = False
+
+    def set(self, sock: socket.socket, seconds: float) -> None:
+        """Go off in ``seconds``."""
+        _thread.start_new_thread(self._wait, (sock, seconds))
+
+    def cancel(self) -> bool:
+        """Leave the connection alone from now on; return whether it was too late for that."""
+        with self._lock:
+            if not self._is_over:
+                self._is_over = True
+                self._cancelled.release()
+            return self._went_off
+
+    def _wait(self, sock: socket.socket, seconds: float) -> None:
+        if self._cancelled.acquire(timeout=seconds):
+            return
+        with self._lock:
+            if self._is_over:
+                return
+            self._is_over = self._went_off = True
+            try:
+                # Not that of TLS, which two threads must not use.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            except OSError:
+                pass  # it is broken already
 
 
 # What a server tells by an alert (RFC 8446 section 6.2) of the certificate that we showed, or did not. In TLS 1.3 that
 # comes when the handshake is done for us already.
 _CLIENT_ALERTS = {
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a client certificate (--client-cert)",
-    "SSLV3_ALERT_BAD_CERTIFICATE": "it wants another client certificate, or one at all (--client-cert)",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a client certificate",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it wants a client certificate, or another one",
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "the client certificate is not for clients",
     "SSLV3_ALERT_CERTIFICATE_REVOKED": "the client certificate was revoked",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the client certificate has expired",
@@ -106,6 +144,7 @@ _CLIENT_ALERTS = {
     "TLSV1_ALERT_UNKNOWN_CA": "it does not know the authority of the client certificate",
     "TLSV1_ALERT_ACCESS_DENIED": "the client certificate gives no access",
 }
+_WANT_ONE = ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_BAD_CERTIFICATE")
 
 
 def tls_error(exc: OSError, address: Address) -> DialError | None:
@@ -113,10 +152,12 @@ def tls_error(exc: OSError, address: Address) -> DialError | None:
     if not isinstance(exc, ssl.SSLError) or isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return None
     if exc.reason in _CLIENT_ALERTS:
-        return DialError("tls-refused", host=address.host, reason=_CLIENT_ALERTS[exc.reason])
+        code = "tls-client-cert" if exc.reason in _WANT_ONE else "tls-refused"
+        return DialError(code, host=address.host, reason=_CLIENT_ALERTS[exc.reason])
     reason = (exc.reason or str(exc)).replace("_", " ").lower()
     if exc.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
         reason = "the server does not speak TLS there; a URL without TLS begins with ws://"
     if exc.reason == "SSLV3_ALERT_HANDSHAKE_FAILURE":  # also TLS 1.2's answer to a certificate that is missing
-        reason = "the server refused the handshake; does it want a client certificate (--client-cert)?"
+        reason = "the server refused the handshake, maybe for want of a client certificate"
+        return DialError("tls-handshake", host=address.host, reason=reason)
     return DialError("tls", host=address.host, reason=reason)

@@ -12,11 +12,16 @@ import time
 from tunnel.errors import UsageError, printable, redacted
 from tunnel.net.standard_streams import encoding_of, readable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class Trace:
     """Tells of steps on standard error if ``verbose``, and in ``log_file`` (created with mode 0600) if given."""
 
     def __init__(self, *, verbose: bool = False, log_file: str | None = None) -> None:
+        """Raises UsageError for a file that cannot be written."""
         self._start = time.monotonic()
         self._verbose = verbose
         self._log = -1
@@ -27,7 +32,7 @@ class Trace:
                 self._log = os.open(log_file, flags, 0o600)
             except OSError as exc:
                 reason = exc.strerror or str(exc)
-                raise UsageError("", cause="file", option="--log-file", path=log_file, reason=reason) from exc
+                raise UsageError(code="file", setting="log_file", path=log_file, reason=reason) from exc
 
     def step(self, hop: str, text: str, *, expires: str = "") -> None:
         """Tell that ``hop`` (dns, tcp, proxy, tls, upgrade, relay, end) did or found ``text``.
@@ -51,7 +56,14 @@ class Trace:
             os.write(self._log, readable(f"{stamp} {os.getpid()} {line}\n", encoding_of(sys.stderr)))
         except OSError as exc:
             self._log = -1
-            say(f"the log file is given up: {exc.strerror or exc}")
+            say(f"cannot write to the log file any more: {exc.strerror or exc}")
+
+
+def warn(lines: Iterable[str], *, quiet: bool = False) -> None:
+    """Write warnings to standard error, unless the user wants none."""
+    if not quiet:
+        for line in lines:
+            say(f"warning: {line}")
 
 
 def say(line: str) -> None:

@@ -38,32 +38,42 @@ class UnixAddress:
 Address = TCPAddress | UnixAddress
 
 
-def parse_address(text: str, option: str) -> Address:
-    """Parse ``text``, the value of ``option``; raises UsageError when it has none of the forms."""
+def parse_address(text: str, setting: str) -> Address:
+    """Parse ``text``, the value of ``setting`` (or what else the user calls it).
+
+    Raises UsageError when it has none of the forms.
+    """
+    try:
+        return _parse(text, setting)
+    except ValueError as exc:
+        raise UsageError(f"{text!r} {exc}", setting=setting) from exc
+
+
+def _parse(text: str, setting: str) -> Address:
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if not path or "\0" in path:
-            raise UsageError(f"{option}: {text!r} names no path")
-        return UnixAddress(expand_home(path, option))
+            raise ValueError("names no path")
+        return UnixAddress(expand_home(path, setting=setting))
     host, colon, port = text.rpartition(":")
     if not (colon and port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise UsageError(f"{option}: {text!r} is not HOST:PORT or unix:PATH")
+        raise ValueError("is not HOST:PORT or unix:PATH")
     if host.startswith("[") and host.endswith("]"):
         host, zone = split_zone(host[1:-1])
         if not _is_ipv6(host):
-            raise UsageError(f"{option}: {text!r}: {host!r} is no IPv6 address")
+            raise ValueError(f"is malformed: {host!r} is not an IPv6 address")
         if "%" in text:
             if not is_zone(zone):
-                raise UsageError(f"{option}: {text!r}: {zone!r} is no network interface")
+                raise ValueError(f"is malformed: {zone!r} cannot name a network interface")
             host = f"{host}%{zone}"
     elif ":" in host:
-        raise UsageError(f"{option}: {text!r}: an IPv6 address stands in brackets, as in [::1]:{port}")
+        raise ValueError(f"is malformed: write an IPv6 address in brackets, as in [::1]:{port}")
     elif any(c.isspace() or c in "/@[]" for c in host):
-        raise UsageError(f"{option}: {text!r} is not HOST:PORT or unix:PATH")
+        raise ValueError("is not HOST:PORT or unix:PATH")
     try:
         return TCPAddress(to_ascii(host), int(port))
     except ValueError as exc:
-        raise UsageError(f"{option}: {text!r}: {exc}") from exc
+        raise ValueError(f"is malformed: {exc}") from exc
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,16 +29,16 @@ _FLAGS = (
 # Whether modes and owners say who may read and write.
 _HAS_MODES = hasattr(os, "geteuid")
 
-# How much others than the owner may be able to write: anything; nothing; nothing unless their group is the owner's own;
-# nothing, and the owner is root or ourselves. Else it does not matter whose a file is: what is mounted into a container
-# often belongs to somebody of its host.
-ANY, STRICT, LENIENT, OWNED = "any", "strict", "lenient", "owned"
+# What others than the owner may do with a file: anything; not write it; not write it unless their group is the owner's
+# own; not write it, and the owner is root or ourselves; neither write nor read it. Apart from OWNED it does not matter
+# whose a file is: what is mounted into a container often belongs to somebody on its host.
+ANY, STRICT, LENIENT, OWNED, PRIVATE = "any", "strict", "lenient", "owned", "private"
 
 
 def open_regular(path: str, *, guard: str = ANY) -> tuple[int, os.stat_result]:
     """Return a descriptor to read the regular file at ``path``, and what the system knows of the file.
 
-    ``guard`` is one of `ANY`, `STRICT`, `LENIENT` and `OWNED`. Raises OSError.
+    ``guard`` is one of `ANY`, `STRICT`, `LENIENT`, `OWNED` and `PRIVATE`. Raises OSError.
     """
     _check_kind(os.stat(path), path)
     descriptor = os.open(path, _FLAGS)
@@ -96,15 +96,18 @@ def check_regular(path: str, *, guard: str = ANY) -> os.stat_result:
     return info
 
 
-def is_exposed(info: os.stat_result) -> bool:
-    """Return whether a file can be read by more than those who must.
+def exposure_warning(path: str, info: os.stat_result, what: str = "") -> list[str]:
+    """Return one line if others can read or change the secret file at ``path``, else nothing.
 
-    The group of a file that is not ours is not counted: it may be the only way in which we can read it, as it is for a
-    secret that Kubernetes mounts.
+    ``what`` goes before the path ("the key in "). The group of a file that is not ours is not counted: it may be the
+    only way in which we can read it, as it is for a secret that Kubernetes mounts.
     """
     if not _HAS_MODES:
-        return False
-    return bool(info.st_mode & 0o004 or (info.st_mode & 0o040 and info.st_uid == os.geteuid()))
+        return []
+    counted = info.st_mode & (0o066 if info.st_uid == os.geteuid() else 0o006)
+    if not counted:
+        return []
+    return [f"others can {'change' if counted & 0o022 else 'read'} {what}{path}: chmod 600 it"]
 
 
 def _check_kind(info: os.stat_result, path: str) -> None:
@@ -112,7 +115,7 @@ def _check_kind(info: os.stat_result, path: str) -> None:
         if is_kind(info.st_mode):
             raise OSError(number, reason, path)
     if not stat.S_ISREG(info.st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file", path)
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
 
 
 def _check_guarded(info: os.stat_result, path: str, guard: str) -> None:
@@ -124,8 +127,9 @@ def _check_guarded(info: os.stat_result, path: str, guard: str) -> None:
     others = info.st_mode & 0o002 or (
         info.st_mode & 0o020 and not (guard == LENIENT and _is_own_group(info.st_uid, info.st_gid))
     )
-    if others:
-        reason = f"its mode is {stat.S_IMODE(info.st_mode):04o}, so others may write to it: chmod 600"
+    can = "write to" if others else "read" if guard == PRIVATE and info.st_mode & 0o077 else ""
+    if can:
+        reason = f"its mode is {stat.S_IMODE(info.st_mode):04o}, so others may {can} it: chmod 600"
         raise OSError(errno.EPERM, reason, path)
 
 

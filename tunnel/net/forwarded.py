@@ -13,17 +13,17 @@ _UNIX = "unix"  # whoever connects to a Unix socket
 
 
 class TrustedProxies:
-    """The proxies of ``--trusted-proxy``: networks such as ``10.0.0.0/8``, addresses, or ``unix``.
+    """The proxies of ``trusted_proxy``: networks such as ``10.0.0.0/8``, addresses, or ``unix``.
 
     Raises UsageError for anything else.
     """
 
-    def __init__(self, texts: Sequence[str], option: str = "--trusted-proxy") -> None:
+    def __init__(self, texts: Sequence[str]) -> None:
         self._unix = _UNIX in texts
         try:
             self._networks = [ipaddress.ip_network(text) for text in texts if text != _UNIX]
         except ValueError as exc:
-            raise UsageError(f"{option}: {exc}: a network is needed, such as 10.0.0.0/8, or unix") from exc
+            raise UsageError(f"{exc}: give a network such as 10.0.0.0/8, or unix", setting="trusted_proxy") from exc
 
     def client(self, peer: Client, fields: Sequence[str]) -> Client:
         """Return who is behind ``peer``, whose request has the ``X-Forwarded-For`` fields ``fields``.

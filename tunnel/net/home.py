@@ -23,31 +23,35 @@ def home_folder() -> str | None:
     return folder if os.path.isabs(folder) else None
 
 
-def wanted_home(what: str) -> str:
-    """Return the user's home, which ``what`` (an option, say) is about. Raises UsageError if there is none."""
+def wanted_home(what: str, *, setting: str | None = None, origin: str | None = None) -> str:
+    """Return the user's home, which is needed for ``what``. Raises UsageError if there is none.
+
+    ``setting`` and ``origin`` are as for UsageError.
+    """
     home = home_folder()
     if home is None:
         value = os.environ.get("HOME")
-        why = "HOME is not set" if value is None else f"HOME={value} is no absolute path"
+        why = "HOME is not set" if value is None else f"HOME={value} is not an absolute path"
         who = f", and user {os.getuid()} has no account" if hasattr(os, "getuid") else ""
-        raise UsageError(f"{what}: there is no home folder: {why}{who}")
+        raise UsageError(f"{what}: there is no home folder: {why}{who}", setting=setting, origin=origin)
     return home
 
 
-def expand_home(path: str, what: str) -> str:
-    """Return ``path`` with ``~`` and ``~user`` at its start replaced, as shells do; ``what`` is as for `wanted_home`.
+def expand_home(path: str, *, setting: str | None = None, origin: str | None = None) -> str:
+    """Return ``path`` with ``~`` and ``~user`` at its start replaced, as shells do.
 
-    Raises UsageError when that home is not known.
+    Raises UsageError, of which ``setting`` and ``origin`` are, when that home is not known.
     """
     if not path.startswith("~"):
         return path
     user, slash, rest = path.partition("/")
     if user == "~":
-        home = wanted_home(f"{what}: {path}")
+        home = wanted_home(path, setting=setting, origin=origin)
         return os.path.join(home, rest) if slash else home
     expanded = os.path.expanduser(path)
     if not os.path.isabs(expanded):
-        raise UsageError(f"{what}: {path}: there is no user {user[1:]} with a home; a file of that name is ./{path}")
+        problem = f"{path}: there is no user {user[1:]} with a home; a file of that name is ./{path}"
+        raise UsageError(problem, setting=setting, origin=origin)
     return expanded
 
 

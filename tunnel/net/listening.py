@@ -41,11 +41,11 @@ class ListeningSocket:
 
 
 def open_listening(specs: Iterable[tuple[str, str]], *, unix_mode: int) -> list[ListeningSocket]:
-    """Open a socket for each of ``specs`` (text, name of the option); a host with several addresses gets several.
+    """Open a socket for each of ``specs`` (text, name of the setting); a host with several addresses gets several.
 
     Raises UsageError for what cannot be parsed, DialError (``listen``) for what cannot be bound.
     """
-    addresses = [parse_address(text, option) for text, option in specs]
+    addresses = [parse_address(text, setting) for text, setting in specs]
     listeners: list[ListeningSocket] = []
     try:
         for address in addresses:

@@ -66,8 +66,7 @@ class Authority:
             raise storage.unusable(self.certificate_file, "it is no authority's certificate")
         if not fits(self._key, self._certificate):
             raise storage.unusable(self.key_file, f"it is not the key of {self.certificate_file}")
-        warning = storage.permission_warning(self.key_file)
-        self.warnings = [warning] if warning else []
+        self.warnings = storage.exposure(self.key_file)
 
     @classmethod
     def make(

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tunnel.errors import UsageError, printable
+from tunnel.errors import UsageError, printable, spelled
 from tunnel.pki import storage
 from tunnel.pki.expiry import SOON, current_time, ends_soon, expiry, moment
 from tunnel.pki.names import text_of
@@ -142,16 +142,16 @@ def is_due(path: str, within: float) -> bool:
     return ends_soon(read_certificates(path)[0].not_valid_after_utc, current_time(), timedelta(days=within))
 
 
-def soon_ending(path: str, option: str) -> list[str]:
-    """Return a line for each certificate in a file that has expired or soon will; ``option`` is what named the file.
+def soon_ending(path: str, setting: str) -> list[str]:
+    """Return a line for each certificate in a file that has expired or soon will; ``setting`` names the file.
 
     What cannot be read is no matter here: nothing is said of it.
     """
-    now = current_time()
+    now, file = current_time(), f"{spelled(setting)} {path}"
     try:
         certificates = read_certificates(path)
         return [
-            f"{option} {path}: the certificate of {names_of(each)[0]} {expiry(each.not_valid_after_utc, now)}; "
+            f"{file}: the certificate of {names_of(each)[0]} {expiry(each.not_valid_after_utc, now)}; "
             "renew it: wstunnel-py certs renew"
             for each in certificates
             if ends_soon(each.not_valid_after_utc, now)
@@ -170,10 +170,9 @@ def _key(path: str, certificate: x509.Certificate) -> tuple[str, bool]:
         key = read_key(place)
     except UsageError as exc:
         return str(exc), True
-    warning = storage.permission_warning(place)
     if not fits(key, certificate):
         return f"{shown}: of ANOTHER certificate", False
-    return f"{shown}: fits" + (f"; warning: {warning}" if warning else ""), True
+    return f"{shown}: fits" + "".join(f"; warning: {warning}" for warning in storage.exposure(place)), True
 
 
 def _name_text(name: x509.Name) -> str:

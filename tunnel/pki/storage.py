@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from tunnel.errors import UsageError
-from tunnel.net.files import read_regular, without_mark
+from tunnel.net.files import exposure_warning, read_regular, without_mark
 
 SECRET = 0o600
 PUBLIC = 0o644
@@ -50,42 +50,55 @@ def make_folder(path: str) -> None:
         with suppress(FileExistsError):
             os.mkdir(path, PRIVATE_FOLDER)
         if not os.path.isdir(path):
-            raise NotADirectoryError(None, "it is no folder")
+            raise NotADirectoryError(None, "it is not a folder")
     except OSError as exc:
         raise unusable(path, exc.strerror or str(exc)) from exc
 
 
 def write(files: Sequence[NewFile], *, force: bool = False) -> None:
-    """Write all of ``files``, or none. Raises UsageError, also when one is there already, unless ``force``.
+    """Write all of ``files``, or none. Raises UsageError, also (code ``exists``) when one is there, unless ``force``.
 
-    A file that is replaced keeps its owner if it can.
+    Each appears at once and whole, so nobody reads a part of it. A file that is replaced keeps its owner if it can.
     """
-    waiting: list[str] = []  # complete files under other names, to be renamed
-    claimed: list[str] = []
+    waiting: list[str] = []  # complete files under other names
+    placed: list[str] = []
     try:
         for each in files:
             if force and os.path.lexists(each.path):
                 _refuse_link(each.path)
             waiting.append(_write_beside(each))
-        if not force:
-            # A rename would replace what is there; that nothing is, and that it is ours, is settled by O_EXCL.
-            for each in files:
-                os.close(_open(each.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, each.mode))
-                claimed.append(each.path)
         for each, name in zip(files, tuple(waiting), strict=True):
-            _keep_owner(each.path, name)
-            os.replace(name, each.path)
+            if force:
+                _keep_owner(each.path, name)
+                os.replace(name, each.path)
+            else:
+                _place(name, each)
+                placed.append(each.path)
             waiting.remove(name)
-            if each.path in claimed:
-                claimed.remove(each.path)
-    except FileExistsError as exc:
-        raise UsageError(f"{exc.filename} is there already; --force replaces it") from exc
+        placed.clear()
     except OSError as exc:
         raise UsageError(f"cannot write {files[0].path}: {exc.strerror or exc}") from exc
     finally:
-        for leftover in (*waiting, *claimed):
+        for leftover in (*waiting, *placed):
             with suppress(OSError):
                 os.unlink(leftover)
+
+
+def _place(name: str, new: NewFile) -> None:
+    """Rename a complete file to what it is to be called, unless there is such a file already."""
+    try:
+        try:
+            os.link(name, new.path)
+        except (AttributeError, OSError) as exc:
+            if isinstance(exc, FileExistsError) or not os.path.exists(name):
+                raise
+            # A file system without links: O_EXCL claims the name, and a rename fills it.
+            os.close(_open(new.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, new.mode))
+            os.replace(name, new.path)
+        else:
+            os.unlink(name)
+    except FileExistsError as exc:
+        raise UsageError(code="exists", path=new.path) from exc
 
 
 def replace(path: str, data: bytes) -> None:
@@ -121,21 +134,14 @@ def append_line(path: str, line: str) -> None:
         raise UsageError(f"cannot write {path}: {exc.strerror or exc}") from exc
 
 
-def permission_warning(path: str) -> str | None:
-    """Return what is to be told of a secret that others than its owner can read or change; None if all is well."""
-    if os.name != "posix":
-        return None
-    mode = stat.S_IMODE(os.stat(path).st_mode)
-    if mode & 0o022:
-        return f"others can change {path}: chmod 600 it"
-    if mode & 0o004:
-        return f"everybody can read {path}: chmod 600 it"
-    return f"its group can read {path}: chmod 600 it" if mode & 0o040 else None
+def exposure(path: str) -> list[str]:
+    """Return one line if others can read or change the secret file at ``path``, else nothing."""
+    return exposure_warning(path, os.stat(path))
 
 
 def unusable(path: str, reason: str) -> UsageError:
     """Return the error that tells why a file cannot be used."""
-    return UsageError(f"cannot use {path}: {reason}")
+    return UsageError(code="file", path=path, reason=reason)
 
 
 def _write_beside(new: NewFile) -> str:

@@ -41,8 +41,8 @@ def make_token(path: str | None, *, append_to: str | None = None, force: bool = 
     return token
 
 
-def read_tokens(path: str, option: str, *, guard: str = STRICT) -> list[str]:
-    """Return the tokens of a file; ``option`` is what named it, and ``guard`` tells who may be able to write it.
+def read_tokens(path: str, setting: str, *, guard: str = STRICT) -> list[str]:
+    """Return the tokens of a file; ``setting`` is what named it, and ``guard`` tells who may be able to write it.
 
     Raises UsageError when it cannot be read, others can write it, it has no token, or a line that can be none.
     """
@@ -50,28 +50,28 @@ def read_tokens(path: str, option: str, *, guard: str = STRICT) -> list[str]:
         too_long = "it is longer than {limit} characters"
         text = text_of(read_regular(path, _FILE_LIMIT, guard=guard, too_long=too_long)[0])
     except OSError as exc:
-        raise _bad_file(option, path, exc.strerror or str(exc)) from exc
+        raise _bad_file(setting, path, exc.strerror or str(exc)) from exc
     except UnicodeDecodeError as exc:
-        raise _bad_file(option, path, "it is no text") from exc
+        raise _bad_file(setting, path, "it is no text") from exc
     tokens = []
     for number, line in enumerate(text.splitlines(), 1):
         token = line.strip()
         if not token or token.startswith("#"):
             continue
         if not _TOKEN.fullmatch(token):
-            raise _bad_file(option, path, f"line {number} is no token: letters, digits and -._~+/ only")
+            raise _bad_file(setting, path, f"line {number} is no token: letters, digits and -._~+/ only")
         tokens.append(token)
     if not tokens:
-        raise _bad_file(option, path, "there is no token in it")
+        raise _bad_file(setting, path, "there is no token in it")
     return tokens
 
 
-def describe_tokens(path: str, option: str) -> list[str]:
+def describe_tokens(path: str) -> list[str]:
     """Return lines that tell of a token file what may be told: how many there are, never what they are.
 
     Raises UsageError as `read_tokens` does.
     """
-    tokens = read_tokens(path, option, guard=ANY)  # that others can write it is told as a warning below
+    tokens = read_tokens(path, "", guard=ANY)  # that others can write it is told as a warning below
     several = f"{len(tokens)} tokens: for serve; connect wants a file with one"
     lines = [f"{path}: {'one token' if len(tokens) == 1 else several}"]
     short = sum(len(token) < SHORT for token in tokens)
@@ -79,8 +79,7 @@ def describe_tokens(path: str, option: str) -> list[str]:
         lines.append(f"  warning: {short} of less than {SHORT} characters, which may be guessed")
     if len(set(tokens)) < len(tokens):
         lines.append("  warning: one is there twice")
-    warning = storage.permission_warning(path)
-    return [*lines, f"  warning: {warning}"] if warning else lines
+    return [*lines, *(f"  warning: {warning}" for warning in storage.exposure(path))]
 
 
 def _check_appendable(path: str) -> None:
@@ -89,12 +88,12 @@ def _check_appendable(path: str) -> None:
     except FileNotFoundError:
         return
     except OSError as exc:
-        raise _bad_file("--append", path, exc.strerror or str(exc)) from exc
+        raise _bad_file("append", path, exc.strerror or str(exc)) from exc
     if is_utf16(data):
-        raise _bad_file("--append", path, "it is UTF-16, and a line of UTF-8 would spoil it")
+        raise _bad_file("append", path, "it is UTF-16, and a line of UTF-8 would spoil it")
     if data.strip():
-        read_tokens(path, "--append")
+        read_tokens(path, "append")
 
 
-def _bad_file(option: str, path: str, reason: str) -> UsageError:
-    return UsageError("", cause="file", option=option, path=path, reason=reason)
+def _bad_file(setting: str, path: str, reason: str) -> UsageError:
+    return UsageError(code="file", setting=setting, path=path, reason=reason)

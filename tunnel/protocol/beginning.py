@@ -97,8 +97,8 @@ class Beginning:
             return Payload(event.opcode, data, event.final)
         if self._copy is None:
             raise RemoteProtocolError(
-                "the bridge has begun a session that can be resumed, but so late that it was taken for a plain one: "
-                "--no-resume goes without"
+                "the bridge has begun a session that can be resumed, but so late that it was taken for a plain one",
+                code="late-session",
             )
         if len(data) > MESSAGE_LIMIT:
             raise RemoteProtocolError("the peer sent a session line that is too long")

@@ -408,7 +408,7 @@ class ResumableStream:
             self._find_plain()
             return
         if not self._has_heard_text and not self._is_client and event.final and self._is_ack(data):
-            raise RemoteProtocolError("an edge makes data of the client's control lines: --no-resume goes without")
+            raise RemoteProtocolError("an edge makes data of the client's control lines: use no_resume")
         self.confirmed = True
         if self._is_client:
             self.liveness.data_came()  # the bridge need not know soon: it waits for its client anyway

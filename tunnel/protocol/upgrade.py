@@ -270,7 +270,7 @@ def check_upgrade(response: Response, *, url: str, key: str, subprotocols: Seque
     return selected
 
 
-_CAUSES = {401: "unauthorized", 403: "forbidden", 404: "not-found", 410: "not-found", 502: "bad-gateway"}
+_CODES = {401: "unauthorized", 403: "forbidden", 404: "not-found", 410: "not-found", 502: "bad-gateway"}
 _OVERLOADED = (408, 425, 429, 503, 504)
 
 
@@ -283,7 +283,7 @@ def refusal(response: Response, url: str) -> UpgradeRefused:
     if 200 <= status < 300:
         reason = f"it answered {status}, as to a browser"
         return UpgradeRefused("not-websocket", status=status, headers=headers, url=url, reason=reason)
-    cause = "overloaded" if status in _OVERLOADED else _CAUSES.get(status, "http-status")
+    cause = "overloaded" if status in _OVERLOADED else _CODES.get(status, "http-status")
     return UpgradeRefused(cause, status=status, headers=headers, url=url, message=message_of(response))
 
 

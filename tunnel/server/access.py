@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from http import HTTPStatus
 
-from tunnel.errors import UsageError
+from tunnel.errors import UsageError, spelled
 from tunnel.net.names import to_ascii
 from tunnel.pki.tokens import read_tokens
 from tunnel.server.http import Refusal
@@ -20,15 +20,15 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")  # scheme://host[:port],
 
 
 class Tokens:
-    """The bearer tokens of ``--token-file``, of which any one admits; several let people rotate them.
+    """The bearer tokens of the files at ``paths``, any one of which admits; several let people rotate them.
 
     What a file may hold is told by `tunnel.pki.tokens`. Without files everybody is admitted.
     """
 
-    def __init__(self, paths: Sequence[str], option: str = "--token-file") -> None:
+    def __init__(self, paths: Sequence[str], setting: str = "token_file") -> None:
         """Read the files. Raises UsageError when one cannot be read, has no token, or a line that can be none."""
         self._paths = paths
-        self._option = option
+        self._setting = setting
         self._digests: list[bytes] = []
         self.reload()
 
@@ -38,7 +38,7 @@ class Tokens:
 
     def reload(self) -> None:
         """Read the files again; on UsageError (see the constructor) the tokens stay as they were."""
-        self._digests = [_digest(token) for path in self._paths for token in read_tokens(path, self._option)]
+        self._digests = [_digest(token) for path in self._paths for token in read_tokens(path, self._setting)]
 
     def admit(self, authorization: Sequence[str]) -> None:
         """Check the values of a request's ``Authorization`` fields; raises Refusal (401, RFC 6750 section 3)."""
@@ -68,7 +68,7 @@ class Origins:
         self._allowed = frozenset(map(_as_browsers_send_it, allowed))
         for origin in self._allowed - {"*", "null"}:
             if not _ORIGIN.fullmatch(origin):
-                raise UsageError(f"--allow-origin: {origin!r} is no origin such as https://example.org")
+                raise UsageError(f"{origin!r} is not an origin such as https://example.org", setting="allow_origin")
 
     def admit(self, origin: str | None) -> None:
         """Check a request's ``Origin`` (None: it has none); raises Refusal (403, RFC 6455 section 10.2)."""
@@ -77,7 +77,7 @@ class Origins:
         raise Refusal(
             HTTPStatus.FORBIDDEN,
             "origin",
-            "pages of this origin may not open tunnels here (--allow-origin)",
+            f"pages of this origin may not open tunnels here ({spelled('allow_origin')})",
         )
 
 
@@ -96,4 +96,4 @@ def _as_browsers_send_it(origin: str) -> str:
     try:
         return f"{scheme}{separator}{to_ascii(host)}{colon}{port}".lower()
     except ValueError as exc:
-        raise UsageError(f"--allow-origin: {origin!r}: {exc}") from exc
+        raise UsageError(f"{origin!r}: {exc}", setting="allow_origin") from exc

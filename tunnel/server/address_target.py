@@ -74,9 +74,9 @@ class AddressTarget(Target):
 
 def parse_target(text: str) -> Target:
     """Parse ``HOST:PORT`` or ``unix:PATH``; raises UsageError."""
-    address = parse_address(text, "--target")
+    address = parse_address(text, "target")
     if not isinstance(address, UnixAddress) and not (address.host and address.port):
-        raise UsageError(f"--target: {text!r} needs a host and a port")
+        raise UsageError(f"{text!r} needs a host and a port", setting="target")
     return AddressTarget(address)
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from tunnel.errors import UsageError
+from tunnel.errors import UsageError, spelled
 from tunnel.net.address import Address, Client, TCPAddress, is_loopback
 from tunnel.net.descriptors import descriptor_limit
 from tunnel.net.forwarded import TrustedProxies
@@ -138,7 +138,7 @@ class Bridge:
         self._listeners = [Listener(ListeningSocket(sock)) for sock in take_sockets(os.environ)]
         specs = self._settings.listen or (() if self._listeners else (DEFAULT_LISTEN,))
         try:
-            opened = open_listening([(spec, "--listen") for spec in specs], unix_mode=int(self._settings.unix_mode, 8))
+            opened = open_listening([(spec, "listen") for spec in specs], unix_mode=int(self._settings.unix_mode, 8))
             self._listeners += map(Listener, opened)
             await self._state.target.start()
         except BaseException:
@@ -248,10 +248,10 @@ class Bridge:
 def _check(settings: BridgeSettings) -> None:
     """Check what concerns no other module; raises UsageError."""
     if settings.path is not None and (not _PATH.fullmatch(settings.path) or "?" in settings.path):
-        raise UsageError(f"--path: {settings.path!r} is no path that begins with /")
+        raise UsageError(f"{settings.path!r} is not a path that begins with /", setting="path")
     if settings.path == HEALTH_PATH:
-        raise UsageError(f"--path: {HEALTH_PATH} is where the bridge tells its health")
+        raise UsageError(f"{HEALTH_PATH} is where the bridge reports its health", setting="path")
     if not _MODE.fullmatch(settings.unix_mode):
-        raise UsageError(f"--unix-mode: {settings.unix_mode!r} is no mode such as 0600")
+        raise UsageError(f"{settings.unix_mode!r} is not a mode such as 0600", setting="unix_mode")
     if settings.tls_cert is None and (settings.tls_key is not None or settings.tls_client_ca is not None):
-        raise UsageError("--tls-key and --tls-client-ca need --tls-cert")
+        raise UsageError(f"{spelled('tls_key')} and {spelled('tls_client_ca')} need {spelled('tls_cert')}")

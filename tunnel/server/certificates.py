@@ -6,14 +6,14 @@ import asyncio
 import socket
 import ssl
 
-from tunnel.errors import UsageError
+from tunnel.errors import UsageError, spelled
 from tunnel.net.async_sockets import close_gently, readable, writable
 from tunnel.net.files import ANY, STRICT, check_regular
 from tunnel.server.tls_channel import ServerTLSChannel
 
 
 class Certificates:
-    """The files of ``--tls-cert``, ``--tls-key`` (None: the key is in the certificate's file) and ``--tls-client-ca``.
+    """The files of ``tls_cert``, ``tls_key`` (None: the key is in the certificate's file) and ``tls_client_ca``.
 
     ``context`` is the one for new connections.
     """
@@ -33,18 +33,18 @@ class Certificates:
         """Return a line for each certificate, including client CAs, that has expired or will expire within 14 days."""
         from tunnel.pki.inspection import soon_ending  # late, because it imports cryptography, which only TLS needs
 
-        lines = soon_ending(self._cert, "--tls-cert")
-        return lines if self._client_ca is None else [*lines, *soon_ending(self._client_ca, "--tls-client-ca")]
+        lines = soon_ending(self._cert, "tls_cert")
+        return lines if self._client_ca is None else [*lines, *soon_ending(self._client_ca, "tls_client_ca")]
 
     def _load(self) -> ssl.SSLContext:
         # Whoever can write the key or the list of trusted CAs can get in.
-        for option, path, guard in (
-            ("--tls-cert", self._cert, STRICT if self._key is None else ANY),
-            ("--tls-key", self._key, STRICT),
-            ("--tls-client-ca", self._client_ca, STRICT),
+        for setting, path, guard in (
+            ("tls_cert", self._cert, STRICT if self._key is None else ANY),
+            ("tls_key", self._key, STRICT),
+            ("tls_client_ca", self._client_ca, STRICT),
         ):
             if path is not None:
-                _check_file(option, path, guard)
+                _check_file(setting, path, guard)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         # The same in every Python: since 3.13 the defaults refuse client CAs with minor deviations from RFC 5280, which
         # many companies have, and accept an intermediate CA as a trust anchor.
@@ -62,13 +62,13 @@ class Certificates:
         try:
             context.load_cert_chain(self._cert, self._key, password=no_password)
         except OSError as exc:
-            raise _bad_file("--tls-cert", self._cert, _pair_problem(exc, encrypted=encrypted)) from exc
+            raise _bad_file("tls_cert", self._cert, _pair_problem(exc, encrypted=encrypted)) from exc
         if self._client_ca is not None:
             context.verify_mode = ssl.CERT_REQUIRED
             try:
                 context.load_verify_locations(self._client_ca)
             except OSError as exc:
-                raise _bad_file("--tls-client-ca", self._client_ca, "it contains no certificate") from exc
+                raise _bad_file("tls_client_ca", self._client_ca, "it contains no certificate") from exc
         return context
 
 
@@ -100,18 +100,18 @@ def _pair_problem(exc: OSError, *, encrypted: bool) -> str:
         return "the key is encrypted, and a service cannot use that; decrypt it: openssl pkey -in FILE -out FILE"
     if isinstance(exc, ssl.SSLError):
         if exc.reason == "KEY_VALUES_MISMATCH":
-            return "the key (--tls-key) belongs to another certificate"
+            return f"the key ({spelled('tls_key')}) belongs to another certificate"
         return "it is not a PEM certificate, its key is missing, or one of them is damaged"
     return exc.strerror or str(exc)
 
 
-def _check_file(option: str, path: str, guard: str) -> None:
+def _check_file(setting: str, path: str, guard: str) -> None:
     """Check a file first: ssl's own errors do not name it, and ssl would block on a FIFO."""
     try:
         check_regular(path, guard=guard)
     except OSError as exc:
-        raise _bad_file(option, path, exc.strerror or str(exc)) from exc
+        raise _bad_file(setting, path, exc.strerror or str(exc)) from exc
 
 
-def _bad_file(option: str, path: str, reason: str) -> UsageError:
-    return UsageError("", cause="file", option=option, path=path, reason=reason)
+def _bad_file(setting: str, path: str, reason: str) -> UsageError:
+    return UsageError(code="file", setting=setting, path=path, reason=reason)

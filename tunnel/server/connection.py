@@ -272,7 +272,7 @@ class Connection:
                     await asyncio.sleep(_DIAL_PAUSE)
                     continue
                 message = f"the target cannot be reached: {exc}"
-                if exc.cause == "tcp-timeout":
+                if exc.code == "tcp-timeout":
                     raise Refusal(HTTPStatus.GATEWAY_TIMEOUT, "target-timeout", message) from exc
                 raise Refusal(HTTPStatus.BAD_GATEWAY, "target-unreachable", message) from exc
         raise AssertionError("the last try returns or raises")

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
 
-from tunnel.errors import UsageError
+from tunnel.errors import UsageError, spelled
 
 BACKLOG_LIMIT = 1 << 20  # bytes of queued lines
 FLUSH_LIMIT = 2.0  # seconds for the remaining lines at the end
@@ -29,7 +29,7 @@ _OVERHEAD = 64  # bytes of memory per line, in addition to its own
 _RETRY = 0.05  # seconds until the next write, if another process has made the descriptor non-blocking
 _SILENCE = 60.0  # seconds between two lines on stderr about a log that cannot be written
 _INHERITED = re.compile(r"/dev/(?:fd/(\d+)|stdout|(stderr))|/proc/self/fd/(\d+)")
-LOG_FILE = "--log-file"
+LOG_FILE = "log_file"
 
 
 class Render(Protocol):
@@ -216,7 +216,9 @@ class Output:
         now = time.monotonic()
         if self._elsewhere is not None and self._path is not None and now - self._told_at >= _SILENCE:
             self._told_at = now
-            failed = self._render(logging.ERROR, "log-failed", option=LOG_FILE, path=self._path, reason=self._problem)
+            failed = self._render(
+                logging.ERROR, "log-failed", option=spelled(LOG_FILE), path=self._path, reason=self._problem
+            )
             self._elsewhere.put(failed)
 
     def _reopen(self) -> None:
@@ -256,7 +258,7 @@ def open_log(path: str) -> int:
         try:
             mode = os.fstat(descriptor).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
-                raise UsageError("", cause="file", option=LOG_FILE, path=path, reason="it is not a regular file")
+                raise UsageError(code="file", setting=LOG_FILE, path=path, reason="it is not a regular file")
             if hasattr(os, "set_blocking"):
                 os.set_blocking(descriptor, True)
         except BaseException:
@@ -266,5 +268,5 @@ def open_log(path: str) -> int:
         reason = getattr(exc, "strerror", None) or str(exc)
         if getattr(exc, "errno", None) == errno.ENXIO:
             reason = "it is not a regular file"  # a FIFO without a reader, or a socket
-        raise UsageError("", cause="file", option=LOG_FILE, path=path, reason=reason) from exc
+        raise UsageError(code="file", setting=LOG_FILE, path=path, reason=reason) from exc
     return descriptor

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from tunnel.errors import ConnectionLost
+from tunnel.errors import ConnectionLost, spelled
 from tunnel.net.async_sockets import close_gently
 from tunnel.protocol.frames import TARGET_LOST, TARGET_REFUSED_DATA
 from tunnel.protocol.keepalive import STALL_LIMIT
@@ -170,7 +170,7 @@ class ResumableSession(Session):
         """Leave the memory to another session, but for what must be sent again to a client that is connected."""
         is_attached = self.memory_standing() >= ATTACHED
         gave_way = "gave way to another session" if is_attached else "evicted"
-        self._leave_to_others(f"{gave_way}: there is no memory left (--resume-memory)", is_attached)
+        self._leave_to_others(f"{gave_way}: there is no memory left ({spelled('resume_memory')})", is_attached)
 
     def _leave_to_others(self, reason: str, may_come_back: bool) -> None:
         if self._stream.over:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 # How long a last Close may take to go out, and the peer to hang up after it, in seconds.
 FAREWELL_LIMIT = 5.0
-GAVE_WAY = "gave way to another client: the bridge is full (--max-tunnels, ulimit -n)"
+GAVE_WAY = "gave way to another client: the bridge is full"
 GREETING = 64 * 1024  # bytes that a target may say to whoever connects
 UNHEARD = 4 << 20  # bytes that a peer may have sent, at most, before it heard that it broke the rules
 

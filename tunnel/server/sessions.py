@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from tunnel.errors import RemoteProtocolError
+from tunnel.errors import RemoteProtocolError, spelled
 from tunnel.protocol.control import ResumeRequest, SessionOffer, parse_resume, proof
 from tunnel.server.budget import ATTACHED, UNCONFIRMED, Budget, attached_weight
 from tunnel.server.http import Refusal, busy
@@ -127,7 +127,7 @@ class Sessions:
             standing=lambda: int(session.confirmed),
         )
         if place is None:
-            session.expire("no detached session may wait (--max-detached)")
+            session.expire(f"no detached session may wait ({spelled('max_detached')})")
             return
         # Clients that hang up in the handshake come back soon, or never.
         seconds = self._retain if session.confirmed else min(self._retain, UNCONFIRMED_WAIT)
@@ -157,7 +157,7 @@ class Sessions:
         place = self._memory[session]
         more = attached_weight(session.offer.window, kept) - place.weight
         if more > 0 and not self.budget.shares.make_room(source, more, spared=place, protected=ATTACHED):
-            raise busy("full", "there is no memory for this session for now (--resume-memory)")
+            raise busy("full", f"there is no memory for this session for now ({spelled('resume_memory')})")
 
     def attached(self, session: ResumableSession, kept: int) -> None:
         """Note that a client has come back to a session, for which there is memory, or took it over."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tunnel.errors import spelled
 from tunnel.net.forwarded import TrustedProxies
 from tunnel.protocol.stream import ReadBuffers
 from tunnel.server.certificates import Certificates
@@ -40,7 +41,7 @@ class BridgeState:
 
     def full(self) -> Refusal:
         """Return the refusal for a client that finds no seat."""
-        return busy("full", f"{self.seats.limit} tunnels are open, which is the limit (--max-tunnels)")
+        return busy("full", f"{self.seats.limit} tunnels are open, which is the limit ({spelled('max_tunnels')})")
 
     def free_descriptor(self, spared: Place | None = None) -> bool:
         """Let somebody give way, as the system has no descriptor left; return whether there was anybody.

@@ -21,7 +21,11 @@ if not TYPE_CHECKING:  # a type checker is to find names that there are not
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         import importlib
 
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        from tunnel.errors import optional_packages
+
+        with optional_packages():
+            module = importlib.import_module(_HOMES[name])
+        return getattr(module, name)
 
 
 def __dir__() -> list[str]:

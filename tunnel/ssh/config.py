@@ -1,7 +1,7 @@
 """The ssh_config that leads hosts through tunnels: which hosts, and the lines for each.
 
-It writes what OpenSSH, the parsers of editors (open-remote-ssh) and those of Python libraries read alike, and refuses
-what they do not. Where the text goes is not its matter: see `config_file`.
+It writes only what OpenSSH, editors (open-remote-ssh) and Python libraries all read alike, and refuses the rest.
+`config_file` puts the text in place.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import sysconfig
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tunnel.client.config import load_config
-from tunnel.client.options import BY_NAME, FLAG, OPTIONS, PATH, TEXT, Option
-from tunnel.client.settings import first, read_environment
+from tunnel.client.layers import Layers, configured, read_environment
+from tunnel.client.options import FLAG, OPTIONS, PATH, TEXT, Option
 from tunnel.errors import UsageError
 
 TYPE_CHECKING = False
@@ -32,17 +31,17 @@ FEWEST_ALIVE = 3  # ssh's own default for ServerAliveCountMax
 PASSED_ON = tuple(option for option in OPTIONS if option.name not in ("header", "stdin-thread"))
 
 OWN_OPTIONS = (
-    Option("user", TEXT, "User to log in as, at every host that is written.", metavar="USER"),
-    Option("identity-file", PATH, "Private key to log in with, and no other.", metavar="FILE"),
-    Option("host-key-alias", TEXT, "Name that the hosts' key is kept under: for sandboxes whose image brings one key "
-           "for all. Goes to patterns and to each NAME given.", metavar="ALIAS"),
+    Option("user", TEXT, "User to log in as, on all these hosts.", metavar="USER"),
+    Option("identity-file", PATH, "Private key to log in with; no other is tried.", metavar="FILE"),
+    Option("host-key-alias", TEXT, "Name under which the host key is kept, for sandboxes that all have the key of "
+           "their image. Applies to patterns and to each NAME given.", metavar="ALIAS"),
     Option("known-hosts-file", PATH, f"Where host keys are kept. Default: {KNOWN_HOSTS}.", metavar="FILE"),
-    Option("executable", PATH, "Program that ssh is to start. Default: the one that runs.", metavar="FILE"),
-    Option("ssh-config", PATH, "ssh's config file, which gets the Include; what is included goes beside it. "
-           "Default: ~/.ssh/config.", metavar="FILE"),
-    Option("write", FLAG, "Put the lines into a file of their own and one Include at the top of ssh's config file."),
-    Option("diff", FLAG, "Show what --write, or --remove, would change. The exit code is 1 if that is anything."),
-    Option("remove", FLAG, "Take both away again."),
+    Option("executable", PATH, "Program for ssh to start. Default: this one.", metavar="FILE"),
+    Option("ssh-config", PATH, "ssh's config file, which gets the Include. The included file goes into the same "
+           "folder. Default: ~/.ssh/config.", metavar="FILE"),
+    Option("write", FLAG, "Write the lines to a file of their own and an Include to the top of ssh's config file."),
+    Option("diff", FLAG, "Show what --write or --remove would change. The exit code is 1 if anything would."),
+    Option("remove", FLAG, "Undo what --write did."),
 )  # fmt: skip
 ACTIONS = ("write", "diff", "remove")
 CONFIG_SSH_OPTIONS = (*OWN_OPTIONS, *PASSED_ON)
@@ -68,17 +67,17 @@ def generate(
 
     ``given`` are the options of `CONFIG_SSH_OPTIONS`, ``started_as`` is ``sys.argv[0]``. Raises UsageError.
     """
-    environment = read_environment(environ)
+    environment = read_environment(environ, OPTIONS)
+    config = configured(given, environment)
     # Another config file is named for good: the hosts are from it, and an editor may not have the variable.
     other = given.get("config", environment.get("config"))
-    config = load_config(str(other) if other is not None else None)
     hosts, left_out = choose_hosts(config, names, any_pattern="url" in given)
     program = given_program(str(given["executable"])) if "executable" in given else own_program(started_as)
     command = proxy_command(program, given if other is None else {**given, "config": other})
     blocks = []
     for host in hosts:
-        sources = [given, host.table, environment, config.options]
-        lines = [*_login_lines(host, given), f"ProxyCommand {command}", *_alive_lines(sources)]
+        layers = Layers(config, given, host.table, environment, OPTIONS)
+        lines = [*_login_lines(host, given), f"ProxyCommand {command}", *_alive_lines(layers)]
         blocks.append(f"Host {host.name}\n" + "".join(f"    {line}\n" for line in lines))
     return Generated("\n".join(blocks), config.path, left_out)
 
@@ -126,7 +125,9 @@ def choose_hosts(config: Config, names: Sequence[str], *, any_pattern: bool = Fa
 
 def _named_host(config: Config, name: str, any_pattern: bool) -> Host:
     if not _is_name(name):
-        raise UsageError(f"{name!r} is no name for a host: letters and digits, with . _ - and one * between them")
+        raise UsageError(
+            f"{name!r} is not a host name or pattern: use letters and digits, with . _ - and one * between them"
+        )
     host = Host(name, config.hosts.get(name.lower(), {}), named=True)
     if host.is_pattern and name.lower() not in config.hosts and not any_pattern:
         raise UsageError(f'{config.path} has no pattern {name}; a table [hosts."{name}"] makes it one')
@@ -138,7 +139,7 @@ def _named_host(config: Config, name: str, any_pattern: bool) -> Host:
 def _reason_to_leave_out(name: str, table: Values) -> str | None:
     """Tell why a table of the config file is not about a host for ssh, or None."""
     if not _is_name(name):
-        return "no name for ssh"
+        return "not a name for ssh"
     if not name.replace("*", ""):
         return "every host"
     if table and all(key.startswith("pty-") for key in table):
@@ -177,7 +178,7 @@ def given_program(path: str) -> list[str]:
     path = os.path.abspath(path)
     if not (os.path.isfile(path) and os.access(path, os.X_OK)):
         reason = "there is no such program"
-        raise UsageError("", cause="file", option="--executable", path=path, reason=reason)
+        raise UsageError(code="file", setting="executable", path=path, reason=reason)
     return [path]
 
 
@@ -215,7 +216,9 @@ def quoted(text: str, *, percent: bool = True, platform: str = sys.platform) -> 
 def proxy_command(program: Sequence[str], given: Values) -> str:
     """Return the ProxyCommand, with those of the options ``given`` that are for `connect`. Raises UsageError."""
     if "@" in str(given.get("proxy", "")):
-        raise UsageError("--proxy: a password does not go into a command line, which others can read; use config.toml")
+        raise UsageError(
+            "a password must not stand in a command line, which others can read; use config.toml", setting="proxy"
+        )
     words = [*program, "connect", *option_words(given, PASSED_ON), "--"]
     return " ".join([*map(quoted, words), "%h"])
 
@@ -243,14 +246,14 @@ def _checked(name: str, given: Values, marks: frozenset[str]) -> str:
     value = str(given[name])
     if value.startswith("-") or not all(c.isalnum() or c in marks for c in value):
         shown = " ".join(sorted(marks))
-        raise UsageError(f"--{name}: {value!r} has other characters than letters, digits and {shown}")
+        problem = f"{value!r} has other characters than letters, digits and {shown}"
+        raise UsageError(problem, setting=name.replace("-", "_"))
     return value
 
 
-def _alive_lines(sources: list[Values]) -> list[str]:
+def _alive_lines(layers: Layers) -> list[str]:
     """Return how long ssh is to wait for an answer: not less than the client tries to get a lost connection back."""
     count = FEWEST_ALIVE
-    if first("no-resume", sources) is not True:
-        seconds = first("reconnect-for", [*sources, {"reconnect-for": BY_NAME["reconnect-for"].default or 0}])
-        count = max(count, math.ceil(float(str(seconds)) / ALIVE_INTERVAL))
+    if not layers.flag("no-resume"):
+        count = max(count, math.ceil(layers.number("reconnect-for") / ALIVE_INTERVAL))
     return [f"ServerAliveInterval {ALIVE_INTERVAL}", f"ServerAliveCountMax {count}"]

@@ -1,8 +1,7 @@
 """The two files of ``config-ssh``: one of its own, and ssh's config file, which gets one line that includes it.
 
 Every change is planned from the bytes that are there, so that it can be shown instead of made; made, it is one atomic
-replacement a file. What a user or another program wrote stays as it is, byte for byte. What the lines say is not its
-matter: see `config`.
+replacement per file. What a user or another program wrote stays as it is, byte for byte. `config` makes the lines.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ def own_path(ssh_config: str) -> str:
     """Return the path of our own file: beside ``ssh_config``, as the user calls that."""
     folder, name = os.path.split(os.path.abspath(ssh_config))
     if name == OWN_NAME:
-        raise UsageError("", cause="file", option="--ssh-config", path=ssh_config, reason="it cannot include itself")
+        raise UsageError(code="file", setting="ssh_config", path=ssh_config, reason="it cannot include itself")
     return os.path.join(folder, OWN_NAME)
 
 
@@ -206,7 +205,7 @@ def _take_over(target: str, temporary: str) -> None:
 def _check_unchanged(change: Change) -> None:
     """A last look before the point of no return. Another program can still come in between, for some microseconds."""
     if _read(change.path) != Change(change.path, change.target, change.before, change.before):
-        raise UsageError("", cause="file-changed", path=change.path)
+        raise UsageError(code="file-changed", path=change.path)
 
 
 def _read(path: str) -> Change:
@@ -214,7 +213,7 @@ def _read(path: str) -> Change:
     target = os.path.realpath(path)
     try:
         if not stat.S_ISREG(os.stat(target).st_mode):
-            raise _unusable(path, "it is no regular file")
+            raise _unusable(path, "it is not a regular file")
         data = read_regular(target, SIZE_LIMIT, too_long="it is larger than {limit} bytes")[0]
     except FileNotFoundError:
         return Change(path, target, None, None)
@@ -224,7 +223,7 @@ def _read(path: str) -> Change:
 
 
 def _unusable(path: str, reason: str) -> UsageError:
-    return UsageError("", cause="file", option="config-ssh", path=path, reason=reason)
+    return UsageError(code="file", path=path, reason=reason)
 
 
 def _changed(change: Change, after: bytes | None) -> Change:

@@ -1,4 +1,4 @@
-"""Diagnosis: goes the way of a tunnel hop by hop, times each, and names the first that fails with what to do about it.
+"""Diagnosis: checks each hop on the way of a tunnel, times it, and names the first that fails.
 
     url → dns → tcp → proxy → tls → upgrade → resume → ssh → throughput (on request)
 
@@ -19,7 +19,7 @@ from tunnel.client.settings import Settings
 from tunnel.client.sockets import relayed_socket
 from tunnel.client.trace import Trace
 from tunnel.client.tunnel import Tunnel
-from tunnel.errors import TRY_LATER, UNREACHABLE, TunnelError, printable
+from tunnel.errors import TRY_LATER, UNREACHABLE, TunnelError, printable, spelled
 from tunnel.pki.expiry import current_time, ends_soon, expiry
 from tunnel.protocol.control import SUBPROTOCOL
 from tunnel.ssh.buffering import held_back
@@ -35,7 +35,7 @@ _LONGEST_WORD = 24  # characters of a word in it; keys and tokens have more
 _SECRET_MARKS = ("id=", "key=", "token=", "password=", "secret=")
 _HIDDEN = "[…]"
 
-# Where an error of each cause happened. One that is not here happened behind the last hop that was reached.
+# Where an error of each code happened. One that is not here happened behind the last hop that was reached.
 _HOPS = {
     "dns": "dns",
     "tcp": "tcp",
@@ -46,6 +46,8 @@ _HOPS = {
     "proxy-protocol": "proxy",
     "tls": "tls",
     "tls-untrusted": "tls",
+    "tls-client-cert": "tls",
+    "tls-handshake": "tls",
     "tls-refused": "tls",
     "usage": "url",
     "config": "url",
@@ -54,49 +56,20 @@ _HOPS = {
     "host": "url",
 }
 
-_ADVICE = {
-    "dns": "Is the name right? A sandbox that has ended has none. Is this machine online?",
-    "tcp-refused": "Does the bridge run there (wstunnel-py serve), and is it this port?",
-    "tcp": "Is there a way to that address from here? A proxy may be needed: --proxy.",
-    "tcp-timeout": "A firewall may drop what goes there. A proxy may be needed: --proxy.",
-    "proxy-auth": "Put user and password into the proxy's URL, in the environment or the config file.",
-    "proxy-refused": "The proxy does not let this name or port through; ask who runs it.",
-    "proxy-protocol": "Is that address a proxy of this kind? http://, socks5:// and socks5h:// are possible.",
-    "tls-untrusted": "If the certificate is your own: --ca-file. A proxy that looks into TLS has a CA of its own. "
-    "An expired one must be renewed at the edge.",
-    "tls-refused": "Show it a certificate that its authority has issued to a client: --client-cert, --client-key. "
-    "wstunnel-py certs show tells of what yours is.",
-    "tls": "Does that port speak TLS? Without it the URL begins with ws://.",
-    "not-http": "Something else than a web server listens there; is it the right port?",
-    "not-websocket": "A web server answers, but no bridge; is it the right port and path?",
-    "redirect": "Redirects are not followed; if that place is yours, put it into the URL.",
-    "unauthorized": "The bridge wants a token: --token-file, or WSTUNNEL_PY_TOKEN.",
-    "forbidden": "A private sandbox wants its traffic token: -H 'e2b-traffic-access-token: …' or the config file.",
-    "not-found": "Is it the right host and path? The sandbox may have ended.",
-    "bad-gateway": "The edge or the bridge is there, but not what is behind it: the sandbox, its bridge, or sshd.",
-    "overloaded": "Try again in a while.",
-    "no-answer": "Whoever answers there does not come to the point; try again, or ask who runs it.",
-    "answer-timeout": "The hop is there but silent; try again, or with a longer --connect-timeout.",
-    "no-speed-test": "A bridge of websocat's has none; measure with scp instead.",
-    "hung-up": "The other side hung up; if it should speak TLS, the URL begins with wss://.",
-}
-_ENDS_SOON = "Renew its certificate before it ends, at the edge or the bridge; then nobody can connect."
-_NO_BANNER = "A tunnel opens, but no SSH server speaks behind it: is sshd running, and --target of the bridge right?"
-_BUFFERS = (
-    "Switch buffering off there (in nginx proxy_buffering), or have WebSockets passed on as they are. SSH waits for "
-    "small messages, so it cannot work through it; sshd is not to blame."
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found at ``hop``, after ``seconds``; ``advice`` is what to do about it, if anything."""
+    """What was found at ``hop``, after ``seconds``.
+
+    ``code`` tells programs, and who gives advice, what it is: the code of an error, ``expires`` (a certificate does so
+    soon), ``no-banner`` (no SSH server) or ``buffers`` (something on the way).
+    """
 
     hop: str
     ok: bool
     seconds: float
     text: str
-    advice: str = ""
+    code: str = ""
     exit_code: int = 0
 
 
@@ -109,12 +82,12 @@ class _Steps(Trace):
         self._last = time.monotonic()
 
     def step(self, hop: str, text: str, *, expires: str = "") -> None:
-        advice = ""
+        code = ""
         if expires:
             end, now = datetime.fromtimestamp(ssl.cert_time_to_seconds(expires), UTC), current_time()
             text += f", its certificate {expiry(end, now)}"
-            advice = _ENDS_SOON if ends_soon(end, now) else ""
-        self.findings.append(Finding(hop, True, self.lap(), printable(text), advice))
+            code = "expires" if ends_soon(end, now) else ""
+        self.findings.append(Finding(hop, True, self.lap(), printable(text), code))
 
     def lap(self) -> float:
         """Return the seconds since the last step, and begin the next."""
@@ -151,13 +124,17 @@ def examine(make_settings: Callable[[], Settings]) -> Iterator[Finding]:
         is_silent = is_silent or (is_ssh and _ignores(ours))
     # Only now, as an edge may hide it.
     resumable = tunnel.is_resumable
-    unwanted = "not asked for (--no-resume)" if not settings.resume else "not offered by this bridge: a plain tunnel"
+    unwanted = (
+        f"not asked for ({spelled('no_resume')})"
+        if not settings.resume
+        else "not offered by this bridge: a plain tunnel"
+    )
     hidden = "" if connection.subprotocol == SUBPROTOCOL else ", though an edge hides that from its client"
     yield Finding("resume", True, 0.0, f"the session survives lost connections{hidden}" if resumable else unwanted)
     held = held_back(settings) if is_silent else None
     if held:
         text = f"the edge buffers: something on the way holds messages back until some {held >> 10} KiB have come"
-        yield Finding("ssh", False, seconds + steps.lap(), text, _BUFFERS, UNREACHABLE)
+        yield Finding("ssh", False, seconds + steps.lap(), text, "buffers", UNREACHABLE)
         return
     if is_ssh:
         version, space, comment = banner.partition(" ")
@@ -165,7 +142,7 @@ def examine(make_settings: Callable[[], Settings]) -> Iterator[Finding]:
         return
     said = f"it said {excerpt(banner)!r}" if banner else "nothing came"
     reason = next((str(failure) for failure in failures if failure), said)
-    yield Finding("ssh", False, seconds, f"no SSH server answers: {reason}", _NO_BANNER, UNREACHABLE)
+    yield Finding("ssh", False, seconds, f"no SSH server answers: {reason}", "no-banner", UNREACHABLE)
 
 
 def examine_throughput(make_settings: Callable[[], Settings], progress: Progress) -> Finding:
@@ -174,8 +151,7 @@ def examine_throughput(make_settings: Callable[[], Settings], progress: Progress
     try:
         speed = measure(make_settings, progress)
     except TunnelError as exc:
-        advice = _ADVICE.get(exc.cause, "")
-        return Finding("throughput", False, time.monotonic() - began, str(exc), advice, exc.exit_code)
+        return Finding("throughput", False, time.monotonic() - began, str(exc), exc.code, exc.exit_code)
     text = (
         f"{speed.down / 1e6:.1f} MB/s down, {speed.up / 1e6:.1f} MB/s up, round trip {speed.round_trip * 1000:.1f} ms "
         f"(the tunnel alone, without SSH)"
@@ -228,10 +204,10 @@ def _is_secret_like(word: str) -> bool:
 
 def _failure(error: TunnelError, steps: _Steps) -> Finding:
     last = steps.findings[-1].hop if steps.findings else "url"
-    hop = _HOPS.get(error.cause)
+    hop = _HOPS.get(error.code)
     if hop is None:
         # The dial fails at the hop behind the last that it told of; a TLS handshake is named in the text.
-        silent_tls = error.cause in ("answer-timeout", "hung-up") and "TLS" in str(error.fields.get("hop", ""))
+        silent_tls = error.code in ("answer-timeout", "hung-up") and "TLS" in str(error.fields.get("hop", ""))
         behind = {"url": "dns", "dns": "tcp", "tcp": "tls" if silent_tls else "upgrade", "proxy": "upgrade"}
         hop = "tls" if silent_tls else behind.get(last, "upgrade")
-    return Finding(hop, False, steps.lap(), str(error), _ADVICE.get(error.cause, ""), error.exit_code)
+    return Finding(hop, False, steps.lap(), str(error), error.code, error.exit_code)

@@ -45,8 +45,8 @@ class EmbeddedTarget(Target):
     def __init__(self, host_key: str | None, authorized_keys: str | None, *, agent_forwarding: bool = True) -> None:
         # Absolute, because the process has another working directory.
         self._options = {
-            "host_key": _absolute(host_key, "--host-key"),
-            "authorized_keys": _absolute(authorized_keys, "--authorized-keys"),
+            "host_key": _absolute(host_key, "host_key"),
+            "authorized_keys": _absolute(authorized_keys, "authorized_keys"),
             "agent_forwarding": agent_forwarding,
         }
         self._process: Child | None = None
@@ -89,7 +89,7 @@ class EmbeddedTarget(Target):
                 ready = await self._started
         except TimeoutError as exc:
             await self.close()
-            raise UsageError(f"--target embedded: the SSH server was not ready within {_START_LIMIT:g} s") from exc
+            raise UsageError(f"the SSH server was not ready within {_START_LIMIT:g} s", setting="target") from exc
         except UsageError:
             await self.close()
             raise
@@ -233,7 +233,7 @@ class EmbeddedTarget(Target):
             if name == "ready":
                 self._started.set_result(told)
             elif name == "failed":
-                self._started.set_exception(UsageError(str(told.get("message", "the SSH server cannot start"))))
+                self._started.set_exception(_start_error(told))
         client = self._clients.get(number, "")
         if name in ("hello", "begin"):
             self._logins.heard(number, begun=name == "begin")
@@ -259,7 +259,7 @@ class EmbeddedTarget(Target):
         self._logins.forget()
         if self._started is not None and not self._started.done():
             self._started.set_exception(
-                UsageError("--target embedded: the SSH server ended while it was starting; see above")
+                UsageError("the SSH server ended while it was starting; see above", setting="target")
             )
 
 
@@ -274,9 +274,14 @@ def _parse_event(line: bytes) -> dict[str, Any]:
     return told
 
 
+def _start_error(told: dict[str, Any]) -> UsageError:
+    message, setting = str(told.get("message", "its process cannot start")), str(told.get("setting", ""))
+    return UsageError(message, setting=setting or None)
+
+
 def _texts(told: dict[str, Any], *names: str) -> dict[str, str]:
     return {name: str(told.get(name, "")) for name in names}
 
 
-def _absolute(path: str | None, option: str) -> str | None:
-    return None if path is None else str(Path(expand_home(path, option)).absolute())
+def _absolute(path: str | None, setting: str) -> str | None:
+    return None if path is None else str(Path(expand_home(path, setting=setting)).absolute())

@@ -9,8 +9,8 @@ import asyncssh
 
 from tunnel.errors import printable
 from tunnel.pki import storage
+from tunnel.ssh.server.keys import ALGORITHM, new_host_key
 
-ALGORITHM = "ssh-ed25519"
 COMMENT = "wstunnel-py host key"
 _KINDS = {
     ALGORITHM: "ED25519",
@@ -24,14 +24,8 @@ def make_host_key(path: str, *, comment: str = COMMENT, force: bool = False) -> 
 
     Raises UsageError when a file cannot be written, or is there already, unless ``force``.
     """
-    key = asyncssh.generate_private_key(ALGORITHM, comment=printable(comment))
-    storage.write(
-        [
-            storage.NewFile(path, key.export_private_key("openssh"), storage.SECRET),
-            storage.NewFile(f"{path}.pub", key.export_public_key("openssh"), storage.PUBLIC),
-        ],
-        force=force,
-    )
+    key, files = new_host_key(path, printable(comment))
+    storage.write(files, force=force)
     return fingerprint_of(key)
 
 
@@ -47,8 +41,7 @@ def describe_key(path: str) -> list[str]:
         raise storage.unusable(path, "it is no SSH key, but a certificate: wstunnel-py certs show")
     private = data.startswith(b"-----BEGIN ") and b"PRIVATE KEY-----" in data
     lines = [fingerprint_of(_read_private(path, data) if private else _read_public(path, data))]
-    warning = storage.permission_warning(path) if private else None
-    return [*lines, f"  warning: {warning}"] if warning else lines
+    return [*lines, *(f"  warning: {warning}" for warning in (storage.exposure(path) if private else ()))]
 
 
 def fingerprint_of(key: asyncssh.SSHKey) -> str:

@@ -6,7 +6,8 @@ behind a ``=``; headers may follow one another behind one ``-H``; ``--exec-args`
 
 from __future__ import annotations
 
-from tunnel.client.options import LONGEST, suggestion
+from tunnel.client.options import LONGEST
+from tunnel.client.words import Words, refuse_value, unknown_option
 from tunnel.errors import UsageError
 from tunnel.websocat.addresses import is_type
 from tunnel.websocat.options import (
@@ -39,7 +40,7 @@ class CommandLine:
         self.operands: list[str] = []
         self.needless: list[str] = []
         self._values: dict[str, str | int | bool | list[str]] = {}
-        self._words = list(words)
+        self._words = Words(words)
         self._read()
 
     def flag(self, name: str) -> bool:
@@ -61,62 +62,42 @@ class CommandLine:
         return name in self._values
 
     def _read(self) -> None:
-        while self._words:
-            word = self._words.pop(0)
-            if word == "--":
-                self.operands += self._words
-                return
-            if word.startswith("--"):
-                self._read_long(word[2:])
-            elif word.startswith("-") and len(word) > 1:
-                self._read_short(word[1:])
+        for name, attached in self._words.items(_stands_alone):
+            if not name:
+                self.operands.append(attached or "")
+            elif name.startswith("--"):
+                self._read_long(name[2:], attached)
+            elif name[1:] in UNSUPPORTED_SHORT:
+                raise UsageError(f"the option {name} (--{UNSUPPORTED_SHORT[name[1:]]}) is not supported here")
+            elif name[1:] not in _SHORT:
+                raise unknown_option(name, (), "websocat")
             else:
-                self.operands.append(word)
+                # A value may stand behind a = here, too.
+                self._take(_SHORT[name[1:]], name, (attached or "").removeprefix("=") or None)
 
-    def _read_long(self, word: str) -> None:
-        name, equals, value = word.partition("=")
+    def _read_long(self, name: str, attached: str | None) -> None:
         if name in NEEDLESS:
             takes_value, why = NEEDLESS[name]
-            if takes_value and not equals:
-                self._next(f"--{name}", "a value")
+            if takes_value:
+                self._words.value(f"--{name}", attached, "a value")
             self.needless.append(f"--{name}: {why}")
         elif name in _LONG and name not in ("verbose", "quiet"):  # these two have short names only in websocat
-            self._take(_LONG[name], f"--{name}", value if equals else None)
+            self._take(_LONG[name], f"--{name}", attached)
         elif name in UNSUPPORTED:
             raise UsageError(f"the option --{name} is not supported here")
         else:
-            near = suggestion(name, list(_LONG), "--")
-            raise UsageError(f"there is no option --{name}{near}; see wstunnel-py websocat --help")
-
-    def _read_short(self, letters: str) -> None:
-        while letters:
-            letter, letters = letters[0], letters[1:]
-            if letter in UNSUPPORTED_SHORT:
-                raise UsageError(f"the option -{letter} (--{UNSUPPORTED_SHORT[letter]}) is not supported here")
-            if letter not in _SHORT:
-                raise UsageError(f"there is no option -{letter}; see wstunnel-py websocat --help")
-            option = _SHORT[letter]
-            if option.kind != FLAG:
-                self._take(option, f"-{letter}", letters.removeprefix("=") or None)
-                return
-            self._take(option, f"-{letter}", None)
-
-    def _next(self, origin: str, what: str) -> str:
-        if not self._words:
-            raise UsageError(f"{origin} needs a value: {what}")
-        return self._words.pop(0)
+            raise unknown_option(f"--{name}", list(_LONG), "websocat")
 
     def _take(self, option: Option, origin: str, word: str | None) -> None:
         if option.kind == FLAG:
-            if word is not None:
-                raise UsageError(f"{origin} takes no value")
+            refuse_value(origin, word)
             self._values[option.name] = True
             return
         if option.kind == REST:
-            self._values[option.name] = [*([word] if word is not None else []), *self._words]
-            self._words = []
+            self._values[option.name] = [*([word] if word is not None else []), *self._words.rest]
+            self._words.rest = []
             return
-        value = self._next(origin, option.metavar) if word is None else word
+        value = self._words.value(origin, word, option.metavar)
         if option.kind == HEADERS:
             self._take_headers(option, origin, value)
         elif option.kind in (NUMBER, SECONDS):
@@ -130,10 +111,14 @@ class CommandLine:
             return
         if ":" not in first:
             # The value itself may be a secret.
-            raise UsageError(f"{origin}: a header is written 'Name: value'")
+            raise UsageError("write a header as 'Name: value'", origin=origin)
         taken.append(first)
-        while self._words and _is_header(self._words[0]):
-            taken.append(self._words.pop(0))
+        while self._words.rest and _is_header(self._words.rest[0]):
+            taken.append(self._words.rest.pop(0))
+
+
+def _stands_alone(letter: str) -> bool:
+    return letter not in _SHORT or _SHORT[letter].kind == FLAG
 
 
 def _is_header(word: str) -> bool:
@@ -145,5 +130,5 @@ def _is_header(word: str) -> bool:
 def _number(option: Option, origin: str, word: str) -> int:
     highest = int(LONGEST) if option.kind == SECONDS else HIGHEST
     if not (word.isascii() and word.isdigit() and len(word) <= 13 and int(word) <= highest):
-        raise UsageError(f"{origin}: {word!r} is not a number from 0 to {highest}")
+        raise UsageError(f"{word!r} is not a number from 0 to {highest}", origin=origin)
     return int(word)

@@ -320,17 +320,16 @@ def _secret_of(line: CommandLine, warnings: list[str]) -> str | None:
     path = line.text("basic-auth-file")
     if path is None:
         return None
-    from tunnel.net.files import LENIENT, read_regular, text_of
+    from tunnel.net.files import LENIENT, exposure_warning, read_regular, text_of
 
     try:
         data, info = read_regular(path, _SECRET_LIMIT, guard=LENIENT)
         text = text_of(data)
     except (OSError, UnicodeDecodeError) as exc:
         reason = getattr(exc, "strerror", None) or "it is no text"
-        raise UsageError("", cause="file", option="--basic-auth-file", path=path, reason=reason) from exc
+        raise UsageError(code="file", origin="--basic-auth-file", path=path, reason=reason) from exc
     secret = text.partition("\n")[0].rstrip("\r")
     if ":" not in secret:
-        raise UsageError("", cause="file", option="--basic-auth-file", path=path, reason="it has no line USER:PASSWORD")
-    if hasattr(os, "getuid") and info.st_mode & 0o044:
-        warnings.append(f"the file {path} holds a secret and can be read by others; chmod 600 it")
+        raise UsageError(code="file", origin="--basic-auth-file", path=path, reason="it has no line USER:PASSWORD")
+    warnings += exposure_warning(path, info, "the secret in ")
     return secret

@@ -27,7 +27,7 @@ ENVIRONMENT = {"TERM": "xterm-256color", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
 FIRST_DELAY, LONGEST_DELAY = 0.25, 10.0  # seconds between attempts; each is jittered down to half
 OURS = "wstunnel-"  # every answer of our own service has a header with this prefix
 
-_CAUSES = {
+_CODES = {
     "not_found": "pty-unknown",
     "invalid_argument": "pty-argument",
     "out_of_range": "pty-argument",
@@ -166,8 +166,8 @@ def error_of(answer: Response, endpoint: object, about: messages.Selector) -> Tu
 
 def service_error(error: framing.ConnectError, endpoint: object, about: messages.Selector = "") -> TerminalError:
     """Return the exception for an error of the Connect protocol."""
-    cause = _CAUSES.get(error.code, "pty-error")
-    return TerminalError(cause, code=error.code, message=error.message or error.code, place=endpoint, process=about)
+    code, message = _CODES.get(error.code, "pty-error"), error.message or error.code
+    return TerminalError(code, connect_code=error.code, message=message, place=endpoint, process=about)
 
 
 def violation(endpoint: object, problem: framing.ConnectError) -> RemoteProtocolError:
@@ -177,20 +177,20 @@ def violation(endpoint: object, problem: framing.ConnectError) -> RemoteProtocol
 
 def is_unknown(error: TunnelError) -> bool:
     """Return whether ``error`` says that there is no such process."""
-    return isinstance(error, TerminalError) and error.code == "not_found"
+    return isinstance(error, TerminalError) and error.connect_code == "not_found"
 
 
 def is_refusal(error: TunnelError) -> bool:
     """Return whether a service or an edge refuses our credentials."""
     if isinstance(error, TerminalError):
-        return error.cause == "pty-unauthenticated"
+        return error.code == "pty-unauthenticated"
     return isinstance(error, UpgradeRefused) and error.status in (401, 403)
 
 
 def is_temporary(error: TunnelError) -> bool:
     """Return whether a service or an edge says that it cannot do this right now."""
     if isinstance(error, TerminalError):
-        return error.code in TEMPORARY
+        return error.connect_code in TEMPORARY
     return isinstance(error, UpgradeRefused) and not is_refusal(error)
 
 

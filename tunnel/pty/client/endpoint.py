@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tunnel.client.address import Address, check_host, shown_template, split_authority
+from tunnel.client.address import Address, check_host, fill, refuse_userinfo, split_authority
 from tunnel.client.credentials import keep_header
 from tunnel.errors import UsageError
 from tunnel.protocol.upgrade import check_header
@@ -56,25 +56,11 @@ def locate(host_or_url: str, *, token: str | None = None, headers: Mapping[str, 
     return Endpoint(fill(TEMPLATE, host_or_url, PORT), fields)
 
 
-def fill(template: str, host: str, port: int) -> str:
-    """Return the URL that ``template`` gives for ``host`` and ``port``. Raises UsageError for an unfit name."""
-    rest = template.replace("{host}", "").replace("{port}", "")
-    if "{" in rest or "}" in rest:
-        raise UsageError(
-            "a URL template knows {host} and {port}, nothing else", cause="url", url=shown_template(template)
-        )
-    if "{host}" in template:
-        check_host(host)
-    return template.replace("{port}", str(port)).replace("{host}", host)
-
-
 def _parse(url: str) -> tuple[str, Address]:
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
     authority, slash, path = rest.partition("/")
-    if "@" in authority:
-        # The URL itself is kept out of the message: it holds a password.
-        raise UsageError("a URL must not hold a user name or password; use a token file or a header")
+    refuse_userinfo(authority)
     try:
         if not separator or scheme not in _TWINS:
             raise ValueError("a terminal service's URL begins with http:// or https://")
@@ -82,7 +68,7 @@ def _parse(url: str) -> tuple[str, Address]:
             raise ValueError("the path has characters that do not belong there")
         host, port = split_authority(authority)
     except ValueError as exc:
-        raise UsageError(str(exc), cause="url", url=url.partition("?")[0]) from exc
+        raise UsageError(str(exc), code="url", url=url.partition("?")[0]) from exc
     address = Address(_TWINS[scheme], host, port or _DEFAULT_PORTS[scheme], "/")
     # In ASCII, as `split_authority` made it.
     shown = address.authority if port else address.host_field

@@ -5,7 +5,6 @@ httpx has a synchronous and an asynchronous client, and E2B's own SDK uses it. I
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 import ssl
 from collections.abc import Iterator
@@ -14,16 +13,14 @@ from typing import Any
 
 from tunnel.client.proxy import choose_proxy
 from tunnel.client.tls import tls_context
-from tunnel.errors import ConnectionLost, DialError, TunnelError, UsageError
+from tunnel.errors import ConnectionLost, DialError, TunnelError, optional_packages, require_package
 from tunnel.protocol.upgrade import Response
 from tunnel.pty.client.calls import Call
 from tunnel.pty.client.endpoint import Endpoint
 from tunnel.pty.protocol import framing, messages
 
-try:
+with optional_packages():
     import httpx
-except ImportError as exc:
-    raise UsageError("", cause="pty-extra", package="httpx") from exc
 
 BODY_LIMIT = 16 << 20  # bytes of a unary answer
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
@@ -54,8 +51,8 @@ class Broken(Exception):
 def client_options(endpoint: Endpoint, options: HttpOptions) -> dict[str, Any]:
     """Return the arguments for ``httpx.Client`` and ``httpx.AsyncClient``. Raises UsageError."""
     proxy = choose_proxy(options.proxy, endpoint.address)
-    if proxy is not None and proxy.scheme != "http" and importlib.util.find_spec("socksio") is None:
-        raise UsageError("", cause="pty-extra", package="socksio")
+    if proxy is not None and proxy.scheme != "http":
+        require_package("socksio")
     return {
         "headers": {
             "Host": endpoint.address.host_field,  # httpx would include an IPv6 zone

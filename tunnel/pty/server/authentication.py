@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from multidict import CIMultiDictProxy
 
-from tunnel.errors import UsageError
+from tunnel.errors import UsageError, spelled
 from tunnel.net.names import to_ascii
 from tunnel.pty.protocol.framing import ConnectError
 from tunnel.pty.protocol.messages import ACCESS_TOKEN
@@ -38,7 +38,7 @@ class Guard:
         for host in self._hosts:
             if host != "*" and not _NAME.fullmatch(host):
                 raise UsageError(
-                    f"--pty-host: {host!r} is not a host name; examples are box.example.org and *.example.org"
+                    f"{host!r} is not a host name; examples are box.example.org and *.example.org", setting="pty_host"
                 )
 
     @property
@@ -55,7 +55,8 @@ class Guard:
         if not target.startswith(("/", "*")):
             names.append(_host_and_port(target))
         if not all(map(self._is_ours, names)):
-            raise ConnectError("permission_denied", "unknown host name: the service accepts those given by --pty-host")
+            name = spelled("pty_host")
+            raise ConnectError("permission_denied", f"unknown host name: the service accepts those given by {name}")
         for origin in headers.getall("Origin", ()):
             if not (self._same_origin and _host_and_port(origin) == names[0].lower()):
                 raise ConnectError("permission_denied", "pages of this origin may not use the service")
@@ -93,7 +94,7 @@ def _known_name(host: str) -> str:
     try:
         return wildcard + to_ascii(host.removeprefix(wildcard)).lower().rstrip(".")
     except ValueError as exc:
-        raise UsageError(f"--pty-host: {host!r}: {exc}") from exc
+        raise UsageError(f"{host!r}: {exc}", setting="pty_host") from exc
 
 
 def _host_and_port(origin: str) -> str:

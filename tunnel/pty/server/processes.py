@@ -11,6 +11,7 @@ from dataclasses import replace
 from tunnel.children.family import Sweeper, kill_families, signal_sessions
 from tunnel.children.spawn import spawn
 from tunnel.children.users import User, environment
+from tunnel.errors import spelled
 from tunnel.pty.protocol.framing import ConnectError
 from tunnel.pty.protocol.messages import ProcessInfo, Selector, StartRequest
 from tunnel.pty.server.process import Process
@@ -43,7 +44,8 @@ class Processes:
             raise ConnectError("unavailable", "the service is stopping")
         if len(self._running) >= self._max_processes:
             raise ConnectError(
-                "resource_exhausted", f"too many processes: the limit is {self._max_processes} (--pty-max-processes)"
+                "resource_exhausted",
+                f"too many processes: the limit is {self._max_processes} ({spelled('pty_max_processes')})",
             )
         cwd = working_directory(user, request.cwd)
         env = environment(user, request.envs or {}, terminal=request.size is not None)

@@ -19,7 +19,7 @@ from typing import Self, cast
 
 from aiohttp import web
 
-from tunnel.errors import UsageError
+from tunnel.errors import UsageError, spelled
 from tunnel.net.address import TCPAddress, is_loopback
 from tunnel.net.descriptors import raise_descriptor_limit
 from tunnel.net.forwarded import TrustedProxies
@@ -57,9 +57,9 @@ class TerminalService:
         same_origin: bool = False,
     ) -> None:
         if settings.pty is None:
-            raise UsageError("--pty: the terminal service needs an address")
+            raise UsageError("the terminal service needs an address", setting="pty")
         self._address = settings.pty
-        self._tokens = Tokens(settings.pty_token_file, "--pty-token-file")
+        self._tokens = Tokens(settings.pty_token_file, "pty_token_file")
         guard = Guard(self._tokens, settings.pty_host, same_origin=same_origin)
         self._checks = RequestChecks(guard, frozenset({_HEALTH, *open_paths}), TrustedProxies(settings.trusted_proxy))
         users = Users(settings.pty_user, may_switch=bool(self._tokens))
@@ -102,10 +102,11 @@ class TerminalService:
             event(logging.INFO, "reloaded", what="access tokens")
 
     async def __aenter__(self) -> Self:
-        listeners = open_listening([(self._address, "--pty")], unix_mode=0o600)
+        listeners = open_listening([(self._address, "pty")], unix_mode=0o600)
         try:
             if not self._tokens and not all(is_loopback(each.address) for each in listeners):
-                raise UsageError(f"--pty {self._address}: an address other than loopback needs --pty-token-file")
+                problem = f"{self._address}: an address other than loopback needs {spelled('pty_token_file')}"
+                raise UsageError(problem, setting="pty")
             await self._runner.setup()
             server = cast(web.Server, self._runner.server)  # there is one after setup()
             self._checks.install(server)

@@ -6,7 +6,7 @@ import binascii
 import os
 
 from tunnel.children.users import User, expand, find_user, own_user
-from tunnel.errors import UsageError
+from tunnel.errors import UsageError, spelled
 from tunnel.pty.protocol.framing import ConnectError
 
 
@@ -23,10 +23,11 @@ class Users:
             return
         entry = find_user(default)
         if entry is None:
-            raise UsageError(f"--pty-user: there is no user {default!r}")
+            raise UsageError(f"there is no user {default!r}", setting="pty_user")
         self.default = entry
         if entry.switches and os.geteuid() != 0:
-            raise UsageError(f"--pty-user: only a service that runs as root can run terminals as {default}")
+            problem = f"only a service that runs as root can run terminals as {default}"
+            raise UsageError(problem, setting="pty_user")
 
     def choose(self, name: str | None) -> User:
         """Return the user that a client asks for by ``name`` (None: the default).
@@ -43,7 +44,7 @@ class Users:
         if not self._may_switch:
             raise ConnectError(
                 "permission_denied",
-                f"running as {name!r} is only allowed if the service needs a token (--pty-token-file)",
+                f"running as {name!r} is only allowed if the service needs a token ({spelled('pty_token_file')})",
             )
         if user.switches and os.geteuid() != 0:
             raise ConnectError("permission_denied", f"running as {name!r} is only possible if the service runs as root")

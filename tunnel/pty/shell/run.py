@@ -25,7 +25,7 @@ from typing import Any
 
 from tunnel.client.signals import not_ignored
 from tunnel.client.trace import Trace
-from tunnel.errors import ConnectionLost, TunnelError
+from tunnel.errors import ConnectionLost, TunnelError, spelled
 from tunnel.net.standard_streams import CLOSED_OUTPUT
 from tunnel.pty.client import calls
 from tunnel.pty.client.http_async import AsyncHttpClient, AsyncOutputReader
@@ -180,7 +180,7 @@ class RemoteShell:
         try:
             await self._client.perform(call, retry_for=self._settings.reconnect_for)
         except TunnelError as exc:
-            if exc.cause == "pty-input-unsure":
+            if exc.code == "pty-input-unsure":
                 self._screen.say(str(exc))
             elif calls.is_unknown(exc):
                 await asyncio.Event().wait()  # the terminal has ended; the output stream says how
@@ -266,7 +266,9 @@ class RemoteShell:
                 elif ending.keep:
                     if not self._settings.keep:
                         await self._client.perform(calls.resize(self._pid, self._size, keep=True))
-                    self._screen.say(f"the terminal keeps running; join it again with --attach {selector}")
+                    self._screen.say(
+                        f"the terminal keeps running; join it again with {spelled('pty_attach')} {selector}"
+                    )
         except (TunnelError, TimeoutError) as exc:
             if not (isinstance(exc, TunnelError) and calls.is_unknown(exc)) and ending.failure is None:
                 after = f"it will kill the terminal after {self._settings.grace:g} s, if it supports that"

@@ -7,20 +7,19 @@ option that this server cannot enforce is ignored: no restriction may be dropped
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import asyncssh
 
 from tunnel.errors import UsageError
-from tunnel.net.files import OWNED, read_regular, text_of, without_mark
+from tunnel.net.files import OWNED, PRIVATE, read_regular, text_of, without_mark
 from tunnel.net.home import base_folder, expand_home, wanted_home
+from tunnel.pki import storage
 
+ALGORITHM = "ssh-ed25519"
 HOST_KEY_NAME = "ssh_host_ed25519_key"
 DEFAULT_AUTHORIZED_KEYS = "~/.ssh/authorized_keys"
 _SIZE_LIMIT = 1 << 20  # bytes of a key file
@@ -47,7 +46,7 @@ def default_host_key() -> Path:
     else:
         base = base_folder("XDG_STATE_HOME", ".local", "state")
     if base is None:
-        base = wanted_home("--host-key FILE is needed")
+        base = wanted_home("a FILE is needed", setting="host_key")
     return Path(base) / "wstunnel-py" / HOST_KEY_NAME
 
 
@@ -56,40 +55,35 @@ def load_host_key(given: str | None) -> asyncssh.SSHKey:
 
     Raises UsageError if it cannot be read or created, or if other users could read it.
     """
-    path = default_host_key() if given is None else Path(expand_home(given, "--host-key"))
+    path = default_host_key() if given is None else Path(expand_home(given, setting="host_key"))
     try:
         if not path.exists():
             _make_host_key(path)
-        data, info = read_regular(str(path), _SIZE_LIMIT)
-        mode = info.st_mode
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise _unusable(
-                "--host-key", path, f"other users may read it (mode {stat.S_IMODE(mode):04o}): run chmod 600"
-            )
-        return asyncssh.import_private_key(without_mark(data))
+        return asyncssh.import_private_key(without_mark(read_regular(str(path), _SIZE_LIMIT, guard=PRIVATE)[0]))
     except OSError as exc:
-        raise _unusable("--host-key", path, exc.strerror or str(exc)) from exc
+        raise _unusable("host_key", path, exc.strerror or str(exc)) from exc
     except asyncssh.KeyImportError as exc:
-        raise _unusable("--host-key", path, str(exc)) from exc
+        raise _unusable("host_key", path, str(exc)) from exc
+
+
+def new_host_key(path: str, comment: str) -> tuple[asyncssh.SSHKey, list[storage.NewFile]]:
+    """Return a new key and the files for it, yet to be written: the key at ``path``, then its public half."""
+    key = asyncssh.generate_private_key(ALGORITHM, comment=comment)
+    private = storage.NewFile(path, key.export_private_key("openssh"), storage.SECRET)
+    return key, [private, storage.NewFile(f"{path}.pub", key.export_public_key("openssh"), storage.PUBLIC)]
 
 
 def _make_host_key(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key = asyncssh.generate_private_key("ssh-ed25519", comment="wstunnel-py")
-    # Written under another name, then linked: if two bridges start at the same time, the second uses the first's key.
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    private, public = new_host_key(str(path), "wstunnel-py")[1]
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key.export_private_key())
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(name, path)
-        except FileExistsError:
-            return
-    finally:
-        os.unlink(name)
-    path.with_name(path.name + ".pub").write_bytes(key.export_public_key())
+        storage.write([private])
+        storage.write([public], force=True)
+    except UsageError as exc:
+        if exc.code == "exists":
+            return  # of two bridges that start at once, the second takes the first's
+        exc.setting = "host_key"
+        raise
 
 
 def load_authorized_keys(given: str | None, warn: Callable[[str], None]) -> tuple[asyncssh.SSHAuthorizedKeys, int]:
@@ -98,15 +92,15 @@ def load_authorized_keys(given: str | None, warn: Callable[[str], None]) -> tupl
     ``warn`` is called for each line that cannot be used. Raises UsageError if there is no usable key, if the file
     cannot be read, or if other users may write to it.
     """
-    option = "--authorized-keys"
-    path = Path(expand_home(given if given is not None else DEFAULT_AUTHORIZED_KEYS, option))
+    setting = "authorized_keys"
+    path = Path(expand_home(given if given is not None else DEFAULT_AUTHORIZED_KEYS, setting=setting))
     try:
         # A comment may be in any encoding.
         text = text_of(read_regular(str(path), _SIZE_LIMIT, guard=OWNED)[0], "surrogateescape")
     except OSError as exc:
-        raise _unusable(option, path, exc.strerror or str(exc)) from exc
+        raise _unusable(setting, path, exc.strerror or str(exc)) from exc
     except UnicodeDecodeError as exc:
-        raise _unusable(option, path, "it is not a text file") from exc
+        raise _unusable(setting, path, "it is not a text file") from exc
     usable = []
     for number, line in enumerate(text.split("\n"), 1):
         entry = line.strip()
@@ -120,7 +114,7 @@ def load_authorized_keys(given: str | None, warn: Callable[[str], None]) -> tupl
         else:
             usable.append(entry)
     if not usable:
-        raise _unusable(option, path, "it has no usable public key, so nobody could log in")
+        raise _unusable(setting, path, "it has no usable public key, so nobody could log in")
     return asyncssh.import_authorized_keys("\n".join(usable)), len(usable)
 
 
@@ -210,5 +204,5 @@ def _key_types() -> list[str]:
     return [algorithm.decode() for algorithm in asyncssh.public_key.get_public_key_algs()]
 
 
-def _unusable(option: str, path: Path, reason: str) -> UsageError:
-    return UsageError("", cause="file", option=option, path=path, reason=reason)
+def _unusable(setting: str, path: Path, reason: str) -> UsageError:
+    return UsageError(code="file", setting=setting, path=path, reason=reason)
