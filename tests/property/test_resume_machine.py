@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tunnel.protocol.control import SessionOffer
-from tunnel.protocol.resume import ResumableStream
-from tunnel.protocol.stream import ReadBuffers
+from tunnel.protocol.read_buffers import ReadBuffers
+from tunnel.protocol.resumable_stream import ResumableStream
 
 WINDOW = 2000
 SIZES = st.sampled_from([1, 2, 7, 60, 500, 5000, 1 << 20])

@@ -26,9 +26,10 @@ from tunnel.protocol.frames import (
     frame_header,
 )
 from tunnel.protocol.keepalive import Keepalive
-from tunnel.protocol.resume import ResumableStream
-from tunnel.protocol.stream import PlainStream, ReadBuffers
-from tunnel.websocat.messages import Manners, MessageStream
+from tunnel.protocol.plain_stream import PlainStream
+from tunnel.protocol.read_buffers import ReadBuffers
+from tunnel.protocol.resumable_stream import ResumableStream
+from tunnel.websocat.messages import MessageCodec, MessageOptions
 
 KEY = bytes(4)  # masking with it changes nothing
 FLOOD = 100_000
@@ -40,9 +41,11 @@ def plain(*, client: bool = False) -> PlainStream:
 
 
 def websocat(*, client: bool = False) -> PlainStream:
-    manners = Manners()
-    manners.text = manners.lines = True
-    return MessageStream(client=client, buffers=ReadBuffers(), keepalive=Keepalive(0.0), manners=manners)
+    options = MessageOptions()
+    options.text = options.lines = True
+    return PlainStream(
+        client=client, buffers=ReadBuffers(), keepalive=Keepalive(0.0), codec=MessageCodec(options)
+    )  # fmt: skip
 
 
 def resumable(*, client: bool = False) -> ResumableStream:

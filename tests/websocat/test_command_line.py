@@ -23,7 +23,7 @@ def plan(*words: str) -> Plan:
     "words", [("-B", "10"), ("-B10",), ("-B=10",), ("--buffer-size", "10"), ("--buffer-size=10",), ("-bEB", "10")]
 )
 def test_a_value_stands_wherever_websocat_takes_it(words: tuple[str, ...]) -> None:
-    assert plan(*words, *PAIR).manners.size == 10
+    assert plan(*words, *PAIR).messages.size == 10
 
 
 def test_headers_follow_one_another_but_no_address_is_taken_for_one() -> None:
@@ -54,14 +54,14 @@ def test_exec_args_takes_the_rest() -> None:
 def test_forward_is_from_the_first_address_to_the_second(
     words: tuple[str, ...], sends: int | None, receives: int | None
 ) -> None:
-    manners = plan(*words).manners
-    assert (manners.sends, manners.receives) == (sends, receives)
+    options = plan(*words).messages
+    assert (options.sends, options.receives) == (sends, receives)
 
 
 @pytest.mark.parametrize("option", ["-t", "-n", "-u", "-U", "-1", "--max-messages=2", "--close-status-code=4000"])
 def test_what_is_about_messages_needs_a_tunnel_without_sessions(option: str) -> None:
-    assert not plan(option, "-" if option == "-t" else "unix:x", URL).manners.fit_for_sessions
-    assert plan("-bE", *PAIR).manners.fit_for_sessions
+    assert not plan(option, "-" if option == "-t" else "unix:x", URL).messages.fit_for_sessions
+    assert plan("-bE", *PAIR).messages.fit_for_sessions
 
 
 @pytest.mark.parametrize("name", NEEDLESS)

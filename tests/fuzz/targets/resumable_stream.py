@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
-from tunnel.errors import RemoteProtocolError
+from tunnel.errors import ConnectionLost, RemoteProtocolError
 from tunnel.protocol.control import SessionOffer
 from tunnel.protocol.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TARGET_LOST, TEXT, frame_header
-from tunnel.protocol.resume import ResumableStream
-from tunnel.protocol.stream import ReadBuffers
+from tunnel.protocol.read_buffers import ReadBuffers
+from tunnel.protocol.resumable_stream import ResumableStream
 
 TOKENS = (b"\x01\x00", b"\x01\x10\x02\x40", b"\x07\x00", b"\x04\xff\x06\xff", b"\x0b\xff", b"\x08\x00", b"\x03\xff")
 STEPS_LIMIT = 150
@@ -128,7 +128,7 @@ class Play:
             stream.source_ended, lambda: stream.source_failed(TARGET_LOST, "gone"),
             lambda: stream.sink_failed(self.now), stream.wire_write_failed, stream.wire_ended,
             stream.sink_half_closed, stream.request_ack, lambda: stream.probe(self.now),
-            lambda: stream.finish(clean=bool(amount & 8)),
+            stream.end if amount & 8 else lambda: stream.fail("interrupted", ConnectionLost("input", reason="test"), text=""),
         )[amount % 9]()  # fmt: skip
 
     # ---- what always holds

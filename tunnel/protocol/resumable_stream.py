@@ -1,7 +1,7 @@
 """Wire 2: one byte stream in each direction that outlives the WebSocket connections which carry it, Sans-I/O.
 
-It has the face of `tunnel.protocol.stream.PlainStream`, and three things more: it can be *detached* from a connection
-that died, *attached* to a new one, and it knows when the session is *over*. Everything that affects the state is here:
+A `ByteStream` that can be *detached* from a connection that died and *attached* to a new one, and that knows when the
+session is *over*. Everything that affects its state is here:
 
     state       session offered?  connection?   what moves
     new         no                yes           the bridge sends the session line; the client sends nothing before it,
@@ -22,27 +22,27 @@ that died, *attached* to a new one, and it knows when the session is *over*. Eve
     error               over        over                          –
 
 Numbers count the bytes of one direction from 0; a fin takes the number behind the last byte. *Delivered* is what the
-sink took, and the fin once the sink is half-closed; only that is acknowledged, so a connection that dies takes nothing
-with it that would not come again.
+sink took, and the fin once the sink is half-closed. Only that is acknowledged, so what a dying connection takes with it
+comes again. `tunnel.protocol.sender` and `tunnel.protocol.receiver` have one direction each.
 
-The bridge's first message on a resumed connection is its ack, which is the offset to go on from: where an edge drops
-the header that says the same, the client waits for that before it attaches. Edges have limits for the size of a
-message, too: what is known of them (`tunnel.protocol.message_size`) is the session's, not the connection's.
+The bridge's first message on a resumed connection is its ack, which is the offset to go on from. Where an edge drops
+the header that says the same, the client waits for that ack before it attaches.
 """
 
 from __future__ import annotations
 
 from tunnel.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError, TunnelError
 from tunnel.protocol.control import (
-    MESSAGE_LIMIT,
     Ack,
     AckRequest,
+    ControlReader,
     End,
     Fin,
     SessionError,
     SessionOffer,
     error_line,
     parse_control,
+    session_failure,
 )
 from tunnel.protocol.frame_budget import FRAMES_PER_TURN, FrameBudget
 from tunnel.protocol.frames import (
@@ -60,40 +60,39 @@ from tunnel.protocol.frames import (
     Ping,
     Pong,
 )
-from tunnel.protocol.inbox import Inbox
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
 from tunnel.protocol.liveness import Liveness
-from tunnel.protocol.message_size import LARGEST_MESSAGE, MessageSize
+from tunnel.protocol.message_size import LARGEST_MESSAGE
 from tunnel.protocol.outbox import Outbox
-from tunnel.protocol.replay import ReplayBuffer
-from tunnel.protocol.stream import ReadBuffers
+from tunnel.protocol.receiver import Receiver
+from tunnel.protocol.sender import Sender
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tunnel.protocol.frames import Buffer
+    from tunnel.protocol.message_size import MessageSize
+    from tunnel.protocol.read_buffers import ReadBuffers
+    from tunnel.protocol.replay import ReplayBuffer
 
 WINDOW = 16 << 20  # bytes that may be on their way, by default
-READ_AHEAD = 128 << 10  # bytes that may wait for the wire when more is read; on a slow line, what is typed waits, too
 
 
 class ResumableStream:
-    """The resumable tunnel as seen from one end; see the module's text.
+    """One end of a resumable tunnel; see the module's text.
 
     At the bridge ``offer`` is the session that it offers; the client gets its own from the wire. ``now`` is the
     driver's monotonic clock, in seconds, wherever it appears; so are ``ping_interval`` and ``ping_timeout``, as in
-    `Liveness`. ``preamble`` goes out before the first frame: the bridge's 101. ``max_message`` is how many bytes of
-    payload a message that we send has at most, until the session learns that it must be less. Nothing here raises but
-    for misuse, and `attach`.
+    `Liveness`. ``preamble`` goes out before the first frame: the bridge's 101. ``max_message``: bytes of payload of a
+    message that we send, at most, until the session learns that it must be less. Nothing here raises, except `attach`,
+    and when it is misused.
     """
 
     __slots__ = (
-        "_acked_before", "_budget", "_buffers", "_control", "_ever_sent", "_fin_sent", "_inbox", "_is_client",
-        "_largest_sent", "_line", "_line_frames", "_outbox", "_parser", "_peer_acked", "_ping_limits",
-        "_source_failure", "_source_fin", "_wire_is_deaf", "attached", "close", "confirmed", "failure",
-        "heard_since_attach", "is_plain", "is_silent", "liveness", "message_size", "offer", "over", "replay",
-        "violation", "wire_is_over",
+        "_budget", "_buffers", "_control", "_is_client", "_lines", "_outbox", "_parser", "_ping_limits", "_receiver",
+        "_sender", "_source_failure", "_wire_is_deaf", "attached", "close", "confirmed", "failure",
+        "heard_since_attach", "is_plain", "is_silent", "liveness", "offer", "over", "violation", "wire_is_over",
     )  # fmt: skip
 
     def __init__(
@@ -111,41 +110,34 @@ class ResumableStream:
         self._is_client = client
         self._ping_limits = (ping_interval, ping_timeout)
         self._buffers = buffers
-        self.offer = offer
-        self.replay = ReplayBuffer()
-        self.message_size = MessageSize(max_message)
-        self.is_plain = False  # whether the peer has turned out not to speak of sessions at all
-        self._source_fin = False
-        self._source_failure: tuple[str, str] | None = None
-        self._ever_sent = 0  # numbers, on any connection
-        self._peer_acked = 0  # numbers of ours that the peer has delivered
-        self._inbox = Inbox(offer.window if offer is not None else WINDOW)
+        self._sender = Sender(max_message)
+        self._receiver = Receiver(WINDOW)
         self._budget = FrameBudget()  # the session's, lest a flood goes on by resuming
+        self._source_failure: tuple[str, str] | None = None
+        self.offer: SessionOffer | None = None
+        self.is_plain = False  # whether the peer has turned out not to speak of sessions at all
         self.confirmed = False  # whether the peer has spoken in this session: it knows of it
         self.failure: TunnelError | None = None
         self.over = False
-        # What belongs to one connection; see `_reset_connection`.
-        self._reset_connection(now, preamble)
+        self._begin_connection(now, preamble)
         if offer is not None:
+            self._take_offer(offer)
             self._outbox.add(TEXT, offer.line().encode("ascii"))  # goes out together with the preamble
 
-    def _reset_connection(self, now: float, preamble: bytes) -> None:
+    def _begin_connection(self, now: float, preamble: bytes) -> None:
+        """Set what belongs to one connection."""
         self.attached = True
         self.wire_is_over = False
         self.close: Close | None = None  # the peer's, or a hop's
         self._wire_is_deaf = False  # it takes nothing any more
-        self._acked_before = self._peer_acked  # on other connections
-        self._largest_sent = 0  # bytes of the largest message
         self.heard_since_attach = False  # whether anything came on this connection
-        self.is_silent = False  # whether that is because nothing came for too long
+        self.is_silent = False  # whether it is over because nothing came for too long
         self.violation: RemoteProtocolError | None = None  # or because what came were no frames
         self._parser = FrameParser(masked=not self._is_client)
         self._outbox = Outbox(masks=self._is_client, preamble=preamble)
         self._control: list[str] = []
-        self._line = b""
-        self._line_frames = 0  # that brought the line so far
-        self._fin_sent = False
-        self._inbox.begin_connection()
+        self._lines = ControlReader()
+        self._receiver.begin_connection()
         self.liveness = Liveness(now, *self._ping_limits)
 
     # ---- connections
@@ -158,36 +150,44 @@ class ResumableStream:
     @property
     def delivered(self) -> int:
         """Numbers of the peer's stream that are delivered: the offset of a resume, and of every ack."""
-        return self._inbox.delivered
+        return self._receiver.delivered
 
     @property
     def unacknowledged(self) -> int:
         """Bytes that are kept for sending again."""
-        return self.replay.end - self.replay.base
-
-    def detach(self) -> None:
-        """Let go of the connection: from here on nothing that came on it counts, but what was delivered."""
-        if self.attached:
-            close, was_taken = self.close, self.progress
-            self.message_size.lost(
-                too_big=close is not None and close.code == TOO_BIG,
-                progress=was_taken,
-                # Whoever drops a message that is too large hangs up; silence, and a client that comes anew, are signs
-                # of a network that is away.
-                largest=self._largest_sent if self.wire_is_over and not self.is_silent and self.unacknowledged else 0,
-            )
-        self.attached = False
-        self.wire_ended()
-        self._inbox.drop()
+        return self._sender.unacknowledged
 
     @property
     def progress(self) -> bool:
         """Whether the peer has acknowledged anything new on this connection, or the last one."""
-        return self._peer_acked > self._acked_before
+        return self._sender.progress
+
+    @property
+    def message_size(self) -> MessageSize:
+        """How large a message that we send may be. It is the session's, not the connection's."""
+        return self._sender.message_size
+
+    @property
+    def replay(self) -> ReplayBuffer:
+        """What is kept for sending again."""
+        return self._sender.replay
+
+    def detach(self) -> None:
+        """Let go of the connection: from here on nothing that came on it counts, but what was delivered."""
+        if self.attached:
+            # Whoever drops a message that is too large hangs up; silence, and a client that comes anew, are signs of a
+            # network that is away.
+            self._sender.lost_connection(
+                too_big=self.close is not None and self.close.code == TOO_BIG,
+                blames_size=self.wire_is_over and not self.is_silent,
+            )
+        self.attached = False
+        self.wire_ended()
+        self._receiver.drop()
 
     def can_attach(self, received: int) -> bool:
         """Return whether the peer can have delivered ``received`` of our numbers."""
-        return self._peer_acked <= received <= self._ever_sent
+        return self._sender.can_be_acked(received)
 
     def attach(self, received: int, now: float, preamble: bytes = b"") -> None:
         """Go on over a new connection with a peer that has delivered ``received`` of our numbers.
@@ -196,139 +196,98 @@ class ResumableStream:
         """
         if not self.can_attach(received):
             raise RemoteProtocolError(
-                f"the peer resumes at {received}, which is not from {self._peer_acked} to {self._ever_sent}"
+                f"the peer resumes at {received}, which is not from {self._sender.acked} to {self._sender.ever_sent}"
             )
-        self._reset_connection(now, preamble)
-        self._confirm(received)
-        self._acked_before = self._peer_acked
-        self.replay.rewind()
-        self._fin_sent = self.fin_acknowledged
+        self._begin_connection(now, preamble)
+        self._ack_came(received)
+        self._sender.begin_connection()
         if not self._is_client:
-            self._inbox.ack_due = True
+            self._receiver.ack_due = True
 
     def adopt(self, offer: SessionOffer, outbox: Outbox, sent: bytes) -> None:
         """Begin at the client with the session that the bridge has offered on a stream that was a plain one until then.
 
         That has ``sent`` these bytes, the last of which may still be in its ``outbox``.
         """
-        self._begin(offer)
+        self._take_offer(offer)
+        # The first ack tells the bridge that its session line has arrived.
+        self._receiver.ack_due = True
         self._outbox = outbox
-        rest = memoryview(sent)
-        while rest:
-            space = self.replay.space(len(rest))
-            n = len(space)
-            space[:] = rest[:n]
-            self.replay.extend(n)
-            rest = rest[n:]
-        while self.replay.take() is not None:
-            pass
-        self._ever_sent = len(sent)
+        self._sender.adopt(sent)
         self.heard_since_attach = True
 
-    def _begin(self, offer: SessionOffer) -> None:
+    def _take_offer(self, offer: SessionOffer) -> None:
         self.offer = offer
-        self._inbox.window = offer.window
-        # The first ack tells the bridge that its session line has arrived.
-        self._inbox.ack_due = True
+        self._receiver.window = offer.window
+        self._sender.window = min(offer.window, WINDOW)  # we need not keep as many bytes as a peer would take
 
     # ---- source → wire
 
     @property
     def wants_source(self) -> bool:
         """Whether the source should be read: the window and the read-ahead have room."""
-        replay = self.replay
-        return (
-            self.attached
-            and self.offer is not None
-            and not self._source_fin
-            and not self.over
-            and not replay.is_full
-            and replay.end - replay.base < self._send_limit
-            and replay.end - replay.next < READ_AHEAD
-        )
+        return self.attached and not self.over and self._sender.has_room
 
     def source_space(self) -> memoryview:
-        """Return the space to read the source into; valid until `source_received`."""
-        if self.offer is None or not self.wants_source:
+        if not self.wants_source:
             raise LocalProtocolError("the source was read while the window is full, or without a connection")
-        return self.replay.space(self._send_limit - self.unacknowledged)
-
-    @property
-    def _send_limit(self) -> int:
-        """How many bytes may be unacknowledged: we need not keep as many as a peer would take."""
-        return min(self.offer.window, WINDOW) if self.offer is not None else 0
+        return self._sender.space()
 
     def source_received(self, n: int, now: float) -> None:
-        """Note that ``n`` bytes (at least 1) of the source stand in `source_space`."""
-        self.replay.extend(n)
+        self._sender.replay.extend(n)
 
     def source_ended(self) -> None:
         """Note the source's end of file: a fin follows what was read before."""
-        self._source_fin = self._source_fin or self._source_failure is None
+        self._sender.ended = self._sender.ended or self._source_failure is None
 
     def source_failed(self, code: int, reason: str) -> None:
         """Note that the source broke: an error ends the session once the peer has all that was read before."""
-        if not self._source_fin and self._source_failure is None:
+        if not self._sender.ended and self._source_failure is None:
             cause = {TARGET_LOST: "target-lost", TARGET_REFUSED_DATA: "undelivered"}.get(code, "input")
             self._source_failure = (cause, reason if cause == "input" else f": {reason}" if reason else "")
             self._report_source_failure()
 
     def _report_source_failure(self) -> None:
-        if self._source_failure is not None and self._peer_acked == self.replay.end:
+        if self._source_failure is not None and self._sender.is_acknowledged:
             cause, reason = self._source_failure
             self.fail(cause, ConnectionLost(cause, reason=reason), text=reason.removeprefix(": "))
 
     @property
     def fin_acknowledged(self) -> bool:
         """Whether the peer has delivered all of our stream, and its end."""
-        return self._source_fin and self._peer_acked == self.replay.end + 1
+        return self._sender.fin_acked
 
     @property
     def wants_wire_write(self) -> bool:
-        """Whether bytes wait for the wire."""
         return not self._wire_is_deaf and (
-            bool(self._outbox.pieces or self._control) or (self.attached and self._has_more())
+            bool(self._outbox.pieces or self._control) or (self.attached and self._has_more)
         )
 
+    @property
     def _has_more(self) -> bool:
         if self.offer is None or self.over or self.wire_is_over:
             return False
-        return self.replay.next < self.replay.end or self._inbox.ack_due or (self._source_fin and not self._fin_sent)
+        return self._sender.has_more or self._receiver.ack_due
 
     def wire_output(self) -> Sequence[Buffer]:
-        """Return what to write to the wire next; empty when there is nothing."""
         if not self._outbox.pieces:
-            self._fill_output()
+            self._fill_outbox()
         return self._outbox.pieces
 
-    def _fill_output(self) -> None:
+    def _fill_outbox(self) -> None:
         """Frame what is to go next: control lines first, then data, then the fin behind the last of the data."""
         lines, self._control = self._control, []
-        if self._inbox.ack_due and self._has_more():
-            lines.append(f"ack {self._inbox.take_ack()}")
+        if self._receiver.ack_due and self._has_more:
+            lines.append(f"ack {self._receiver.take_ack()}")
         for line in lines:
             self._outbox.add(TEXT, line.encode("ascii"))
-        if not self._has_more():
+        if not self._has_more:
             return
-        self._send_segment()
-        if self._source_fin and not self._fin_sent and self.replay.next == self.replay.end:
-            self._fin_sent = True
-            self._ever_sent = self.replay.end + 1
-            self._outbox.add(TEXT, f"fin {self.replay.end}".encode("ascii"))
-
-    def _send_segment(self) -> bool:
-        """Queue what of the stream is to go next, as one message; return whether there was anything."""
-        taken = self.replay.take(self.message_size.limit)
-        if taken is None:
-            return False
-        part, has_room = taken
-        self._outbox.add_data(part.chunk, part.start, part.end, has_room=has_room)
-        self._ever_sent = max(self._ever_sent, self.replay.next)
-        self._largest_sent = max(self._largest_sent, len(part))
-        return True
+        self._sender.send_segment(self._outbox)
+        if fin := self._sender.take_fin():
+            self._outbox.add(TEXT, fin.encode("ascii"))
 
     def wire_sent(self, n: int, now: float) -> None:
-        """Note that the wire took the first ``n`` bytes of `wire_output`."""
         self._outbox.sent(n)
 
     def wire_write_failed(self) -> None:
@@ -348,19 +307,14 @@ class ResumableStream:
         return self.attached and not self.wire_is_over and not self.over
 
     def wire_space(self) -> memoryview:
-        """Return the space to read the wire into; valid until `wire_received`."""
         if not self.wants_wire_read:
             raise LocalProtocolError("the wire was read after its end")
         return self._buffers.wire
 
     def wire_received(self, n: int, now: float) -> int:
-        """Take in what stands in `wire_space`: ``n`` bytes (at least 1) of the wire.
-
-        Return how many of them were used; the rest must come again, as for `PlainStream.wire_received`.
-        """
         self.heard_since_attach = True
         self.liveness.heard(now)
-        self._inbox.begin_chunk()
+        self._receiver.begin_chunk()
         try:
             for event in self._frames(n):
                 if isinstance(event, Payload):
@@ -383,7 +337,7 @@ class ResumableStream:
             else:
                 self.fail("protocol", exc)
         if self._parser.in_data:
-            self._inbox.hold_back()
+            self._receiver.hold_back()
         self._outbox.answer_ping()
         return self._parser.used
 
@@ -409,21 +363,14 @@ class ResumableStream:
         self.confirmed = True
         if self._is_client:
             self.liveness.data_came()  # the bridge need not know soon: it waits for its client anyway
-        self._inbox.data_came(data, now)
+        self._receiver.data_came(data, now)
 
     def _receive_text(self, event: Payload, now: float) -> None:
-        self._line += bytes(event.data)
-        if len(self._line) > MESSAGE_LIMIT:
-            raise RemoteProtocolError("the peer sent a control line that is too long")
+        line = self._lines.take(event, ends_frame=not self._parser.in_data)
         if not (event.data or event.final):
             self._budget.spend(now)
-        elif not self._parser.in_data:
-            self._line_frames += 1
-        if event.final:
-            line, self._line = self._line, b""
-            frames, self._line_frames = self._line_frames, 0
-            if not self._receive_control(line, now):
-                self._budget.spend(now, frames)
+        if line is not None and not self._receive_control(line, now):
+            self._budget.spend(now, self._lines.frames)
 
     def _receive_control(self, line: bytes, now: float) -> bool:
         """Do what ``line`` says; return whether that was anything new. Raises RemoteProtocolError."""
@@ -431,7 +378,8 @@ class ResumableStream:
         if isinstance(control, SessionOffer):
             if self.offer is not None:
                 raise RemoteProtocolError("the peer offered a session inside a session")
-            self._begin(control)
+            self._take_offer(control)
+            self._receiver.ack_due = True  # which tells the bridge that its session line has arrived
         elif isinstance(control, SessionError):
             self.failure = self.failure or session_failure(control, "the bridge" if self._is_client else "the client")
             self.over = True
@@ -439,17 +387,15 @@ class ResumableStream:
             self._find_plain()
             return False
         elif isinstance(control, Ack):
-            if not self._peer_acked <= control.count <= self._ever_sent:
-                raise RemoteProtocolError(f"the peer acknowledged {control.count}, which cannot be")
-            is_new = control.count > self._peer_acked or not self.confirmed
+            is_new = control.count > self._sender.acked or not self.confirmed
+            self._ack_came(control.count)
             self.confirmed = True
-            self._confirm(control.count)
             self.liveness.acknowledged(now)
             return is_new
         elif isinstance(control, Fin):
-            return self._inbox.fin_came(control.count)
+            return self._receiver.fin_came(control.count)
         elif isinstance(control, AckRequest):
-            self._inbox.ack_due = True
+            self._receiver.ack_due = True
             return False
         elif isinstance(control, End):
             if self._is_client:
@@ -462,9 +408,8 @@ class ResumableStream:
         self.is_plain = True
         self.wire_is_over = True
 
-    def _confirm(self, count: int) -> None:
-        self._peer_acked = count
-        self.replay.confirm(min(count, self.replay.end))
+    def _ack_came(self, count: int) -> None:
+        self._sender.ack_came(count)
         self._report_source_failure()
 
     def wire_ended(self) -> None:
@@ -474,39 +419,36 @@ class ResumableStream:
 
     @property
     def wants_sink_write(self) -> bool:
-        """Whether bytes wait for the sink."""
-        return bool(self._inbox.pieces)
+        return bool(self._receiver.pieces)
 
     def sink_output(self) -> Sequence[Buffer]:
-        """Return what to write to the sink next; empty when there is nothing."""
-        return self._inbox.pieces
+        return self._receiver.pieces
 
     def sink_sent(self, n: int, now: float) -> None:
-        """Note that the sink took the first ``n`` bytes of `sink_output`."""
-        self._inbox.sink_took(n, now)
+        self._receiver.sink_took(n, now)
 
     def sink_failed(self, now: float) -> None:
         """Note that the sink takes nothing any more; the rest of this direction is acknowledged and discarded."""
-        self._inbox.sink_failed(now)
+        self._receiver.sink_failed(now)
 
     @property
     def undelivered(self) -> int:
         """Bytes that the sink did not take."""
-        return self._inbox.undelivered
+        return self._receiver.undelivered
 
     @property
     def sink_ended(self) -> bool:
         """Whether the sink has all that will ever come: time to half-close it, and to call `sink_half_closed`."""
-        return self._inbox.has_ended
+        return self._receiver.has_ended
 
     @property
     def fin_delivered(self) -> bool:
         """Whether the sink knows that the peer's stream has ended."""
-        return self._inbox.fin_delivered
+        return self._receiver.fin_delivered
 
     def sink_half_closed(self) -> None:
         """Note that the sink knows of the end."""
-        self._inbox.sink_half_closed()
+        self._receiver.sink_half_closed()
 
     # ---- the end of the session
 
@@ -519,16 +461,9 @@ class ResumableStream:
         """End the session from the client: what was read goes out, then the last ack, `end` and a Close."""
         if self.over:
             return
-        while self.attached and self.offer is not None and self._send_segment():
+        while self.attached and self.offer is not None and self._sender.send_segment(self._outbox):
             pass
         self._finish([f"ack {self.delivered}", "end"] if self.offer is not None else [])
-
-    def finish(self, *, clean: bool) -> None:
-        """End the session from the client; not ``clean``: what was sent is not all there is."""
-        if clean:
-            self.end()
-        else:
-            self.fail("interrupted", ConnectionLost("input", reason="interrupted"), text="")
 
     def fail(self, code: str, error: TunnelError, *, text: str | None = None, close_code: int = NORMAL) -> None:
         """End the session with an ``error`` line and a Close; what was not delivered is lost."""
@@ -548,14 +483,13 @@ class ResumableStream:
     # ---- both
 
     def settle(self) -> None:
-        """Move what is still in the read buffers to memory of the stream's own, before another stream reads."""
-        self._inbox.settle(self._buffers.wire)
+        self._receiver.settle(self._buffers.wire)
 
     def tick(self, now: float) -> None:
-        """Look at the clock: acknowledge, ping, or declare the connection dead (``wire_is_over``)."""
+        """Check the clock: acknowledge, ping, or declare the connection dead (``wire_is_over``)."""
         if not self.attached or self.wire_is_over or self.over:
             return
-        self._inbox.tick(now)
+        self._receiver.tick(now)
         if not self.unacknowledged:
             self.replay.trim()
         action = self.liveness.check(now, waiting=self._waits_for_peer)
@@ -570,13 +504,14 @@ class ResumableStream:
     @property
     def _waits_for_peer(self) -> bool:
         """Whether the peer owes us something: an ack, or the session that it offers."""
-        return self._peer_acked < self._ever_sent or self.offer is None
+        return self._sender.waits_for_ack or self.offer is None
 
     def next_tick(self, now: float) -> float:
-        """Return in how many seconds `tick` is to be called."""
+        if not self.attached or self.wire_is_over or self.over:
+            return float("inf")
         at = self.liveness.next_check(now, waiting=self._waits_for_peer)
-        if self._inbox.ack_at is not None:
-            at = min(at, self._inbox.ack_at)
+        if self._receiver.ack_at is not None:
+            at = min(at, self._receiver.ack_at)
         return max(0.0, at - now)
 
     def request_ack(self) -> None:
@@ -588,13 +523,3 @@ class ResumableStream:
         """Ask for a sign of life within 2 s, after a jump of the clock: call it when what is there has been read."""
         self.request_ack()
         self.liveness.probed(now)
-
-
-def session_failure(error: SessionError, peer: str) -> TunnelError:
-    """Return what an ``error`` line of the ``peer`` (as it is called in messages) stands for."""
-    said = f": {error.text}" if error.text else ""
-    if error.code == "shutdown":
-        return ConnectionLost("going-away", reason=said)
-    if error.code in ("target-lost", "undelivered"):
-        return ConnectionLost(error.code, reason=said)
-    return ConnectionLost("session-error", peer=peer, code=error.code, reason=said)
