@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunnel.errors import RemoteProtocolError
@@ -295,6 +295,7 @@ def outcome(stream: Stream, data: bytes, sizes: list[int]) -> tuple[object, ...]
     return bytes(delivered), str(stream.failure), stream.wire_is_over, close
 
 
+@settings(deadline=None)
 @given(_frames, st.lists(st.integers(1, 5000), min_size=1, max_size=5), st.sampled_from([plain, resumable]))
 def test_however_the_bytes_are_cut_the_outcome_is_the_same(
     data: bytes, sizes: list[int], make: Callable[..., Stream]
