@@ -59,7 +59,7 @@ def test_nothing_is_lost_or_doubled(
         assert not plain.wants_sink_write
     assert beginning.offer is not None
     client.stream = ResumableStream(client=True, buffers=buffers, now=0.0)
-    client.stream.message_size.limit = limit
+    client.stream.session.sender.message_size.limit = limit
     client.stream.adopt(beginning.offer, plain.take_outbox(), beginning.sent)
     now = 0.0
     for size in cuts:
@@ -69,8 +69,8 @@ def test_nothing_is_lost_or_doubled(
         for end in (client, bridge):
             end.stream.detach()
             end.inbound.clear()
-        bridge.stream.attach(client.stream.delivered, now)
-        client.stream.attach(bridge.stream.delivered, now)
+        bridge.stream.attach(client.stream.session.delivered, now)
+        client.stream.attach(bridge.stream.session.delivered, now)
     for _ in range(3 * WINDOW):
         now += 0.2
         for end, peer in ((client, bridge), (bridge, client)):
@@ -82,8 +82,8 @@ def test_nothing_is_lost_or_doubled(
             peer.deliver(1 << 20, now)
             client.stream.settle()
             bridge.stream.settle()
-        if client.stream.complete and bridge.stream.complete:
+        if client.stream.session.complete and bridge.stream.session.complete:
             break
     assert client.stream.failure is None and bridge.stream.failure is None
-    assert client.stream.complete and bridge.stream.complete
+    assert client.stream.session.complete and bridge.stream.session.complete
     assert bridge.heard == client.said and client.heard == bridge.said

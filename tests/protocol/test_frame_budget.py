@@ -218,7 +218,7 @@ def test_a_small_windows_acks_cost_nothing() -> None:
         receive(stream, b"".join(frame(TEXT, b"ack %d" % (acked + i)) for i in range(1, n + 1)))
         acked += n
     assert acked == 100_000 and not stream.over
-    assert stream.unacknowledged == 0
+    assert stream.session.unacknowledged == 0
 
 
 @pytest.mark.parametrize("make", [plain, resumable])

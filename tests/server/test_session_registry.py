@@ -317,8 +317,9 @@ class Attempt:
         """Everything that a failed attempt must leave as it was."""
         sessions, session = self.sessions, self.session
         return (
-            session.attached, session._epoch, session._relay.pump.wire, session.client, session.stream.delivered,
-            sessions.detached_count, len(sessions), memory(sessions), self.seats.taken,
+            session.attached, session._epoch, session._relay.pump.wire, session.client,
+            session.stream.session.delivered, sessions.detached_count, len(sessions), memory(sessions),
+            self.seats.taken,
         )  # fmt: skip
 
 

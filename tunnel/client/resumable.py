@@ -70,7 +70,7 @@ class ResumableLifecycle:
 
     def advance(self, *, stopped: bool) -> ResumableLifecycle | None:
         pump, stream = self._pump, self.stream
-        if stream.sink_ended and not stream.fin_delivered:
+        if stream.sink_ended and not stream.session.receiver.fin_delivered:
             if not pump.sink_error and not self._sink.end_stream():
                 pump.source_is_over = True
             stream.sink_half_closed()
@@ -79,10 +79,10 @@ class ResumableLifecycle:
         elif pump.source_is_over:
             stream.source_ended()
         pump.write_wire()
-        if stopped or pump.sink_error or stream.over or self._failure or stream.complete:
+        if stopped or pump.sink_error or stream.over or self._failure or stream.session.complete:
             return None
         if not stream.wire_is_over:
-            if self._outage and stream.heard_since_attach:
+            if self._outage and stream.connection.was_heard:
                 self._end_outage()
         elif stream.attached:
             self._detach()
@@ -132,20 +132,22 @@ class ResumableLifecycle:
     def _detach(self) -> None:
         """Let go of a connection that is lost."""
         stream, now = self.stream, time.monotonic()
-        reason = "nothing came for too long" if stream.is_silent else loss_reason(self._pump, stream.close)
+        lost, size = stream.connection, stream.session.sender.message_size
+        close = lost.close_frame
+        reason = "nothing came for too long" if lost.is_silent else loss_reason(self._pump, close)
         if stream.offer is None:
-            self._failure = SessionNeverBegan("lost", without=stream.is_plain, reason=reason)
+            self._failure = SessionNeverBegan("lost", without=stream.session.is_plain, reason=reason)
             return
         self._count_fruitless(now)
-        limit = stream.message_size.limit
+        limit = size.limit
         stream.detach()
         self._pump.wire.close()
-        self._step("lost", f"{printable(reason)}; {stream.unacknowledged} bytes are kept to be sent again")
-        if stream.message_size.limit != limit:
-            self._step("lost", f"messages have {stream.message_size.limit} bytes at most from now on")
+        self._step("lost", f"{printable(reason)}; {stream.session.unacknowledged} bytes are kept to be sent again")
+        if size.limit != limit:
+            self._step("lost", f"messages have {size.limit} bytes at most from now on")
         longest = min(self._limit, stream.offer.retain)
-        if stream.message_size.is_hopeless and stream.close is not None:
-            self._failure = ConnectionLost("too-big", reason=f": {stream.close.reason}" if stream.close.reason else "")
+        if size.is_hopeless and close is not None:
+            self._failure = ConnectionLost("too-big", reason=f": {close.reason}" if close.reason else "")
         elif self._fruitless >= FRUITLESS_LIMIT and now - self._fruitless_since >= longest:
             self._failure = ConnectionLost("given-up", seconds=now - self._fruitless_since, reason=reason)
         elif self._outage:
@@ -157,7 +159,7 @@ class ResumableLifecycle:
             self._outage = Outage(now, longest, reason, self._epoch, self._fruitless)
 
     def _count_fruitless(self, now: float) -> None:
-        if self.stream.progress or not self.stream.unacknowledged:
+        if self.stream.session.sender.progress or not self.stream.session.unacknowledged:
             self._fruitless = 0
             return
         if not self._fruitless:
@@ -186,8 +188,8 @@ class ResumableLifecycle:
         if stream.offer is None:
             return
         epoch = outage.begin_attempt()
-        request = resume_request(stream.offer.id, stream.offer.key, epoch, stream.delivered)
-        self._step("resume", f"attempt {epoch}, {stream.delivered} received")
+        request = resume_request(stream.offer.id, stream.offer.key, epoch, stream.session.delivered)
+        self._step("resume", f"attempt {epoch}, {stream.session.delivered} received")
         self._redial = Redial(self._dial, [("Wstunnel-Resume", request.header())])
 
     def _finish_redial(self, redial: Redial) -> None:
@@ -218,7 +220,9 @@ class ResumableLifecycle:
         self.stream.request_ack()
         self._pump.wire = connection.channel
         self._pump.wire_error = None
-        self._step("resumed", f"the bridge has received {received}; {self.stream.unacknowledged} bytes go again")
+        self._step(
+            "resumed", f"the bridge has received {received}; {self.stream.session.unacknowledged} bytes go again"
+        )
 
     def _end_outage(self) -> None:
         """Note that the new connection works: the next loss is an outage of its own."""

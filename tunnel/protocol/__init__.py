@@ -23,6 +23,8 @@ Parts of a plain stream:
 
 Parts of a resumable stream:
     control           the control lines, and the request to resume
+    session_state     what a session is, whatever connection carries it
+    session_connection  what is lost together with a connection
     sender            the sending direction: what is not acknowledged yet
     receiver          the receiving direction: what is not delivered yet
     replay            the memory of the sender

@@ -63,7 +63,7 @@ class ResumableLifecycle:
     @property
     def confirmed(self) -> bool:
         """Whether the client has ever said that it knows of this session."""
-        return self.stream.confirmed
+        return self.stream.session.confirmed
 
     def standing(self) -> int:
         """As `Relay.standing`."""
@@ -96,13 +96,13 @@ class ResumableLifecycle:
             )
         if not self.stream.can_attach(request.received):
             raise Refusal(HTTPStatus.BAD_REQUEST, "bad-offset", f"{request.received} cannot be what was received")
-        head = answer(self.stream.delivered)
+        head = answer(self.stream.session.delivered)
         new_seat: Place | None = None
         with self._registry.coming_back(self):
             try:
                 if not (self.stream.attached and self._seat.is_held):
                     new_seat = seat(self)
-                self._registry.check_memory(self, client.source, self.stream.replay.memory)
+                self._registry.check_memory(self, client.source, self.stream.session.memory)
             except BaseException:
                 if new_seat is not None:
                     new_seat.leave()
@@ -122,10 +122,10 @@ class ResumableLifecycle:
         self.client = client
         self.stream.attach(request.received, now, head)
         self._relay.take_wire(wire)
-        self._registry.attached(self, self.stream.replay.memory)
+        self._registry.attached(self, self.stream.session.memory)
         event(
             logging.INFO, "resumed", client=client.address, session=self.number, epoch=request.epoch, away=away,
-            again=self.stream.unacknowledged,
+            again=self.stream.session.unacknowledged,
         )  # fmt: skip
         self._relay.turn()
 
@@ -161,7 +161,7 @@ class ResumableLifecycle:
 
     @property
     def may_read_target(self) -> bool:
-        return self._registry.budget.allows(self.stream.replay.memory)
+        return self._registry.budget.allows(self.stream.session.memory)
 
     def advance(self) -> bool:
         stream = self.stream
@@ -173,7 +173,7 @@ class ResumableLifecycle:
         if stream.attached and stream.wire_is_over:
             self._detach(self._loss_reason())
         else:
-            self._registry.count_memory(self, stream.replay.memory)
+            self._registry.count_memory(self, stream.session.memory)
         return True
 
     def end(self, code: int, reason: str) -> None:
@@ -210,33 +210,33 @@ class ResumableLifecycle:
             return f"target lost: {pump.source_error.strerror or pump.source_error}"
         if stream.failure:
             return str(stream.failure)
-        if stream.undelivered:
-            return f"target refused {stream.undelivered} bytes"
+        if stream.session.undelivered:
+            return f"target refused {stream.session.undelivered} bytes"
         return "target ended" if pump.source_is_over else "client ended"
 
     # ---- ends
 
     def _pass_ends_on(self) -> None:
         pump, stream = self._relay.pump, self.stream
-        if stream.sink_ended and not stream.fin_delivered:
+        if stream.sink_ended and not stream.session.receiver.fin_delivered:
             self._relay.half_close_target()
             stream.sink_half_closed()
             self._tail_at = time.monotonic()
             self._tail = (pump.to_wire, pump.source_is_over)
         if pump.source_error:
             stream.source_failed(TARGET_LOST, pump.source_error.strerror or "")
-        elif pump.source_is_over and stream.undelivered:
-            stream.source_failed(TARGET_REFUSED_DATA, f"{stream.undelivered} bytes")
+        elif pump.source_is_over and stream.session.undelivered:
+            stream.source_failed(TARGET_REFUSED_DATA, f"{stream.session.undelivered} bytes")
         elif pump.source_is_over:
             stream.source_ended()
-        if stream.complete and not self._target_is_closed:
+        if stream.session.complete and not self._target_is_closed:
             # From here on only a record is kept, for a client that has not heard yet that all is well.
             self._target_is_closed = True
             self._relay.close_target()
 
     def _check_tail(self) -> None:
         """End the session when the target, once half-closed, says nothing for too long."""
-        if self._tail_at is None or self.stream.complete:
+        if self._tail_at is None or self.stream.session.complete:
             return
         pump, now = self._relay.pump, time.monotonic()
         tail = (pump.to_wire, pump.source_is_over)
@@ -263,12 +263,12 @@ class ResumableLifecycle:
         self._let_go()
         self._seat.leave()
         self._detached_at = time.monotonic()
-        self.stream.replay.compact()
+        self.stream.session.compact()
         event(
             logging.INFO, "detached", client=self.client.address, session=self.number, reason=reason,
-            unconfirmed=self.stream.unacknowledged,
+            unconfirmed=self.stream.session.unacknowledged,
         )  # fmt: skip
-        self._registry.detached(self, self.stream.replay.memory)
+        self._registry.detached(self, self.stream.session.memory)
 
     def _let_go(self) -> None:
         """Abandon the connection: nothing that still comes over it counts."""
@@ -276,11 +276,11 @@ class ResumableLifecycle:
         self._relay.drop_wire()
 
     def _loss_reason(self) -> str:
-        stream, error = self.stream, self._relay.pump.wire_error
+        lost, error = self.stream.connection, self._relay.pump.wire_error
         if error is not None:
             return error.strerror or str(error)
-        if stream.violation is not None:
-            return str(stream.violation)
-        if stream.close is not None:
-            return closed_by_client(stream.close.code, stream.close.reason)
-        return "client is silent" if stream.is_silent else "client hung up"
+        if lost.violation is not None:
+            return str(lost.violation)
+        if lost.close_frame is not None:
+            return closed_by_client(lost.close_frame.code, lost.close_frame.reason)
+        return "client is silent" if lost.is_silent else "client hung up"
