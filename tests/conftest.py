@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.bed.processes import Bed, open_beds
 from tests.bed.sshd import Sshd
@@ -19,6 +20,12 @@ from tests.bed.tunnels import EMBEDDED_PAIR, OWN_PAIR, PAIRS, Bridge, Pair, Rout
 SIZES = (0, 1, 65535, 65536, 65537, 100_000_001)  # around the buffers and frames of both programs, and much more
 StartBridge = Callable[..., Bridge]
 LOG_TAIL = 4000  # characters of each program's log that a failing test shows
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile(
+    "unhurried", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)  # fmt: skip
+settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -14,7 +14,7 @@ from tunnel.errors import CAUSES
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 CLIENT = (ROOT / "docs" / "client.md").read_text()
-PAGES = sorted(path.relative_to(ROOT) for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
+PAGES = sorted(path.relative_to(ROOT) for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")))
 
 
 def test_the_reference_and_the_manual_pages_are_what_the_commands_say(bed: Bed) -> None:

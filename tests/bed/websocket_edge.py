@@ -4,7 +4,8 @@ With ``--library websockets`` it is made of that library, and then has ``--max-s
 It forwards offers and the headers of requests, and drops those of the bridge's answer. ``--select`` is what it tells
 the client of the subprotocol: ``none``, the ``first`` or the ``last`` that was offered, or the ``same`` as the bridge;
 ``--offer`` what it offers to the bridge. ``--max-size`` limits messages of both sides: a larger one is answered by a
-Close with 1009, or with ``--drops`` by nothing but the end of both connections. ``--binary`` makes data of text.
+Close with 1009, or with ``--drops`` by nothing but the end of both connections. ``--binary`` makes data of text, with
+``--binary up`` only of the client's.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ class Edge:
                 return
             if options.drops and len(message.data) > options.max_size:
                 raise _TooBig
-            if message.type == aiohttp.WSMsgType.TEXT and not options.binary:
+            makes_data = options.binary == "both" or (options.binary and isinstance(source, web.WebSocketResponse))
+            if message.type == aiohttp.WSMsgType.TEXT and not makes_data:
                 await sink.send_str(message.data)
             else:
                 data = message.data
@@ -122,7 +124,7 @@ def main() -> None:
     parser.add_argument("--offer", default="all")
     parser.add_argument("--max-size", type=int, default=0)
     parser.add_argument("--drops", action="store_true")
-    parser.add_argument("--binary", action="store_true")
+    parser.add_argument("--binary", nargs="?", const="both")
     parser.add_argument("--library", default="aiohttp")
     options = parser.parse_args()
     if options.library == "websockets":

@@ -126,13 +126,13 @@ def test_what_was_ignored_is_not_caught(bed: Bed, bridge: Bridge, which: str) ->
         "websocat serving": (("websocat", "-b", "ws-l:127.0.0.1:0", "tcp:127.0.0.1:1"), "listening on"),
         "serve": (("serve", "--listen", "127.0.0.1:0"), "ready on"),
     }[which]
-    ignoring = ("sh", "-c", "trap '' HUP INT QUIT TERM; exec \"$@\"", "sh")
+    ignoring = ("sh", "-c", "trap '' HUP INT QUIT TERM WINCH; exec \"$@\"", "sh")
     process = bed.start(*ignoring, *OURS, *words, stdin=subprocess.PIPE)
     try:
         process.wait_for_line(ready)
         time.sleep(0.1)  # for those that say so before they go on
-        assert numbers(process.pid, "SigCgt") & set(HANDLED) == set()
-        assert numbers(process.pid, "SigIgn") >= set(HANDLED)
+        assert numbers(process.pid, "SigCgt") & {*HANDLED, signal.SIGWINCH} == set()
+        assert numbers(process.pid, "SigIgn") >= {*HANDLED, signal.SIGWINCH}
         for number in HANDLED:
             process.send_signal(number)
         time.sleep(A_WHILE)

@@ -94,6 +94,20 @@ def test_a_file_in_a_home_that_there_is_not_is_refused_in_one_line(
         done = run(bed, trap, home, "connect", "--token-file", path, "ws://127.0.0.1:1")
         assert (done.status, done.stderr.count("\n")) == (2, 1)
         assert done.stderr.startswith(f"wstunnel-py: --token-file: {path}: there is no home folder: HOME")
+    for words in (
+        ("serve", "--token-file", "~/token"),
+        ("serve", "--log-file=~/log", "--listen", "127.0.0.1:0"),
+        ("serve", "--listen", "unix:~/socket"),
+        ("serve", "--pty", "unix:~/socket", "--listen", "none"),
+        ("forward", "unix:~/socket", "ws://127.0.0.1:1"),
+        ("keys", "token", "~/token"),
+        ("keys", "host", "~/key"),
+        ("certs", "ca", "~/pki"),
+        ("certs", "client", "me", "--ca", ".", "--out", "~/me"),
+    ):
+        done = run(bed, trap, home, *words)
+        assert (done.status, done.stderr.count("\n")) == (2, 1)
+        assert "there is no home folder: HOME" in done.stderr
     done = run(bed, trap, home, "connect", "--token-file", "~no-such-user/token", "ws://127.0.0.1:1")
     assert (done.status, "there is no user no-such-user" in done.stderr) == (2, True)
 
@@ -135,6 +149,19 @@ def stop(process: Process) -> None:
 
 
 # ---- with an account
+
+
+def test_every_command_knows_whose_home_is_meant(bed: Bed, tmp_path: Path) -> None:
+    env = {"HOME": str(tmp_path)}
+    bed.check(*OURS, "keys", "token", "~/token", env=env)
+    bed.check(*OURS, "certs", "ca", "~/pki", env=env)
+    bed.check(*OURS, "certs", "client", "me", "--ca=~/pki", "--out=~/me", env=env)
+    serve = ("serve", "--listen", "unix:~/socket", "--token-file=~/token", "--log-file=~/log")
+    process = bed.start(*OURS, *serve, env=env)
+    process.wait_for_line("ready on")
+    assert (tmp_path / "socket").is_socket()
+    stop(process)
+    assert {"token", "pki", "me.pem", "me.key", "log"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_what_is_no_absolute_path_is_no_home(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,6 +230,13 @@ def test_the_status_of_a_refusal_is_told_whatever_becomes_of_the_rest(
     assert failure == Failure(f"proxy {proxy} {verdict}: it answered {number}: {said}", code)
 
 
+@pytest.mark.parametrize("end", [wait_for_end, reset, lambda connection: connection.close()])
+def test_a_status_counts_though_its_line_breaks_off(serve: Serve, end: Callable[[socket.socket], object]) -> None:
+    proxy = f"http://127.0.0.1:{serve(pieces_of(b'HTTP/1.1 407 Who a', end=end)).port}"
+    line = f"proxy {proxy} wants other credentials: it answered 407: Who a"
+    assert failure_of("--proxy", proxy, CLOSED, limit=1) == Failure(line, 77)
+
+
 def test_a_refusal_is_not_waited_for_until_the_time_is_over(serve: Serve) -> None:
     script = pieces_of(b"HTTP/1.1 407 Who\r\nContent-Length: 9\r\n\r\n", end=wait_for_end)
     began = time.monotonic()

@@ -478,11 +478,15 @@ def test_a_forward_that_cannot_be_is_one_line(bed: Bed, words: tuple[str, ...], 
     ["from gevent import monkey; monkey.patch_all()", "import eventlet; eventlet.monkey_patch()"],
     ids=["gevent", "eventlet"],
 )
+@pytest.mark.parametrize("before", ["", "from tunnel import open_socket; "], ids=["before", "after"])
 @MODES
-def test_programs_that_are_patched_for_green_threads_have_tunnels_too(bed: Bed, patch: str, no_resume: bool) -> None:
+def test_programs_that_are_patched_for_green_threads_have_tunnels_too(
+    bed: Bed, patch: str, before: str, no_resume: bool
+) -> None:
+    """Whether they are patched before or after this library is imported."""
     program = (
-        f"{patch}; import tunnel, sys; s = tunnel.open_socket(sys.argv[1], no_resume={no_resume}); s.settimeout(20); "
-        "s.sendall(b'hello'); print(s.recv(5)); s.close()"
+        f"{before}{patch}; import tunnel, sys; s = tunnel.open_socket(sys.argv[1], no_resume={no_resume}); "
+        "s.settimeout(20); s.sendall(b'hello'); print(s.recv(5)); s.close()"
     )
     with Target(echo) as target:
         bridge = start_bridge(bed, "ours", target.port)

@@ -5,7 +5,9 @@ They choose a subprotocol for each side, forward what the client asks, and drop 
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -115,6 +117,25 @@ def test_an_edge_that_makes_data_of_text_gets_a_plain_tunnel(
         assert done.text == "passed\n"
         assert not SECRET.search(done.stderr), done.stderr
     assert not SECRET.search(log.read_text())
+
+
+@pytest.mark.parametrize("select", ["first", "last"])
+def test_an_edge_that_makes_data_of_the_clients_text_only_is_told_before_anything_is_garbled(
+    bed: Bed, edge: StartEdge, select: str
+) -> None:
+    def greet(connection: socket.socket) -> bytes:
+        connection.sendall(b"hello")
+        with contextlib.suppress(ConnectionResetError):
+            return read_to_end(connection)
+        return b""
+
+    with Target(greet) as target:
+        url = edge(start(bed, NEW, target.port), "--select", select, "--binary", "up")
+        done = bed.run(*NEW, "connect", url, stdin=b"x" * 1000)
+        got = target.result()
+        assert isinstance(got, bytes) and set(got) <= {ord("x")}
+    assert done.status == 76 and done.stderr.count("\n") == 1
+    assert "an edge makes data" in done.stderr and "--no-resume" in done.stderr
 
 
 def test_a_session_of_an_old_bridge_ends_in_one_line_when_an_edge_hides_that_it_is_there(

@@ -7,12 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from tunnel.errors import UsageError
 from tunnel.net.address import client_of, parse_address
 from tunnel.net.listening import open_listening
 from tunnel.net.names import is_zone, split_zone, to_ascii
 from tunnel.pki.names import server_names
+from tunnel.pty.protocol.framing import ConnectError
+from tunnel.pty.server.authentication import Guard
+from tunnel.server.access import Origins, Tokens
 
 
 @pytest.mark.parametrize(
@@ -61,6 +65,21 @@ def test_addresses_and_certificates_have_the_same_names() -> None:
     assert server_names(["faß.de", "*.faß.de"])[0].value == "xn--fa-hia.de"
     with pytest.raises(UsageError, match="cannot be written in IDNA"):
         parse_address("\u0378:22", "--target")
+
+
+def test_who_may_call_and_what_the_service_is_called_have_the_same_names() -> None:
+    origins = Origins(["https://Faß.example", "http://bücher.example:81"])
+    origins.admit("https://xn--fa-hia.example")
+    origins.admit("http://xn--bcher-kva.example:81")
+    guard = Guard(Tokens([]), ["faß.example", "*.Bücher.example."], same_origin=False)
+    for name in ("xn--fa-hia.example", "a.xn--bcher-kva.example:81", "a.xn--bcher-kva.example."):
+        guard.check_source("/", CIMultiDictProxy(CIMultiDict({"Host": name})))
+    with pytest.raises(ConnectError):
+        guard.check_source("/", CIMultiDictProxy(CIMultiDict({"Host": "fass.example"})))
+    with pytest.raises(UsageError, match=r"--allow-origin: .* cannot be written in IDNA"):
+        Origins(["https://ä-.example"])
+    with pytest.raises(UsageError, match=r"--pty-host: .* cannot be written in IDNA"):
+        Guard(Tokens([]), ["*.ä-.example"], same_origin=False)
 
 
 @pytest.mark.parametrize(

@@ -198,4 +198,4 @@ class ResumeMachine(RuleBasedStateMachine):
 
 
 TestResume = ResumeMachine.TestCase
-TestResume.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestResume.settings = settings(max_examples=200, stateful_step_count=60)

@@ -166,14 +166,16 @@ def test_absolute_names_go_where_they_say_and_relative_ones_home(raw: Raw, tmp_p
     relative = os.path.relpath(tmp_path, pwd.getpwuid(os.geteuid()).pw_dir)
     names = [
         f"{tmp_path}/a", f"{relative}/b", f"{tmp_path}/new folder/c;d; e", f"{tmp_path}/büro", f"{tmp_path}/100%20",
-        f"/{tmp_path}/twice", f"{tmp_path}/a=b'c", f'{tmp_path}/quote\\"d',
+        f"/{tmp_path}/twice", f"{tmp_path}/a=b'c", f'{tmp_path}/quote\\"d', f"{tmp_path}/Screenshot 10.00\u202fAM",
+        f"{tmp_path}/\u3000\xa0\u200b\x85\u2028", f"{tmp_path}/👨\u200d👩", f"~//{relative}/e", f"{tmp_path}/~root",
     ]  # fmt: skip
     reply = post_form(raw, form(*names))
     assert reply.status == 200
     wanted = [
-        "a", "b", "new folder/c;d; e", "büro", "100%20", "twice", "a=b'c", 'quote"d',
+        "a", "b", "new folder/c;d; e", "büro", "100%20", "twice", "a=b'c", 'quote"d', "Screenshot 10.00\u202fAM",
+        "\u3000\xa0\u200b\x85\u2028", "👨\u200d👩", "e", "~root",
     ]  # fmt: skip
-    assert [(tmp_path / each).read_text() for each in wanted] == [f"data {number}" for number in range(8)]
+    assert [(tmp_path / each).read_text() for each in wanted] == [f"data {number}" for number in range(13)]
     assert [os.path.samefile(each["path"], tmp_path / name) for each, name in zip(reply.json, wanted, strict=True)]
 
 
@@ -221,7 +223,10 @@ def test_nothing_is_touched_by_a_form_that_is_not_whole(raw: Raw, tmp_path: Path
         form("{folder}/a", disposition='form-data; name="file"; filename={folder}/a b'),
         form("{folder}/a").replace(b"\r\n", b"\n"),
         form("{folder}/a").replace(b"}/a", b"}/\xff"),
-        form(*["{folder}/a"] * 101),
+        form(*[f"{{folder}}/{number}" for number in range(1001)]),
+        form("{folder}/a", "{folder}/b", "{folder}//b"),
+        form("{folder}/a", "{folder}/" + "long/" * 1000),
+        form("{folder}/a", "~root/a"),
         b"",
         b"no form",
     ],

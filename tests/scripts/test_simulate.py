@@ -33,7 +33,7 @@ restarts = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(restarts=restarts, graceful=st.booleans(), seed=st.integers(0, 1000))
 def test_no_tunnel_is_lost_or_doubled(restarts: list[tuple[int, float, float]], graceful: bool, seed: int) -> None:
     fleet = Fleet(sandboxes=5, tunnels=60, gateways=3)

@@ -170,7 +170,7 @@ def test_a_handler_of_somebody_else_that_fails_is_nobodys_problem() -> None:
 anything = st.one_of(st.text(), st.binary(), st.integers(), st.floats(), st.booleans(), st.none())
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.text(max_size=20).filter(lambda key: key not in ("level", "name")), anything, max_size=10))
 def test_whatever_the_fields_are_a_line_is_one_printable_ascii_line(fields: dict[str, Any]) -> None:
     seen: list[Fields] = []

@@ -178,6 +178,13 @@ def test_an_edge_that_buffers_is_blamed_and_not_sshd(bed: Bed, sshd: Sshd, bridg
     assert "sshd is not to blame" in said and "is sshd running" not in said
 
 
+def test_an_edge_that_buffers_much_is_blamed_too(bed: Bed, sshd: Sshd) -> None:
+    bridge = start_bridge(bed, "ours", sshd.port)
+    with BufferingEdge(int(bridge.url.rpartition(":")[2]), size=64 << 10) as edge:
+        hop, said = failure(doctor(bed, edge.url))
+    assert hop == "ssh" and "the edge buffers" in said and "128 KiB" in said
+
+
 def test_a_silent_server_is_not_taken_for_an_edge_that_buffers(bed: Bed) -> None:
     with Target(read_to_end) as target:
         done = doctor(bed, start_bridge(bed, "ours", target.port).url)

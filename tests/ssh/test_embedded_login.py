@@ -18,6 +18,7 @@ from tests.bed.sshd import Sshd
 from tests.bed.tunnels import OURS, Route, start_embedded
 from tests.ssh.conftest import StartEmbedded, route_to, write_keys
 from tunnel.errors import UsageError
+from tunnel.ssh.host_key import describe_key
 from tunnel.ssh.server.keys import load_authorized_keys, load_host_key
 
 # What a client says that may not come in.
@@ -246,6 +247,29 @@ def test_a_line_that_is_wrong_is_told(tmp_path: Path, public_key: str, line: str
     keys = write_keys(tmp_path / "keys", public_key, line.replace("{key}", public_key))
     assert load_authorized_keys(str(keys), warnings.append)[1] == 1
     assert len(warnings) == 1 and "line 2" in warnings[0] and reason in warnings[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path: Path, public_key: str, encoding: str) -> None:
+    path = write_keys(tmp_path / "keys", "")
+    path.write_bytes(f"{public_key}\r\nno-pty {public_key}\r\n".encode(encoding))
+    assert load_authorized_keys(str(path), pytest.fail)[1] == 2
+
+
+def test_what_is_no_text_is_no_list_of_keys(tmp_path: Path, public_key: str) -> None:
+    path = write_keys(tmp_path / "keys", "")
+    path.write_bytes(public_key.encode("utf-16")[:-1])
+    with pytest.raises(UsageError, match="it is no text"):
+        load_authorized_keys(str(path), pytest.fail)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_private_key(tmp_path: Path) -> None:
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    path = tmp_path / "key"
+    path.write_bytes(b"\xef\xbb\xbf" + key.export_private_key().replace(b"\n", b"\r\n"))
+    path.chmod(0o600)
+    assert load_host_key(str(path)) == key
+    assert key.get_fingerprint() in describe_key(str(path))[0]
 
 
 def test_restrict_is_spelt_out_and_capital_letters_are_as_good(tmp_path: Path, public_key: str) -> None:

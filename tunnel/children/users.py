@@ -84,5 +84,5 @@ def environment(user: User, given: Mapping[str, str], *, terminal: bool) -> dict
 def expand(user: User, path: str) -> str:
     """Return ``path`` as an absolute one: relative ones and ``~`` start at the user's home."""
     if path == "~" or path.startswith("~/"):
-        path = path[2:]
+        path = path[1:].lstrip("/")  # "~//a" is no absolute path
     return os.path.normpath(os.path.join(user.home, path))

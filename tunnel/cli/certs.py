@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tunnel.cli.paths import HomePath
 from tunnel.client.trace import say
 from tunnel.errors import USAGE, TunnelError
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from tunnel.pki.authority import Authority, Issued
 
 _DAYS = click.IntRange(1, 36_500)
-_FILE = click.Path(dir_okay=False)
-_FOLDER = click.Path(file_okay=False)
+_FILE = HomePath(dir_okay=False)
+_FOLDER = HomePath(file_okay=False)
 _UNFIT = 1  # exit code: a certificate is shown that is of no use, or will be of none before long
 
 
@@ -35,7 +36,9 @@ def _folder_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def _leaf_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--force", is_flag=True, help="Replace files that are there."),
-        click.option("--out", metavar="STEM", help="Write STEM.pem and STEM.key. Default: after the (first) NAME."),
+        click.option(
+            "--out", metavar="STEM", type=_FILE, help="Write STEM.pem and STEM.key. Default: after the (first) NAME."
+        ),
         click.option(
             "--days", type=_DAYS, metavar="DAYS", default=365, show_default=True, help="How long it is valid."
         ),

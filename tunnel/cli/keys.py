@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
+from tunnel.cli.paths import HomePath
 from tunnel.client.trace import say
 
-_FILE = click.Path(dir_okay=False)
+_FILE = HomePath(dir_okay=False)
 
 
 @click.group(short_help="Make tokens and host keys, and show what a file holds.")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tunnel.cli.paths import HomePath
 from tunnel.server.settings import ServeSettings, flag, variable
 
 
@@ -14,7 +15,7 @@ def _option(field: dataclasses.Field[Any]) -> click.Option:
     values = field.metadata
     kind: Any = {"int": int, "float": float, "bool": bool}.get(str(field.type), str)
     if values["metavar"] == "FILE":
-        kind = click.Path()  # so that shells complete it
+        kind = HomePath()  # so that shells complete it
     several = str(field.type).startswith("tuple")
     return click.Option(
         [flag(field.name)],

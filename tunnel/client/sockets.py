@@ -34,16 +34,15 @@ if TYPE_CHECKING:
     # `socket.recv_into` and its kin take any writable buffer.
     WritableBuffer = Any
     T = TypeVar("T")
+    Base = socket.socket
+else:
+    Base = object
 
 EXIT_LIMIT = 2.0  # seconds that tunnels have to end when the program does
 
 
-class TunnelSocket(socket.socket):
-    """A connected socket whose other end is a tunnel.
-
-    The end of the stream is an end only if it was one: if the tunnel broke, ``failure`` says why, and receiving and
-    sending raise ConnectionResetError with that text.
-    """
+class _ToldOfFailures(Base):
+    """What a `TunnelSocket` has over the socket class below it."""
 
     failure: TunnelError | None = None
 
@@ -102,6 +101,24 @@ class TunnelSocket(socket.socket):
             raise ConnectionResetError(errno.ECONNRESET, str(self.failure)) from self.failure
 
 
+class TunnelSocket(_ToldOfFailures, socket.socket):
+    """A connected socket whose other end is a tunnel.
+
+    The end of the stream is an end only if it was one: if the tunnel broke, ``failure`` says why, and receiving and
+    sending raise ConnectionResetError with that text.
+    """
+
+
+def _socket_class() -> type[TunnelSocket]:
+    """Return `TunnelSocket`, or the same on top of what gevent or eventlet have put in the place of `socket.socket`.
+
+    They may have done so after this module was imported; a socket of the class before that would block all of them.
+    """
+    if issubclass(TunnelSocket, socket.socket):
+        return TunnelSocket
+    return type("TunnelSocket", (_ToldOfFailures, socket.socket), {})
+
+
 def open_socket(
     host: str, *, token: str | None = None, headers: Mapping[str, str] | None = None, **options: Value
 ) -> TunnelSocket:
@@ -122,7 +139,7 @@ def open_socket(
     except OSError as exc:
         connection.channel.close()
         raise DialError("resources", reason=exc.strerror or exc) from exc
-    sock = TunnelSocket(theirs.family, theirs.type, theirs.proto, theirs.detach())
+    sock = _socket_class()(theirs.family, theirs.type, theirs.proto, theirs.detach())
     try:
         relay_in_thread(tunnel, lambda: connection, ours, ended=lambda failure: setattr(sock, "failure", failure))
     except BaseException:

@@ -10,6 +10,7 @@ import socket
 from dataclasses import dataclass
 
 from tunnel.errors import UsageError
+from tunnel.net.home import expand_home
 from tunnel.net.names import is_zone, split_zone, to_ascii, zone_of
 
 
@@ -43,7 +44,7 @@ def parse_address(text: str, option: str) -> Address:
         path = text.removeprefix("unix:")
         if not path or "\0" in path:
             raise UsageError(f"{option}: {text!r} names no path")
-        return UnixAddress(path)
+        return UnixAddress(expand_home(path, option))
     host, colon, port = text.rpartition(":")
     if not (colon and port.isascii() and port.isdigit() and int(port) <= 65535):
         raise UsageError(f"{option}: {text!r} is not HOST:PORT or unix:PATH")

@@ -68,14 +68,20 @@ def read_regular(
     return data, info
 
 
-def text_of(data: bytes) -> str:
+def text_of(data: bytes, errors: str = "strict") -> str:
     """Return the text of a file: UTF-8, or UTF-16 if it begins with the mark of that. Raises UnicodeDecodeError.
 
     Editors of Windows put a byte order mark before UTF-8, too, and PowerShell's ``>`` writes UTF-16; no mark is text.
+    ``errors`` is as for `bytes.decode`, and of UTF-8 only.
     """
     if is_utf16(data):
         return data.decode("utf-16")
-    return data.removeprefix(b"\xef\xbb\xbf").decode()
+    return without_mark(data).decode(errors=errors)
+
+
+def without_mark(data: bytes) -> bytes:
+    """Return what is in a file without the byte order mark of UTF-8, for what reads it in bytes."""
+    return data.removeprefix(b"\xef\xbb\xbf")
 
 
 def is_utf16(data: bytes) -> bool:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from tunnel.errors import UsageError
-from tunnel.net.files import read_regular
+from tunnel.net.files import read_regular, without_mark
 
 SECRET = 0o600
 PUBLIC = 0o644
@@ -33,9 +33,12 @@ class NewFile:
 
 
 def read(path: str) -> bytes:
-    """Return what is in a file. Raises UsageError when that cannot be read, or is more than `SIZE_LIMIT` bytes."""
+    """Return what is in a file, without a byte order mark.
+
+    Raises UsageError when that cannot be read, or is more than `SIZE_LIMIT` bytes.
+    """
     try:
-        return read_regular(path, SIZE_LIMIT)[0]
+        return without_mark(read_regular(path, SIZE_LIMIT)[0])
     except OSError as exc:
         raise unusable(path, exc.strerror or str(exc)) from exc
 

@@ -15,10 +15,12 @@ This module is imported for type checking only, as `typing` takes too long to im
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from tunnel.protocol.frames import Buffer
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tunnel.protocol.frames import Buffer
 
 
 class ByteStream(Protocol):

@@ -260,14 +260,9 @@ class ResumableStream:
             if not (event.final and self.connection.parser.in_continuation):  # see `PlainStream.wire_received`
                 session.budget.spend(now)
             return
-        if session.offer is None:
-            # An edge says that the peer would begin with a session, but it knows nothing of it.
-            session.is_plain = True
-            return
-        session.confirmed = True
         if self._is_client:
             self.connection.liveness.data_came()  # the bridge need not know soon: it waits for its client anyway
-        self._receiver.data_came(data, now)
+        session.receive_data(data, now, is_last=event.final)
 
     def _receive_text(self, event: Payload, now: float) -> None:
         connection, session = self.connection, self.session

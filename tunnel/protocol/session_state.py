@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tunnel.errors import ConnectionLost, RemoteProtocolError
 from tunnel.protocol.control import (
+    MESSAGE_LIMIT,
     Ack,
     AckRequest,
     End,
@@ -11,6 +12,7 @@ from tunnel.protocol.control import (
     SessionError,
     SessionOffer,
     error_line,
+    parse_control,
     session_failure,
 )
 from tunnel.protocol.frame_budget import FrameBudget
@@ -22,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tunnel.errors import TunnelError
     from tunnel.protocol.control import Control
+    from tunnel.protocol.frames import Buffer
 
 WINDOW = 16 << 20  # bytes that may be on their way, by default
 
@@ -35,12 +38,13 @@ class SessionState:
     """
 
     __slots__ = (
-        "_is_client", "_last_words", "_source_failure", "budget", "confirmed", "failure", "is_plain", "offer", "over",
-        "receiver", "sender",
+        "_has_heard_text", "_is_client", "_last_words", "_source_failure", "budget", "confirmed", "failure",
+        "is_plain", "offer", "over", "receiver", "sender",
     )  # fmt: skip
 
     def __init__(self, *, client: bool, max_message: int) -> None:
         self._is_client = client
+        self._has_heard_text = False  # of the peer
         self._source_failure: tuple[str, str] | None = None
         self._last_words: tuple[list[str], int] | None = None
         self.offer: SessionOffer | None = None
@@ -124,6 +128,7 @@ class SessionState:
 
     def receive(self, control: Control | None) -> bool:
         """Do what a control line says; return whether that was anything new. Raises RemoteProtocolError."""
+        self._has_heard_text = True
         if isinstance(control, SessionOffer):
             if self.offer is not None:
                 raise RemoteProtocolError("the peer offered a session inside a session")
@@ -149,6 +154,30 @@ class SessionState:
                 raise RemoteProtocolError("the bridge sent an end, which only clients may")
             self.over = True
         return control is not None
+
+    def receive_data(self, data: Buffer, now: float, *, is_last: bool) -> None:
+        """Take a piece (at least 1 byte) of a message with data. Raises RemoteProtocolError when it must not have come.
+
+        ``is_last``: it ends the message.
+        """
+        if self.offer is None:
+            # An edge says that the peer would begin with a session, but it knows nothing of it.
+            self.is_plain = True
+            return
+        if not self._has_heard_text and not self._is_client and is_last and self._is_ack(data):
+            raise RemoteProtocolError("an edge makes data of the client's control lines: --no-resume goes without")
+        self.confirmed = True
+        self.receiver.data_came(data, now)
+
+    def _is_ack(self, data: Buffer) -> bool:
+        """Return whether ``data`` is what a client begins with, once it knows of the session."""
+        if len(data) > MESSAGE_LIMIT or not bytes(data).startswith(b"ack "):
+            return False
+        try:
+            control = parse_control(bytes(data))
+        except RemoteProtocolError:
+            return False
+        return isinstance(control, Ack) and control.count <= self.sender.ever_sent
 
     # ---- the end of the session
 

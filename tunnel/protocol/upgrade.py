@@ -145,8 +145,10 @@ class ResponseParser:
 
         For an answer that broke off: what came of its fields counts, and all the rest does not matter to a user.
         """
-        if self.head is None and b"\n" in self._received[:HEAD_LIMIT]:
-            first, *lines = _lines(self._received[:HEAD_LIMIT])[:-1]
+        received = self._received[:HEAD_LIMIT]
+        # Of the last line nobody knows how it goes on; but of the first that does not matter behind the status.
+        if self.head is None and (b"\n" in received or len(received.split(None, 2)) == 3):
+            first, *lines = _lines(received)[: -1 if b"\n" in received else None]
             try:
                 status, reason = _status(first)
                 if status >= 300:

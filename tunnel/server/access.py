@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 
 from tunnel.errors import UsageError
+from tunnel.net.names import to_ascii
 from tunnel.pki.tokens import read_tokens
 from tunnel.server.http import Refusal
 
@@ -64,7 +65,7 @@ class Origins:
 
     def __init__(self, allowed: Sequence[str]) -> None:
         """Raises UsageError for what can be no origin."""
-        self._allowed = frozenset(origin.lower() for origin in allowed)
+        self._allowed = frozenset(map(_as_browsers_send_it, allowed))
         for origin in self._allowed - {"*", "null"}:
             if not _ORIGIN.fullmatch(origin):
                 raise UsageError(f"--allow-origin: {origin!r} is no origin such as https://example.org")
@@ -86,3 +87,13 @@ def _unauthorized(message: str, challenge: str) -> Refusal:
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode(errors="surrogateescape")).digest()
+
+
+def _as_browsers_send_it(origin: str) -> str:
+    """Return an origin with its host in ASCII. Raises UsageError."""
+    scheme, separator, place = origin.partition("://")
+    host, colon, port = place.partition(":")
+    try:
+        return f"{scheme}{separator}{to_ascii(host)}{colon}{port}".lower()
+    except ValueError as exc:
+        raise UsageError(f"--allow-origin: {origin!r}: {exc}") from exc

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +21,10 @@ from typing import TYPE_CHECKING, Protocol
 from tunnel.errors import printable
 from tunnel.net.pump import Pump
 from tunnel.protocol.frames import GOING_AWAY, NO_CODE
+
+if sys.platform == "linux":  # imported early: who runs out of descriptors cannot open a module
+    import fcntl
+    import termios
 
 if TYPE_CHECKING:
     from tunnel.net.channel import Channel
@@ -299,10 +304,6 @@ def unsent(channel: Channel) -> bool:
     """Return whether the kernel still holds bytes that the peer has not acknowledged; True where it cannot tell."""
     if sys.platform != "linux":
         return True
-    import fcntl
-    import struct
-    import termios
-
     try:
         answer = fcntl.ioctl(channel.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
     except OSError:

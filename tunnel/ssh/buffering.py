@@ -23,7 +23,7 @@ PAUSE = 1.0  # seconds that are waited after each round
 _GREETINGS = 3  # reads of what comes unasked
 _PIECE = 512  # bytes of one message of the echo
 _PING = 125  # bytes that a ping may hold
-_FIRST, _LAST = 1 << 10, 64 << 10  # bytes that were said after the first round and after the last; each doubles them
+_FIRST, _LAST = 1 << 10, 256 << 10  # bytes that were said after the first round and after the last; each doubles them
 
 
 def held_back(settings: Settings) -> int | None:

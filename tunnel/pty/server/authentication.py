@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from multidict import CIMultiDictProxy
 
 from tunnel.errors import UsageError
+from tunnel.net.names import to_ascii
 from tunnel.pty.protocol.framing import ConnectError
 from tunnel.pty.protocol.messages import ACCESS_TOKEN
 from tunnel.server.access import Tokens
@@ -33,7 +34,7 @@ class Guard:
     def __init__(self, tokens: Tokens, hosts: Sequence[str], *, same_origin: bool) -> None:
         self._tokens = tokens
         self._same_origin = same_origin
-        self._hosts = [host.lower().rstrip(".") for host in hosts]
+        self._hosts = list(map(_known_name, hosts))
         for host in self._hosts:
             if host != "*" and not _NAME.fullmatch(host):
                 raise UsageError(f"--pty-host: {host!r} is no host name such as box.example.org or *.example.org")
@@ -81,6 +82,15 @@ class Guard:
         else:
             return True  # an address needs no name that could be rebound
         return any(name.endswith(known[1:]) if known.startswith("*.") else name == known for known in self._hosts)
+
+
+def _known_name(host: str) -> str:
+    """Return a name or a pattern as clients have it in their Host headers, but for a final dot. Raises UsageError."""
+    wildcard = "*." if host.startswith("*.") else ""
+    try:
+        return wildcard + to_ascii(host.removeprefix(wildcard)).lower().rstrip(".")
+    except ValueError as exc:
+        raise UsageError(f"--pty-host: {host!r}: {exc}") from exc
 
 
 def _place(origin: str) -> str:

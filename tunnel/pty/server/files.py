@@ -27,7 +27,8 @@ from tunnel.pty.server.users import Users, asked_user
 from tunnel.server.shares import Source
 
 FILE_LIMIT = 1 << 30  # bytes of an upload
-FILES_LIMIT = 100  # files of one upload
+FILES_LIMIT = 1000  # files of one upload
+PATH_LIMIT = 4095  # bytes of a path, as the kernel has it
 UPLOAD_LIMIT = 3600.0  # seconds from an upload's beginning until all of it has come
 IDLE_LIMIT = 60.0  # seconds in which something has to come or go
 _ERROR_LIMIT = 1000  # characters
@@ -165,6 +166,7 @@ async def _receive_parts(
     request: web.Request, given: str | None, user: User, spool: IO[bytes], reserve: Callable[[int], None]
 ) -> list[_Upload]:
     uploads: list[_Upload] = []
+    paths: set[str] = set()
     try:
         parser = multipart.Parser(request.headers["Content-Type"])
         async for piece in _body(request):
@@ -176,7 +178,11 @@ async def _receive_parts(
                     raise Refused(400, "every part is a file, and called so")
                 if len(uploads) >= (FILES_LIMIT if given is None else 1):
                     raise Refused(400, f"too many files: {FILES_LIMIT} at most, and one if the query names its path")
-                uploads.append(_Upload(_path(user, given or part.filename()), spool.tell()))
+                path = _path(user, given or part.filename())
+                if path in paths:
+                    raise Refused(400, f"two files go to '{path}'")
+                paths.add(path)
+                uploads.append(_Upload(path, spool.tell()))
         parser.finish()
     except ValueError as exc:
         raise Refused(400, f"no proper multipart/form-data: {exc}"[:_ERROR_LIMIT]) from exc
@@ -215,7 +221,14 @@ def _path(user: User, path: str | None) -> str:
         raise Refused(400, "which path?")
     if "\0" in path:
         raise Refused(400, "a path has no NUL")
-    return expand(user, path)
+    name = path.partition("/")[0]
+    if name.startswith("~") and name != "~":
+        # Who means another user's home must not find his file in a folder of that name.
+        raise Refused(400, f"only ~ itself stands for a home, not '{name}': write its path, or './{name}' for the name")
+    expanded = expand(user, path)
+    if len(os.fsencode(expanded)) > PATH_LIMIT:
+        raise Refused(400, f"a path has {PATH_LIMIT} bytes at most")
+    return expanded
 
 
 def _error(refused: Refused) -> web.Response:

@@ -19,6 +19,7 @@ _EXTENDED = re.compile(r"(?i:utf-8)'[^']*'((?:[^%]|%[0-9A-Fa-f]{2})*)")  # RFC 8
 # What browsers, httpx, undici and others write for a quote and control characters, and aiohttp for a slash. They leave
 # a percent sign as it is, so nobody can tell what the name was.
 _ESCAPED = re.compile(r"%(?:22|2[Ff]|[01][0-9A-Fa-f])")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # what a field's value cannot have; a name may have all signs else
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def _parse_head(head: str) -> Part:
     fields: dict[str, str] = {}
     for line in re.sub(r"\r\n[ \t]+", " ", head).split("\r\n"):
         name, colon, value = line.partition(":")
-        if not colon or not name.isascii() or name != name.strip() or not value.replace("\t", " ").isprintable():
+        if not colon or not name.isascii() or name != name.strip() or _CONTROL.search(value):
             raise ValueError("a part has no proper header fields")
         if name.lower() in fields:
             raise ValueError(f"a part has two header fields {name}")

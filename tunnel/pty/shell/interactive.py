@@ -244,11 +244,13 @@ class Session:
         endings = not_ignored(*SIGNALS)
         for number in endings:
             loop.add_signal_handler(number, self._end, Ending(128 + number, kill=True))
-        loop.add_signal_handler(signal.SIGWINCH, self._resized.set)
+        resizes = not_ignored(signal.SIGWINCH)
+        for number in resizes:
+            loop.add_signal_handler(number, self._resized.set)
         try:
             yield
         finally:
-            for number in (*endings, signal.SIGWINCH):
+            for number in (*endings, *resizes):
                 loop.remove_signal_handler(number)
 
     async def _say_farewell(self, ending: Ending) -> None:

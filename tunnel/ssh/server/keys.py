@@ -18,7 +18,7 @@ from pathlib import Path
 import asyncssh
 
 from tunnel.errors import UsageError
-from tunnel.net.files import OWNED, read_regular
+from tunnel.net.files import OWNED, read_regular, text_of, without_mark
 from tunnel.net.home import base_folder, expand_home, wanted_home
 
 HOST_KEY_NAME = "ssh_host_ed25519_key"
@@ -66,7 +66,7 @@ def load_host_key(given: str | None) -> asyncssh.SSHKey:
             raise _unusable(
                 "--host-key", path, f"its mode is {stat.S_IMODE(mode):04o}, so others may read it: chmod 600"
             )
-        return asyncssh.import_private_key(data)
+        return asyncssh.import_private_key(without_mark(data))
     except OSError as exc:
         raise _unusable("--host-key", path, exc.strerror or str(exc)) from exc
     except asyncssh.KeyImportError as exc:
@@ -101,11 +101,14 @@ def load_authorized_keys(given: str | None, warn: Callable[[str], None]) -> tupl
     option = "--authorized-keys"
     path = Path(expand_home(given if given is not None else DEFAULT_AUTHORIZED_KEYS, option))
     try:
-        text = read_regular(str(path), _SIZE_LIMIT, guard=OWNED)[0]
+        # A comment may be in any encoding.
+        text = text_of(read_regular(str(path), _SIZE_LIMIT, guard=OWNED)[0], "surrogateescape")
     except OSError as exc:
         raise _unusable(option, path, exc.strerror or str(exc)) from exc
+    except UnicodeDecodeError as exc:
+        raise _unusable(option, path, "it is no text") from exc
     usable = []
-    for number, line in enumerate(text.decode("utf-8", "surrogateescape").split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue

@@ -5,24 +5,20 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-import re
 import signal
 from collections.abc import Callable
 
 import asyncssh
-from asyncssh.scp import run_scp_server
 
 from tunnel.children.spawn import Program, spawn
 from tunnel.children.users import User, environment
 from tunnel.ssh.server.connection import Channel
-from tunnel.ssh.server.files import Files
 from tunnel.ssh.server.modes import apply_modes, apply_size
+from tunnel.ssh.server.scp import is_scp, run_scp
 from tunnel.ssh.server.variables import about_client, clients_own, terminal_type
 
 _READ_SIZE = 64 << 10
 _TAIL_LIMIT = 1 << 20  # bytes of a terminal's output after its shell has ended: more than a pty can hold
-# What a client of the old protocol of scp asks for; any other command of that name is the real scp's business.
-_SCP = re.compile(r"scp( -[A-Za-z]+)* -[A-Za-z]*[ft]\b")
 Process = asyncssh.SSHServerProcess[bytes]
 
 
@@ -31,10 +27,8 @@ async def run_session(process: Process, user: User, client: str) -> None:
     channel = process.channel
     if not isinstance(channel, Channel) or channel.forced_command not in (None, process.command):
         raise RuntimeError("a session that does not know what it may run")
-    if channel.forced_command is None and process.command is not None and _SCP.match(process.command):
-        served = run_scp_server(Files(process.channel), process.command, process.stdin, process.stdout, process.stderr)
-        if served is not None:
-            await served
+    if channel.forced_command is None and process.command is not None and is_scp(process.command):
+        await run_scp(process, process.command, user.home)
         return
     if process.subsystem is not None:
         process.stderr.write(f"there is no subsystem {process.subsystem!r} here\n".encode())

@@ -1,0 +1,103 @@
+"""docs/terminals.md says what the terminal service does: its numbers, methods, headers and errors stand there."""
+
+from __future__ import annotations
+
+import re
+from types import ModuleType
+
+import pytest
+
+import tunnel.pty
+from tests.docs import constants
+from tests.docs.page import (
+    constants_of,
+    headers,
+    headers_told,
+    listed,
+    modules,
+    numbers,
+    rows,
+    text_of,
+    unknown,
+    unwrapped,
+    value_of,
+)
+
+PAGE = text_of("terminals.md")
+VALUES = {**{name: value_of(group[0]) for name, group in constants.TERMINALS.items()}, **constants.TERMINAL_OPTIONS}
+
+
+def test_every_constant_of_the_service_is_known_to_the_page_or_to_have_no_business_there() -> None:
+    known = [name for group in constants.TERMINALS.values() for _, name in group]
+    known += [name for _, name in constants.TERMINAL_WORDS if not name.startswith("_")]
+    known += constants.TERMINALS_ELSEWHERE
+    scope = {module for group in constants.TERMINALS.values() for module, _ in group}
+    scope |= {module for module, _ in constants.TERMINAL_WORDS}
+    assert not unknown((each for module in scope for each in constants_of(module)), known)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_number_stands_in_the_table(name: str) -> None:
+    assert listed(PAGE).count(name) == 1
+
+
+@pytest.mark.parametrize(("name", "value"), sorted(set(numbers(PAGE))))
+def test_a_number_has_the_codes_value_wherever_it_stands(name: str, value: float) -> None:
+    assert value == VALUES.get(name), f"`{name}` is {VALUES.get(name)} in the code"
+
+
+@pytest.mark.parametrize("name", [name for name, group in constants.TERMINALS.items() if group[1:]])
+def test_constants_that_mean_the_same_agree(name: str) -> None:
+    assert len({value_of(each) for each in constants.TERMINALS[name]}) == 1
+
+
+@pytest.mark.parametrize(("module", "name"), constants.TERMINAL_WORDS)
+def test_a_word_stands_on_the_page(module: ModuleType, name: str) -> None:
+    assert f"`{getattr(module, name)}" in PAGE or f" {getattr(module, name)}`" in unwrapped(PAGE)
+
+
+def test_the_table_of_errors_is_complete() -> None:
+    assert {
+        row[0].strip("`"): int(row[1]) for row in rows(PAGE, "| code | HTTP status | for example |")
+    } == constants.STATUS
+
+
+def test_the_table_of_methods_is_complete() -> None:
+    service = constants.ProcessService(None, None)  # type: ignore[arg-type]  # only its tables are looked at
+    kinds = dict.fromkeys(service._unary, "unary") | dict.fromkeys(service._streaming, "stream")
+    told = {row[0].strip("`"): row[1].split()[-1] for row in rows(PAGE, "| method | kind | request | reply |")}
+    assert told == kinds
+
+
+def test_every_header_of_ours_is_told() -> None:
+    found = headers(modules(tunnel.pty))
+    assert len(found) >= 6 and found == headers_told(PAGE)
+    assert {row[0].strip("`") for row in rows(PAGE, "| header | of | value |")} == found
+
+
+@pytest.mark.parametrize(("name", "number"), constants.SIGNALS.items())
+def test_every_signal_is_told(name: str, number: int) -> None:
+    assert f"`{name}` ({number})" in PAGE
+
+
+def test_the_bounds_of_keepalives_are_told() -> None:
+    least, most = constants.KEEPALIVE_BOUNDS
+    assert f"{least} to {most} and by default" in unwrapped(PAGE)
+
+
+def test_what_the_browsers_page_asks_for_is_told() -> None:
+    script = constants.PAGE_SCRIPT.read_text()
+    grace = re.search(r"^const GRACE = ([0-9]+);", script, re.MULTILINE)
+    assert grace and f"`kill; grace={grace[1]}`" in unwrapped(PAGE)
+    assert set(re.findall(r'"(Start|Connect|SendInput|Update|List)"', script)) == {
+        "Start",
+        "Connect",
+        "SendInput",
+        "Update",
+    }
+
+
+def test_the_browsers_page_and_its_files_are_told() -> None:
+    told = next(row[0] for row in rows(PAGE, "| path | method | answer |") if row[0].startswith("`/`"))
+    paths = {path.strip("`") for path in told.split(", ")}
+    assert paths == {path if "/vendor/" not in path else "/vendor/…" for path in constants.PAGE_PATHS}
