@@ -16,6 +16,7 @@ import pytest
 from tunnel.net.address import Client
 from tunnel.net.channel import Channel
 from tunnel.protocol.control import SessionOffer, resume_request
+from tunnel.protocol.keepalive import STALL_LIMIT
 from tunnel.protocol.read_buffers import ReadBuffers
 from tunnel.protocol.resumable_stream import ResumableStream
 from tunnel.server.budget import DETACHED, OWN_SHARE, SMALLEST_WINDOW, UNCONFIRMED, Budget, attached_weight
@@ -392,6 +393,15 @@ def test_an_answer_that_cannot_be_made_leaves_everything_as_it_was_and_the_next_
         assert attempt.state() == before
         attempt.take_over()
         assert attempt.session.attached and attempt.seats.taken == 1
+
+    asyncio.run(with_detached_session(work))
+
+
+def test_while_its_client_is_away_a_target_that_is_half_closed_cannot_be_late() -> None:
+    async def work(attempt: Attempt) -> None:
+        attempt.session._tail_at = time.monotonic() - 2 * STALL_LIMIT
+        attempt.take_over()
+        assert attempt.session.attached and attempt.session.stream.failure is None
 
     asyncio.run(with_detached_session(work))
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunnel.protocol.frames import CLOSE, MAX_HEADER, NORMAL, TEXT, FrameParser, Payload, close_payload, frame_header
-from tunnel.protocol.keepalive import Keepalive
+from tunnel.protocol.keepalive import STALL_LIMIT, Keepalive
 from tunnel.protocol.plain_stream import PlainStream
 from tunnel.protocol.read_buffers import ReadBuffers
 from tunnel.websocat.messages import PARTING, SILENCE, MessageCodec, MessageOptions
@@ -77,6 +77,10 @@ def receive(tried: PlainStream, data: bytes) -> bytes:
 def tick(tried: PlainStream, now: float) -> None:
     tried.tick(now)
     take_frames(tried)
+
+
+def cause(tried: PlainStream) -> str | None:
+    return tried.failure.cause if tried.failure else None
 
 
 def is_over(tried: PlainStream) -> bool:
@@ -200,6 +204,15 @@ def test_a_client_that_wants_no_more_waits_a_moment_for_the_close() -> None:
     assert not is_over(tried)
     tick(tried, 5.0 + PARTING)
     assert is_over(tried)
+
+
+def test_a_server_that_receives_nothing_gives_its_source_all_the_time_there_is() -> None:
+    codec = MessageCodec(options(receives=0))
+    tried = PlainStream(client=False, buffers=ReadBuffers(), keepalive=Keepalive(5000.0), codec=codec)
+    tick(tried, 5000.3)
+    assert cause(tried) is None
+    tick(tried, 5000.0 + STALL_LIMIT)
+    assert cause(tried) == "no-tail"
 
 
 def test_without_a_close_the_end_of_the_source_is_not_told() -> None:

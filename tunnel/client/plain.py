@@ -90,7 +90,7 @@ class PlainLifecycle:
         _raise_close(stream.close_code, stream.close_reason)
 
     def close(self) -> None:
-        """Do nothing: there is only the wire."""
+        del self._begin_session  # which may refer to whoever holds this, so that neither would be freed soon
 
 
 def _raise_close(code: int, reason: str) -> None:

@@ -47,8 +47,11 @@ if TYPE_CHECKING:
         @property
         def remark(self) -> str: ...
 
-        def encode(self, chunk: memoryview, start: int, end: int, outbox: Outbox) -> None:
-            """Queue messages of ``chunk[start:end]``. The `MAX_HEADER` bytes in front of it may be overwritten."""
+        def encode(self, chunk: memoryview, start: int, end: int, outbox: Outbox) -> bool:
+            """Queue messages of ``chunk[start:end]``; return whether more may follow, as ``sent_all`` says.
+
+            The `MAX_HEADER` bytes in front of it may be overwritten.
+            """
 
         def flush(self, outbox: Outbox) -> None:
             """Queue what is left: the source has ended."""
@@ -78,8 +81,9 @@ class BinaryCodec:
     tick_limit = float("inf")
     remark = ""
 
-    def encode(self, chunk: memoryview, start: int, end: int, outbox: Outbox) -> None:
+    def encode(self, chunk: memoryview, start: int, end: int, outbox: Outbox) -> bool:
         outbox.add_data(chunk, start, end)
+        return True
 
     def flush(self, outbox: Outbox) -> None:
         """Do nothing: nothing is held back."""

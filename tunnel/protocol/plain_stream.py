@@ -56,9 +56,9 @@ class PlainStream:
     """
 
     __slots__ = (
-        "_budget", "_buffers", "_codec", "_discarding", "_is_client", "_outbox", "_parser", "_sending", "_sink",
-        "_sink_at", "_sink_limit", "_source_at", "beginning", "close_code", "close_reason", "close_received", "failure",
-        "keepalive", "max_message", "undelivered", "wire_is_over",
+        "_budget", "_buffers", "_codec", "_decode", "_discarding", "_encode", "_is_client", "_outbox", "_parser",
+        "_sending", "_sink", "_sink_at", "_sink_limit", "_source_at", "beginning", "close_code", "close_reason",
+        "close_received", "failure", "keepalive", "max_message", "undelivered", "wire_is_over",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +77,7 @@ class PlainStream:
         self._outbox = Outbox(masks=client, preamble=preamble)
         self._buffers = buffers
         self._codec = codec
+        self._encode, self._decode = codec.encode, codec.decode
         self._parser = FrameParser(masked=not client)
         self._budget = FrameBudget()
         self.keepalive = keepalive
@@ -104,10 +105,11 @@ class PlainStream:
     @property
     def wants_source(self) -> bool:
         """Whether the source should be read: everything read before has gone."""
+        outbox = self._outbox
         return (
-            self._sending
-            and not self._outbox.pieces
-            and not self._outbox.close_queued
+            not outbox.pieces
+            and not outbox.close_queued
+            and self._sending
             and (self.beginning is None or self.beginning.room > 0)
         )
 
@@ -121,8 +123,7 @@ class PlainStream:
         self._source_at = now
         if self.beginning is not None:
             self.beginning.sending(self._buffers.source[MAX_HEADER : MAX_HEADER + n], now)
-        self._codec.encode(self._buffers.source, MAX_HEADER, MAX_HEADER + n, self._outbox)
-        if self._codec.sent_all:
+        if not self._encode(self._buffers.source, MAX_HEADER, MAX_HEADER + n, self._outbox):
             self._stop_sending()
 
     def send_first(self, data: bytes) -> None:
@@ -186,7 +187,12 @@ class PlainStream:
     @property
     def wants_wire_read(self) -> bool:
         """Whether the wire should be read: everything that came before is delivered."""
-        return not self._sink and not self.close_received and not self.wire_is_over and not self.has_session
+        return (
+            not self._sink
+            and not self.close_received
+            and not self.wire_is_over
+            and (self.beginning is None or not self.beginning.decided)
+        )
 
     def wire_space(self) -> memoryview:
         if not self.wants_wire_read:
@@ -205,7 +211,7 @@ class PlainStream:
                     if not event.data and not (event.final and parser.in_continuation):
                         self._budget.spend(now)
                     if self.beginning is None:
-                        self._codec.decode(event, self._sink)
+                        self._decode(event, self._sink)
                     else:
                         self._receive_beginning(event, self.beginning)
                 elif isinstance(event, Close):
@@ -236,7 +242,7 @@ class PlainStream:
         data = beginning.take(event)
         if data is not None:
             self.beginning = None
-            self._codec.decode(data, self._sink)
+            self._decode(data, self._sink)
 
     def _stop_receiving(self) -> None:
         """Deliver no further message. A client's sink knows no half-close: what still comes is discarded."""

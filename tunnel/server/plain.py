@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING
 
 from tunnel.errors import RemoteProtocolError
@@ -25,7 +26,9 @@ class PlainLifecycle:
         self._half_closed = False
 
     def start(self, relay: Relay) -> None:
-        self._relay = relay
+        self._pump = relay.pump
+        # It refers to this lifecycle: in a circle, the memory of both would not be freed at once.
+        self._relay: Relay = weakref.proxy(relay)
 
     def give_way(self) -> None:
         """End the tunnel; one whose client has shown nothing yet without waiting for its answer."""
@@ -42,16 +45,16 @@ class PlainLifecycle:
 
     async def part(self) -> None:
         if isinstance(self.stream.failure, RemoteProtocolError):
-            await close_gently(self._relay.pump.wire.sock, UNHEARD)
+            await close_gently(self._pump.wire.sock, UNHEARD)
         # Else the peer has closed too by now, or is gone.
 
     def advance(self) -> bool:
         self._pass_ends_on()
-        self._relay.pump.write_wire()
+        self._pump.write_wire()
         return not self._is_over()
 
     def _pass_ends_on(self) -> None:
-        pump, stream = self._relay.pump, self.stream
+        pump, stream = self._pump, self.stream
         if stream.sink_ended and not self._half_closed:
             self._half_closed = True
             if self._clean:
@@ -63,15 +66,15 @@ class PlainLifecycle:
 
     def _end_stream(self) -> None:
         """Tell the client, behind the last of the target's bytes, how the target ended."""
-        if self._relay.pump.source_error:
-            self.stream.close(TARGET_LOST, self._relay.pump.source_error.strerror or "")
+        if self._pump.source_error:
+            self.stream.close(TARGET_LOST, self._pump.source_error.strerror or "")
         elif self.stream.undelivered:
             self.stream.close(TARGET_REFUSED_DATA, f"{self.stream.undelivered} bytes")
         else:
             self.stream.source_ended()
 
     def _is_over(self) -> bool:
-        pump, stream = self._relay.pump, self.stream
+        pump, stream = self._pump, self.stream
         if stream.wants_sink_write:
             return False  # what the client sent is still owed to the target
         if stream.failure:
@@ -90,7 +93,7 @@ class PlainLifecycle:
 
     def close(self) -> None:
         """Close the target's connection; a stream that broke off is reset, lest it look finished to the target."""
-        pump = self._relay.pump
+        pump = self._pump
         broke_off = not (self._clean or pump.source_is_over or pump.sink_error)
         # A reset would discard what the target has not taken yet.
         if broke_off and not self.stream.wants_sink_write and not unsent(self._relay.target):
@@ -99,7 +102,7 @@ class PlainLifecycle:
             self._relay.target.close()
 
     def reason(self) -> str:
-        pump, stream = self._relay.pump, self.stream
+        pump, stream = self._pump, self.stream
         if stream.failure:
             return str(stream.failure)
         if pump.source_error:

@@ -65,7 +65,7 @@ class Lifecycle(Protocol):
         """Whether there is memory for what the target says."""
 
     def start(self, relay: Relay) -> None:
-        """Take charge of the tunnel that ``relay`` drives."""
+        """Take charge of the tunnel that ``relay`` drives, and that keeps this lifecycle."""
 
     def advance(self) -> bool:
         """Do what follows from the last turn: pass ends on, let go of a connection that is lost.
@@ -173,8 +173,8 @@ class Relay:
 
     def stop(self, reason: str = "") -> None:
         """End the tunnel at once; ``reason`` is for the log, if the lifecycle does not know it."""
-        self._asked_to_end = reason or self._asked_to_end
         if not self.is_over:
+            self._asked_to_end = reason or self._asked_to_end
             self._over.set_result(None)
         for handle in (self._timer, self._farewell, self._again):
             if handle is not None:

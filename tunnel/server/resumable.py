@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import weakref
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -147,7 +148,7 @@ class ResumableLifecycle:
     def _leave_to_others(self, reason: str, may_come_back: bool) -> None:
         if self.stream.over:
             # The client has said that it is done, and will not send again what the target has not taken so far.
-            asyncio.get_running_loop().call_later(FAREWELL_LIMIT, self.expire, reason)
+            asyncio.get_running_loop().call_later(FAREWELL_LIMIT, self._relay.stop, reason)
         elif may_come_back:
             self._detach(reason)
         else:
@@ -156,7 +157,9 @@ class ResumableLifecycle:
     # ---- as `Relay` asks
 
     def start(self, relay: Relay) -> None:
-        self._relay = relay
+        self._pump = relay.pump
+        # It refers to this lifecycle: in a circle, the memory of both would not be freed at once.
+        self._relay: Relay = weakref.proxy(relay)
         self._registry.add(self)
 
     @property
@@ -167,7 +170,7 @@ class ResumableLifecycle:
         stream = self.stream
         self._pass_ends_on()
         self._check_tail()
-        self._relay.pump.write_wire()
+        self._pump.write_wire()
         if stream.over and self._is_over():
             return False
         if stream.attached and stream.wire_is_over:
@@ -183,7 +186,7 @@ class ResumableLifecycle:
         self._registry.remove(self)
 
     async def part(self) -> None:
-        stream, pump = self.stream, self._relay.pump
+        stream, pump = self.stream, self._pump
         if stream.failure and stream.attached:
             await close_gently(pump.wire.sock, UNHEARD)
         if stream.over and not stream.failure and not pump.source_is_over:
@@ -197,7 +200,7 @@ class ResumableLifecycle:
         """Close the target's connection; a session that broke off resets it, lest it look finished to the target."""
         if self._target_is_closed:
             return
-        pump, stream, target = self._relay.pump, self.stream, self._relay.target
+        pump, stream, target = self._pump, self.stream, self._relay.target
         ended = stream.over and not stream.failure
         if ended or pump.source_is_over or pump.sink_error or stream.wants_sink_write or unsent(target):
             target.close()
@@ -205,7 +208,7 @@ class ResumableLifecycle:
             target.abort()
 
     def reason(self) -> str:
-        stream, pump = self.stream, self._relay.pump
+        stream, pump = self.stream, self._pump
         if pump.source_error:
             return f"target lost: {pump.source_error.strerror or pump.source_error}"
         if stream.failure:
@@ -217,7 +220,7 @@ class ResumableLifecycle:
     # ---- ends
 
     def _pass_ends_on(self) -> None:
-        pump, stream = self._relay.pump, self.stream
+        pump, stream = self._pump, self.stream
         if stream.sink_ended and not stream.session.receiver.fin_delivered:
             self._relay.half_close_target()
             stream.sink_half_closed()
@@ -238,7 +241,7 @@ class ResumableLifecycle:
         """End the session when the target, once half-closed, says nothing for too long."""
         if self._tail_at is None or self.stream.session.complete:
             return
-        pump, now = self._relay.pump, time.monotonic()
+        pump, now = self._pump, time.monotonic()
         tail = (pump.to_wire, pump.source_is_over)
         if tail != self._tail:
             self._tail_at, self._tail = now, tail
@@ -253,7 +256,7 @@ class ResumableLifecycle:
             return not stream.wants_wire_write
         # The client has ended the session; what it sent before is still owed to the target.
         self._relay.limit_farewell(STALL_LIMIT)
-        return not stream.wants_sink_write or self._relay.pump.sink_error is not None
+        return not stream.wants_sink_write or self._pump.sink_error is not None
 
     # ---- connections
 
@@ -276,7 +279,7 @@ class ResumableLifecycle:
         self._relay.drop_wire()
 
     def _loss_reason(self) -> str:
-        lost, error = self.stream.connection, self._relay.pump.wire_error
+        lost, error = self.stream.connection, self._pump.wire_error
         if error is not None:
             return error.strerror or str(error)
         if lost.violation is not None:

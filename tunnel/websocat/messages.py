@@ -106,14 +106,15 @@ class MessageCodec:
 
     # ---- source → wire
 
-    def encode(self, chunk: memoryview, start: int, end: int, outbox: Outbox) -> None:
-        if not self._options.text:
+    def encode(self, chunk: memoryview, start: int, end: int, outbox: Outbox) -> bool:
+        if self._options.text:
+            data = bytes(chunk[start:end])
+            for message in self._split(data) if self._options.lines else (self._decoder.decode(data).encode(),):
+                self._send(message, outbox)
+        else:
             outbox.add_data(chunk, start, end)
             self._sent += 1
-            return
-        data = bytes(chunk[start:end])
-        for message in self._split(data) if self._options.lines else (self._decoder.decode(data).encode(),):
-            self._send(message, outbox)
+        return not self.sent_all
 
     def flush(self, outbox: Outbox) -> None:
         if not self._options.lines:
