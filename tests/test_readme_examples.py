@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import getpass
 import inspect
 import re
 import shutil
@@ -29,7 +30,11 @@ async def run(example: str) -> None:
 
 @pytest.mark.parametrize(
     ("word", "expected"),
-    [("tunnel.Sandbox", r"hello.*\n(.*\n)*7$"), ("tunnel.open_socket", r"b'SSH-2.0(.*\n)*hello\n\n\['ws://")],
+    [
+        ("tunnel.Sandbox", r"hello.*\n(.*\n)*7$"),
+        ("tunnel.open_socket", r"b'SSH-2.0(.*\n)*hello\n\nhello\n 0\n\['ws://"),
+        ("client.open_sftp", r"^$"),
+    ],
 )
 def test_an_example_does_what_it_says(
     bed: Bed,
@@ -46,11 +51,14 @@ def test_an_example_does_what_it_says(
     keys = tmp_path / ".ssh"
     keys.mkdir()
     shutil.copy(sshd.folder / "user", keys / "id_ed25519")
-    (keys / "known_hosts").write_text((sshd.folder / "known_hosts").read_text().replace("bed ", "SANDBOX-ID "))
+    (keys / "known_hosts").write_text((sshd.folder / "known_hosts").read_text().replace("bed ", "SANDBOX-ID,my-image "))
+    monkeypatch.chdir(tmp_path)
     [example] = [example for example in EXAMPLES if word in example]
-    asyncio.run(asyncio.wait_for(run(example.replace("http://127.0.0.1:49983", start_service(bed).url)), LIMIT))
+    example = example.replace("http://127.0.0.1:49983", start_service(bed).url)
+    example = example.replace('"username": "user"', f'"username": "{getpass.getuser()}"')
+    asyncio.run(asyncio.wait_for(run(example), LIMIT))
     assert re.search(expected, capsys.readouterr().out.strip())
 
 
 def test_every_example_is_run() -> None:
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3

@@ -1,12 +1,19 @@
 """SSH over WebSocket for sandboxes: a ProxyCommand for ssh, and the bridge that it talks to.
 
 Importing this package costs next to nothing; each public name is imported when it is first used.
+
+- Tunnels: `open_socket` (a socket), `open_connection` (asyncio's streams), `ssh.connect` (asyncssh),
+  `ssh.paramiko_client` (paramiko).
+- The bridge: `serve`.
+- Terminals: `Sandbox` and `AsyncSandbox`, with the extra ``[pty]``.
+- Errors: `TunnelError` and the classes below it.
 """
 
 from tunnel._version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from tunnel import ssh
     from tunnel.client.sockets import TunnelSocket, open_socket
     from tunnel.client.streams import open_connection
     from tunnel.errors import (
@@ -19,43 +26,57 @@ if TYPE_CHECKING:
         UpgradeRefused,
         UsageError,
     )
-    from tunnel.pty.client.aio import AsyncSandbox
-    from tunnel.pty.client.model import PtySize
-    from tunnel.pty.client.sync import Sandbox
+    from tunnel.pty.client.aio import AsyncSandbox, AsyncTerminal
+    from tunnel.pty.client.model import ProcessInfo, PtySize, Result
+    from tunnel.pty.client.sync import Sandbox, Terminal
     from tunnel.run import serve
+    from tunnel.server.bridge import Bridge
 
+# Where each public name lives; "" is a module of its own.
 _HOMES = {
     "AsyncSandbox": "tunnel.pty.client.aio",
+    "AsyncTerminal": "tunnel.pty.client.aio",
+    "Bridge": "tunnel.server.bridge",
     "ConnectionLost": "tunnel.errors",
     "DialError": "tunnel.errors",
     "LocalProtocolError": "tunnel.errors",
+    "ProcessInfo": "tunnel.pty.client.model",
     "PtySize": "tunnel.pty.client.model",
     "RemoteProtocolError": "tunnel.errors",
+    "Result": "tunnel.pty.client.model",
     "Sandbox": "tunnel.pty.client.sync",
+    "Terminal": "tunnel.pty.client.sync",
     "TerminalError": "tunnel.errors",
     "TunnelError": "tunnel.errors",
+    "TunnelSocket": "tunnel.client.sockets",
     "UpgradeRefused": "tunnel.errors",
     "UsageError": "tunnel.errors",
-    "TunnelSocket": "tunnel.client.sockets",
     "open_connection": "tunnel.client.streams",
     "open_socket": "tunnel.client.sockets",
     "serve": "tunnel.run",
+    "ssh": "",
 }
+_NEED_HTTPX = ("AsyncSandbox", "AsyncTerminal", "Sandbox", "Terminal")
 
 __all__ = [  # noqa: RUF022  # the version first
     "__version__",
     "AsyncSandbox",
+    "AsyncTerminal",
+    "Bridge",
     "ConnectionLost",
     "DialError",
     "LocalProtocolError",
+    "ProcessInfo",
     "PtySize",
     "RemoteProtocolError",
+    "Result",
     "Sandbox",
+    "Terminal",
     "TerminalError",
     "TunnelError",
+    "TunnelSocket",
     "UpgradeRefused",
     "UsageError",
-    "TunnelSocket",
     "open_connection",
     "open_socket",
     "serve",
@@ -63,14 +84,22 @@ __all__ = [  # noqa: RUF022  # the version first
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Import the room that a public name lives in (PEP 562)."""
-    if name == "ssh":
-        import tunnel.ssh
+if not TYPE_CHECKING:  # a type checker is to find names that there are not
 
-        return tunnel.ssh
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+    def __getattr__(name: str) -> object:
+        """Import the module that a public name lives in (PEP 562)."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+        if not _HOMES[name]:
+            return importlib.import_module(f"{__name__}.{name}")
+        return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Name what is public too, for ``dir`` and ``help``: but for terminals where their extra is not installed."""
+    from importlib.util import find_spec
+
+    missing = () if find_spec("httpx") else _NEED_HTTPX
+    return sorted(name for name in {*globals(), *__all__} if name not in missing)

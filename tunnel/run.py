@@ -15,17 +15,22 @@ from tunnel.client.signals import not_ignored
 from tunnel.errors import INTERNAL, UsageError
 from tunnel.net.descriptors import descriptor_limit, raise_descriptor_limit
 from tunnel.net.standard_streams import fill_standard_descriptors
+from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
+from tunnel.protocol.message_size import LARGEST_MESSAGE
 from tunnel.server.address_target import parse_target
 from tunnel.server.bridge import Bridge
 from tunnel.server.log import LogHandler, event, set_up, unexpected
 from tunnel.server.secret_files import exposed_secrets
 from tunnel.server.settings import EMBEDDED, BridgeSettings, ServeSettings
-from tunnel.server.supervision import strays_logged
+from tunnel.server.supervision import unhandled_errors_logged
 from tunnel.server.systemd import notify, reloading
 from tunnel.server.target import Target
 
 if TYPE_CHECKING:
     from tunnel.pty.server.service import TerminalService
+
+File = str | os.PathLike[str]
+Several = File | Sequence[File]
 
 
 def run(settings: ServeSettings) -> None:
@@ -49,10 +54,77 @@ def run(settings: ServeSettings) -> None:
         raise SystemExit(status)  # the log has told why
 
 
-def serve(**options: Any) -> Bridge:
-    """Return a `Bridge`, to be entered with ``async with``; ``options`` are the fields of `BridgeSettings`."""
-    settings = BridgeSettings(**options)
+def serve(
+    *,
+    listen: Several = (),
+    unix_mode: str = "0600",
+    target: str = "127.0.0.1:22",
+    authorized_keys: File | None = None,
+    host_key: File | None = None,
+    no_agent_forwarding: bool = False,
+    path: str | None = None,
+    tls_cert: File | None = None,
+    tls_key: File | None = None,
+    tls_client_ca: File | None = None,
+    token_file: Several = (),
+    allow_origin: Several = (),
+    trusted_proxy: Several = (),
+    max_tunnels: int = 1000,
+    max_detached: int = 1000,
+    resume_for: float = 3600.0,
+    resume_memory: int = 512,
+    handshake_timeout: float = 10.0,
+    dial_timeout: float = 10.0,
+    ping_interval: float = PING_INTERVAL,
+    ping_timeout: float = PING_TIMEOUT,
+    max_message: int = LARGEST_MESSAGE,
+) -> Bridge:
+    """Return a bridge, to be entered with ``async with``; leaving the block ends its tunnels.
+
+    The parameters are the options of ``wstunnel-py serve``. Where several values are possible, one may be given as it
+    is: ``listen="127.0.0.1:0"``. Times are in seconds.
+
+    - ``listen``: addresses to listen on, ``HOST:PORT`` or ``unix:PATH``; port 0 takes a free one (`Bridge.urls`).
+      Default: the sockets that systemd passes, else ``0.0.0.0:8081``.
+    - ``unix_mode``: permissions of Unix sockets, in octal.
+    - ``target``: where tunnels lead, ``HOST:PORT`` or ``unix:PATH``; ``embedded`` is an SSH server of this package,
+      with ``authorized_keys``, ``host_key`` and ``no_agent_forwarding``.
+    - ``path``: the only path of a URL that tunnels are opened at.
+    - ``tls_cert``, ``tls_key``: certificate chain and key (PEM) to speak TLS with; ``tls_client_ca``: demand a client
+      certificate of this authority.
+    - ``token_file``: demand one of the bearer tokens in these files.
+    - ``allow_origin``: let web pages of these origins open tunnels.
+    - ``trusted_proxy``: networks of the proxies whose ``X-Forwarded-For`` is believed.
+    - ``max_tunnels``, ``max_detached``: how many tunnels there may be, and how many sessions without a connection.
+    - ``resume_for``: how long a session waits for its client after its connection is lost; 0: no session is resumed.
+    - ``resume_memory``: MiB for all that may have to be sent again.
+    - ``handshake_timeout``, ``dial_timeout``: limits for a client's request and for connecting to the target.
+    - ``ping_interval``, ``ping_timeout``: ping a client after this much silence, and give it up after that much more.
+    - ``max_message``: the largest message to send, in bytes.
+
+    `Bridge.drain` ends the tunnels in good order. Raises UsageError for a value that cannot be used; entering the
+    bridge raises DialError for an address that cannot be listened on.
+    """
+    settings = BridgeSettings(
+        listen=_several(listen), unix_mode=unix_mode, target=target, authorized_keys=_path(authorized_keys),
+        host_key=_path(host_key), no_agent_forwarding=no_agent_forwarding, path=path, tls_cert=_path(tls_cert),
+        tls_key=_path(tls_key), tls_client_ca=_path(tls_client_ca), token_file=_several(token_file),
+        allow_origin=_several(allow_origin), trusted_proxy=_several(trusted_proxy), max_tunnels=max_tunnels,
+        max_detached=max_detached, resume_for=resume_for, resume_memory=resume_memory,
+        handshake_timeout=handshake_timeout, dial_timeout=dial_timeout, ping_interval=ping_interval,
+        ping_timeout=ping_timeout, max_message=max_message,
+    )  # fmt: skip
     return Bridge(settings, choose_target(settings))
+
+
+def _several(values: Several) -> tuple[str, ...]:
+    if isinstance(values, str | os.PathLike):
+        return (os.fspath(values),)
+    return tuple(os.fspath(value) for value in values)
+
+
+def _path(file: File | None) -> str | None:
+    return None if file is None else os.fspath(file)
 
 
 def choose_target(settings: BridgeSettings) -> Target:
@@ -100,7 +172,7 @@ def _terminals(settings: ServeSettings) -> TerminalService | None:
 
 
 async def _run(settings: ServeSettings, log: LogHandler) -> int:
-    with strays_logged(asyncio.get_running_loop()):
+    with unhandled_errors_logged(asyncio.get_running_loop()):
         return await _serve(settings, log)
 
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchlib import target
-from benchlib.lab import BenchError, Lab, end_group, free_port, last_line
+from benchlib.lab import BenchError, Lab, end_group, last_line
 from benchlib.peers import Door, Peer
+from tests.bed.processes import Process, free_port
 
 OPEN_LIMIT = 20.0
 ROUND_TRIPS = 2000
@@ -77,7 +78,7 @@ class Measure:
     fits: Callable[[Peer], bool] = lambda peer: True
 
 
-def cpu_seconds(process: subprocess.Popen[bytes] | None) -> float:
+def cpu_seconds(process: subprocess.Popen[bytes] | Process | None) -> float:
     """User and system time that all threads of a running process have used so far.
 
     It reads the CPU clock of that process as clock_getcpuclockid(3) does on Linux: in nanoseconds, where
@@ -86,9 +87,9 @@ def cpu_seconds(process: subprocess.Popen[bytes] | None) -> float:
     return time.clock_gettime((~process.pid << 3) | 2) if process else 0.0
 
 
-def pss(process: subprocess.Popen[bytes]) -> int:
+def pss(pid: int) -> int:
     """A process's memory in bytes; a page that n processes share counts as 1/n of itself."""
-    for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
     raise BenchError("smaps_rollup: the kernel gives no Pss line")
@@ -178,7 +179,7 @@ def link(lab: Lab, peer: Peer, limit: float) -> Iterator[tuple[Link, float]]:
                 opened = time.perf_counter() - started
                 yield Link(client.stdout.fileno(), client.stdin.fileno(), client), opened
         except (BenchError, OSError) as error:
-            raise BenchError(f"{error} (client: {last_line(log.read_bytes())})") from error
+            raise BenchError(f"{error} (client: {last_line(log.read_text(errors='replace'))})") from error
 
 
 def over_ssh(lab: Lab, argv: list[str], total: int, stdin: int = subprocess.DEVNULL) -> float:
@@ -200,7 +201,7 @@ def over_ssh(lab: Lab, argv: list[str], total: int, stdin: int = subprocess.DEVN
             status = ssh.wait()  # without a timeout of its own, which would poll every 50 ms
             took = time.perf_counter() - started
             if status:
-                raise BenchError(f"{argv[0]}: exit status {status}: {last_line(log.read_bytes())}")
+                raise BenchError(f"{argv[0]}: exit status {status}: {last_line(log.read_text(errors='replace'))}")
     finally:
         end_group(ssh, 0.5)
     return took
@@ -291,7 +292,7 @@ def latency(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
         found = {"open": opened}
         if tunnel.client is not None:
             found["open-cpu"] = cpu_seconds(tunnel.client)
-            found["idle-client"] = pss(tunnel.client)
+            found["idle-client"] = pss(tunnel.client.pid)
         tunnel.write(b"echo\n")
         for _ in range(ROUND_TRIPS):
             started = time.perf_counter()
@@ -329,15 +330,16 @@ def idle_tunnels(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
     """How much a fresh bridge grows by 100 idle tunnels, each. Memory of the kernel's sockets is not in it."""
     assert peer.bridge is not None
     door = Door("ws", free_port())
-    with ExitStack() as tunnels, ExitStack() as life:
-        bridge = lab.start(f"the {peer.name} bridge", peer.bridge(door.port, lab.target_port), door.port, life)
+    with ExitStack() as life, ExitStack() as tunnels:
+        bridge = lab.start(f"the {peer.name} bridge", peer.bridge(door.port, lab.target_port), door.port)
+        life.callback(bridge.end)
         open_idle(tunnels, door, peer.offer)  # what is loaded and allocated once is no tunnel's
         time.sleep(0.3)
-        before = pss(bridge)
+        before = pss(bridge.pid)
         for _ in range(IDLE_TUNNELS):
             open_idle(tunnels, door, peer.offer)
         time.sleep(0.3)
-        return {"idle-bridge": (pss(bridge) - before) / IDLE_TUNNELS}
+        return {"idle-bridge": (pss(bridge.pid) - before) / IDLE_TUNNELS}
 
 
 MEASURES = {

@@ -9,16 +9,17 @@ import asyncio
 import base64
 import os
 import platform
-import shutil
 import ssl
 import subprocess
 import time
 from pathlib import Path
 
-from benchlib.lab import BenchError, Lab, free_port
+from benchlib.lab import BenchError, Lab
+from benchlib.measures import pss
 from benchlib.peers import PEERS, ours
-
+from benchlib.report import processor
 from simulatelib.fleet import Costs
+from tests.bed.processes import descendants, free_port
 
 TUNNELS = 1000
 SESSIONS = 20
@@ -47,8 +48,7 @@ class Group:
 
     def memory(self) -> float:
         """Bytes of the proportional set size."""
-        text = "".join(Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.pids)
-        return sum(float(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) * 1024
+        return float(sum(map(pss, self.pids)))
 
     def descriptors(self) -> int:
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.pids)
@@ -61,59 +61,18 @@ class Group:
         return ticks / _TICKS
 
 
-def descendants(pid: int) -> list[int]:
-    found = []
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, children.read_text().split()):
-            found += [child, *descendants(child)]
-    return found
-
-
 def measure() -> Costs:
     """Measure everything; takes some ten seconds. Raises BenchError."""
     with Lab(tls=True) as lab:
-        port, edge = free_port(), free_port()
+        port = free_port()
         serve = [*ours(), "serve", "--listen", f"127.0.0.1:{port}", "--target", f"127.0.0.1:{lab.target_port}"]
         bridge_process = lab.start(
             "the bridge", [*serve, "--max-tunnels", str(2 * TUNNELS), "--resume-memory", "100000"], port
         )
-        gateway_process = lab.start("nginx", nginx(lab, edge, port), edge)
+        gateway_process, edge = lab.edge(port)
         bridge, gateway = Group(bridge_process.pid), Group(gateway_process.pid)
-        context = ssl.create_default_context(cafile=lab.env["SSL_CERT_FILE"])
+        context = ssl.create_default_context(cafile=str(lab.authority.ca_file))
         return asyncio.run(_measure(lab, bridge, gateway, edge, context))
-
-
-def nginx(lab: Lab, port: int, upstream: int) -> list[str]:
-    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-    if program is None:
-        raise BenchError("nginx: no such program (Debian: apt-get install nginx-light)")
-    here = lab.directory
-    temporary = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    paths = " ".join(f'{name}_temp_path "{here}/gateway-{name}";' for name in temporary)
-    config = here / "gateway.conf"
-    config.write_text(
-        f"""{"user root;" if os.geteuid() == 0 else ""}
-daemon off; worker_processes 1; error_log stderr error; pid "{here}/gateway.pid"; worker_rlimit_nofile 8192;
-events {{ worker_connections 4096; }}
-http {{
-  access_log off;
-  {paths}
-  ssl_certificate "{here}/edge.crt"; ssl_certificate_key "{here}/edge.key";
-  server {{
-    listen 127.0.0.1:{port} ssl;
-    location / {{
-      proxy_pass http://127.0.0.1:{upstream};
-      proxy_http_version 1.1;
-      proxy_set_header Upgrade $http_upgrade;
-      proxy_set_header Connection upgrade;
-      proxy_buffering off;
-      proxy_read_timeout 180s;
-    }}
-  }}
-}}
-"""
-    )
-    return [program, "-e", "stderr", "-p", str(here), "-c", str(config)]
 
 
 async def _measure(lab: Lab, bridge: Group, gateway: Group, port: int, context: ssl.SSLContext) -> Costs:
@@ -130,7 +89,7 @@ async def _measure(lab: Lab, bridge: Group, gateway: Group, port: int, context: 
     for writer in opened:
         writer.transport.abort()
     return Costs(
-        machine=f"{os.cpu_count()} cores of {_processor()}, Linux, Python {platform.python_version()}",
+        machine=f"{os.cpu_count()} cores of {processor()}, Linux, Python {platform.python_version()}",
         bridge_bytes=round(before[0][0] - 50 * bridge_memory),
         bridge_tunnel_bytes=round(bridge_memory),
         bridge_descriptors=round(before[0][1] - 50 * bridge_fds),
@@ -166,8 +125,7 @@ async def _open(count: int, port: int, context: ssl.SSLContext) -> list[asyncio.
 def _ssh_sessions(lab: Lab) -> float:
     """Return the bytes of sshd for each session that does nothing, without what the session runs."""
     lab.open(PEERS["direct"])
-    config = str(lab.directory / "sshd_config").encode()
-    sshd = next(pid for pid in descendants(os.getpid()) if config in Path(f"/proc/{pid}/cmdline").read_bytes())
+    sshd = lab.sshd.process.pid
     alone = Group(sshd).memory()
     clients = [
         subprocess.Popen(
@@ -192,10 +150,3 @@ def _ssh_sessions(lab: Lab) -> float:
         for client in clients:
             client.terminate()
             client.communicate(timeout=10)
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()

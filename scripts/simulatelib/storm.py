@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from simulatelib.fleet import Costs, Fleet
 from tunnel.client import outage as client_outage
 from tunnel.errors import ConnectionLost, DialError
+from tunnel.net import backoff
 
 _SYN_AGAIN = (1.0, 2.0, 4.0, 8.0)  # seconds after which TCP tries again to connect, each after the one before
 _REFUSED = DialError("tcp-refused", address="the gateway")
@@ -102,7 +103,7 @@ class Storm:
             if not self._scenario.graceful:
                 self._at(begin + self._fleet.noticed_after, self._forget, gateway)
             self._at(end, self._come, gateway)
-        module = vars(client_outage)
+        module = vars(backoff)
         real = module["os"]
         # The client's own jitter, from this run's random numbers.
         source = self._random.randbytes if self._scenario.jitter else lambda size: b"\xff" * size

@@ -8,8 +8,6 @@ name below ``sandbox.test`` for 127.0.0.1. All else is the real programs.
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import socket
 import threading
 from collections.abc import Mapping
@@ -18,7 +16,8 @@ from pathlib import Path
 
 import trustme
 
-from tests.bed.processes import Bed, Process
+from tests.bed.nginx import UPGRADE, nginx
+from tests.bed.processes import Bed, Process, program
 from tests.bed.targets import LIMIT, Target
 
 DOMAIN = "sandbox.test"
@@ -47,12 +46,6 @@ class Authority:
         leaf.private_key_and_cert_chain_pem.write_to_path(self.certificate)
 
 
-def program(name: str) -> str:
-    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-    assert found, f"{name} is missing: scripts/test installs it"
-    return found
-
-
 def start_nginx(bed: Bed, authority: Authority, bridges: Mapping[str, int]) -> Edge:
     """``bridges``: the port of each sandbox's bridge by the sandbox's id."""
     folder = bed.folder / "nginx"
@@ -60,45 +53,29 @@ def start_nginx(bed: Bed, authority: Authority, bridges: Mapping[str, int]) -> E
     routes = "\n".join(f"{name} 127.0.0.1:{port};" for name, port in bridges.items())
 
     def command(port: int) -> tuple[str, ...]:
-        (folder / "nginx.conf").write_text(
-            f"""\
-            daemon off;
-            pid {folder}/pid;
-            error_log stderr;
-            {"user root;" if os.geteuid() == 0 else ""}
-            events {{ worker_connections 1024; }}
-            http {{
-              access_log off;
-              client_body_temp_path {folder}/body;
-              proxy_temp_path {folder}/proxy;
-              fastcgi_temp_path {folder}/fastcgi;
-              uwsgi_temp_path {folder}/uwsgi;
-              scgi_temp_path {folder}/scgi;
-              map $sandbox $bridge {{
-                {routes}
-                default "";
-              }}
-              server {{
-                listen 127.0.0.1:{port} ssl;
-                server_name ~^8081-(?<sandbox>[a-z0-9-]+)\\.{DOMAIN}$;
-                ssl_certificate {authority.certificate};
-                ssl_certificate_key {authority.certificate};
-                location / {{
-                  default_type application/json;
-                  if ($bridge = "") {{
-                    return 502 '{{"sandboxId":"$sandbox","message":"{NOT_FOUND}","code":502}}';
-                  }}
-                  proxy_pass http://$bridge;
-                  proxy_http_version 1.1;
-                  proxy_set_header Upgrade $http_upgrade;
-                  proxy_set_header Connection upgrade;
-                  proxy_set_header Host $host;
+        return nginx(
+            folder,
+            f"""
+            map $sandbox $bridge {{
+              {routes}
+              default "";
+            }}
+            server {{
+              listen 127.0.0.1:{port} ssl;
+              server_name ~^8081-(?<sandbox>[a-z0-9-]+)\\.{DOMAIN}$;
+              ssl_certificate {authority.certificate};
+              ssl_certificate_key {authority.certificate};
+              location / {{
+                default_type application/json;
+                if ($bridge = "") {{
+                  return 502 '{{"sandboxId":"$sandbox","message":"{NOT_FOUND}","code":502}}';
                 }}
+                proxy_pass http://$bridge;
+                {UPGRADE}
               }}
             }}
-            """
+            """,
         )
-        return (program("nginx"), "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf"))
 
     process, port = bed.start_on_free_port(command)
     return Edge(_template(port), authority.ca_file, process)

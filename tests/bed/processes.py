@@ -11,6 +11,7 @@ import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -56,7 +57,7 @@ class Process:
                 stdin=subprocess.DEVNULL if source is None else source,
                 stdout=files.enter_context(self.out.open("wb")),
                 stderr=files.enter_context(self.err.open("wb")),
-                env=None if env is None else {**os.environ, **env},
+                env=env,
                 cwd=stem.parent,
                 start_new_session=True,
             )
@@ -120,10 +121,14 @@ class Process:
 
 
 class Bed:
-    """What one test, or a whole run, has started; leaving the ``with`` block ends it all, last started first."""
+    """What one test, or a whole run, has started; leaving the ``with`` block ends it all, last started first.
 
-    def __init__(self, folder: Path) -> None:
+    Its programs have this process's environment, or ``environment`` instead; ``env`` is what one of them has more.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self.folder = folder
+        self._environment = os.environ if environment is None else environment
         self.processes: list[Process] = []
         self._count = 0
 
@@ -144,7 +149,7 @@ class Bed:
     ) -> Process:
         self._count += 1
         stem = self.folder / f"{self._count:03}-{Path(argv[0]).name}"
-        process = Process(argv, stem, stdin=stdin, env=env)
+        process = Process(argv, stem, stdin=stdin, env={**self._environment, **(env or {})})
         self.processes.append(process)
         return process
 
@@ -204,6 +209,13 @@ class Bed:
                 if not re.search(r"(?i)in use|cannot bind|unable to create listening", process.log()):
                     raise
         raise AssertionError(f"found no free port for {shlex.join(command(0))}")
+
+
+def program(name: str) -> str:
+    """Return the path of a program that the machine must have; daemons are not on every user's PATH."""
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin:/usr/local/sbin")
+    assert found, f"{name} is missing: scripts/test installs it"
+    return found
 
 
 def ticks(seconds: float, pause: float = 0.02) -> Iterator[None]:

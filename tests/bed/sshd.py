@@ -5,12 +5,11 @@ from __future__ import annotations
 import getpass
 import os
 import shlex
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.bed.processes import Bed
+from tests.bed.processes import Bed, program
 
 PRIVILEGE_SEPARATION = Path("/run/sshd")  # compiled into Debian's sshd, which only ever starts as root with it
 
@@ -24,8 +23,6 @@ class Sshd:
     def __init__(self, bed: Bed, folder: Path) -> None:
         folder.mkdir()
         self.folder = folder
-        program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-        assert program, "sshd is missing: scripts/test installs it"
         for name in ("host", "user"):
             bed.check("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name))
         (folder / "authorized_keys").write_text((folder / "user.pub").read_text())
@@ -33,7 +30,7 @@ class Sshd:
         if os.geteuid() == 0:
             PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
         self.process, self.port = bed.start_on_free_port(
-            lambda port: (program, "-D", "-e", "-f", str(self._configure(port))), r"Server listening on"
+            lambda port: (program("sshd"), "-D", "-e", "-f", str(self._configure(port))), r"Server listening on"
         )
 
     def _configure(self, port: int) -> Path:
@@ -71,6 +68,18 @@ class Sshd:
         }
 
     @property
+    def paramiko_client(self) -> dict[str, Any]:
+        """How `tunnel.ssh.paramiko_client` logs in here, whatever the user's own files say."""
+        return {
+            "client_keys": self.folder / "user",
+            "agent": False,
+            "known_hosts": self.folder / "known_hosts",
+            "host_key_alias": "bed",
+            "config": None,
+            "login_timeout": 20,
+        }
+
+    @property
     def asyncssh(self) -> dict[str, Any]:
         """How `asyncssh.connect` logs in here; the host is ``bed``."""
         return {
@@ -81,12 +90,18 @@ class Sshd:
             "agent_path": None,
         }
 
-    def write_client_config(self, path: Path, proxy_command: Sequence[str]) -> Path:
-        """Write an ssh_config with which any host name leads through ``proxy_command`` to this sshd."""
+    def write_client_config(self, path: Path, proxy_command: Sequence[str], *lines: str) -> Path:
+        """Write an ssh_config with which any host name leads to this sshd.
+
+        The way is ``proxy_command``, or TCP if that is empty; further ``lines`` go before all others.
+        """
         quoted = shlex.join(proxy_command).replace("'%h'", "%h")
+        way = (f"ProxyCommand {quoted}",) if proxy_command else ("HostName 127.0.0.1", f"Port {self.port}")
+        more = "\n              ".join((*lines, *way))
         path.write_text(
             f"""\
             Host *
+              {more}
               User {getpass.getuser()}
               IdentityFile {self.folder}/user
               IdentitiesOnly yes
@@ -97,7 +112,6 @@ class Sshd:
               StrictHostKeyChecking yes
               BatchMode yes
               LogLevel ERROR
-              ProxyCommand {quoted}
             """
         )
         return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,3 +97,18 @@ class Route:
 
     def ssh(self, *arguments: str) -> tuple[str, ...]:
         return ("ssh", "-F", str(self.config), *arguments)
+
+
+def assert_sessions_answer(bed: Bed, route: Route, count: int, seconds: float) -> None:
+    """Have ``count`` ssh sessions open at once; each gets the answer to its own word, within ``seconds`` a step."""
+    sessions = [
+        bed.start(*route.ssh("box", f"echo ready; read word; echo {n} $word"), stdin=subprocess.PIPE)
+        for n in range(count)
+    ]
+    for session in sessions:
+        session.wait_for_line("ready", seconds)
+    for n, session in enumerate(sessions):
+        session.feed(f"word-{n}\n".encode())
+    for n, session in enumerate(sessions):
+        assert session.wait(seconds) == 0
+        assert session.out.read_text() == f"ready\n{n} word-{n}\n"

@@ -1,1 +1,1 @@
-"""Child processes: who owns them, what kills them and what does not, and that nothing of them is left."""
+"""Tests of child processes: their owner, what kills them and what does not, and that none is left behind."""

@@ -17,11 +17,11 @@ from tests.pty.typist import Typist
 from tests.ssh.conftest import route_to
 from tunnel.children.child import start
 
-# What a shell script can do to a service that it starts.
+# How a shell script can start a service.
 IGNORING = ("sh", "-c", 'trap "" INT QUIT HUP TERM TSTP PIPE XFSZ USR1 CHLD; exec "$@"', "sh")
 STATUS = ("grep", "-E", "^Sig(Blk|Ign):", "/proc/self/status")
 DEFAULT = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"
-# A loop that Ctrl-C and Ctrl-\ end, if anything does.
+# A loop that only Ctrl-C and Ctrl-\ can end.
 LOOP = "echo loop; while :; do sleep 0.1; done"
 BLOCKING = "import os, signal, sys; signal.pthread_sigmask(0, range(1, 32)); os.execvp(sys.argv[1], sys.argv[1:])"
 
@@ -66,7 +66,7 @@ def test_keys_interrupt_in_a_service_that_a_script_has_started(bed: Bed, sshd: S
     with Typist(*route_to(bed, sshd, bridge).ssh("-t", "box", f"exec sh -c '{LOOP}'")) as typist:
         typist.see("loop\r\n")
         typist.type(key)
-        assert typist.wait() in (130, 131, 255)  # as the whole command was ended, not the session
+        assert typist.wait() in (130, 131, 255)  # because the signal ended the command, not the session
 
 
 def test_the_service_goes_on_to_ignore_what_it_was_told_to_ignore(bed: Bed, sshd: Sshd) -> None:

@@ -1,20 +1,21 @@
-"""What a kill reaches, and what goes on when a terminal's own process ends or its client goes."""
+"""Which processes a kill reaches, and which go on when the terminal's process ends or its client disconnects."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.bed.processes import Bed
-from tests.pty.beds import Service, alive, start_service
+from tests.pty.beds import alive, start_service
 from tests.pty.raw import Raw, Stream, eventually
 
-# Ways to leave a terminal; each ends as a `sleep` whose number is in the file that is named.
+# Ways to leave a terminal. Each ends as a process whose pid is in the given file.
 DAEMONS = {
     "setsid": "setsid sh -c 'echo $$ >{0}; exec sleep 600' &",
     "nohup": "nohup sh -c 'echo $$ >{0}; exec sleep 600' >/dev/null 2>&1 &",
@@ -30,22 +31,9 @@ LIVES_ON = ("setsid", "nohup", "double fork")
 everyone = pytest.mark.parametrize("way", DAEMONS)
 
 
-@pytest.fixture(scope="module")
-def service(shared_bed: Bed) -> Iterator[Service]:
-    service = start_service(shared_bed)
-    yield service
-    service.process.end()
-
-
-@pytest.fixture
-def raw(service: Service) -> Iterator[Raw]:
-    with Raw(service.url) as raw:
-        yield raw
-
-
 @pytest.fixture
 def noted(tmp_path: Path) -> Iterator[Path]:
-    """Where a daemon writes its number; it ends with the test."""
+    """A file for the pid of a daemon, which is killed after the test."""
     yield tmp_path / "pid"
     for path in (tmp_path / "pid", tmp_path / "other"):
         if path.exists() and path.read_text().strip() and alive(int(path.read_text())):
@@ -88,26 +76,20 @@ def test_a_kill_reaches_a_daemon_of_a_command_on_pipes(raw: Raw, noted: Path) ->
 
 
 def test_a_kill_reaches_whoever_is_born_meanwhile(raw: Raw, tmp_path: Path) -> None:
-    """Processes that fork, leave and end all the time: whatever is seen of them is gone a moment later."""
-    chain = tmp_path / "chain"
-    chain.write_text(f"#!/bin/sh\nsetsid sh {chain} {tmp_path}/mark >/dev/null 2>&1 &\n")
-    stream = raw.terminal("/bin/sh", "-c", f"for i in 1 2 3; do sh {chain} {tmp_path}/mark & done; exec sleep 600")
-    name = f"{tmp_path}/mark".encode()
+    """Processes that fork, leave the session and end all the time, so that every look at /proc is outdated."""
+    chain, beats = tmp_path / "chain", tmp_path / "beats"
+    chain.write_text(f"#!/bin/sh\necho >>{beats}\nsetsid sh {chain} >/dev/null 2>&1 &\n")
+    stream = raw.terminal("/bin/sh", "-c", f"for i in 1 2 3; do sh {chain} & done; exec sleep 600")
 
-    def links() -> list[str]:
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    found += [entry.name] if name in (entry / "cmdline").read_bytes() else []
-                except OSError:
-                    continue
-        return found
+    def rests() -> bool:
+        before = beats.stat().st_size
+        time.sleep(1)
+        return beats.stat().st_size == before
 
     try:
-        assert eventually(links)
+        assert eventually(lambda: beats.exists() and beats.stat().st_size > 30)
         raw.kill(stream.pid)
-        assert eventually(lambda: not links() and not links(), 10)
+        assert eventually(rests, 10)
     finally:
         chain.write_text("")
 

@@ -1,4 +1,4 @@
-"""A service as process 1 of a container that has no init: it reaps what it inherits, and nothing else."""
+"""A service as process 1 of a container without an init: it reaps inherited children, and only those."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_bridge_with_the_embedded_ssh_server_reaps_too(bed: Bed, sshd: Sshd, o
 
 
 def test_a_child_that_it_had_before_it_was_a_service_is_reaped_in_the_end(bed: Bed) -> None:
-    """An entry point that starts something and then turns into the service."""
+    """An entry point that starts a process and then executes the service."""
     script = (
         "import asyncio, os, subprocess, sys, time\nfrom tunnel.children import orphans\norphans._GRACE = 0.5\n"
         "subprocess.Popen(['/bin/sleep', '0.2'], start_new_session=False)._child_created = False\n"

@@ -1,4 +1,4 @@
-"""Only ``tunnel/children`` starts, signals and reaps processes, and no signal hits one that is not a child any more."""
+"""Only ``tunnel/children`` starts, signals and reaps processes, and no signal hits a process that reuses a pid."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.pty.raw import eventually
 from tunnel.children.child import Child, start
 from tunnel.children.family import kill_families, signal_sessions
 from tunnel.children.users import own_user
-from tunnel.pty.server import file_tool
+from tunnel.pty.server import file_process
 
 TUNNEL = Path(__file__).parents[2] / "tunnel"
 ROOM = TUNNEL / "children"
-# Calls that make, signal or reap a process.
+# Calls that start, signal or reap a process.
 CALLS = {
     "Popen", "call", "check_call", "check_output", "run", "create_subprocess_exec", "create_subprocess_shell",
     "subprocess_exec", "subprocess_shell", "fork", "forkpty", "vfork", "posix_spawn", "posix_spawnp", "system", "popen",
@@ -38,7 +38,7 @@ LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 
 
 def process_calls(source: str) -> list[str]:
-    """What a module's source does to processes: calls by the modules that offer them, and names imported from these."""
+    """Return the calls in a module's source that start, signal or reap processes, and such names that it imports."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in MODULES:
@@ -71,7 +71,7 @@ def test_such_calls_are_noticed(source: str) -> None:
 
 
 def test_nobody_waits_for_any_child() -> None:
-    """That would take the status of a child from the one who waits for it."""
+    """Otherwise the owner of a child would lose its status."""
     for path in TUNNEL.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -80,12 +80,12 @@ def test_nobody_waits_for_any_child() -> None:
                     assert ast.unparse(node.args[0]) not in {"-1", "0", "os.P_ALL", "os.P_PGID"}, path
 
 
-# ---- a number that is another process's by now
+# --- A pid that was reused
 
 
 @contextlib.contextmanager
 def stranger(pid: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of somebody else, leader of its session, that has got the number of a child."""
+    """A foreign process, leader of its session, that has the pid of a former child."""
     for _ in range(50):
         LAST_PID.write_text(str(pid - 1))
         process = subprocess.Popen(["/bin/sleep", "60"], start_new_session=True)
@@ -139,18 +139,18 @@ def busy() -> None:
 
 @needs_numbers
 def test_a_helper_for_files_that_has_ended_is_not_signalled() -> None:
-    """Neither when it was reaped, nor when that is still to come."""
+    """Whether the child was reaped or not."""
 
     async def work() -> None:
         user = own_user()
-        async with file_tool.Tool("exit 0", "/", user, None) as tool:
+        async with file_process.FileProcess("exit 0", "/", user, None) as tool:
             assert await tool.wait() == 0
             with stranger(tool.pid) as other:
                 await tool.__aexit__()
                 await asyncio.sleep(0.1)
                 assert other.poll() is None
-        async with file_tool.Tool("exit 0", "/", user, None):
-            busy()  # it ends while the loop has no time to notice
+        async with file_process.FileProcess("exit 0", "/", user, None):
+            busy()  # it ends while the loop is busy
 
     asyncio.run(work())
 
@@ -165,7 +165,7 @@ def test_a_child_is_reaped_once_and_keeps_its_status() -> None:
 
 
 def test_without_a_descriptor_left_a_kill_still_ends_the_child() -> None:
-    """And what has left its session is killed when there are descriptors again."""
+    """And processes that have left its session are killed when there are descriptors again."""
     child = start(["/bin/sh", "-c", "setsid sleep 600 & exec sleep 600"], marked=True)
     tasks = Path(f"/proc/{child.pid}/task/{child.pid}/children")
     assert eventually(lambda: tasks.read_text().split() and Path(f"/proc/{child.pid}/comm").read_text() == "sleep\n")

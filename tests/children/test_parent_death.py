@@ -1,4 +1,4 @@
-"""What is left of a service that is killed: no child of it, whoever that runs as."""
+"""When a service is killed, no child stays, whichever user it runs as."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch users"
 
 @pytest.fixture(params=["setpriv", "Python"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """PATH with the program that asks for the signal, and without it."""
+    """PATH with setpriv, and without it."""
     for name in ("sh", "sleep", "cat", "mkdir", "dirname"):
         (tmp_path / name).symlink_to(f"/bin/{name}")
     return os.environ["PATH"] if request.param == "setpriv" else str(tmp_path)
@@ -64,7 +64,7 @@ def test_programs_on_terminals_and_pipes_end(bed: Bed, path: str, user: str) -> 
 
 @contextlib.contextmanager
 def slow_reader(service: Service, file: Path) -> Iterator[socket.socket]:
-    """Somebody who asks for a file and does not read it."""
+    """A client that requests a file and does not read it."""
     place = urlsplit(service.url)
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -86,7 +86,7 @@ def test_helpers_for_files_end(bed: Bed, path: str, tmp_path: Path) -> None:
 
 
 def test_the_process_of_the_embedded_ssh_server_ends_even_when_it_hangs(bed: Bed, sshd: Sshd) -> None:
-    """It would end by its control socket too, if it ran."""
+    """It is stopped; otherwise it would end when its control socket is closed."""
     bridge = start_embedded(bed, sshd)
     (listener,) = descendants(bridge.process.pid)
     os.kill(listener, signal.SIGSTOP)
@@ -96,7 +96,7 @@ def test_the_process_of_the_embedded_ssh_server_ends_even_when_it_hangs(bed: Bed
 
 @pytest.mark.parametrize("forks", [False, True])
 def test_a_child_whose_parent_has_ended_before_it_could_ask_does_not_run(tmp_path: Path, forks: bool) -> None:
-    """The parent lets a process that is not its child do what its children do between fork and the command."""
+    """A process that is not a child runs the code that children run between fork and exec."""
     mark = tmp_path / "ran"
     script = (
         "import os, subprocess, sys\n"
@@ -110,7 +110,7 @@ def test_a_child_whose_parent_has_ended_before_it_could_ask_does_not_run(tmp_pat
 
 
 def test_children_end_with_the_service_and_not_with_another_thread_of_it() -> None:
-    """The kernel takes the thread that has started a child for its parent."""
+    """For the kernel, the parent is the thread that started the child."""
     script = (
         "import threading\nfrom tunnel.children.child import start\n"
         "child = start(['/bin/sleep', '0.5'])\n"

@@ -89,7 +89,7 @@ def test_public_names_are_imported_when_they_are_used() -> None:
     for name in tunnel.__all__:
         assert getattr(tunnel, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        tunnel.nothing  # noqa: B018  # type: ignore[attr-defined]
+        tunnel.nothing  # type: ignore[attr-defined]  # noqa: B018
     assert importlib.import_module("tunnel").TunnelError.__module__ == "tunnel.errors"
 
 

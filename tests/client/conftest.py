@@ -14,8 +14,7 @@ import trustme
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from tests.bed.edges import program
-from tests.bed.processes import Bed
+from tests.bed.processes import Bed, program
 from tests.bed.targets import Target
 from tests.client.test_settings import settings_of
 from tunnel.client.dial import Connection, dial

@@ -23,22 +23,14 @@ import tunnel
 from tests.bed.processes import Bed, ticks
 from tests.bed.sshd import Sshd
 from tests.bed.targets import Target, checksum, echo, read_exactly, read_to_end, reset
-from tests.bed.tunnels import Bridge, start_bridge
-from tests.server.clients import ask
+from tests.bed.tunnels import start_bridge
+from tests.faults.seen import wait_for_tunnels
 from tunnel.client import socket_pair as pair
 from tunnel.net.pump import Pump
 
 LIMIT = 20.0
 DATA = os.urandom(3_000_000)
 MODES = pytest.mark.parametrize("no_resume", [False, True], ids=["resumable", "plain"])
-
-
-def wait_for_tunnels(bridge: Bridge, tunnels: int, detached: int = 0) -> None:
-    for _ in ticks(LIMIT):
-        health = ask(bridge.url, "/healthz").json
-        if (health["tunnels"], health["detached"]) == (tunnels, detached):
-            return
-    raise AssertionError(health)
 
 
 @MODES

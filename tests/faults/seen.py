@@ -47,6 +47,15 @@ def wait_for_detached(bridge: Bridge, count: int, seconds: float = LIMIT) -> Non
     raise AssertionError(f"{json.dumps(health(bridge))}: not {count} detached\n{bridge.process.log()[-3000:]}")
 
 
+def wait_for_tunnels(bridge: Bridge, tunnels: int, detached: int = 0, seconds: float = LIMIT) -> None:
+    """Wait until the bridge has so many tunnels, and so many sessions that wait to be resumed."""
+    for _ in ticks(seconds):
+        told = health(bridge)
+        if (told["tunnels"], told["detached"]) == (tunnels, detached):
+            return
+    raise AssertionError(f"{json.dumps(told)}: not {tunnels} tunnels, {detached} detached")
+
+
 def leave_one_descriptor(service: Process) -> None:
     """Let a service open one file more, and no further ones until it has closed others."""
     pid = service.pid

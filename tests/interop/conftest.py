@@ -4,36 +4,43 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.bed.processes import Bed
 from tests.bed.sshd import Sshd
-from tests.bed.tunnels import OWN_PAIR, Bridge, Route, start_bridge, start_embedded
-
-
-def make_route(bed: Bed, sshd: Sshd, bridge: Bridge, name: str) -> Route:
-    return Route(sshd.write_client_config(bed.folder / name, OWN_PAIR.command(bridge.url)), bridge)
-
-
-@pytest.fixture(scope="session")
-def sshd_route(shared_bed: Bed, sshd: Sshd) -> Route:
-    """The way to an sshd behind our bridge."""
-    return make_route(shared_bed, sshd, start_bridge(shared_bed, "ours", sshd.port), "ssh_config.clients-sshd")
+from tests.bed.tunnels import EMBEDDED_PAIR, OWN_PAIR, Route
+from tests.conftest import make_route
 
 
 @pytest.fixture(scope="session")
 def embedded_route(shared_bed: Bed, sshd: Sshd) -> Route:
     """The way to the SSH server that is in our bridge."""
-    return make_route(shared_bed, sshd, start_embedded(shared_bed, sshd), "ssh_config.clients-embedded")
+    return make_route(shared_bed, sshd, EMBEDDED_PAIR)
 
 
-@pytest.fixture(scope="session", params=("sshd", "embedded"))
+@pytest.fixture(scope="session", params=("own_route", "embedded_route"), ids=("sshd", "embedded"))
 def server(request: pytest.FixtureRequest) -> Route:
     """Both SSH servers, in turn."""
-    route = request.getfixturevalue(f"{request.param}_route")
+    route = request.getfixturevalue(request.param)
     assert isinstance(route, Route)
     return route
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Path:
+    """Where files of the other side are: a folder on the same machine, which ssh sees as a remote one."""
+    folder = tmp_path / "far"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def near(tmp_path: Path) -> Path:
+    folder = tmp_path / "near"
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture

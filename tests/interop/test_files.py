@@ -16,21 +16,6 @@ def checksums(folder: Path) -> dict[str, str]:
     return {path.name: checksum(path.read_bytes()) for path in folder.iterdir()}
 
 
-@pytest.fixture
-def far(tmp_path: Path) -> Path:
-    """Where files of the other side are: a folder on the same machine, which ssh sees as a remote one."""
-    folder = tmp_path / "far"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def near(tmp_path: Path) -> Path:
-    folder = tmp_path / "near"
-    folder.mkdir()
-    return folder
-
-
 @pytest.mark.parametrize("protocol", ["-s", "-O"], ids=["sftp", "legacy"])
 def test_scp_copies_files_of_all_sizes_both_ways(
     bed: Bed, route: Route, samples: list[Path], far: Path, near: Path, protocol: str

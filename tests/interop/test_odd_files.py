@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,26 +23,9 @@ def mode_of(path: Path) -> int:
 
 
 @pytest.fixture
-def far(tmp_path: Path) -> Path:
-    folder = tmp_path / "far"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def near(tmp_path: Path) -> Path:
-    folder = tmp_path / "near"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def sftp(server: Route, sshd: Sshd) -> Iterator[paramiko.SFTPClient]:
-    with paramiko.Transport(tunnel.open_socket(server.bridge.url)) as transport:
-        key = paramiko.Ed25519Key.from_private_key_file(str(sshd.folder / "user"))
-        transport.connect(username=subprocess.check_output(["id", "-un"], text=True).strip(), pkey=key)
-        client = transport.open_sftp_client()
-        yield client
+    with tunnel.ssh.paramiko_client(server.bridge.url, **sshd.paramiko_client) as client, client.open_sftp() as sftp:
+        yield sftp
 
 
 @pytest.mark.parametrize("protocol", ["-s", "-O"], ids=["sftp", "legacy"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.bed.processes import Bed, running, ticks
 from tests.bed.targets import checksum
-from tests.bed.tunnels import PROGRAMS, Route
+from tests.bed.tunnels import PROGRAMS, Route, assert_sessions_answer
 
 SESSIONS = 50
 
@@ -84,14 +84,4 @@ def test_one_connection_carries_many_sessions(bed: Bed, route: Route, short_fold
 
 
 def test_fifty_sessions_at_once_each_get_their_own_answer(bed: Bed, route: Route) -> None:
-    sessions = [
-        bed.start(*route.ssh("box", f"echo ready; read word; echo {number} $word"), stdin=subprocess.PIPE)
-        for number in range(SESSIONS)
-    ]
-    for session in sessions:
-        session.wait_for_line("ready", 60)
-    for number, session in enumerate(sessions):
-        session.feed(f"word-{number}\n".encode())
-    for number, session in enumerate(sessions):
-        assert session.wait(30) == 0
-        assert session.out.read_text() == f"ready\n{number} word-{number}\n"
+    assert_sessions_answer(bed, route, SESSIONS, 60)

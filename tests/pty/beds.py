@@ -1,4 +1,4 @@
-"""What the tests of the terminal clients stand on: a service of their own, and output that can be waited for."""
+"""Tools for tests of terminal clients: a service, and output to wait for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.bed.processes import Bed, Process
 from tests.bed.tunnels import OURS
 
-LIMIT = 20.0  # seconds that output may take on a machine that is busy
+LIMIT = 20.0  # seconds to wait for output, on a busy machine
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def start_service(bed: Bed, *options: str) -> Service:
 
 
 class Output:
-    """An ``on_data`` callback: keeps what comes, and lets others wait for it."""
+    """An ``on_data`` callback that keeps the output and lets tests wait for it."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -42,7 +42,7 @@ class Output:
         self.wait_for_match(re.escape(wanted))
 
     def wait_for_line(self, line: bytes) -> None:
-        """Wait for a line, whatever bash says to the terminal before it."""
+        """Wait for a line, whatever bash prints before it."""
         self.wait_for_match(rb"[\r\n]" + re.escape(line) + rb"\r\n")
 
     def wait_for_match(self, pattern: bytes) -> None:
@@ -52,7 +52,7 @@ class Output:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and waits for its parent does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):

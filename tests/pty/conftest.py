@@ -1,4 +1,4 @@
-"""Services for the tests of the service: one for many questions, and one of its own for a test that ends it."""
+"""Terminal services: one that many tests share, and one for each test that stops it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def service(shared_bed: Bed) -> Iterator[Service]:
 
 @pytest.fixture
 def sandbox(service: Service) -> Iterator[Sandbox]:
-    """Our own client of that service."""
+    """Our own client, connected to that service."""
     with Sandbox(service.url) as sandbox:
         yield sandbox
 
@@ -45,7 +45,7 @@ def start(bed: Bed) -> StartService:
 
 @pytest.fixture(scope="module")
 def token_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with a token of its own."""
+    """A file with a new token."""
     path = tmp_path_factory.mktemp("tokens") / "tokens"
     make_token(str(path))
     return path

@@ -1,4 +1,4 @@
-"""A TCP proxy between a client and the service, which breaks connections at the worst moment."""
+"""A TCP proxy between a client and the service that breaks connections at the worst moment."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class CuttingProxy:
-    """Passes on what comes, but for what it is told to break. Connections are cut with a reset.
+    """Forwards connections, and breaks them as told. Connections are cut with a reset.
 
-    ``cut_streams`` gives, for each stream, after how many bytes of its answer it is cut (None: never).
-    ``lose_answers`` is how many answers to each method are lost: the call arrives, then the connection is cut.
-    ``away`` refuses all that comes. ``calls`` are the methods that came by.
+    ``cut_streams`` lists for each stream after how many bytes of the answer it is cut (None: never).
+    ``lose_answers`` maps methods to the number of answers that are lost: the call arrives, then the connection is cut.
+    ``away`` refuses all connections. ``calls`` lists the methods that were called.
     """
 
     def __init__(self, url: str) -> None:
@@ -53,7 +53,7 @@ class CuttingProxy:
         assert not self._thread.is_alive()
 
     def cut(self) -> None:
-        """Cut all connections that are open."""
+        """Cut all open connections."""
         self._loop.call_soon_threadsafe(self._cut_all)
 
     def _cut_all(self) -> None:
@@ -90,7 +90,7 @@ class CuttingProxy:
             return
         pair = {writer, far_writer}
         self._writers |= pair
-        # What is said of the answer that is under way: when to cut it.
+        # When to cut the current answer.
         budget: list[int | None] = [None]
         try:
             async with asyncio.TaskGroup() as group:
@@ -128,7 +128,7 @@ class CuttingProxy:
                     self.cuts += 1
                     if left:
                         await writer.drain()
-                        await asyncio.sleep(0.01)  # a reset takes back what the client has not read yet
+                        await asyncio.sleep(0.01)  # a reset discards data that the client has not read yet
                     self._cut(writer)
                     raise ConnectionResetError("cut")
                 budget[0] = left - len(data)

@@ -1,4 +1,4 @@
-"""A client of the terminal service that knows only HTTP and envelopes, so that it can send what others do not."""
+"""A client of the terminal service that knows only HTTP and envelopes, so it can send malformed requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-LIMIT = 20.0  # seconds that anything may take on a machine that is busy
+LIMIT = 20.0  # seconds that anything may take, on a busy machine
 
 Message = dict[str, Any]
 
@@ -30,7 +30,7 @@ class Reply:
 
     @property
     def code(self) -> str | None:
-        """The code of the error that it tells, if it tells one."""
+        """The code of the error, if there is one."""
         return self.json.get("code") if self.body.startswith(b"{") else None
 
 
@@ -41,7 +41,7 @@ def envelope(message: object) -> bytes:
 
 @dataclass
 class Stream:
-    """A reply of Start or Connect while it comes; what has come so far is in ``output``, ``ended``, ``error``."""
+    """A reply of Start or Connect. ``output``, ``ended`` and ``error`` contain what has arrived so far."""
 
     connection: http.client.HTTPConnection
     response: http.client.HTTPResponse
@@ -58,7 +58,7 @@ class Stream:
         return int(self.response.headers["Wstunnel-Offset"])
 
     def step(self) -> Message | None:
-        """Read one envelope and take note of it; return its event, None for the last one."""
+        """Read one envelope and return its event, None for the last envelope."""
         head = self._exactly(5)
         flags, length = struct.unpack(">BI", head)
         message = json.loads(self._exactly(length))
@@ -79,7 +79,7 @@ class Stream:
         return event
 
     def wait_for(self, wanted: bytes) -> None:
-        """Read until the output has ``wanted``."""
+        """Read until the output contains ``wanted``."""
         while wanted not in self.output:
             assert not self.finished, f"no {wanted!r} in {bytes(self.output[-2000:])!r}"
             self.step()
@@ -101,7 +101,7 @@ class Stream:
 
 
 class Raw:
-    """``token`` and the rest of ``headers`` go with every request."""
+    """``token`` and ``headers`` are sent with every request."""
 
     def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
         self.address = urlsplit(url).netloc
@@ -142,7 +142,7 @@ class Raw:
         chunked: bool = False,
         limit: float = LIMIT,
     ) -> Stream:
-        """Open a stream and return it when its first event, or its end, has come."""
+        """Open a stream and return it when its first event or its end has arrived."""
         connection = http.client.HTTPConnection(self.address, timeout=limit)
         given = {**self.headers, "Content-Type": "application/connect+json", "Connect-Protocol-Version": "1"}
         body = message if isinstance(message, bytes) else envelope(message)
@@ -160,7 +160,7 @@ class Raw:
         stream.step()
         return stream
 
-    # --- What most tests start with
+    # --- Common requests
 
     def terminal(self, *command: str, headers: Mapping[str, str] | None = None, **fields: Any) -> Stream:
         return self.open("Start", terminal(*command, **fields), headers)
@@ -183,7 +183,7 @@ class Raw:
 
 
 def terminal(*command: str, cols: int = 80, rows: int = 24, **fields: Any) -> Message:
-    """The request that starts ``command`` on a terminal."""
+    """Return the request that starts ``command`` on a terminal."""
     process, rest = _process(command, fields)
     return {"process": process, "pty": {"size": {"cols": cols, "rows": rows}}, **rest}
 
@@ -193,7 +193,7 @@ def input_message(pid: int, data: bytes, kind: str = "pty") -> Message:
 
 
 def eventually(condition: Any, seconds: float = LIMIT) -> bool:
-    """Whether ``condition()`` becomes true within ``seconds``."""
+    """Return whether ``condition()`` becomes true within ``seconds``."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

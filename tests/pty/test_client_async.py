@@ -1,4 +1,4 @@
-"""`tunnel.AsyncSandbox` against the real service: the calls of `test_client_sync`, and what is asyncio's own."""
+"""`tunnel.AsyncSandbox` with the real service: the calls of `test_client_sync`, and tests of cancellation and tasks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SLEEP = ("/bin/sleep", "60")
 
 @pytest.fixture
 def run(service: Service) -> Callable[[Callable[[AsyncSandbox], Awaitable[None]]], None]:
-    """Run a coroutine function with a sandbox, within a limit."""
+    """Run a coroutine function with a sandbox and a time limit."""
 
     def run(test: Callable[[AsyncSandbox], Awaitable[None]]) -> None:
         async def limited() -> None:
@@ -35,7 +35,7 @@ Run = Callable[[Callable[[AsyncSandbox], Awaitable[None]]], None]
 
 
 class AsyncOutput:
-    """A coroutine function for ``on_data``: keeps what comes, and lets others wait for it."""
+    """A coroutine function for ``on_data`` that keeps the output and lets tests wait for it."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -220,7 +220,7 @@ def test_closing_the_sandbox_leaves_no_task_and_no_connection(service: Service) 
         async with AsyncSandbox(service.url) as sandbox:
             terminals = [await sandbox.pty.create(command=CAT, on_data=AsyncOutput()) for _ in range(5)]
             terminals += [await sandbox.pty.create(command=CAT) for _ in range(5)]
-        # The event loop itself ends the generators of the HTTP client that were under way, in tasks of its own.
+        # The event loop closes unfinished generators of the HTTP client in its own tasks.
         for _ in range(500):
             if len(asyncio.all_tasks()) == 1:
                 break

@@ -1,4 +1,4 @@
-"""Services that always have something more to say: a call, and the begin of a terminal, end all the same in time."""
+"""Services that never stop sending: calls and the start of a terminal still time out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tunnel.pty.protocol import framing
 
 LIMITS = {"connect_timeout": 0.3, "request_timeout": 0.5}
 DRIP = 0.05  # seconds
-LONGEST = 20.0  # seconds that a service goes on, should nobody hang up
+LONGEST = 20.0  # seconds after which a service stops by itself
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -37,7 +37,7 @@ Script = Callable[[socket.socket], None]
 
 
 def pour(pieces: Iterable[bytes], pause: float = DRIP, *, first: bytes = b"") -> Script:
-    """A service that answers any request with ``first`` and then ``pieces``, until it is hung up on or they end."""
+    """A service that answers every request with ``first`` and then ``pieces``, until the client disconnects."""
 
     def script(connection: socket.socket) -> None:
         end = time.monotonic() + LONGEST
@@ -144,7 +144,7 @@ def test_a_proxy_has_the_same_limit(call: Callable[..., None]) -> None:
     assert str(failure).endswith("did not answer within 0.8 s")
 
 
-@pytest.mark.full  # its limit for an answer is no option
+@pytest.mark.full  # it has no option for this limit
 def test_shell_ends_with_one_line(bed: Bed) -> None:
     with Target(SCRIPTS["100"]) as target:
         url = f"http://127.0.0.1:{target.port}"
@@ -154,11 +154,11 @@ def test_shell_ends_with_one_line(bed: Bed) -> None:
     assert finished.stderr.count("\n") == 1 and "did not answer within 10.5 s" in finished.stderr
 
 
-# ---- a stream that has begun to come
+# --- A stream that has begun
 
 
 def stream(timeout: float = 0.0) -> TerminalStream:
-    terminal = TerminalStream(calls.connect(1), place="box", now=0.0, reconnect_for=0.0, timeout=timeout)
+    terminal = TerminalStream(calls.connect(1), endpoint="box", now=0.0, reconnect_for=0.0, timeout=timeout)
     terminal.call(0.0)
     assert terminal.answered(Response(200, "", ()))
     return terminal
@@ -184,7 +184,7 @@ def test_a_terminal_whose_time_is_over_ends_though_keepalives_come() -> None:
 
 @pytest.mark.parametrize("offset", ["9" * 5000, "²", "-1", "1_0"])
 def test_an_offset_that_is_no_number_does_not_count(offset: str) -> None:
-    terminal = TerminalStream(calls.connect(1), place="box", now=0.0)
+    terminal = TerminalStream(calls.connect(1), endpoint="box", now=0.0)
     terminal.call(0.0)
     assert terminal.answered(Response(200, "", (("wstunnel-offset", offset),)))
     assert terminal.receive(framing.envelope(b'{"event":{"start":{"pid":1}}}'))

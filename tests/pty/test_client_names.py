@@ -1,4 +1,4 @@
-"""Terminals at services whose names are unusual: what is said in TLS and in Host is what the ProxyCommand says."""
+"""Services with unusual names: the names in TLS and in Host are the same as for the ProxyCommand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def test_a_final_dot_is_no_part_of_the_name_in_a_certificate(tmp_path: Path, mon
     resolve = socket.getaddrinfo
     asked: list[str] = []
 
-    def getaddrinfo(host: Any, *words: Any, **options: Any) -> Any:  # not every resolver knows localhost with a dot
+    def getaddrinfo(
+        host: Any, *words: Any, **options: Any
+    ) -> Any:  # not every resolver knows localhost with a final dot
         asked.append(host.decode() if isinstance(host, bytes) else host)
         return resolve("127.0.0.1", *words, **options)
 

@@ -1,4 +1,4 @@
-"""Connections that break under a terminal: nothing is lost, nothing comes twice, and what cannot be saved is said."""
+"""Terminal connections that break: no output is lost or repeated, and output that cannot be restored is reported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.pty.cutting import CuttingProxy
 from tunnel import AsyncSandbox, Sandbox
 
 LINES = 100_000
-COUNT = ("/bin/sh", "-c", f"stty -opost; seq 1 {LINES}; exit 5")  # 589 kB, less than the service keeps
+COUNT = ("/bin/sh", "-c", f"stty -opost; seq 1 {LINES}; exit 5")  # 589 kB, less than the scrollback
 WANTED = "".join(f"{n}\n" for n in range(1, LINES + 1)).encode()
 
 
@@ -26,7 +26,7 @@ def proxy(service: Service) -> Iterator[CuttingProxy]:
 
 
 def now_and_then(seed: str, smallest: int, largest: int) -> Callable[[], int]:
-    """How long streams live, in bytes: the same in every run."""
+    """After how many bytes to cut streams: the same in every run."""
     source = random.Random(seed)
     return lambda: source.randint(smallest, largest)
 

@@ -1,4 +1,4 @@
-"""The core of the terminal clients: one output over many connections, errors that end it and errors that do not."""
+"""The Sans-I/O core of the terminal clients: one output over many connections, and which errors end it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunnel.pty.client.model import PtySize, Result
 from tunnel.pty.client.stream import Gap, TerminalStream
 from tunnel.pty.protocol import framing, messages
 
-PLACE = "http://box.test"
+ENDPOINT = "http://box.test"
 LOST = ConnectionLost("lost", reason="Connection reset by peer")
 PID = 7
 
@@ -21,7 +21,7 @@ PID = 7
 def stream_of(*, timeout: float = 0.0, strict: bool = True, reconnect_for: float = 60.0) -> TerminalStream:
     begin = calls.start(PtySize(rows=24, cols=80), "tag")
     return TerminalStream(
-        begin, place=PLACE, now=0.0, timeout=timeout, strict=strict, reconnect_for=reconnect_for, tag="tag"
+        begin, endpoint=ENDPOINT, now=0.0, timeout=timeout, strict=strict, reconnect_for=reconnect_for, tag="tag"
     )
 
 
@@ -40,7 +40,7 @@ STARTED = message(messages.Started(PID))
 
 
 def answer(output: bytes, ending: bytes = b"") -> bytes:
-    """What a service sends on a stream, in small pieces."""
+    """Data of a stream, in small pieces."""
     pieces = [message(messages.Output("pty", output[at : at + 5])) for at in range(0, len(output), 5)]
     return STARTED + b"".join(pieces) + ending
 
@@ -217,7 +217,7 @@ def test_a_service_that_goes_back_in_time_is_not_believed() -> None:
     stream.broke(LOST, 0.0)
     stream.answered(head(3))
     assert not stream.receive(STARTED)
-    with pytest.raises(RemoteProtocolError, match="begins at 3 instead of 5"):
+    with pytest.raises(RemoteProtocolError, match="begins at byte 3 instead of 5"):
         stream.take()
 
 
@@ -225,7 +225,7 @@ def test_the_time_that_is_left_goes_with_each_connection() -> None:
     stream = live(timeout=60.0)
     stream.broke(LOST, 20.0)
     assert stream.call(20.5).fields[framing.TIMEOUT] == "39500"
-    assert stream.patience(59.0) == 6.0
+    assert stream.read_timeout(59.0) == 6.0
     stream.broke(LOST, 61.0)
     with pytest.raises(TerminalError) as caught:
         stream.take()

@@ -1,4 +1,4 @@
-"""`tunnel.Sandbox` against the real service: every call, as a program uses it."""
+"""`tunnel.Sandbox` with the real service: every call, as a program uses it."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_iteration_yields_bytes_as_they_are(sandbox: Sandbox) -> None:
     terminal = sandbox.pty.create(command=sh("printf 'gr\\303'; sleep 0.2; printf '\\274n \\377'"))
     pieces = list(terminal)
     assert b"".join(pieces) == b"gr\xc3\xbcn \xff"
-    assert len(pieces) > 1  # the character was split, and nobody has put it together
+    assert len(pieces) > 1  # the character was split, and the client does not join it
 
 
 def test_iteration_goes_on_after_a_break(sandbox: Sandbox) -> None:
@@ -150,7 +150,7 @@ def test_resize_reaches_the_program(sandbox: Sandbox) -> None:
         assert terminal.kill()
 
 
-# ---- disconnect, connect, kill, list
+# --- Disconnect, connect, kill, list
 
 
 def test_a_terminal_outlives_its_connection(sandbox: Sandbox) -> None:
@@ -258,9 +258,9 @@ def test_what_a_callback_raises_comes_out_of_wait(sandbox: Sandbox) -> None:
 
 def test_the_output_has_one_reader(sandbox: Sandbox) -> None:
     with sandbox.pty.create(command=CAT, on_data=Output()) as terminal:
-        with pytest.raises(tunnel.UsageError, match="goes to on_data already"):
+        with pytest.raises(tunnel.UsageError, match="already goes to on_data"):
             next(iter(terminal))
-        with pytest.raises(tunnel.UsageError, match="goes to on_data already"):
+        with pytest.raises(tunnel.UsageError, match="already goes to on_data"):
             terminal.wait(Output())
         assert terminal.kill()
 
@@ -304,7 +304,7 @@ def test_many_terminals_at_once(sandbox: Sandbox) -> None:
     assert [output.data for output in outputs] == [b"%d\r\n%d\r\n" % (n, n) for n in range(30)]
 
 
-# ---- a service that is not there, or not for us
+# --- Services that are down or refuse us
 
 
 def test_a_service_that_is_not_there() -> None:
@@ -343,7 +343,7 @@ def test_a_token_is_wanted(bed: Bed, tmp_path: Path) -> None:
 )
 def test_a_sandbox_is_named_by_url_host_or_id(place: str, url: str) -> None:
     with Sandbox(place) as sandbox:
-        assert str(sandbox.pty._service.place) == url
+        assert str(sandbox.pty._client.endpoint) == url
 
 
 @pytest.mark.parametrize("place", ["ws://box.test", "box/../x", "http://user:secret@box.test", "a b", ""])

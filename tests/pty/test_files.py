@@ -1,4 +1,4 @@
-"""``/files``: what is shared by its requests, and that slow ones hold up nobody."""
+"""``/files``: paths, forms, shared resources, and slow requests that must not block others."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def big(tmp_path: Path) -> Path:
 
 
 class Slow:
-    """A client that sends the beginning of a request, then as much as it is told to, and reads nothing."""
+    """A client that sends the head of a request, then data on demand, and reads nothing."""
 
     def __init__(self, url: str, request: str, source: str = "127.0.0.1") -> None:
         place = urlsplit(url)
@@ -61,7 +61,7 @@ class Slow:
         self.sock.sendall(b"x")
 
     def answer(self) -> bytes:
-        """What it is answered, up to the end of the connection."""
+        """Return the answer, up to the end of the connection."""
         data = b""
         with contextlib.suppress(ConnectionResetError):
             while more := self.sock.recv(1 << 18):
@@ -110,7 +110,7 @@ def test_a_file_is_written_and_read(raw: Raw, tmp_path: Path) -> None:
 
 
 def test_several_files_come_in_one_upload(raw: Raw, tmp_path: Path) -> None:
-    folder = os.path.relpath(tmp_path, pwd.getpwuid(os.geteuid()).pw_dir)  # where relative ones start
+    folder = os.path.relpath(tmp_path, pwd.getpwuid(os.geteuid()).pw_dir)  # where relative paths start
     names = [f"{folder}/file{number}" for number in range(5)]
     parts = [f'--b\r\nContent-Disposition: form-data; name="file"; filename="{n}"\r\n\r\n{n}\r\n' for n in names]
     body = ("".join(parts) + "--b--\r\n").encode()
@@ -146,11 +146,11 @@ def test_what_cannot_be_read_or_written_is_told(raw: Raw, tmp_path: Path) -> Non
     assert put(raw, tmp_path / "file" / "below", b"x").status == 400
 
 
-# ---- several files in one upload, and where they go
+# --- Several files in one upload
 
 
 def form(*names: str, end: str = "--b--\r\n", head: str = "", disposition: str = "") -> bytes:
-    """A form with files of these names, each with its number as its data."""
+    """A form with files of these names; the content of each is its number."""
     parts = []
     for number, name in enumerate(names):
         where = disposition or f'form-data; name="file"; filename="{name}"'
@@ -200,7 +200,7 @@ def test_nothing_is_touched_by_a_form_that_is_not_whole(raw: Raw, tmp_path: Path
     for name in ("a", "b"):
         (tmp_path / name).write_text("as it was")
     body = form(f"{tmp_path}/a", f"{tmp_path}/b")
-    # The line's end behind the last boundary may be missing.
+    # The line break after the last boundary is optional.
     assert post_form(raw, body[:-cut]).status == (200 if cut == 2 else 400)
     expected = ["data 0", "data 1"] if cut == 2 else ["as it was"] * 2
     assert [(tmp_path / name).read_text() for name in ("a", "b")] == expected
@@ -298,7 +298,7 @@ def test_uploads_that_drip_in_parts_hold_up_nobody(raw: Raw, service: Service, t
 def test_downloads_that_are_not_read_hold_up_nobody(
     raw: Raw, service: Service, tmp_path: Path, big: Path, count: int, source: str
 ) -> None:
-    """From the address of who is held up, as behind an edge, and from another one."""
+    """From the address of the slow clients, as behind an edge, and from another one."""
     with slow(service.url, count, download(big), source):
         assert eventually(lambda: len(descendants(service.process.pid)) == file_shares.AT_ONCE)
         assert put(raw, tmp_path / "mine", b"whole").status == 200
@@ -348,7 +348,7 @@ def test_nothing_is_left_of_clients_that_hang_up(service: Service, raw: Raw, big
 
 
 class Upload:
-    """An upload that comes as the test wants it to."""
+    """An upload whose data the test sends step by step."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, path: Path) -> None:
         self._pieces: asyncio.Queue[bytes] = asyncio.Queue()
@@ -390,7 +390,7 @@ def test_an_upload_has_a_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 upload.send(b"x")
                 await asyncio.sleep(0.1)
             status, text = await upload.answer()
-            assert status == 408 and "more than 0.7 s" in text
+            assert status == 408 and "longer than 0.7 s" in text
             assert not (tmp_path / "slow").exists()
 
     asyncio.run(work())
@@ -440,6 +440,6 @@ def test_an_upload_that_finds_no_room_is_told(tmp_path: Path, monkeypatch: pytes
                 upload.send(b"x" * MIB)
             upload.send(b"")
             status, text = await upload.answer()
-            assert status == 503 and "fill the 3 MiB" in text
+            assert status == 503 and "3 MiB together" in text
 
     asyncio.run(work())

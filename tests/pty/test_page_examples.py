@@ -1,4 +1,4 @@
-"""The seven examples of E2B's page on terminals, in Python and on our API, in the order of the page."""
+"""The seven examples of E2B's documentation page on terminals, in Python with our API, in the order of the page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def sandbox(url: str) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def shown() -> Output:
-    """What the examples write to standard output."""
+    """The standard output of the examples."""
     return Output()
 
 

@@ -1,4 +1,4 @@
-"""The scrollback finds bytes by their offsets, tells which stream they came from, and lets go of the oldest."""
+"""The scrollback finds bytes by their offsets, knows their stream, and drops the oldest."""
 
 from __future__ import annotations
 

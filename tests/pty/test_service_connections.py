@@ -1,4 +1,4 @@
-"""Connections to the terminal service: bounded, with deadlines, and never to the harm of those who have a token."""
+"""Connections to the terminal service: limits and deadlines, which never affect clients with a token."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.pty.raw import LIMIT, Raw, envelope, eventually, terminal
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 LIST = b"POST /process.Process/List HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-DESCRIPTORS = 256  # of the service under test, of which 64 may be connections
+DESCRIPTORS = 256  # of the service under test; 64 of them may be connections
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def token(token_file: Path) -> str:
 
 @pytest.fixture
 def narrow(bed: Bed, token_file: Path) -> Service:
-    """A service with a token and few descriptors, under a bridge's roof."""
+    """A service with a token and few descriptors, in the same process as a bridge."""
     command = [*OURS, "serve", "--listen", "none", "--pty", "127.0.0.1:0", "--pty-token-file", str(token_file)]
     process = bed.start("/bin/sh", "-c", f'ulimit -n {DESCRIPTORS}; exec "$0" "$@"', *command)
     return Service(process.wait_for_line(r"(http://127\.0\.0\.1:\d+)")[1], process)
@@ -40,7 +40,7 @@ def narrow(bed: Bed, token_file: Path) -> Service:
 
 @pytest.fixture
 def crowd() -> Iterator[contextlib.ExitStack]:
-    """Sockets of a test, closed at its end."""
+    """Sockets that are closed after the test."""
     with contextlib.ExitStack() as crowd:
         yield crowd
 
@@ -51,7 +51,7 @@ def dial(service: Service, source: str = "127.0.0.1") -> socket.socket:
 
 
 def exchange(sock: socket.socket, data: bytes) -> bytes:
-    """Send a request and return its answer, of which only the head is waited for."""
+    """Send a request and return the head of its answer."""
     sock.sendall(data)
     return read_head(sock)
 
@@ -135,7 +135,7 @@ def test_when_everything_is_at_work_a_newcomer_is_told_so(
     for _ in range(DESCRIPTORS // 4):
         sock = crowd.enter_context(dial(narrow))
         sock.sendall(head)
-    time.sleep(0.5)  # until all of them are at work
+    time.sleep(0.5)  # until all of them are being answered
     with dial(narrow) as sock:
         answer = read_head(sock)
     assert answer.startswith(b"HTTP/1.1 503 "), answer
@@ -168,7 +168,7 @@ STALLED = {
 def test_requests_that_stall_give_way_when_all_places_are_taken(
     narrow: Service, token: str, crowd: contextlib.ExitStack, tmp_path: Path, case: str
 ) -> None:
-    """Clients with a token that leave their requests half done lock out nobody, be it from their own address."""
+    """Clients with a token that never finish their requests lock out nobody, even from the same address."""
     file = tmp_path / "file"
     with file.open("wb") as sparse:
         sparse.truncate(100 << 20)
@@ -176,7 +176,7 @@ def test_requests_that_stall_give_way_when_all_places_are_taken(
     stalled = [crowd.enter_context(dial(narrow)) for _ in range(DESCRIPTORS // 4)]
     for sock in stalled:
         sock.sendall(request)
-    time.sleep(0.5)  # until all of them are at work
+    time.sleep(0.5)  # until all of them are being answered
     assert not any(map(is_closed, stalled))
 
     def newcomer_is_served() -> bool:
@@ -217,7 +217,7 @@ def test_no_descriptor_left_closes_an_idle_connection_and_accepting_goes_on(
         with dial(narrow) as sock:
             assert exchange(sock, HEALTH).startswith(b"HTTP/1.1 204 ")
     assert is_closed(idle[0])
-    # Nothing is left that could be closed: it waits, and does not spin.
+    # Nothing is left to close: the service waits, and does not spin.
     for sock in idle:
         sock.close()
     assert eventually(lambda: descriptors(narrow) < in_use - 10)
@@ -239,7 +239,7 @@ def _seconds_of_cpu(service: Service) -> float:
 
 
 def _seconds_until_closed(drips: dict[socket.socket, bytes], limit: float = 30) -> list[float]:
-    """Send the bytes to each socket, one each half second; return when the service hung up on each."""
+    """Send the bytes to each socket, one every half second, until the service has closed all of them."""
     began = time.monotonic()
     closed: dict[socket.socket, float] = {}
     for position in range(int(limit * 2)):
@@ -333,7 +333,7 @@ def test_requests_that_are_sent_ahead_are_answered_in_order(guarded: Service, to
 
 def test_a_bogus_token_is_answered_late_and_a_valid_one_at_once(guarded: Service, token: str) -> None:
     before = len(guarded.process.log())
-    source = "127.0.0.9"  # whose lines nothing else has made many
+    source = "127.0.0.9"  # whose lines are not limited yet
     with dial(guarded, source) as bogus, dial(guarded, source) as same, dial(guarded, source) as other:
         bogus.sendall(with_token("bogus"))
         same.sendall(with_token("bogus"))

@@ -1,4 +1,4 @@
-"""Every field of every method, given every kind of wrong value: a 4xx or an error in the stream, never a bug's."""
+"""Every field of every method with every kind of wrong value: a 4xx or an error in the stream, never a 500."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.pty.beds import Service
 from tests.pty.raw import Raw, envelope
 
-# As JSON, as some of it cannot be made from Python objects.
+# As JSON, because Python objects cannot express all of it.
 VALUES = {
     "null": "null",
     "true": "true",
@@ -44,7 +44,7 @@ VALUES = {
 }
 PID = "999999999"  # of nobody
 PROCESS = f'"process": {{"pid": {PID}}}'
-# Method, and a request of it with one field left open.
+# A method, and a request with a placeholder for one field.
 UNARY = [
     ("List", "@"),
     ("Update", "@"),
@@ -99,7 +99,7 @@ STREAMS = [
     ("StreamInput", '{"data": {"input": {"stdin": @}}}'),
     ("StreamInput", '{"keepalive": @}'),
 ]
-# What each field may be given, of the values above, as it means something there or means that there is nothing.
+# Which of the values above each field accepts, because they are valid or mean that it is missing.
 TEXTS = {"a text", "a text of 5,000 digits", "other digits", "superscript", "hexadecimal", "underscored"}
 GOOD = {
     '"cmd": @': TEXTS,
@@ -143,7 +143,7 @@ def test_a_unary_method_refuses_what_its_field_cannot_be(watched: Raw, method: s
         if reply.status == 200:
             assert method == "List" and is_good(template, name), (name, reply.body)
         else:
-            # What is missing is answered with 501, as E2B's own service does.
+            # Missing parts are answered with 501, as by E2B's own service.
             assert reply.status // 100 == 4 or reply.code == "unimplemented", (name, reply.body)
             assert reply.code not in BUGS, (name, reply.body)
             assert len(reply.body) < 2000

@@ -1,4 +1,4 @@
-"""Requests that are malformed: each gets a 4xx and at most one log line, and nothing of it is quoted anywhere."""
+"""Malformed requests: each gets a 4xx and at most one log line, and no part of it is quoted anywhere."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def token(token_file: Path) -> bytes:
 
 
 def dial(service: Service) -> socket.socket:
-    """Connect from another address each time, as the log counts the lines of one."""
+    """Connect from a new address each time, because the log limits the lines of one address."""
     host, _, port = service.url.removeprefix("http://").rpartition(":")
     source = f"127.1.{next(_ADDRESSES)}.1"
     _sources.append(source)
@@ -49,13 +49,13 @@ def statuses(answer: bytes) -> list[int]:
 
 
 def new_lines(service: Service, before: int) -> list[str]:
-    """The log's lines since then, but for those about clients before the last one, which may come late."""
+    """Return the new log lines, without those about earlier clients, which may come late."""
     others = [f" client={source}:" for source in _sources[:-1] if source != _sources[-1]]
     return [line for line in service.process.log()[before:].splitlines() if not any(other in line for other in others)]
 
 
 def ask(service: Service, data: bytes) -> bytes:
-    """Send ``data`` and return everything that comes until the service hangs up, which it may leave to the client."""
+    """Send ``data`` and return everything that arrives until the service closes the connection, or stops sending."""
     with dial(service) as sock:
         try:
             sock.sendall(data)
@@ -288,11 +288,11 @@ def test_an_unknown_expectation_is_refused_without_a_quotation(guarded: Service,
 
 
 def test_an_error_in_a_body_is_told_at_once(guarded: Service, token: bytes) -> None:
-    """Not after the time that the rest of the body might take."""
+    """The answer must not wait for the rest of the body."""
     with dial(guarded) as sock:
         sock.settimeout(LIMIT)
         sock.sendall(UNARY + token + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n")
-        time.sleep(0.2)  # not needed by this test, which is about an answer that waits for the body
+        time.sleep(0.2)  # not part of this test, which is about an answer that waits for the body
         sock.sendall(b"nonsense\r\n")
         assert statuses(sock.recv(65536)) == [400]
 
@@ -398,7 +398,7 @@ def test_headers_that_are_no_values_are_refused_without_a_quotation(
 
 
 def test_a_keepalive_interval_that_is_none_is_ignored(raw: Raw) -> None:
-    """As E2B's own service does; there is a limit on both sides of it."""
+    """Like E2B's own service; the test checks both sides of the limit."""
     for value in ("9" * 5000, "-1", "1.5", "inf", "", "x"):
         stream = raw.terminal("/bin/true", headers={"Keepalive-Ping-Interval": value}).finish()
         assert stream.ended is not None, value

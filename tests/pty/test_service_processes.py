@@ -1,4 +1,4 @@
-"""Processes that the service runs: what they are given, how they end, and that nothing of them is left."""
+"""Processes of the service: their environment, how they end, and that nothing is left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams of the service: who sees what, from where on, for how long, and what a stuck or gone client changes."""
+"""Streams of the service: replay, time limits, several subscribers, and clients that are stuck or gone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.pty.beds import Service, alive
 from tests.pty.conftest import StartService
 from tests.pty.raw import Raw, Stream, envelope, eventually, terminal
 
-BIG = 20_000_000  # bytes; much more than the service and both sockets hold
+BIG = 20_000_000  # bytes; much more than the service and both sockets buffer
 
 
 def sh(script: str) -> tuple[str, str, str]:

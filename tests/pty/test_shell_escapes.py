@@ -1,4 +1,4 @@
-"""Escapes: what a user types at the start of a line for this program, and all else, which is for the terminal."""
+"""Escapes at the start of a line, which are for this program, and other input, which is for the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tunnel.pty.shell.escapes import Command, EscapeReader
 
 
 def read(*typed: bytes, escape: str | None = "~") -> list[bytes | Command]:
-    """What comes of input in these pieces; bytes that follow each other are joined."""
+    """Return the result for input in these pieces; adjacent bytes are joined."""
     reader = EscapeReader(escape)
     found: list[bytes | Command] = []
     for item in [item for data in typed for item in reader.feed(data)] + [reader.end()]:

@@ -59,7 +59,7 @@ def test_control_d_is_not_typed_on_a_terminal_of_others(bed: Bed, service: Servi
         assert guest.wait(20) == 128 + 9
 
 
-# ---- the command, and how it ends
+# --- The command, and how it ends
 
 
 def test_a_command_is_run_with_its_arguments_as_they_are(bed: Bed, service: Service) -> None:
@@ -160,7 +160,7 @@ def test_a_failure_of_its_own_is_one_line_and_255(bed: Bed, words: list[str], li
 
 @pytest.fixture
 def guarded(bed: Bed, tmp_path: Path) -> Service:
-    """A service that wants a token."""
+    """A service that needs a token."""
     (tmp_path / "token").write_text("correct-horse\n")
     (tmp_path / "token").chmod(0o600)
     return start_service(bed, "--pty-token-file", str(tmp_path / "token"))
@@ -218,7 +218,7 @@ def test_help_shows_the_options_with_their_variables(bed: Bed, words: list[str])
 
 
 def test_a_shell_that_is_over_as_soon_as_it_began_says_nothing_of_its_own(bed: Bed, guarded: Service) -> None:
-    """However the end of the input and that of the command fall together; Python would warn of work not begun."""
+    """In whatever order the input and the command end; Python would warn about a coroutine that never ran."""
     environ = {"WSTUNNEL_PY_PTY_URL": guarded.url, "WSTUNNEL_PY_PTY_TOKEN": "correct-horse"}
     for _ in range(5):
         finished = bed.run(*OURS, "shell", "--", "/bin/true", env=environ)

@@ -1,4 +1,4 @@
-"""``wstunnel-py shell`` as a user has it: on a terminal, with keys, signals, windows that are closed, and outages."""
+"""``wstunnel-py shell`` on a terminal: keys, signals, closed windows and outages."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_tilde_ampersand_leaves_the_terminal_running(service: Service, sandbox: 
         pid = remote_pid(typist)
         typist.type("\r~&")
         assert typist.wait() == 0
-        typist.see(f"the terminal goes on; --attach {pid} joins it again")
+        typist.see(f"the terminal keeps running; join it again with --attach {pid}")
     for _ in ticks(2.5):
         assert alive(pid)
     assert sandbox.pty.kill(pid)
@@ -159,7 +159,7 @@ def test_other_escapes_help_or_pass(service: Service) -> None:
     with shell(service) as typist:
         typist.see(PROMPT)
         typist.type("\r~?")
-        typist.see("~.  leave; the terminal ends\r\n")
+        typist.see("~.  leave and end the terminal\r\n")
         typist.type("~~/x; echo ~.; exit 3\r")
         typist.see("~/x")
         assert typist.wait() == 3
@@ -174,7 +174,7 @@ def test_without_an_escape_character_a_tilde_is_a_tilde(service: Service) -> Non
         assert typist.wait() == 4
 
 
-# ---- size, sharing, bytes
+# --- Size, sharing, bytes
 
 
 def test_the_size_of_the_window_is_that_of_the_terminal(service: Service) -> None:
@@ -293,5 +293,5 @@ def test_tilde_dot_works_during_an_outage(service: Service) -> None:
         proxy.cut()
         typist.type("\r~.")
         assert typist.wait() == 0
-        typist.see("the service was not told")
+        typist.see("cannot tell the service that we left")
         assert ends(pid)

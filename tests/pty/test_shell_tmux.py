@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bed.edges import program
-from tests.bed.processes import Bed, ticks
+from tests.bed.processes import Bed, program, ticks
 from tests.bed.tunnels import OURS
 from tests.pty.beds import Service
 
@@ -35,7 +34,7 @@ curses.wrapper(main)
 
 
 class Tmux:
-    """A tmux server of its own, with one window that runs a command."""
+    """A separate tmux server with one window that runs a command."""
 
     def __init__(self, bed: Bed, folder: Path, env: Mapping[str, str]) -> None:
         self._bed = bed
@@ -57,7 +56,7 @@ class Tmux:
         return self.command("capture-pane", "-p", "-t", "test")
 
     def see(self, pattern: str) -> str:
-        """Wait until the screen shows it; return the screen."""
+        """Wait until the screen shows a text; return the screen."""
         screen = ""
         for _ in ticks(30, pause=0.1):
             screen = self.screen()
@@ -74,7 +73,7 @@ def tmux(bed: Bed, service: Service, short_folder: Path) -> Iterator[Tmux]:
     """A tmux window with a prompt in the sandbox."""
     tmux = Tmux(bed, short_folder, {"PYTHONPATH": os.environ["PYTHONPATH"]})
     try:
-        # The exit status is told by a shell: tmux was seen to leave what has ended a zombie, and its pane alive.
+        # A shell prints the exit status: tmux may leave an ended process a zombie, and its pane alive.
         tmux.open(
             "sh", "-c", '"$@"; echo "[ended with $?]"; read _', "sh",
             *OURS, "shell", service.url, "--cwd", str(bed.folder), "-e", "PS1=box> ", "-e", "LESS=",

@@ -1,4 +1,4 @@
-"""The terminal service under load and over time: many terminals, much output, a reader that is stuck, and no leaks."""
+"""The terminal service under load and over time: many terminals, much output, a stuck reader, no leaks."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_many_terminals_at_once_each_keep_their_own(service: Service, count: int
     asyncio.run(work())
 
 
-# ---- a reader that is stuck
+# --- A reader that is stuck
 
 
 class StuckReader:
@@ -121,7 +121,7 @@ class StuckReader:
         self.sock.sendall(head.encode() + body)
 
     def read_to_end(self) -> list[dict[str, object]]:
-        """Read the rest of the stream; return its messages, the last of which is the end envelope's."""
+        """Read the rest of the stream and return its messages, the last of which ends the stream."""
         data = b""
         while not data.endswith(b"0\r\n\r\n"):
             chunk = self.sock.recv(1 << 18)
@@ -143,7 +143,7 @@ class StuckReader:
 def test_a_reader_that_is_stuck_delays_nobody_and_is_told_what_it_missed(
     service: Service, sandbox: tunnel.Sandbox, seconds: float
 ) -> None:
-    """The other reader gets a stamp with each line: how old it is when it comes shows who waits for whom."""
+    """Each line has a timestamp: its age on arrival shows whether the other reader had to wait."""
     program = (
         "import sys, time\nsys.stdin.readline()\n"
         f"end = time.time() + {seconds}\n"
@@ -160,7 +160,7 @@ def test_a_reader_that_is_stuck_delays_nobody_and_is_told_what_it_missed(
                 late += [time.time() - float(line.split()[0]) for line in lines if line.count(b"x") == 20000]
             assert terminal.wait().exit_code == 0
             assert len(late) > seconds * 20
-            # The first lines may have waited until the service knew that the other reader is stuck.
+            # The first lines may have waited until the service noticed that a reader is stuck.
             settled = sorted(late[len(late) // 4 :])
             assert settled[len(settled) // 2] < 0.1, "half of the lines were held up"
             messages = stuck.read_to_end()
@@ -195,7 +195,7 @@ def test_terminals_that_come_and_go_leave_nothing(service: Service, sandbox: tun
         assert terminal.kill()
         assert terminal.wait().exit_code == -1
 
-    for _ in range(30):  # what is made once, and kept for the late
+    for _ in range(30):  # allocated once and kept
         cycle()
     start = (descriptors(service), threads(service), threading.active_count())
     before = memory(service)

@@ -1,4 +1,4 @@
-"""The terminal in the browser, looked at and typed into in headless Chromium."""
+"""The terminal in the browser, in headless Chromium."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.pty.cutting import CuttingProxy
 from tests.server.clients import ask
 
 TOKEN = "a-token-of-this-test"
-# Without a sandbox as tests run as root, and without what would look for hosts in the wide world.
+# Without Chromium's sandbox, because tests run as root, and without its requests to the internet.
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -49,7 +49,7 @@ def web(bed: Bed, tmp_path: Path) -> Service:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page in which scripts must not fail and no policy may be broken."""
+    """A page; the test fails if a script fails or the policy is violated."""
     context = browser.new_context(viewport={"width": 900, "height": 500})
     page = context.new_page()
     page.set_default_timeout(MILLISECONDS)
@@ -57,7 +57,7 @@ def page(browser: Browser) -> Iterator[Page]:
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda message: complaints.append(message.text))
     yield page
-    # The browser itself tells of every request that fails, and these tests make some fail.
+    # The browser reports every failed request, and these tests make some fail.
     assert [text for text in complaints if "Failed to load resource" not in text] == []
     context.close()
 
@@ -135,14 +135,14 @@ def test_a_lost_connection_comes_back_and_nothing_is_missing_or_doubled(web: Ser
         lines = re.findall(r"^line-(\d)-$", screen(page), re.MULTILINE)
         assert lines == list("12345678")
         assert proxy.calls.count("Connect") >= 2
-        page.goto("about:blank")  # lets the connections go before the proxy does
+        page.goto("about:blank")  # closes the connections before the proxy does
 
 
 def test_a_wrong_token_is_told_and_can_be_mended(web: Service, page: Page) -> None:
     page.goto(web.url)
     page.fill("#token", "wrong")
     page.keyboard.press("Enter")
-    expect(page.locator("#problem")).to_have_text("This token is not known here.", timeout=MILLISECONDS)
+    expect(page.locator("#problem")).to_have_text("Invalid access token.", timeout=MILLISECONDS)
     page.fill("#token", TOKEN)
     page.keyboard.press("Enter")
     run(page, "echo in-$((40+2))")
@@ -153,7 +153,7 @@ def test_a_wrong_token_is_told_and_can_be_mended(web: Service, page: Page) -> No
 def test_the_end_of_the_shell_is_told_and_another_can_be_opened(web: Service, page: Page) -> None:
     log_in(page, web.url)
     run(page, "exit 7")
-    expect(page.locator("#message")).to_have_text("The shell has ended with exit code 7.", timeout=MILLISECONDS)
+    expect(page.locator("#message")).to_have_text("The shell ended with exit code 7.", timeout=MILLISECONDS)
     page.click("#again")
     expect(page.locator(".xterm-rows")).to_contain_text(re.compile("[#$]"), timeout=MILLISECONDS)
     run(page, "echo again-$((40+2))")

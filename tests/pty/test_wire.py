@@ -1,4 +1,4 @@
-"""The messages and envelopes of the protocol, as both ends write and read them."""
+"""The messages and envelopes of the protocol, written and read by both ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A program on a terminal of its own, and somebody who types at it and reads what it shows."""
+"""A program on its own terminal, with methods to type on it and to read its output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.pty.beds import LIMIT, Output
 
 
 class Typist:
-    """Runs a command with a pty as its controlling terminal; what it shows is in ``output``."""
+    """Runs a command with a pty as its controlling terminal; ``output`` is what it has printed."""
 
     def __init__(self, *argv: str, rows: int = 24, cols: int = 80) -> None:
         self._argv: Sequence[str] = argv
@@ -36,7 +36,7 @@ class Typist:
             stdout=self._slave,
             stderr=self._slave,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # subprocess has no option for it
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # subprocess has no option for this
         )
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
@@ -53,14 +53,14 @@ class Typist:
         self.hang_up()
 
     def _read(self) -> None:
-        # A read that waits would keep the terminal open when we close it.
+        # A blocking read would keep the terminal open when we close it.
         while not self._closing:
             if not select.select([self._master], [], [], 0.05)[0]:
                 continue
             try:
                 data = os.read(self._master, 65536)
             except OSError:
-                return  # nobody has the other end open
+                return  # no process has the other end open
             if not data:
                 return
             self.output(data)
@@ -71,7 +71,7 @@ class Typist:
 
     @property
     def modes(self) -> list[object]:
-        """The terminal's modes, to compare."""
+        """The terminal's modes, for comparison."""
         return termios.tcgetattr(self._slave)
 
     @property
@@ -84,7 +84,7 @@ class Typist:
             data = data[os.write(self._master, data) :]
 
     def see(self, text: str) -> None:
-        """Wait until the program has shown ``text``."""
+        """Wait until the program has printed ``text``."""
         self.output.wait_for(text.encode())
 
     def resize(self, rows: int, cols: int) -> None:
@@ -94,14 +94,14 @@ class Typist:
         self._process.send_signal(number)
 
     def wait(self) -> int:
-        """Wait for the program's end; return its exit code, negative for a signal."""
+        """Wait for the program to end; return its exit code, negative for a signal."""
         try:
             return self._process.wait(LIMIT)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running; it showed {self.output.data!r}") from None
 
     def hang_up(self) -> None:
-        """Take the terminal away, as a closed window does."""
+        """Close the terminal, as closing a window does."""
         self._closing = True
         self._thread.join(10)
         for fd in (self._slave, self._master):

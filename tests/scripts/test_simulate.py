@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from simulatelib.fleet import Costs, Fleet
 from simulatelib.report import scenarios
 from simulatelib.storm import Outcome, Scenario, Storm
-
 from tests.bed.processes import Bed
 from tunnel.client import outage as client_outage
+from tunnel.net import backoff
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,7 +62,7 @@ def test_the_same_seed_gives_the_same_and_another_seed_does_not() -> None:
     everything = scenarios(SMALL)[1]
     assert simulate(SMALL, everything, 1) == simulate(SMALL, everything, 1)
     assert simulate(SMALL, everything, 1) != simulate(SMALL, everything, 2)
-    assert vars(client_outage)["os"] is os, "the client has its own random numbers again"
+    assert vars(backoff)["os"] is os, "the client has its own random numbers again"
 
 
 def test_a_queue_that_is_too_long_drops_and_times_out() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import uvloop
@@ -40,7 +41,7 @@ Run = Callable[[Awaitable[None]], None]
 
 
 @asynccontextmanager
-async def bridge_to(target: Target, **options: object) -> AsyncIterator[Bridge]:
+async def bridge_to(target: Target, **options: Any) -> AsyncIterator[Bridge]:
     """A bridge to ``target``, of which nothing is left behind."""
     async with tunnel.serve(listen=("127.0.0.1:0",), target=f"127.0.0.1:{target.port}", **options) as bridge:
         yield bridge
@@ -131,7 +132,7 @@ def test_settings_that_cannot_be_used_raise_before_anything_is_opened() -> None:
     with pytest.raises(tunnel.UsageError, match="--max-tunnels: 0 is not between 1 and"):
         tunnel.serve(max_tunnels=0)
     with pytest.raises(TypeError, match="no_such_option"):
-        tunnel.serve(no_such_option=1)
+        tunnel.serve(no_such_option=1)  # type: ignore[call-arg]
 
 
 def test_an_address_in_use_raises_a_dial_error(run: Run, echo_target: Target) -> None:

@@ -21,7 +21,7 @@ from tests.server.clients import LIMIT, UPGRADE, assert_echo, dial, open_tunnel,
 
 
 class Issuer:
-    """An authority, and the files of a certificate of its for ``localhost``."""
+    """A CA, and the files of a certificate that it issued for ``localhost``."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -44,7 +44,7 @@ class Issuer:
         return ("--tls-cert", str(self.cert), "--tls-key", str(self.key))
 
     def client(self, version: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED) -> ssl.SSLContext:
-        """A context of a client that trusts the authority."""
+        """A client context that trusts the CA."""
         context = ssl.create_default_context(cafile=str(self.ca_file))
         context.maximum_version = version
         return context
@@ -106,7 +106,7 @@ def test_a_client_that_speaks_no_tls_is_hung_up_on_and_logged(start: StartBridge
 def test_old_tls_is_refused(start: StartBridge, issuer: Issuer) -> None:
     bridge = start(*issuer.options)
     with dial(bridge.url) as sock:
-        # A ClientHello of TLS 1.1, by hand, as the ssl library of today's systems refuses to write one.
+        # A ClientHello of TLS 1.1, written by hand, because current ssl libraries refuse to send one.
         hello = b"\x03\x02" + b"r" * 32 + b"\0" + b"\x00\x02\xc0\x13" + b"\x01\0"
         message = b"\x01" + len(hello).to_bytes(3) + hello
         sock.sendall(b"\x16\x03\x01" + len(message).to_bytes(2) + message)
@@ -147,7 +147,7 @@ def test_a_renewal_that_cannot_be_used_keeps_the_old_certificate(start: StartBri
     assert served_certificate(bridge, issuer) == before
 
 
-# ---- client certificates
+# --- Client certificates
 
 
 def with_certificate(context: ssl.SSLContext, authority: trustme.CA, folder: Path) -> ssl.SSLContext:
@@ -186,13 +186,13 @@ def test_a_client_without_one_is_told_by_an_alert(
         pytest.raises(ssl.SSLError, match=alert),
         tls.wrap_socket(sock, server_hostname="localhost") as connection,
     ):
-        # In TLS 1.3 the client has finished before the server judges its certificate, and may have sent more.
+        # In TLS 1.3 the client finishes before the server checks its certificate, and may send more.
         connection.sendall(request_head())
         connection.recv(100)
     bridge.process.wait_for_line("refused client=.* error=tls")
 
 
-# ---- files that cannot be used
+# --- Files that cannot be used
 
 
 def wrong_pair(issuer: Issuer) -> tuple[str, ...]:
@@ -241,16 +241,16 @@ def empty_client_ca(issuer: Issuer) -> tuple[str, ...]:
         (wrong_pair, "--tls-cert: cannot use {cert}: the key (--tls-key) belongs to another certificate"),
         (
             encrypted_key,
-            "--tls-cert: cannot use {cert}: the key is encrypted, which a service cannot use: "
+            "--tls-cert: cannot use {cert}: the key is encrypted, and a service cannot use that; decrypt it: "
             "openssl pkey -in FILE -out FILE",
         ),
         (
             no_certificate,
-            "--tls-cert: cannot use {cert}: it is no PEM certificate, or there is no key to it, or one is damaged",
+            "--tls-cert: cannot use {cert}: it is not a PEM certificate, its key is missing, or one of them is damaged",
         ),
         (missing_certificate, "--tls-cert: cannot use {cert}: No such file or directory"),
         (missing_key, "--tls-key: cannot use {key}: No such file or directory"),
-        (empty_client_ca, "--tls-client-ca: cannot use {ca}: there is no certificate in it"),
+        (empty_client_ca, "--tls-client-ca: cannot use {ca}: it contains no certificate"),
     ],
 )
 def test_files_that_cannot_be_used_stop_the_start(

@@ -1,4 +1,4 @@
-"""What the bridge makes of a process behind the embedded SSH server that does not behave, or ends."""
+"""What the bridge does when the process of the embedded SSH server misbehaves or ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tunnel.ssh.server.messages import LINE_LIMIT, Events, decode
 
 CLIENT = Client("192.0.2.1:5000", "192.0.2.1")
 READY = b'{"event": "ready", "user": "me", "host_key": "SHA256:x", "keys": 2}\n'
-# Writes its input to the pipe of events, and stays until its control socket ends.
+# Writes its input to the pipe of events, and ends with its control socket.
 STUB = """\
 import os, socket, sys
 with os.fdopen(int(sys.argv[1]), "wb") as events:
@@ -39,7 +39,7 @@ ODD = (
 
 
 class Stub(EmbeddedTarget):
-    """A target whose process only says what it is told to, each time that it is started; None: it cannot be started."""
+    """A target whose process sends the given events at each start; None: it cannot be started."""
 
     def __init__(self, *said: bytes | None) -> None:
         super().__init__(None, None)
@@ -78,7 +78,7 @@ def test_events_that_make_no_sense_are_told_and_passed_over(caplog: pytest.LogCa
         await target.close()
 
     asyncio.run(work())
-    assert "makes no sense" in caplog.text
+    assert "invalid event" in caplog.text
     assert "Traceback" not in caplog.text and not [each for each in caplog.records if each.levelno >= logging.ERROR]
 
 
@@ -110,7 +110,7 @@ def test_a_process_that_cannot_be_started_again_is_not_tried_for_each_client(sai
         target._process.signal(signal.SIGKILL)
         await target._process.wait()
         for _ in range(5):
-            # A stub that says nothing stays; it is the dialler that has to lose patience.
+            # A stub without events keeps running, and the dial times out.
             with pytest.raises(DialError):
                 await target.dial(0.5 if said == b"" else 5, CLIENT)
         assert target.starts == 2

@@ -1,4 +1,4 @@
-"""Where a bridge listens: TCP and Unix sockets, several at once, what is in the way, and a lack of descriptors."""
+"""Where a bridge listens: TCP and Unix sockets, several at once, addresses in use, and a lack of descriptors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def connect_unix(path: Path) -> socket.socket:
 
 
 def refused_start(bed: Bed, *options: str) -> str:
-    """Start a bridge that cannot listen; return its one line."""
+    """Start a bridge that cannot listen; return its error."""
     finished = bed.run(*OURS, "serve", *options, seconds=20)
     assert finished.status == 69, finished.stderr
     assert finished.stderr.count("\n") == 1
@@ -158,7 +158,7 @@ def test_a_bridge_survives_a_lack_of_descriptors_and_says_so_once(bed: Bed, echo
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (open_files + 10, open_files + 10))
         connections = [dial(url) for _ in range(60)]
         process.wait_for_line(r'cannot-accept listener=127\.0\.0\.1:\d+ reason="Too many open files"')
-        # Those who have said nothing yet give way, to a tunnel too, which needs two descriptors.
+        # Silent clients give way, also to a tunnel, which needs two descriptors.
         assert ask(url, "/healthz", headers={}).status == 200
         with open_tunnel(url) as tunnel:
             assert_echo(tunnel)

@@ -1,4 +1,4 @@
-"""The log: one line a tunnel and one a refusal, which nobody on the network can forge, as text or JSON."""
+"""The log: one line per tunnel and per refusal, which nobody on the network can forge, as text or JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def json_lines(text: str) -> list[dict[str, Any]]:
 
 
 def wait_for_text(path: Path, pattern: str) -> re.Match[str]:
-    """Wait until the file holds something that ``pattern`` finds: lines are written by and by."""
+    """Wait until the file matches ``pattern``: a thread writes the lines."""
     text = ""
     for _ in ticks(LIMIT):
         text = path.read_text() if path.exists() else ""

@@ -1,4 +1,4 @@
-"""What becomes of the log when it cannot be written: nothing else changes, and the log says what is missing."""
+"""A log that cannot be written: nothing else is affected, and the log reports what is missing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def rendered(level: int, name: str, /, **fields: object) -> bytes:
 
 @contextmanager
 def bridge_with_a_reader(bed: Bed, target: Target, *options: str) -> Iterator[tuple[Bridge, int]]:
-    """A bridge whose stderr is a small pipe that is read as far as the ready line, and the reading end."""
+    """A bridge whose stderr is a small pipe, read up to the ready line, and the reading end."""
     fifo = bed.folder / "stderr"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
@@ -75,7 +75,7 @@ def fill_the_log(url: str) -> None:
             pass
 
 
-# ---- a reader that stops reading
+# --- A reader that stops reading
 
 
 @pytest.mark.parametrize("loop", [(), ("--uvloop",)], ids=["asyncio", "uvloop"])
@@ -115,7 +115,7 @@ def test_a_reader_that_comes_back_gets_every_line_in_order(bed: Bed, echo_target
 
 
 def test_stderr_is_not_made_non_blocking(bed: Bed, echo_target: Target) -> None:
-    """Others share it, such as the shell behind a `&`, who would get errors."""
+    """Other processes share it, such as a shell that started the bridge with `&`, and would get errors."""
     with bridge_with_a_reader(bed, echo_target) as (bridge, _):
         flags = Path(f"/proc/{bridge.process.pid}/fdinfo/2").read_text()
     assert not int(re.search(r"flags:\s+(\d+)", flags)[1], 8) & os.O_NONBLOCK  # type: ignore[index]
@@ -125,7 +125,7 @@ def test_what_there_is_no_room_for_is_dropped_and_counted() -> None:
     reading, writing = os.pipe()
     output = Output(writing, rendered)
     line = b"x" * 199 + b"\n"
-    put = BACKLOG_LIMIT // 100  # at least twice what there is room for
+    put = BACKLOG_LIMIT // 100  # at least twice the limit
     for _ in range(put):
         output.put(line)
     os.set_blocking(reading, False)
@@ -150,7 +150,7 @@ def read_until(descriptor: int, end: bytes) -> bytes:
     raise AssertionError(text[-200:])
 
 
-# ---- a file that cannot be written or opened
+# --- A file that cannot be written or opened
 
 
 def test_a_full_disk_changes_nothing_but_is_told_on_stderr(start: StartBridge) -> None:
@@ -171,7 +171,7 @@ def test_a_full_disk_changes_nothing_but_is_told_on_stderr(start: StartBridge) -
 
 
 def test_lines_that_a_full_disk_has_swallowed_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The disk takes half of the second line, nothing of the third and fourth, and then all."""
+    """The disk accepts half of the second line, nothing of the third and fourth, and then everything."""
     room = [100, 3, 0, 0, 0]
     write = os.write
 
@@ -187,7 +187,7 @@ def test_lines_that_a_full_disk_has_swallowed_are_counted(monkeypatch: pytest.Mo
     output = Output(descriptor, rendered)
     for number in range(5):
         output.put(b"line %d\n" % number)
-        time.sleep(0.1)  # so that each is written for itself
+        time.sleep(0.1)  # so that each is written separately
     output.close(time.monotonic() + LIMIT)
     os.close(descriptor)
     told = "WARNING log-dropped {'lines': 3, 'reason': 'No space left on device'}"
@@ -195,7 +195,7 @@ def test_lines_that_a_full_disk_has_swallowed_are_counted(monkeypatch: pytest.Mo
 
 
 def move_folder(path: Path) -> Path:
-    """Take the folder of the log away; return where the file is now."""
+    """Move the folder of the log away; return the new path of the file."""
     return path.parent.rename(path.parent.with_name("moved")) / path.name
 
 
@@ -255,7 +255,7 @@ def test_what_is_no_file_is_not_opened_in_its_place(start: StartBridge, tmp_path
         else:
             stack.enter_context(socket.socket(socket.AF_UNIX)).bind(os.path.relpath(path))
         bridge.process.send_signal(signal.SIGHUP)
-        reason = "Is a directory" if kind == "folder" else "it is no regular file"
+        reason = "Is a directory" if kind == "folder" else "it is not a regular file"
         wait_for_text(moved, f'reload-failed what=log reason="--log-file: cannot use .*: {reason}"')
     assert ask(bridge.url, headers={}).status == 426
     wait_for_text(moved, "status=426")
@@ -266,9 +266,9 @@ def test_a_fifo_is_refused_at_the_start(bed: Bed, tmp_path: Path) -> None:
     os.mkfifo(path)
     finished = bed.run(*OURS, "serve", "--listen", "127.0.0.1:0", "--log-file", str(path), seconds=20)
     assert finished.status == 2
-    assert finished.stderr == f"wstunnel-py: --log-file: cannot use {path}: it is no regular file\n"
+    assert finished.stderr == f"wstunnel-py: --log-file: cannot use {path}: it is not a regular file\n"
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with pytest.raises(UsageError, match="it is no regular file"):
+    with pytest.raises(UsageError, match="it is not a regular file"):
         open_log(str(path))
     os.close(reader)
 
@@ -302,11 +302,11 @@ def test_it_may_go_to_a_socket_as_under_systemd(bed: Bed, echo_target: Target) -
         assert b"draining" in ours.recv(4096)
 
 
-# ---- no descriptor is left
+# --- No descriptor left
 
 
 def limit_descriptors(process: Process, spare: int) -> tuple[int, int]:
-    """Let a process open ``spare`` descriptors more; return the limits that it had."""
+    """Let a process open only ``spare`` more descriptors; return its previous limits."""
     limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
     used = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (used + spare, limits[1]))
@@ -340,7 +340,7 @@ def test_a_bridge_accepts_again_after_it_had_neither_log_file_nor_descriptors(
 
 
 def test_without_stderr_a_bridge_serves_and_no_client_gets_its_lines(bed: Bed, tmp_path: Path) -> None:
-    """Descriptor 2 would be the next one that is opened, and a client would read the log."""
+    """Otherwise a connection could get descriptor 2, and a client would read the log."""
     log, folder = tmp_path / "log", tmp_path / "s"
     process = bed.start(
         *("sh", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "sh", *OURS, "serve", "--listen", "127.0.0.1:0"),

@@ -1,4 +1,4 @@
-"""Whatever is logged becomes one bounded line, and never an error: logging does not change the course of anything."""
+"""Every value becomes one line of limited length, and never an error: logging affects nothing else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Read = Callable[[], list[str]]
 
 
 class Hostile:
-    """Answers nothing without an error."""
+    """An object all of whose methods raise."""
 
     def __refuse(self, *args: object) -> NoReturn:
         raise RuntimeError("hostile")
@@ -69,7 +69,7 @@ VALUES: list[Any] = [
 
 @pytest.fixture(params=["text", "json"])
 def read(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Read]:
-    """A log in a file; what is given ends it, and returns its lines."""
+    """A log in a file, with a function that closes it and returns its lines."""
     path = tmp_path / "log"
     handler = set_up(request.param, str(path))
 
@@ -114,7 +114,7 @@ def test_names_that_do_not_fit_forge_nothing(read: Read) -> None:
     event(logging.INFO, "tunnel", **{f"key{number}": "x" * 1000 for number in range(1000)})
     event("not a level", "tunnel", x=1)  # type: ignore[arg-type]
     lines = read()
-    assert len(lines) == 3  # and one that tells of the third
+    assert len(lines) == 3  # and one about the third
     assert "a_b_c_" in lines[0] and "log-dropped" in lines[2]
 
 

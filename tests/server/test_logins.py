@@ -1,4 +1,4 @@
-"""Who gives way among those about to log in at the embedded SSH server, with a clock and chances of the test's own."""
+"""Which pending logins at the embedded SSH server give way, with the test's own clock and random numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunnel.ssh.logins import DROP_FROM, MAX_LOGINS, MAX_PROCESSES, Login, Login
 
 
 class Crowd:
-    """Clients with a socketpair each; time and chance stand still unless a test moves them."""
+    """Clients with a socketpair each; time and random numbers change only when a test sets them."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -79,7 +79,7 @@ def test_the_oldest_of_the_silent_gives_way(play: Play) -> None:
 
 
 def test_who_has_just_come_is_not_judged_yet(play: Play) -> None:
-    """Those who have sent something have only been quicker."""
+    """Clients that have sent something were merely faster."""
 
     async def scene(crowd: Crowd) -> None:
         for _ in range(MAX_LOGINS):
@@ -98,7 +98,7 @@ def test_the_source_that_holds_most_gives_way(play: Play) -> None:
             crowd.logins.heard(number, begun=number % 4 != 1)
         await crowd.come("elsewhere")
         await crowd.come("here")
-        assert crowd.gone() == [2, 3]  # of the crowd, though they have got further
+        assert crowd.gone() == [2, 3]  # of the crowd, although they have made more progress
 
     play(scene)
 
@@ -115,7 +115,7 @@ def test_who_has_had_the_time_gives_way_early(play: Play) -> None:
         crowd.now = 15.0
         await crowd.come()
         assert crowd.gone() == [3]
-        crowd.chance = 0.5  # near the threshold the chance is small
+        crowd.chance = 0.5  # near the threshold the probability is small
         await crowd.come()
         assert crowd.gone() == [3]
 
@@ -134,7 +134,7 @@ def test_there_is_room_below_the_threshold(play: Play) -> None:
 
 
 def test_processes_that_are_slow_to_end_are_bounded(play: Play) -> None:
-    """Newcomers wait for them, and of those who wait the oldest gives way, too."""
+    """New clients wait for them, and the oldest of those that wait gives way, too."""
 
     async def scene(crowd: Crowd) -> None:
         for _ in range(MAX_PROCESSES):
@@ -168,7 +168,7 @@ def test_a_socket_that_its_session_has_closed_is_left_alone(play: Play) -> None:
         crowd.sockets[1][0].close()
         other, peer = socket.socketpair()
         with other, peer:
-            assert number in (other.fileno(), peer.fileno())  # somebody else has the number by now
+            assert number in (other.fileno(), peer.fileno())  # the descriptor was reused
             await crowd.come()
             peer.setblocking(False)
             with pytest.raises(BlockingIOError):
@@ -183,7 +183,7 @@ def test_a_login_that_gave_way_meanwhile_is_told(play: Play) -> None:
         early.check()
         for _ in range(MAX_LOGINS):
             await crowd.come()
-        with pytest.raises(DialError, match="too many clients about to log in"):
+        with pytest.raises(DialError, match="too many clients are logging in"):
             early.check()
         crowd.logins.abandon(early)
         assert crowd.logins.processes == MAX_LOGINS

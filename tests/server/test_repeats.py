@@ -1,4 +1,4 @@
-"""Lines that strangers can cause at will are counted once they repeat themselves; others never are."""
+"""Repeated lines that strangers can cause at will are counted; others are always written."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def refused(number: int = 0, *, client: str = "192.0.2.1", **fields: str | int) 
 
 
 def written(repeats: Repeats, lines: list[Fields], now: float = 0.0, name: str = "refused") -> int:
-    """Return how many of ``lines`` are to be written."""
+    """Return how many of ``lines`` are written."""
     return sum(repeats.admit(INFO, name, line, now) for line in lines)
 
 
@@ -56,7 +56,7 @@ def test_many_wrong_tokens_are_a_few_lines_that_add_up(start: StartBridge, tmp_p
         headers = {**UPGRADE, "Authorization": f"Bearer wrong-{number}", "X-Forwarded-For": f"10.0.0.{number}"}
         return ask(bridge.url, headers=headers).status
 
-    with ThreadPoolExecutor(50) as guessing:  # each of them waits for its answer
+    with ThreadPoolExecutor(50) as guessing:  # each waits for its answer
         assert set(guessing.map(guess, range(200))) == {401}
     with open_tunnel(bridge.url, headers={"Authorization": "Bearer right"}) as tunnel:
         assert_echo(tunnel)
@@ -64,7 +64,7 @@ def test_many_wrong_tokens_are_a_few_lines_that_add_up(start: StartBridge, tmp_p
     assert bridge.process.wait(LIMIT) == 0
     lines = [line for line in bridge.process.log().splitlines() if " refused " in line]
     counts = [int(count) for line in lines for count in re.findall(r"repeated=(\d+)$", line)]
-    assert len(lines) <= 3 * (EQUAL_LIMIT + 1)  # the window of a slow machine may end meanwhile, and another one
+    assert len(lines) <= 3 * (EQUAL_LIMIT + 1)  # on a slow machine a window or two may end meanwhile
     assert len(lines) - len(counts) + sum(counts) == 200
     assert all(re.search(r"refused client=127\.0\.0\.1 status=401 error=", line) for line in lines if "repea" in line)
     assert bridge.process.log().count(" info tunnel ") == 1

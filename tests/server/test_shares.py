@@ -1,4 +1,4 @@
-"""Admission by share: nobody is refused while there is room, and then the source that holds most gives way."""
+"""Fair shares: nobody is refused while there is room; then the source that holds most gives way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tunnel.server.shares import Place, Shares
 
 
 class Holders:
-    """Holders of one `Shares`, who note in ``gone`` that they had to give way."""
+    """Holders of one `Shares`; ``gone`` lists those that had to give way."""
 
     def __init__(self, limit: int, *, protected: int | None = None) -> None:
         self.shares = Shares(limit, protected=protected)

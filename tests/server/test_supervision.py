@@ -1,4 +1,4 @@
-"""Nothing that lives long ends without a word: it is started again, or the process ends and says so."""
+"""No long-running task fails silently: it is restarted, or the process ends with a message."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.bed.tunnels import Bridge
 from tests.server.clients import LIMIT, ask, assert_echo, dial, open_tunnel
 from tunnel.server import supervision
 from tunnel.server.log import LOGGER
-from tunnel.server.supervision import MOST_FAILURES, strays_logged, supervise
+from tunnel.server.supervision import MOST_FAILURES, supervise, unhandled_errors_logged
 from tunnel.ssh.embedded import EmbeddedTarget
 
 Told = list[tuple[str, dict[str, Any]]]
@@ -114,7 +114,7 @@ def test_errors_that_nobody_catches_are_one_line_each(told: Told, capfd: pytest.
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        with strays_logged(loop):
+        with unhandled_errors_logged(loop):
             loop.call_soon(lambda: int("callback"))
             task = asyncio.create_task(fail())
             await asyncio.sleep(0.01)
@@ -156,7 +156,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def start_sabotaged(bed: Bed, target: Target, condition: str, more: str = "", *options: str) -> Bridge:
-    """Start a bridge whose accepting fails under ``condition``."""
+    """Start a bridge that cannot accept connections under ``condition``."""
     process = bed.start(
         *(sys.executable, "-c", SABOTAGE.format(condition=condition, more=more), "serve", "--listen", "127.0.0.1:0"),
         *("--target", f"127.0.0.1:{target.port}", *options),
@@ -195,7 +195,7 @@ def test_a_reload_that_fails_is_one_line_and_the_bridge_goes_on(bed: Bed, echo_t
     with open_tunnel(bridge.url) as tunnel:
         assert_echo(tunnel)
     bridge.process.wait_for_line(" tunnel ")
-    assert bridge.process.log().count("\n") == 3  # with the ready line and the tunnel's
+    assert bridge.process.log().count("\n") == 3  # including the ready line and that of the tunnel
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_reload_that_fails_is_one_line_and_the_bridge_goes_on(bed: Bed, echo_t
     ids=["making it", "its address"],
 )
 def test_a_connection_that_cannot_be_served_takes_nothing_from_others(bed: Bed, echo_target: Target, more: str) -> None:
-    """More of them than there may be handshakes at once, and than failures after which accepting is given up."""
+    """More than the limit of handshakes, and more than the number of failures after which accepting is given up."""
     spoil = """
 left = 300
 def spoil(*args):

@@ -1,4 +1,4 @@
-"""Under systemd: sockets handed over by socket activation, and news of the service's state."""
+"""Under systemd: socket activation, and notifications about the service's state."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.bed.targets import Target
 from tests.bed.tunnels import OURS
 from tests.server.clients import LIMIT, assert_echo, open_tunnel
 
-# Does what systemd does before it starts a service: opens sockets, puts them at descriptors from 3 on, and tells their
-# number and whom they are meant for in the environment.
+# Does what systemd does before it starts a service: opens sockets, moves them to descriptors from 3 on, and sets their
+# number and the pid in the environment.
 ACTIVATE = """
 import fcntl, os, socket, sys
 pid, *kinds = sys.argv[1].split(",")
@@ -47,7 +47,7 @@ def activate(bed: Bed, kinds: str, *options: str, pid: str = "") -> Process:
 
 
 class Manager:
-    """The socket on which a service manager hears of its services."""
+    """A service manager's socket for notifications."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -102,8 +102,8 @@ def test_sockets_meant_for_another_process_are_none_of_ours(bed: Bed) -> None:
 @pytest.mark.parametrize(
     ("kind", "problem"),
     [
-        ("udp", "descriptor 3 is no listening stream socket (Accept=no is needed)"),
-        ("file", "descriptor 3 is no socket: Socket operation on non-socket"),
+        ("udp", "descriptor 3 is not a listening stream socket; set Accept=no in the socket unit"),
+        ("file", "descriptor 3 is not a socket: Socket operation on non-socket"),
     ],
 )
 def test_what_is_no_listening_socket_stops_the_start(bed: Bed, kind: str, problem: str) -> None:

@@ -1,4 +1,4 @@
-"""An authority that signs certificates with the real ssh-keygen, and the keys that it signs."""
+"""A CA that signs certificates with ssh-keygen, and the keys that it signs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.bed.tunnels import Route
 
 
 def make_key(bed: Bed, name: str) -> Path:
-    """Make a key pair; the public one stands beside the private one."""
+    """Make a key pair, both keys in the same folder."""
     path = bed.folder / name
     bed.check("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(path))
     return path
@@ -23,7 +23,7 @@ def public(key: Path) -> str:
 def sign(bed: Bed, authority: Path, key: Path, *options: str, principals: str = "me") -> Path:
     """Certify ``key``, with further options of ssh-keygen (``-O force-command=…``); return the certificate.
 
-    ``me`` among the ``principals`` stands for the user who runs the tests.
+    ``me`` among the ``principals`` is the user who runs the tests.
     """
     name = bed.check("id", "-un").text.strip()
     names = ",".join(name if each == "me" else each for each in principals.split(","))
@@ -32,7 +32,7 @@ def sign(bed: Bed, authority: Path, key: Path, *options: str, principals: str = 
 
 
 def with_keys(route: Route, *keys: Path, options: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The beginning of ssh's command line on the way of ``route``, but with these keys, tried in this order."""
+    """Return the beginning of ssh's command line for ``route``, with these keys in this order."""
     lines = (line.strip() for line in route.config.read_text().splitlines()[1:])
     kept = [line.replace(" ", "=", 1) for line in lines if not line.startswith("IdentityFile")]
     identities = [word for key in keys for word in ("-i", str(key))]

@@ -1,4 +1,4 @@
-"""What the tests of SSH share: an embedded SSH server, and the ways to it."""
+"""Fixtures with an embedded SSH server, and routes to it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ StartEmbedded = Callable[..., Route]
 
 @pytest.fixture
 def embedded(bed: Bed, sshd: Sshd) -> StartEmbedded:
-    """Start an embedded SSH server of this test's own, with further options of ``serve``."""
+    """Start an embedded SSH server for one test, with further options of ``serve``."""
 
     def start(*options: str, client_options: tuple[str, ...] = ()) -> Route:
         return route_to(bed, sshd, start_embedded(bed, sshd, *options), *client_options)

@@ -1,4 +1,4 @@
-"""Certificates of ssh-keygen at the embedded SSH server: whom they let in, from where, and to do what."""
+"""Certificates at the embedded SSH server: who may log in, from where, and to do what."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_a_certificate_is_for_its_addresses(bed: Bed, sshd: Sshd) -> None:
     sign(bed, authority, far, "-O", "source-address=192.0.2.0/24,2001:db8::/32")
     route = trusting(bed, sshd, f"cert-authority {public(authority)}")
     assert bed.check(*with_keys(route, near), "echo in").text == "in\n"
-    assert_refused(bed, route, far, "not for clients at 127.0.0.1")
-    # The client may have another key to try.
+    assert_refused(bed, route, far, "not valid for clients at 127.0.0.1")
+    # The client may try another key.
     assert bed.check(*with_keys(route, far, near), "echo in").text == "in\n"
 
 
@@ -50,7 +50,7 @@ def test_a_certificate_with_addresses_is_of_no_use_where_the_address_is_unknown(
     command = (*WEBSOCAT_CLIENT, "--ws-c-uri=ws://bridge.test/", "-", f"ws-c:unix:{path}")
     route = Route(sshd.write_client_config(bed.folder / "ssh_config", command), Bridge("", process))
     assert bed.check(*with_keys(route, free), "echo in $SSH_CONNECTION").text == "in\n"
-    assert_refused(bed, route, key, "bound to addresses, and the client's is not known")
+    assert_refused(bed, route, key, "limited to certain addresses, but the client's address is unknown")
     assert bed.check(*with_keys(route, key, free), "echo in").text == "in\n"
 
 
@@ -82,11 +82,11 @@ def test_a_certificate_that_is_not_for_this_admits_nobody(bed: Bed, sshd: Sshd) 
 
 
 def test_a_stranger_s_certificate_admits_nobody(bed: Bed, sshd: Sshd) -> None:
-    """Nor does the trusted authority's own key, nor a plain key that only a certificate would let in."""
+    """Neither does the CA's own key, nor a key without its certificate."""
     authority, stranger, key = (make_key(bed, name) for name in ("authority", "stranger", "member"))
     route = trusting(bed, sshd, f"cert-authority {public(authority)}")
     sign(bed, stranger, key)
-    assert_refused(bed, route, key, "no key of the client's")
+    assert_refused(bed, route, key, "none of the client's keys")
     assert bed.run(*with_keys(route, authority), "true").status == 255
 
 

@@ -1,4 +1,4 @@
-"""The embedded SSH server as OpenSSH's client sees it, beyond what tests/interop tries with every route."""
+"""The embedded SSH server with OpenSSH's client, beyond what tests/interop tests with every route."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from asyncssh.kex import get_kex_algs
 import tunnel
 from tests.bed.processes import Bed, Process, descendants, free_port, ticks
 from tests.bed.sshd import Sshd
-from tests.bed.tunnels import OURS, Route
+from tests.bed.tunnels import OURS, Route, assert_sessions_answer
 from tests.bed.web import PAGE, serve_page
 from tests.faults.link import Link
 from tests.pty.typist import Typist
 from tests.server.clients import port_of
 from tests.ssh.conftest import StartEmbedded
 
-LIMIT = 30.0  # seconds that any single wait may take
+LIMIT = 30.0  # seconds for any single wait
 SESSIONS = 100
 SCRIPT = "echo ready; read word; echo got $word"
 
@@ -44,7 +44,7 @@ def wait_until_gone(*pids: int) -> None:
 
 
 def connections(route: Route) -> list[int]:
-    """The processes behind the bridge, but for the one that waits for connections."""
+    """The processes behind the bridge, except the listener."""
     return descendants(route.bridge.process.pid)[1:]
 
 
@@ -85,7 +85,7 @@ def test_an_interactive_shell_resizes_and_ends_while_jobs_go_on(shared_embedded:
         typist.type("sleep 0.3; stty size\n")
         typist.see("12 34")
         typist.type("sleep 100 & sh -c 'echo be''gun; exec sleep 99'\n")
-        typist.see("begun")  # from sh, whose keys they are now: bash itself may lose one while it starts a command
+        typist.see("begun")  # printed by sh, which reads the keys now: bash may lose one while it starts a command
         typist.type("\x03")
         typist.see("^C")
         typist.type("echo $((40 + 2)); exit 5\n")
@@ -163,7 +163,7 @@ def test_agent_forwarding_can_be_switched_off(bed: Bed, embedded: StartEmbedded,
 def test_key_exchanges_for_the_time_of_quantum_computers_are_offered(
     bed: Bed, shared_embedded: Route, sshd: Sshd
 ) -> None:
-    """Those that asyncssh has with the installed libraries; dropbear needs the plain one to be the first."""
+    """The algorithms of asyncssh with the installed libraries; dropbear needs the plain one to be first."""
     wanted = [name.decode() for name in get_kex_algs() if name.startswith((b"mlkem768x25519", b"sntrup761"))]
     log = bed.run(*shared_embedded.ssh("-vv", "-o", "LogLevel=DEBUG2", "box", "true")).stderr
     offered = re.search(r"peer server KEXINIT proposal\r?\n.*KEX algorithms: (\S+)", log)
@@ -196,7 +196,7 @@ def test_unix_sockets_are_forwarded_both_ways(bed: Bed, shared_embedded: Route, 
 
 
 def listeners(port: int) -> list[str]:
-    """The local addresses, as the kernel writes them, of the sockets that listen on ``port``."""
+    """Return the local addresses, in the kernel's notation, of sockets that listen on ``port``."""
     rows = [row.split() for name in ("tcp", "tcp6") for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
     return [row[1].partition(":")[0] for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "0A"]
 
@@ -281,27 +281,17 @@ def test_the_real_scp_can_be_run_on_the_far_side(bed: Bed, shared_embedded: Rout
     assert (tmp_path / "to").read_text() == "copied there"
 
 
-# ---- many, and their ends
+# --- Many connections, and how they end
 
 
 def test_a_hundred_sessions_at_once_and_nothing_is_left_of_them(bed: Bed, embedded: StartEmbedded) -> None:
     route = embedded("--resume-for", "0")
-    sessions = [
-        bed.start(*route.ssh("box", f"echo ready; read word; echo {n} $word"), stdin=subprocess.PIPE)
-        for n in range(SESSIONS)
-    ]
-    for session in sessions:
-        session.wait_for_line("ready", 90)
-    for n, session in enumerate(sessions):
-        session.feed(f"word-{n}\n".encode())
-    for n, session in enumerate(sessions):
-        assert session.wait(LIMIT) == 0
-        assert session.out.read_text() == f"ready\n{n} word-{n}\n"
+    assert_sessions_answer(bed, route, SESSIONS, 90)
     wait_until_idle(route)
 
 
 def test_a_killed_client_leaves_nothing(bed: Bed, embedded: StartEmbedded) -> None:
-    """With a terminal the kernel tells every program in it; without one the command itself is told."""
+    """With a terminal the kernel signals every program on it; without one the command is signalled."""
     route = embedded("--resume-for", "0")
     for terminal in ("-tt", "-T"):
         session = bed.start(*route.ssh(terminal, "box", "echo pid=$$; exec sleep 600"), stdin=subprocess.PIPE)
@@ -321,7 +311,7 @@ def test_a_client_that_does_not_come_back_leaves_nothing(bed: Bed, embedded: Sta
 
 
 def test_what_was_put_into_the_background_outlives_its_session(bed: Bed, embedded: StartEmbedded) -> None:
-    """As the server of VS Code does, which is there when the window comes back."""
+    """As VS Code's server does, which must survive until the window reconnects."""
     route = embedded("--resume-for", "0")
     script = "nohup sleep 600 >/dev/null 2>&1 </dev/null & echo pid=$!; cat"
     session = bed.start(*route.ssh("box", script), stdin=subprocess.PIPE)

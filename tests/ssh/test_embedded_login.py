@@ -1,4 +1,4 @@
-"""Who may log in at the embedded SSH server, with which key and to do what, and how it says no."""
+"""Who may log in at the embedded SSH server, with which key, to do what, and how it refuses others."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from tunnel.errors import UsageError
 from tunnel.ssh.host_key import describe_key
 from tunnel.ssh.server.keys import load_authorized_keys, load_host_key
 
-# What a client says that may not come in.
+# What ssh says when it may not log in.
 DENIED = "Permission denied (publickey)"
 
 
 @pytest.fixture
 def public_key(sshd: Sshd) -> str:
-    """The public key of the one who runs the tests, as a line."""
+    """The public key of the user who runs the tests, as a line."""
     return (sshd.folder / "user.pub").read_text().strip()
 
 
 def restricted(bed: Bed, sshd: Sshd, line: str) -> Route:
-    """An embedded server with only this line of authorized_keys."""
+    """An embedded server with a single line in authorized_keys."""
     keys = write_keys(bed.folder / "keys", line)
     return route_to(bed, sshd, start_embedded(bed, sshd, "--authorized-keys", str(keys)))
 
@@ -68,7 +68,7 @@ def test_a_host_key_that_cannot_be_used_stops_the_start(bed: Bed, tmp_path: Path
     host = tmp_path / "host"
     host.write_text((sshd.folder / "host").read_text())
     host.chmod(0o640)
-    assert "others may read it" in refuses_to_start(bed, *start, "--host-key", str(host))
+    assert "other users may read it" in refuses_to_start(bed, *start, "--host-key", str(host))
     host.write_text("no key")
     host.chmod(0o600)
     assert f"cannot use {host}" in refuses_to_start(bed, *start, "--host-key", str(host))
@@ -105,10 +105,10 @@ def test_only_the_key_of_the_own_user_comes_in(bed: Bed, embedded: StartEmbedded
     bed.check("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(stranger))
     finished = bed.run("ssh", "-F", "/dev/null", *options_of(route, stranger), "box", "true")
     assert finished.status == 255 and DENIED in finished.stderr
-    route.bridge.process.wait_for_line("ssh-refused .*no key of the client's may log in")
+    route.bridge.process.wait_for_line("ssh-refused .*none of the client's keys is authorized")
     finished = bed.run(*route.ssh("-l", "somebody-else", "box", "true"))
     assert finished.status == 255 and DENIED in finished.stderr
-    route.bridge.process.wait_for_line("ssh-refused .*somebody-else.*the only user here")
+    route.bridge.process.wait_for_line("ssh-refused .*somebody-else.*can log in")
     methods = "PreferredAuthentications=password,keyboard-interactive,none"
     finished = bed.run(*route.ssh("-o", "PubkeyAuthentication=no", "-o", methods, "box"))
     assert finished.status == 255 and DENIED in finished.stderr
@@ -142,7 +142,7 @@ def log_in(route: Route, user: str) -> None:
 
 
 def options_of(route: Route, key: Path) -> tuple[str, ...]:
-    """Options of ssh for another key on the way of ``route``."""
+    """Return ssh's options for another key on ``route``."""
     lines = (line.strip() for line in route.config.read_text().splitlines()[1:])
     kept = [line.replace(" ", "=", 1) for line in lines if not line.startswith("IdentityFile")]
     return ("-i", str(key), *(word for line in kept for word in ("-o", line)))
@@ -216,7 +216,7 @@ def test_an_option_that_cannot_be_enforced_admits_nobody(tmp_path: Path, public_
     warnings: list[str] = []
     with pytest.raises(UsageError, match="no usable public key"):
         load_authorized_keys(str(write_keys(tmp_path / "keys", f"{options} {public_key}")), warnings.append)
-    assert len(warnings) == 1 and "line 1, admits nobody" in warnings[0] and "not supported" in warnings[0]
+    assert len(warnings) == 1 and "line 1 is ignored" in warnings[0] and "not supported" in warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -224,17 +224,17 @@ def test_an_option_that_cannot_be_enforced_admits_nobody(tmp_path: Path, public_
     [
         ('no-pty="yes" {key}', "takes no value"),
         ("command {key}", "needs a value"),
-        ("no-pty,", "no public key"),
-        ("no-pty {key", "no public key"),
-        ('command="unclosed {key}', "no public key"),
+        ("no-pty,", "not a public key"),
+        ("no-pty {key", "not a public key"),
+        ('command="unclosed {key}', "not a public key"),
         ("ssh-ed25519 !!!!", "No valid entries"),
-        ('command="one",command="two" {key}', "command stands there twice"),
-        ('command="one",Command="" {key}', "command stands there twice"),
-        ('cert-authority,principals="a",principals="b" {key}', "principals stands there twice"),
+        ('command="one",command="two" {key}', "command is given twice"),
+        ('command="one",Command="" {key}', "command is given twice"),
+        ('cert-authority,principals="a",principals="b" {key}', "principals is given twice"),
         ('cert-authority,principals="sta*" {key}', "takes names"),
         ('cert-authority,principals="!me,you" {key}', "takes names"),
         ('cert-authority,principals="" {key}', "takes names"),
-        ('principals="me" {key}', "for a cert-authority"),
+        ('principals="me" {key}', "needs cert-authority"),
         ('environment="no name" {key}', "needs NAME=value"),
         ('environment="=value" {key}', "needs NAME=value"),
         ('permitopen="somewhere" {key}', "Illegal permitopen"),
@@ -259,7 +259,7 @@ def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path: Path, public_key: str, 
 def test_what_is_no_text_is_no_list_of_keys(tmp_path: Path, public_key: str) -> None:
     path = write_keys(tmp_path / "keys", "")
     path.write_bytes(public_key.encode("utf-16")[:-1])
-    with pytest.raises(UsageError, match="it is no text"):
+    with pytest.raises(UsageError, match="it is not a text file"):
         load_authorized_keys(str(path), pytest.fail)
 
 
@@ -283,7 +283,7 @@ def test_restrict_is_spelt_out_and_capital_letters_are_as_good(tmp_path: Path, p
     assert options("restrict") == every
     assert options("Restrict,PTY,port-forwarding") == every - {"no-pty", "no-port-forwarding"}
     assert options("No-Pty") == {"no-pty"}
-    # The last one counts, as at OpenSSH's server.
+    # The last one counts, as in OpenSSH's server.
     assert options("pty,restrict") == every
     assert options("restrict,pty,no-pty") == every
     assert options("no-pty,pty") == set()

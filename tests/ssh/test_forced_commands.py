@@ -24,7 +24,7 @@ SAY = 'echo "forced: $SSH_ORIGINAL_COMMAND"'
 
 @pytest.fixture
 def serve_keys(bed: Bed, sshd: Sshd) -> Callable[..., Route]:
-    """Start an embedded server that has these lines of authorized_keys."""
+    """Start an embedded server with these lines in authorized_keys."""
 
     def start(*lines: str) -> Route:
         keys = write_keys(bed.folder / "keys", *lines)
@@ -41,7 +41,7 @@ def run(bed: Bed, route: Route, *keys: Path, command: tuple[str, ...] = (), opti
 
 
 def bound(bed: Bed, serve_keys: ServeKeys, how: str, command: str) -> tuple[Route, Path]:
-    """A server and a key that is bound to ``command``, in the way that ``how`` tells."""
+    """A server and a key that is bound to ``command``; ``how`` says by what."""
     authority, key = make_key(bed, "authority"), make_key(bed, "bound")
     quoted = command.replace('"', '\\"')
     force = ("-O", f"force-command={command}")
@@ -83,7 +83,7 @@ def test_the_client_sets_no_variable_but_its_language(bed: Bed, serve_keys: Serv
 
 @WAYS
 def test_nothing_but_the_command_runs(bed: Bed, serve_keys: ServeKeys, tmp_path: Path, how: str) -> None:
-    """Not by a shell, sftp or scp either; the command is told what the client wanted."""
+    """This also holds for shells, sftp and scp; the command learns what the client asked for."""
     route, key = bound(bed, serve_keys, how, SAY)
     assert run(bed, route, key, command=("touch", f"{tmp_path}/x")).text == f"forced: touch {tmp_path}/x\n"
     assert run(bed, route, key).text == "forced: \n"
@@ -97,7 +97,7 @@ def test_nothing_but_the_command_runs(bed: Bed, serve_keys: ServeKeys, tmp_path:
 
 
 def test_a_forced_scp_is_the_real_one(bed: Bed, serve_keys: ServeKeys, tmp_path: Path) -> None:
-    """The user's shell runs it, with what the shell does to its words."""
+    """The user's shell runs it, and expands it."""
     (tmp_path / "given").write_text("a gift")
     route, key = bound(bed, serve_keys, "key", f"scp -f {tmp_path}/$(echo given)")
     words = with_keys(route, key, options=("-O", "-q"))
@@ -128,13 +128,13 @@ def test_variables_of_the_key_itself_are_set_and_stay(bed: Bed, serve_keys: Serv
 
 
 def test_two_commands_that_differ_admit_nobody(bed: Bed, serve_keys: ServeKeys) -> None:
-    """As at OpenSSH's server: which of them is meant cannot be known."""
+    """As in OpenSSH's server: it is ambiguous."""
     authority, key = make_key(bed, "authority"), make_key(bed, "bound")
     sign(bed, authority, key, "-O", "force-command=echo one")
     route = serve_keys(f'cert-authority,command="echo two" {public(authority)}')
     finished = run(bed, route, key, command=("true",))
     assert finished.status == 255 and "Permission denied" in finished.stderr
-    route.bridge.process.wait_for_line("ssh-refused .*two different commands")
+    route.bridge.process.wait_for_line("ssh-refused .*force different commands")
 
 
 def test_without_a_forced_command_the_client_is_free(bed: Bed, serve_keys: ServeKeys) -> None:
@@ -151,12 +151,12 @@ def test_without_a_forced_command_the_client_is_free(bed: Bed, serve_keys: Serve
 
 
 def test_the_options_are_those_of_the_key_that_logs_in(bed: Bed, serve_keys: ServeKeys) -> None:
-    """A key that was only asked about, without a proof, leaves nothing behind."""
+    """A key without a signature has no effect."""
     authority = make_key(bed, "authority")
     names = ("bound", "free", "certified", "restricted")
     keys = {name: make_key(bed, name) for name in names}
     locked = {name: make_key(bed, f"locked-{name}") for name in names}
-    for key in locked.values():  # ssh asks whether it would do, and cannot go on without its passphrase
+    for key in locked.values():  # ssh asks whether the server accepts it, and cannot sign without its passphrase
         bed.check("ssh-keygen", "-q", "-p", "-P", "", "-N", "a passphrase", "-f", str(key))
     for each in (keys, locked):
         sign(bed, authority, each["certified"], "-O", "force-command=echo certified", "-O", "clear", "-O", "permit-pty")
@@ -178,7 +178,7 @@ def test_the_options_are_those_of_the_key_that_logs_in(bed: Bed, serve_keys: Ser
 def test_what_is_asked_after_the_proof_changes_nothing(
     bed: Bed, sshd: Sshd, serve_keys: ServeKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Requests for another key, without a proof and with a wrong one, right behind the one that logs in."""
+    """Requests for another key, without a signature and with a wrong one, right after the valid one."""
     bound, free = (asyncssh.read_private_key(make_key(bed, name)) for name in ("bound", "free"))
     lines = [key.export_public_key().decode().strip() for key in (bound, free)]
     route = serve_keys(f'command="echo bound" {lines[0]}', lines[1])

@@ -1,4 +1,4 @@
-"""Crowds that do not log in, at the embedded SSH server: who logs in still comes in, and nothing is left of them."""
+"""Many clients that never log in at the embedded SSH server: others can still log in, and no process stays."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tunnel.protocol.frames import BINARY, frame_header
 from tunnel.ssh.logins import MAX_LOGINS, MAX_PROCESSES
 
 BANNER = b"SSH-2.0-Nobody\r\n"
-LIMIT = 60.0  # seconds until a crowd's processes must have ended
+LIMIT = 60.0  # seconds for a crowd's processes to end
 
 
 @contextlib.contextmanager
 def crowd(route: Route, count: int, sent: bytes, source: str) -> Iterator[list[socket.socket]]:
-    """Open tunnels from ``source``, through each of which only ``sent`` comes."""
+    """Open tunnels from ``source`` that send only ``sent``."""
     with contextlib.ExitStack() as sockets:
         opened = []
         address = ("127.0.0.1", port_of(route.bridge.url))
@@ -33,7 +33,7 @@ def crowd(route: Route, count: int, sent: bytes, source: str) -> Iterator[list[s
             opened.append(sock)
         for sock in opened:
             answer = sock.recv(12)
-            assert answer in (b"HTTP/1.1 101", b"HTTP/1.1 502")  # those that have had to give way at once
+            assert answer in (b"HTTP/1.1 101", b"HTTP/1.1 502")  # those that had to give way at once
             if sent and answer.endswith(b"101"):
                 sock.sendall(frame_header(BINARY, len(sent), bytes(4)) + sent)
         yield opened

@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.bed.edges import program
-from tests.bed.processes import Bed, Finished, descendants, free_port
+from tests.bed.processes import Bed, Finished, descendants, free_port, program
 from tests.bed.tunnels import PROGRAMS
 
 ROOT = Path(__file__).parents[2]

@@ -19,8 +19,7 @@ from typing import ClassVar
 
 import trustme
 
-from tests.bed.edges import program
-from tests.bed.processes import Bed, Process, descendants, free_port, ticks, wait_for_port
+from tests.bed.processes import Bed, Process, descendants, free_port, program, ticks, wait_for_port
 from tests.server.clients import LIMIT, Answer
 
 TEMPLATES = Path(__file__).parents[2] / "templates"

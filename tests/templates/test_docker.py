@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bed.edges import program
-from tests.bed.processes import Bed, Process, free_port, ticks
+from tests.bed.processes import Bed, Process, free_port, program, ticks
 from tests.bed.targets import checksum
 from tests.bed.tunnels import OURS
 from tests.pty.typist import Typist

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.bed.edges import NameProxy, program
-from tests.bed.processes import Bed, Process, free_port, ticks
+from tests.bed.edges import NameProxy
+from tests.bed.processes import Bed, Process, free_port, program, ticks
 from tests.bed.targets import Target, checksum
 from tests.bed.tunnels import OURS, start_bridge
 from tests.pty.beds import start_service

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bed.edges import program
-from tests.bed.processes import Bed
+from tests.bed.processes import Bed, program
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(

@@ -276,7 +276,7 @@ class AsServer:
             end = target.port if target else free_port()
 
             def command(port: int) -> list[str]:
-                changed = [_with_ports(word, {"8081": str(port), ":22": f":{end}"}) for word in words]
+                changed = [with_ports(word, {"8081": str(port), ":22": f":{end}"}) for word in words]
                 return [program.path, "--stdout-announce-listening-ports", *changed]
 
             stdin = subprocess.PIPE if self.stdin is not None else None
@@ -368,7 +368,7 @@ class AsForward:
             url_port = str(server.socket.getsockname()[1])
 
             def command(port: int) -> list[str]:
-                changed = [_with_ports(word, {"8082": str(port), "8081": url_port}) for word in words]
+                changed = [with_ports(word, {"8082": str(port), "8081": url_port}) for word in words]
                 return [program.path, "--stdout-announce-listening-ports", *changed]
 
             process, port = start_listening(bed, command)
@@ -415,6 +415,6 @@ class Reading:
 Scene = AsClient | AsServer | AsForward | Reading
 
 
-def _with_ports(word: str, ports: dict[str, str]) -> str:
+def with_ports(word: str, ports: dict[str, str]) -> str:
     """Return a word of the command line with other ports, of which one may contain another's digits."""
     return re.sub(r"\b808[12]\b|:22\b", lambda found: ports.get(found[0], found[0]), word)

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tests.bed.processes import Bed, Process, running, ticks
 from tests.bed.targets import Target, checksum, echo, read_to_end
 from tests.bed.tunnels import OURS
-from tests.websocat.scenes import start_listening
+from tests.websocat.scenes import start_listening, with_ports
 
 WEBSOCAT_OURS = (*OURS, "websocat")
 
@@ -27,7 +27,11 @@ def start(bed: Bed, *words: str, stdin: int | None = None) -> tuple[Process, str
     """Start ours with ``words``, in which 8081 becomes a free port; return it and its URL."""
 
     def command(port: int) -> list[str]:
-        return [*WEBSOCAT_OURS, "--stdout-announce-listening-ports", *(w.replace("8081", str(port)) for w in words)]
+        return [
+            *WEBSOCAT_OURS,
+            "--stdout-announce-listening-ports",
+            *(with_ports(w, {"8081": str(port)}) for w in words),
+        ]
 
     process, port = start_listening(bed, command, stdin)
     return process, f"ws://127.0.0.1:{port}/"
@@ -185,7 +189,7 @@ def test_a_closed_standard_output_ends_it(bed: Bed) -> None:
     words = ("--oneshot", "-b", "ws-l:127.0.0.1:8081", "-")
 
     def command(port: int) -> list[str]:
-        return ["sh", "-c", script, "sh", *WEBSOCAT_OURS, *(w.replace("8081", str(port)) for w in words)]
+        return ["sh", "-c", script, "sh", *WEBSOCAT_OURS, *(with_ports(w, {"8081": str(port)}) for w in words)]
 
     process, port = bed.start_on_free_port(command)
     with connect(f"ws://127.0.0.1:{port}/") as client, pytest.raises(ConnectionClosed):

@@ -11,7 +11,7 @@ import pytest
 from tests.bed.processes import Bed
 from tests.bed.sshd import Sshd
 from tests.bed.targets import checksum
-from tests.websocat.scenes import Program, programs, start_listening
+from tests.websocat.scenes import Program, programs, start_listening, with_ports
 
 BRIDGE = "websocat -b --exit-on-eof ws-l:127.0.0.1:8081 tcp:127.0.0.1:22"
 CLIENT = "websocat --binary -B 65536 - ws://127.0.0.1:8081"
@@ -32,16 +32,16 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Program]:
 
 def start_bridge(bed: Bed, program: Program, sshd: Sshd) -> int:
     """Start the page's bridge on a free port, and return that."""
-    words = shlex.split(BRIDGE.replace(":22", f":{sshd.port}"))[1:]
+    words = shlex.split(with_ports(BRIDGE, {":22": f":{sshd.port}"}))[1:]
 
     def command(port: int) -> list[str]:
-        return [program.path, "--stdout-announce-listening-ports", *(w.replace("8081", str(port)) for w in words)]
+        return [program.path, "--stdout-announce-listening-ports", *(with_ports(w, {"8081": str(port)}) for w in words)]
 
     return start_listening(bed, command)[1]
 
 
 def configure(bed: Bed, sshd: Sshd, program: Program, port: int, client: str) -> Path:
-    words = shlex.split(client.replace("8081", str(port)))[1:]
+    words = shlex.split(with_ports(client, {"8081": str(port)}))[1:]
     return sshd.write_client_config(bed.folder / "ssh_config", [program.path, *words])
 
 

@@ -1,17 +1,18 @@
-"""Child processes: only this room starts, signals and reaps them.
+"""Child processes: only this package starts, signals and reaps them.
 
 Every child of the product is a `tunnel.children.child.Child`: programs on terminals, commands of SSH sessions, the
-helpers behind ``/files``, the process of the embedded SSH server and those of its connections. As one owner knows what
-has been reaped, no signal can hit a stranger that has got the number of a child. The rooms that use this one know what
-a child is for; this one imports none of them.
+processes behind ``/files``, the embedded SSH server and the processes of its connections. Because one owner knows which
+children have been reaped, no signal can hit another process that has reused a pid. This package does not know what a
+child is for, and imports none of the packages that use it.
 
 - `child`: one child, from its start until it is reaped.
-- `spawn`: starting one on a pty or on pipes.
-- `dispositions`: the default signals that each one starts with.
-- `family`: everything that a child has started, also what has left its session, and how to kill all of it.
-- `parent_death`: letting children end with the service.
-- `orphans`: reaping what a service that is process 1 inherits.
+- `spawn`: starting a child on a pty or on pipes.
+- `terminal`: the size and modes of a pty.
+- `dispositions`: default signal dispositions for children.
+- `family`: finding, signalling and killing all descendants of a child, also those that have left its session.
+- `parent_death`: children that end with the service.
+- `orphans`: reaping inherited children, for a service that is process 1.
 - `exits`: noticing the end of a child.
-- `users`: whom a child runs as, its environment and its folders.
-- `proc`: what /proc tells about processes.
+- `users`: the user of a child, its environment and its folders.
+- `proc`: reading /proc.
 """

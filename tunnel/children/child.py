@@ -1,9 +1,9 @@
 """One child process, from its start until it is reaped.
 
-A number of a process is free for the next one as soon as it is reaped, so whoever signals has to know that it is not.
-Here both happen in one place: `Child.reap` is the only call that reaps, and no signal is sent after it. Use a child in
-the thread that has started it, which is the main thread of a service: children end with the thread that started them
-(see `tunnel.children.parent_death`), and no lock is needed.
+The pid of a process can be reused as soon as it is reaped, so nobody may signal a process that may have been reaped.
+`Child.reap` is the only call that reaps, and no signal is sent after it. Use a child only in the thread that started
+it, which is the main thread of a service: children end with that thread (see `tunnel.children.parent_death`), and no
+lock is needed.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from tunnel.children.dispositions import default_signals, reset_signals
 from tunnel.children.exits import watch_for_exit
 from tunnel.children.parent_death import RUN, tied, untied
 
-# The variable by which a child and all that it starts can be recognised, wherever they have gone: the marks of a child
-# and of those above it, separated by colons. Its name is not one of those that services take out of the environment
-# (WSTUNNEL_PY_…), as a service may run in another one's terminal, and what is killed there takes its terminals along.
+# Marks a child and all its descendants: the marks of the child and of its ancestors, separated by colons. The name has
+# no prefix that services remove from the environment (WSTUNNEL_PY_…): a service may run in another service's terminal,
+# and killing that terminal must kill the terminals of the inner service, too.
 MARK_VARIABLE = "WSTUNNEL_CHILD"
-_MARKS = 16  # that are handed down
+_MARKS = 16  # passed on to a child
 
-_unreaped: dict[int, Child] = {}  # by their numbers
+_unreaped: dict[int, Child] = {}  # by pid
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Another user to run as."""
+    """The ids of another user to run as."""
 
     uid: int
     gid: int
@@ -38,9 +38,9 @@ class Credentials:
 
 
 class Child:
-    """A child process. ``status`` is None until it is reaped, then its exit status, or a signal's number below 0.
+    """A child process. ``status`` is None until it is reaped, then its exit status, or minus the number of a signal.
 
-    ``mark`` is what `tunnel.children.family` recognises its descendants by, if it has one.
+    ``mark`` identifies its descendants for `tunnel.children.family`; it may be empty.
     """
 
     def __init__(self, process: subprocess.Popen[bytes] | int, mark: str = "") -> None:
@@ -59,17 +59,17 @@ class Child:
     def signal_group(self, number: int) -> None:
         """Send a signal to the process group that the child leads, unless the child has been reaped.
 
-        Until then its number cannot become that of another group.
+        Until it is reaped, no other group can have its id.
         """
         if self.status is None:
             _send(os.killpg, self.pid, number)
 
     def when_ended(self, on_end: Callable[[], object]) -> None:
-        """Call ``on_end`` once in the running loop when the child has ended; it has to see to it that it is reaped."""
+        """Call ``on_end``, which must call `reap`, once in the running loop when the child has ended."""
         watch_for_exit(self.pid, on_end)
 
     def reap(self) -> int:
-        """Return the status; waits for the end, so call it when the child has ended or is about to."""
+        """Reap the child and return its status. Blocks until the child has ended."""
         if self.status is None:
             self.status = _wait(self._process)
             _unreaped.pop(self.pid, None)
@@ -77,7 +77,7 @@ class Child:
         return self.status
 
     async def wait(self) -> int:
-        """Wait until the child is reaped, by what `when_ended` was given, and return the status."""
+        """Wait until the child has been reaped (see `when_ended`) and return its status."""
         await self._reaped.wait()
         return self.reap()
 
@@ -99,10 +99,10 @@ def start(
 ) -> Child:
     """Start ``command``, or a ``script`` of /bin/sh with ``command`` as its arguments, as the leader of a new session.
 
-    Streams are descriptors, or None: as ours. ``credentials`` are those to run with (None: ours). With ``marked`` all
-    that it starts can be found by `tunnel.children.family`. With ``ends_with_us`` the child is killed when this process
-    ends, however that happens. It starts with default signals, none blocked. Raises OSError when the system has no room
-    for it, or ``cwd`` is out of reach.
+    Streams are descriptors, or None to inherit ours. ``credentials`` is the user to run as, None for ours. With
+    ``marked`` all its descendants can be found by `tunnel.children.family`. With ``ends_with_us`` the child is killed
+    when this process ends for any reason. It starts with default signal dispositions, none blocked. Raises OSError if
+    no process can be started, or if ``cwd`` is not accessible.
     """
     mark = ""
     if marked:
@@ -132,14 +132,12 @@ def start(
 def fork(become: Callable[[], object]) -> Child:
     """Fork a child that calls ``become`` and ends with status 0; for a program with one thread and no event loop.
 
-    It has default signals, but for those that Python ignores.
-
-    Raises OSError when the system has no room for it.
+    It has default signal dispositions, except for the signals that Python ignores. Raises OSError.
     """
     pid = os.fork()
     if not pid:
         try:
-            _unreaped.clear()  # they are its parent's
+            _unreaped.clear()  # these are children of the parent
             reset_signals()
             become()
         finally:
@@ -148,7 +146,7 @@ def fork(become: Callable[[], object]) -> Child:
 
 
 def is_unreaped(pid: int) -> bool:
-    """Whether a process is a child that this room has started and has not reaped yet."""
+    """Return whether a process is a child that was started here and has not been reaped yet."""
     return pid in _unreaped
 
 
@@ -172,7 +170,7 @@ def _send(send: Callable[[int, int], None], pid: int, number: int) -> None:
     try:
         send(pid, number)
     except (ProcessLookupError, PermissionError):
-        pass  # it has ended; or it has become another user's, who alone may end it
+        pass  # it has ended, or it runs as another user now
 
 
 def _wait(process: subprocess.Popen[bytes] | int) -> int:

@@ -1,12 +1,12 @@
-"""Signals of a child: all that can be done by default, none blocked, whatever this process was started with.
+"""Default signal dispositions for children, none blocked, whatever this process was started with.
 
-What a process ignores or blocks, its children ignore or block, too, and a shell cannot take that back (POSIX, trap): in
-a terminal of a service that some script has started in the background, Ctrl-C would do nothing. This process goes on
-to ignore what it was told to ignore. But a signal with a handler is back at its default after exec, so meanwhile it
-handles those signals, by doing nothing. That costs no code between fork and exec.
+Children inherit ignored and blocked signals, and a shell cannot change that (POSIX, trap): in a terminal of a service
+that a script started in the background, Ctrl-C would do nothing. This process must keep ignoring these signals. But
+exec resets a signal that has a handler to its default, so while a child is started, this process handles these signals
+by doing nothing. That needs no code between fork and exec.
 
-Two cases need such code, which then makes some system calls and no more: signals that are blocked, as what is pending
-here must not come out, and a start in another thread than the main one, which alone may change what signals do.
+Two cases need such code, which only makes a few system calls: blocked signals, because unblocking them here would
+deliver pending ones; and a start in a thread other than the main one, which alone may install handlers.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 _ALL = tuple(int(number) for number in signal.valid_signals())
-# Python ignores these by itself, and `subprocess` restores them.
+# Python itself ignores these, and `subprocess` restores them.
 _RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 @contextlib.contextmanager
 def default_signals() -> Iterator[Callable[[], None] | None]:
-    """Let what the ``with`` block starts have default signals; yields what is to be called before exec, or None."""
+    """Give processes started in the block default signals; yields a function to call before exec, or None."""
     ignored = _ignored()
     is_main = threading.current_thread() is threading.main_thread()
     handled: list[int] = []
@@ -40,7 +40,7 @@ def default_signals() -> Iterator[Callable[[], None] | None]:
 
 
 def reset_signals() -> None:
-    """Give this process, the fork of another one, default signals, but for those that Python ignores by itself."""
+    """Reset the signals of this process, which was forked, to their defaults, except those that Python ignores."""
     _reset(_ignored())()
 
 

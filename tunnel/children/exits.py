@@ -1,4 +1,4 @@
-"""Learning of the end of a child without reaping it, so that its pid stays its own until the caller is ready."""
+"""Noticing the end of a child without reaping it, so that its pid is not reused until the caller reaps it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from collections.abc import Callable
 
 
 def watch_for_exit(pid: int, on_exit: Callable[[], object]) -> None:
-    """Call ``on_exit`` once in the running loop when the child ``pid`` has ended; it is not reaped by this.
+    """Call ``on_exit`` once in the running loop when the child ``pid`` has ended. This does not reap it.
 
-    A pidfd tells of the end. (A child watcher of asyncio would cost a thread per process on Python 3.11, and would
-    reap on its own.)
+    It uses a pidfd. An asyncio child watcher would need a thread per process on Python 3.11, and would reap.
     """
     loop = asyncio.get_running_loop()
     try:
         pidfd = os.pidfd_open(pid)
-    except (AttributeError, OSError):  # an older kernel, or none of Linux
+    except (AttributeError, OSError):  # an old kernel, or not Linux
         threading.Thread(target=_wait_in_thread, args=(loop, pid, on_exit), daemon=True).start()
         return
 
@@ -34,4 +33,4 @@ def _wait_in_thread(loop: asyncio.AbstractEventLoop, pid: int, on_exit: Callable
     try:
         loop.call_soon_threadsafe(on_exit)
     except RuntimeError:
-        pass  # the loop is closed, and the program about to end
+        pass  # the loop is closed: the program is about to end

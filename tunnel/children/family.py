@@ -1,15 +1,15 @@
-"""Everything that a child has started, to be signalled or killed as a whole.
+"""Signalling or killing a child together with its descendants.
 
-Programs on a terminal put their jobs into process groups, which are all in the child's session. What leaves the session
-with ``setsid`` is found in three more ways: as a child of one that was found, in a session whose leader was found, and
-by the mark in its environment, which also a daemon has that forked twice and is now a child of process 1. What has
-neither a parent nor a session nor an environment of the family any more is not found.
+Shells put their jobs into process groups, which are all in the child's session. Processes that leave the session with
+``setsid`` are found in three other ways: as a child of a process that was found, in a session whose leader was found,
+and by the mark in their environment, which even a daemon has that forked twice and is now a child of process 1. A
+process without any of these is not found.
 
-Who is signalled when: SIGKILL is for all of it, as nothing of a terminal that is killed shall be left. Other signals
-are requests, and for the session: what has left it did so to be spared them. And what goes on when the child itself
-ends, or when its client goes, is left alone.
+SIGKILL is sent to all descendants, because nothing of a killed terminal may stay. Other signals are requests, and are
+sent to the session only: processes leave it to be spared such signals. When a child ends by itself, or its client
+disconnects, processes that have left the session go on running.
 
-Only Linux's /proc tells so much. Elsewhere the child's process group is what is reached.
+This needs Linux's /proc. On other systems only the child's process group is reached.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from collections.abc import Callable, Collection, Iterable
 from tunnel.children.child import MARK_VARIABLE, Child
 from tunnel.children.proc import Entry, all_pids, look, variables
 
-_ROUNDS = 30  # of looking around, as a process may fork meanwhile
+_ROUNDS = 30  # of reading /proc, because processes may fork meanwhile
 _PATIENCE = 0.5  # seconds for these rounds
-_QUIET_ROUNDS = 2  # in a row that find nothing new: one may miss a process that was born and orphaned during it
+_QUIET_ROUNDS = 2  # in a row without anything new: one may miss a process that was forked and orphaned meanwhile
 
 _MARKS = MARK_VARIABLE.encode() + b"="
 
 
 def signal_sessions(children: Collection[Child], number: int) -> None:
-    """Send a signal to every process of the sessions that ``children`` lead, but none to a child that was reaped."""
+    """Send a signal to all processes in the sessions of ``children``, except children that were reaped."""
     leaders = _unreaped(children)
     for child in leaders.values():
-        child.signal_group(number)  # first of all, and without a look around, as there may be no /proc
+        child.signal_group(number)  # first, and without /proc, which may be missing
     try:
         others = _running(leaders.values())
     except OSError:
-        return  # no descriptor is left to look around with
+        return  # no file descriptor is left to read /proc with
     for each in others:
         if each.session in leaders and each.group != each.session:
             _send(each, number)
 
 
 def kill_families(children: Collection[Child]) -> bool:
-    """Send SIGKILL to ``children``, but none to a child that was reaped, and to everything that they have started.
+    """Send SIGKILL to ``children``, except those that were reaped, and to all their descendants.
 
-    All are stopped first. So none forks any more, and as none ends, its children still tell by their parent whose they
-    are; what is there is found after a few rounds. Does not wait for their end. Returns False when even the last round
-    found more.
+    All processes are stopped first. A stopped process does not fork, and does not end, so its children still have it as
+    their parent; a few rounds find all of them. Does not wait for the processes to end. Returns False if even the last
+    round found more.
     """
     leaders = _unreaped(children)
     stopped: dict[tuple[int, int], Entry] = {}
@@ -60,7 +60,7 @@ def kill_families(children: Collection[Child]) -> bool:
             found = {_key(each): each for each in _family(leaders.values(), strangers)}
         except OSError:
             quiet = 0
-            break  # no descriptor is left to look around with
+            break  # no file descriptor is left to read /proc with
         new = found.keys() - stopped.keys()
         for key in new:
             _send(found[key], signal.SIGSTOP)
@@ -68,7 +68,7 @@ def kill_families(children: Collection[Child]) -> bool:
         quiet = 0 if new else quiet + 1
         if quiet == _QUIET_ROUNDS or time.monotonic() > end:
             break
-    # The youngest first: a stopped process group would be continued by the kernel when its parent ends.
+    # Youngest first: when a parent ends, the kernel may continue a stopped process group.
     for each in sorted(stopped.values(), key=lambda each: -each.started):
         if each.pid not in leaders:
             _send(each, signal.SIGKILL)
@@ -78,13 +78,13 @@ def kill_families(children: Collection[Child]) -> bool:
 
 
 class Sweeper:
-    """Kills what is left of the families of children that have ended: of all that end at once in one go."""
+    """Kills the descendants of children that have ended; for all children that end at the same time at once."""
 
     def __init__(self) -> None:
         self._ended: list[tuple[Child, Callable[[], None]]] = []
 
     def sweep(self, child: Child, then: Callable[[], None]) -> None:
-        """Kill the family of ``child``, which has ended and is not reaped, soon, and call ``then`` after that."""
+        """Soon kill the descendants of ``child``, which has ended but is not reaped, and then call ``then``."""
         if not self._ended:
             asyncio.get_running_loop().call_soon(self._run)
         self._ended.append((child, then))
@@ -105,9 +105,9 @@ def _key(each: Entry) -> tuple[int, int]:
 
 
 def _family(leaders: Collection[Child], strangers: set[tuple[int, int]]) -> list[Entry]:
-    """Return what ``leaders`` have started and what is running of them.
+    """Return ``leaders`` and all their descendants that are running.
 
-    ``strangers`` are those whose environment was seen to have no mark, which they never get later; more are added.
+    ``strangers`` are processes that are known to have no mark, and can never get one; more are added.
     """
     family = _Family(leader.pid for leader in leaders)
     others = family.adopt(_running(leaders))
@@ -117,7 +117,7 @@ def _family(leaders: Collection[Child], strangers: set[tuple[int, int]]) -> list
             environment = variables(each.pid)
             if any(not marks.isdisjoint(it[len(_MARKS) :].split(b":")) for it in environment if it.startswith(_MARKS)):
                 family.add(each)
-            elif environment:  # without one, it may be on its way into another program
+            elif environment:  # an empty one: the process may be in the middle of exec
                 strangers.add(_key(each))
     family.adopt(others)
     return list(family.found.values())
@@ -133,10 +133,10 @@ class _Family:
         self.found[each.pid] = each
         self._parents.add(each.pid)
         if each.pid == each.session:
-            self._sessions.add(each.session)  # only descendants of its leader can be in it
+            self._sessions.add(each.session)  # only descendants of the leader can be in the session
 
     def adopt(self, candidates: list[Entry]) -> list[Entry]:
-        """Add those that belong to what was found, and return the others."""
+        """Add the candidates that belong to the processes found so far, and return the others."""
         while True:
             others = []
             for each in candidates:
@@ -150,8 +150,8 @@ class _Family:
 
 
 def _running(leaders: Iterable[Child]) -> list[Entry]:
-    """Return the processes that may be descendants of ``leaders``: all but older ones, and this one."""
-    # A leader has an entry as long as it is not reaped, also when it has ended.
+    """Return all processes that can be descendants of ``leaders``: those that are not older, without this one."""
+    # A leader has an entry until it is reaped, even if it has ended.
     entries = [entry for leader in leaders if (entry := look(leader.pid)) is not None]
     if not entries:
         return []
@@ -161,19 +161,19 @@ def _running(leaders: Iterable[Child]) -> list[Entry]:
 
 
 def _send(target: Entry, number: int) -> None:
-    """Send a signal to a process that is no child of ours, unless it has ended since it was seen.
+    """Send a signal to a process that is not our child, unless it has ended since it was seen.
 
-    Its number may be another's by now. A pidfd is bound to one process, so when that is the one that was seen, so is
-    the one that gets the signal.
+    Its pid may have been reused. A pidfd always refers to the same process, so check after opening it that this is the
+    process that was seen.
     """
     try:
         pidfd = os.pidfd_open(target.pid)
     except AttributeError:
-        return  # not on Linux, where nothing was seen either
+        return  # not Linux: no process was seen either
     except ProcessLookupError:
         return
     except OSError:
-        pidfd = -1  # a kernel before 5.3, or there is no descriptor left
+        pidfd = -1  # a kernel before 5.3, or no descriptor left
     try:
         now = look(target.pid)
         if now is None or now.started != target.started:
@@ -183,7 +183,7 @@ def _send(target: Entry, number: int) -> None:
         else:
             signal.pidfd_send_signal(pidfd, number)
     except OSError:
-        pass  # it has ended; or it has become another user's, who alone may end it; or there is no descriptor left
+        pass  # it has ended, runs as another user now, or no descriptor is left
     finally:
         if pidfd >= 0:
             os.close(pidfd)

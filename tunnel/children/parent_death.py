@@ -1,18 +1,18 @@
-"""Letting children end with this process, however it ends: on Linux the kernel kills them (PR_SET_PDEATHSIG).
+"""Children that end with this process, however it ends: on Linux the kernel kills them (PR_SET_PDEATHSIG).
 
-A process can only ask for that itself, and after the change of its user, which would take it back. There are two ways
-to do it between fork and the command:
+Only the child itself can ask for that, and only after it has changed its user, which resets the setting. There are two
+ways to do so between fork and exec of the command:
 
-- setpriv(1) of util-linux asks and then turns into /bin/sh. So the child is started with vfork(2), which costs nothing
-  however much memory this process has, and setpriv 0.7 ms.
-- Where there is no such setpriv, and where `subprocess` has to fork anyway as the user changes, Python asks in the
-  child. fork(2) copies page tables meanwhile: 2 ms, and 20 ms when this process has 400 MB. That is safe although other
-  threads may exist: it makes two system calls through a function that was looked up beforehand, with numbers as
-  arguments, and so waits for no lock that a thread may have held at the fork; the allocator's locks are seen to by the
-  C library. ``PyDLL`` keeps hold of the interpreter's lock, which the forking thread has.
+- setpriv(1) of util-linux sets it and then executes /bin/sh. The child can be started with vfork(2), whose cost does
+  not depend on this process's memory; setpriv takes 0.7 ms.
+- Without setpriv, or if `subprocess` must fork anyway to change the user, Python sets it in the child. fork(2) copies
+  page tables: 2 ms, or 20 ms if this process has 400 MB. This is safe even with other threads: the child makes two
+  system calls through a function that was looked up before, with numbers as arguments, so it waits for no lock that
+  another thread may have held; the C library takes care of the allocator's locks. ``PyDLL`` keeps the GIL, which the
+  forking thread holds.
 
-Either way the child then looks whether its parent is still this process, which may have ended before. The kernel counts
-the thread that has forked as the parent, so children are started in a service's main thread.
+Then the child checks that its parent is still this process, which may have ended before. For the kernel the parent is
+the thread that forked, so children are started in a service's main thread.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
-RUN = 'exec "$@"'  # a script that turns into the command that it is given
+RUN = 'exec "$@"'  # a script that executes its arguments
 _SHELL = ("/bin/sh", "-c")
 _CHECK = '[ "$PPID" = "$1" ] || exit 1; shift; '
 _PROBE_LIMIT = 5.0  # seconds
@@ -44,7 +44,7 @@ def _look_up() -> Callable[..., int] | None:
         prctl.argtypes = (ctypes.c_int, *(4 * [ctypes.c_ulong]))
         prctl.restype = ctypes.c_int
     except (ImportError, OSError, AttributeError):
-        return None  # a Python without ctypes: children are told by the ends of their streams only
+        return None  # a Python without ctypes: children only notice the end of their streams
     found: Callable[..., int] = prctl
     return found
 
@@ -53,9 +53,9 @@ _prctl = _look_up()
 
 
 def tied(script: str, arguments: Sequence[str], *, forks: bool) -> tuple[list[str], Callable[[], None] | None]:
-    """Return the command that runs a ``script`` of /bin/sh and ends with this process, and what is called before exec.
+    """Return the command for a ``script`` of /bin/sh that ends with this process, and a function to call before exec.
 
-    ``forks``: the child is started with fork(2), whatever this does.
+    ``forks``: the child will be started with fork(2) in any case.
     """
     setpriv = None if forks or _prctl is None else _setpriv()
     if setpriv is None:
@@ -64,13 +64,13 @@ def tied(script: str, arguments: Sequence[str], *, forks: bool) -> tuple[list[st
 
 
 def untied(script: str, arguments: Sequence[str]) -> list[str]:
-    """Return the command that runs a ``script`` of /bin/sh, and need not end with this process."""
+    """Return the command for a ``script`` of /bin/sh that need not end with this process."""
     return list(arguments) if script == RUN else [*_SHELL, script, "sh", *arguments]
 
 
 @functools.cache
 def _setpriv() -> tuple[str, ...] | None:
-    """Return the beginning of a command line that asks for the signal; None: there is no such program."""
+    """Return a command line prefix that requests the signal; None if there is no suitable setpriv."""
     path = shutil.which("setpriv")
     if path is None:
         return None
@@ -85,7 +85,7 @@ def _setpriv() -> tuple[str, ...] | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return command if probe.returncode == 42 else None  # BusyBox's does not know the option
+    return command if probe.returncode == 42 else None  # BusyBox's setpriv lacks the option
 
 
 def _ask_in_child() -> Callable[[], None] | None:
@@ -95,14 +95,14 @@ def _ask_in_child() -> Callable[[], None] | None:
 
     def ask() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it has ended before that
+        if os.getppid() != parent:  # the parent has ended already
             os._exit(1)
 
     return ask
 
 
 def is_subreaper() -> bool:
-    """Whether orphans among this process's descendants become its children, as those of process 1 do."""
+    """Return whether orphaned descendants of this process become its children, as they become those of process 1."""
     if _prctl is None:
         return False
     import ctypes

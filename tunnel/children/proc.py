@@ -1,6 +1,6 @@
-"""What Linux's /proc tells about processes; on a system without it there are none to be seen.
+"""Reading Linux's /proc. On a system without it no process is found.
 
-Everything here raises OSError when this process has no descriptor left to look with.
+All functions raise OSError if this process has no file descriptor left.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_ENVIRONMENT_LIMIT = 4 << 20  # bytes; the kernel lets an environment have more than any sensible one has
+_ENVIRONMENT_LIMIT = 4 << 20  # bytes; the kernel's own limit is larger
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A process; with a number that was given again, ``started`` (in clock ticks) tells the two apart."""
+    """A process. ``started`` (in clock ticks) distinguishes processes with the same pid."""
 
     pid: int
-    has_ended: bool  # it is a zombie
+    has_ended: bool  # a zombie
     parent: int
     group: int
     session: int
@@ -26,17 +26,17 @@ class Entry:
 
 
 def look(pid: int) -> Entry | None:
-    """Return the entry of a process, None when there is no such process."""
+    """Return the entry of a process, None if there is no such process."""
     data = _read(f"/proc/{pid}/stat", 4096)
     if not data:
         return None
-    # proc_pid_stat(5), behind the name, which may contain anything: state, ppid, pgrp, session, …, starttime.
+    # proc_pid_stat(5), after the name, which may contain any character: state, ppid, pgrp, session, …, starttime.
     fields = data.rpartition(b")")[2].split()
     return Entry(pid, fields[0] in (b"Z", b"X"), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
 
 
 def all_pids() -> list[int]:
-    """Return the numbers of all processes that can be seen."""
+    """Return the pids of all visible processes."""
     try:
         return [int(name) for name in os.listdir("/proc") if name.isdigit()]
     except FileNotFoundError:
@@ -44,13 +44,13 @@ def all_pids() -> list[int]:
 
 
 def children_of_this_process() -> Iterator[int]:
-    """Yield the numbers of all children, also of those that it has not started itself."""
+    """Yield the pids of all children, including inherited ones."""
     try:
-        # The kernel gives an orphan to any thread.
+        # The kernel may give an orphan to any thread.
         for thread in os.listdir("/proc/self/task"):
             with open(f"/proc/self/task/{thread}/children", "rb") as file:
                 yield from map(int, file.read().split())
-    except FileNotFoundError:  # the thread has ended; or the kernel was built without that file
+    except FileNotFoundError:  # the thread has ended, or the kernel lacks this file
         for pid in all_pids():
             entry = look(pid)
             if entry is not None and entry.parent == os.getpid():
@@ -58,12 +58,12 @@ def children_of_this_process() -> Iterator[int]:
 
 
 def variables(pid: int) -> list[bytes]:
-    """Return the environment that a process was started with, ``NAME=value`` each; nothing when it cannot be read."""
+    """Return the initial environment of a process as ``NAME=value``; an empty list if it cannot be read."""
     return [each for each in _read(f"/proc/{pid}/environ", _ENVIRONMENT_LIMIT).split(b"\0") if each]
 
 
 def _read(path: str, limit: int) -> bytes:
-    """Return a file of /proc; nothing when its process has ended, or is another user's."""
+    """Return a file of /proc; empty if the process has ended or belongs to another user."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as exc:

@@ -1,42 +1,38 @@
-"""Starting a program on a new pty or on pipes; what is particular to POSIX terminals is here.
+"""Starting a program on a new pty or on pipes.
 
-/bin/sh does its part between this program and the command: as the leader of a new session it makes the terminal the
-controlling one by opening it, and then turns into the command, or ends with 127 as shells do when there is no such
-command.
+/bin/sh runs between this program and the command: as the leader of a new session it opens the terminal, which makes it
+the controlling terminal, and then executes the command, or ends with status 127 if there is no such command.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import grp
 import os
 import resource
-import struct
-import termios
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from tunnel.children.child import Child, Credentials, start
+from tunnel.children.terminal import enable_utf8, set_size
 
 OutputKind = Literal["pty", "stdout", "stderr"]
 
 # $1 is the limit of open files, $2 the terminal.
 _ON_PTY = 'ulimit -S -n "$1" 2>/dev/null; exec <>"$2" >&0 2>&0; shift 2; exec "$@"'
 _ON_PIPES = 'ulimit -S -n "$1" 2>/dev/null; shift 1; exec "$@"'
-_IUTF8 = getattr(termios, "IUTF8", 0x4000)  # named since Python 3.13; the number is Linux's and macOS's
 
-# The soft limit of open files that this program was given: it raises its own, which few other programs are ready for.
+# The soft limit of open files at the start. This program raises its own, but many programs cannot handle a high one.
 _soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 _FILES = "unlimited" if _soft == resource.RLIM_INFINITY else str(_soft)
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A started child and this program's ends of its streams, which do not block.
+    """A started child, and our non-blocking ends of its streams.
 
-    On a pty they are one descriptor; without ``stdin`` the child reads from /dev/null.
+    On a pty they are the same descriptor. If ``stdin`` is None, the child reads from /dev/null.
     """
 
     child: Child
@@ -66,9 +62,9 @@ def spawn(
 ) -> Program:
     """Start ``command`` on a pty of ``size`` (columns, rows), or on pipes (None), as the leader of a new session.
 
-    ``prepare`` is given the terminal before anything runs on it. A child that ``outlives_us`` is not killed when this
-    process ends, and has no mark, as nobody will look for its family. Raises OSError when the system has no room for
-    it, or the user of ``credentials`` (None: ours) may not enter ``cwd``.
+    ``prepare`` is called with the terminal before anything runs on it. A child that ``outlives_us`` is not killed when
+    this process ends, and has no mark, because nobody will look for its descendants. Raises OSError if no process can
+    be started, or if the user of ``credentials`` (None: ours) may not enter ``cwd``.
     """
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         streams = _pipes(stdin, ours, theirs) if size is None else _pty(size, credentials, ours, theirs)
@@ -90,11 +86,6 @@ def spawn(
     return Program(child, dict(streams.ours), streams.our_stdin)
 
 
-def resize(descriptor: int, columns: int, rows: int) -> None:
-    """Set the size of the terminal behind ``descriptor``; the kernel tells its foreground processes."""
-    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-
 def _pty(
     size: tuple[int, int],
     credentials: Credentials | None,
@@ -105,12 +96,10 @@ def _pty(
     ours.callback(os.close, controller)
     theirs.callback(os.close, terminal)
     os.set_blocking(controller, False)
-    resize(terminal, *size)
-    modes = termios.tcgetattr(terminal)
-    modes[0] |= _IUTF8  # erasing a character takes all its bytes
-    termios.tcsetattr(terminal, termios.TCSANOW, modes)
+    set_size(terminal, *size)
+    enable_utf8(terminal)
     if credentials is not None:
-        # As login programs do: it is the user's, and programs such as `write` reach it by its group.
+        # Login programs do the same: the user owns the terminal, and programs such as `write` use its group.
         try:
             group, mode = grp.getgrnam("tty").gr_gid, 0o620
         except KeyError:

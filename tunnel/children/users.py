@@ -1,4 +1,4 @@
-"""Users of the machine that children run as: who they are, their environment and their folders."""
+"""Users that children run as: their ids, environment and folders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tunnel.children.child import Credentials
 from tunnel.net.home import home_folder
 
-# Of the service's own environment: what is about the service, its user, or the terminal that it was started in.
+# Variables of the service's environment that are not passed on: they describe the service, its user or its terminal.
 _PRIVATE_PREFIXES = ("WSTUNNEL_PY_", "LISTEN_", "SUDO_", "SSH_", "XDG_")
 _PRIVATE = frozenset(
     (
@@ -23,7 +23,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user of the machine with everything that a login needs."""
+    """A user of this machine, as in the user database."""
 
     name: str
     uid: int
@@ -34,17 +34,17 @@ class User:
 
     @property
     def switches(self) -> bool:
-        """Whether running as this user is a change from the service's own."""
+        """Whether this user is another than the service's own."""
         return self.uid != os.geteuid()
 
     @property
     def credentials(self) -> Credentials | None:
-        """What a child needs to run as this user; None: it is the service's own."""
+        """The credentials to run as this user; None if it is the service's own."""
         return Credentials(self.uid, self.gid, self.groups) if self.switches else None
 
 
 def find_user(name: str) -> User | None:
-    """Return the user of that name, None if there is none."""
+    """Return the user with that name, None if there is none."""
     try:
         entry = pwd.getpwnam(name)
     except (KeyError, ValueError):  # ValueError: a NUL, a lone surrogate
@@ -56,7 +56,7 @@ def find_user(name: str) -> User | None:
 
 
 def own_user() -> User:
-    """Return the user of this process, who in a container may have no entry in the user database."""
+    """Return the user of this process, who may have no entry in the user database of a container."""
     try:
         found = find_user(pwd.getpwuid(os.geteuid()).pw_name)
     except KeyError:
@@ -68,7 +68,7 @@ def own_user() -> User:
 
 
 def environment(user: User, given: Mapping[str, str], *, terminal: bool) -> dict[str, str]:
-    """Return the environment of a process: the service's, made the user's own, and what the client has ``given``."""
+    """Return the environment of a process: the service's, the user's, and those ``given`` by the client."""
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -82,7 +82,7 @@ def environment(user: User, given: Mapping[str, str], *, terminal: bool) -> dict
 
 
 def expand(user: User, path: str) -> str:
-    """Return ``path`` as an absolute one: relative ones and ``~`` start at the user's home."""
+    """Return ``path`` as an absolute path; relative paths and ``~`` start at the user's home."""
     if path == "~" or path.startswith("~/"):
-        path = path[1:].lstrip("/")  # "~//a" is no absolute path
+        path = path[1:].lstrip("/")  # "~//a" is not an absolute path
     return os.path.normpath(os.path.join(user.home, path))

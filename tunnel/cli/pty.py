@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from contextlib import closing
 
 import click
 
@@ -23,21 +24,22 @@ _HOST = "HOST is named as for `wstunnel-py shell`; without it, the service on th
 
 
 def _open(host: str | None, given: Values) -> Pty:
-    from tunnel.pty.client.sync import Pty, Service
+    from tunnel.pty.client.http_sync import HttpClient
+    from tunnel.pty.client.sync import Pty
     from tunnel.pty.shell.settings import resolve
 
     settings = resolve(host, given, options=PTY_OPTIONS)
     if not settings.quiet:
         for warning in settings.warnings:
             say(f"warning: {warning}")
-    return Pty(Service(settings.place, settings.way))
+    return Pty(HttpClient(settings.place, settings.way))
 
 
 def _ps(words: list[str]) -> int:
     given, operands = parse_command_line(words, PTY_OPTIONS, "pty ps")
     if len(operands) > 1:
         raise UsageError("one host; usage: wstunnel-py pty ps [OPTIONS] [HOST]")
-    with _open(operands[0] if operands else None, given) as pty:
+    with closing(_open(operands[0] if operands else None, given)) as pty:
         for line in table(pty.list()):
             click.echo(line)
     return 0
@@ -60,7 +62,7 @@ def _kill(words: list[str]) -> int:
     if not operands or not all(word.isascii() and word.isdigit() for word in operands):
         raise UsageError("which processes? usage: wstunnel-py pty kill [OPTIONS] [HOST] PID…")
     code = 0
-    with _open(host, given) as pty:
+    with closing(_open(host, given)) as pty:
         for pid in map(int, operands):
             if not pty.kill(pid):
                 say(f"there is no process {pid}")

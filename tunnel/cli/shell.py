@@ -35,7 +35,7 @@ def _run(words: list[str]) -> int:
     given, operands = parse_command_line(words, SHELL_OPTIONS, "shell")
     if len(operands) > 1:
         raise UsageError("one host; usage: wstunnel-py shell [OPTIONS] [HOST] [-- COMMAND [ARGUMENT]…]")
-    from tunnel.pty.shell.interactive import run
+    from tunnel.pty.shell.run import run
     from tunnel.pty.shell.settings import resolve
 
     settings = resolve(operands[0] if operands else None, given, command)

@@ -14,9 +14,8 @@ A refusal of the bridge itself has the header ``Wstunnel-Error``. All ends at th
 
 from __future__ import annotations
 
-import os
-
 from tunnel.errors import ConnectionLost, UpgradeRefused, UsageError
+from tunnel.net.backoff import backoff, jitter
 from tunnel.protocol.numbers import parse_decimal
 
 TYPE_CHECKING = False
@@ -48,7 +47,7 @@ class Outage:
         self.reason = reason
         self.epoch = epoch
         self.deadline = now + limit
-        self.next_at = now + FIRST_DELAY * _jitter() / 2
+        self.next_at = now + FIRST_DELAY * jitter() / 2
         self._failures = max(0, fruitless - FRUITLESS)
         if self._failures:
             self._delay(now)
@@ -113,15 +112,9 @@ class Outage:
         self._failures = 0
 
     def _delay(self, now: float, at_least: float = 0.0) -> None:
-        delay = min(LONGEST_DELAY, FIRST_DELAY * GROWTH ** min(self._failures, 20))
+        delay = backoff(self._failures, first=FIRST_DELAY, longest=LONGEST_DELAY, growth=GROWTH)
         self._failures += 1
-        self.next_at = now + max(delay * _jitter(), at_least)
-
-
-def _jitter() -> float:
-    """Return a random factor from 0.5 to 1, so that the clients of a gateway that restarts do not all come at once."""
-    # Not by `random`, whose import costs more than all that is done here.
-    return 0.5 + int.from_bytes(os.urandom(2), "big") / 131072
+        self.next_at = now + max(delay, at_least)
 
 
 def _number(text: str | None) -> int:

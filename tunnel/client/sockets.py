@@ -24,7 +24,7 @@ from tunnel.net.channel import reset
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, TypeVar
 
     from tunnel.client.dial import Connection
@@ -44,7 +44,12 @@ EXIT_LIMIT = 2.0  # seconds that tunnels have to end when the program does
 class _ToldOfFailures(Base):
     """What a `TunnelSocket` has over the socket class below it."""
 
-    failure: TunnelError | None = None
+    failures: Sequence[TunnelError | None] = ()  # what ended the tunnel, once it has ended
+
+    @property
+    def failure(self) -> TunnelError | None:
+        """Why the tunnel broke; None while it is open, and if it ended well."""
+        return next(filter(None, self.failures), None)
 
     def getpeername(self) -> Any:
         """Return no address: that of the pair would be taken for where the tunnel leads, in known hosts for example."""
@@ -134,18 +139,10 @@ def open_socket(
     make_settings = settings_maker(host, token=token, headers=headers, **options)
     tunnel = Tunnel(make_settings(), Trace(), make_settings, notice=lambda _: None)
     connection = tunnel.dial()
-    try:
-        ours, theirs = connected_pair()
-    except OSError as exc:
-        connection.channel.close()
-        raise DialError("resources", reason=exc.strerror or exc) from exc
-    sock = _socket_class()(theirs.family, theirs.type, theirs.proto, theirs.detach())
-    try:
-        relay_in_thread(tunnel, lambda: connection, ours, ended=lambda failure: setattr(sock, "failure", failure))
-    except BaseException:
-        connection.channel.close()
-        sock.close()
-        raise
+    failures: list[TunnelError | None] = []
+    plain, _ = relayed_socket(tunnel, connection, ended=failures.append, pair=connected_pair)
+    sock = _socket_class()(plain.family, plain.type, plain.proto, plain.detach())
+    sock.failures = failures
     return sock
 
 
@@ -165,6 +162,31 @@ def settings_maker(
     if lines:
         given["header"] = [str(parse_value(BY_NAME["header"], line, "headers")) for line in lines]
     return lambda: resolve(host, given)
+
+
+def relayed_socket(
+    tunnel: Tunnel,
+    connection: Connection,
+    *,
+    ended: Callable[[TunnelError | None], None],
+    pair: Callable[[], tuple[socket.socket, socket.socket]] = socket.socketpair,
+) -> tuple[socket.socket, Stop]:
+    """Return a socket whose peer is relayed to ``connection`` by a thread, and what stops the relay.
+
+    ``ended`` is as for `relay_in_thread`. Raises DialError if there are no resources left; ``connection`` is closed
+    then.
+    """
+    try:
+        ours, theirs = pair()
+    except OSError as exc:
+        connection.channel.close()
+        raise DialError("resources", reason=exc.strerror or exc) from exc
+    try:
+        return ours, relay_in_thread(tunnel, lambda: connection, theirs, ended=ended)
+    except BaseException:
+        connection.channel.close()
+        ours.close()
+        raise
 
 
 def relay_in_thread(

@@ -47,10 +47,10 @@ class Tokens:
         scheme, _, token = authorization[0].partition(" ") if len(authorization) == 1 else ("", "", "")
         if scheme.lower() != "bearer":
             raise _unauthorized("a token is needed: Authorization: Bearer TOKEN", "Bearer")
-        if not self.know(token.strip()):
+        if not self.accepts(token.strip()):
             raise _unauthorized("this token is not known here", 'Bearer error="invalid_token"')
 
-    def know(self, token: str) -> bool:
+    def accepts(self, token: str) -> bool:
         """Return whether ``token`` is one of them."""
         digest = _digest(token)
         # All of them, and digests, so that the time tells neither which token was near nor how long one is.

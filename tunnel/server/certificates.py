@@ -1,4 +1,4 @@
-"""TLS at the bridge: the certificate and key, read again on request, and the handshake on a plain socket."""
+"""TLS of the bridge: loading and reloading certificate and key, and the handshake on a socket."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from tunnel.server.tls_channel import ServerTLSChannel
 class Certificates:
     """The files of ``--tls-cert``, ``--tls-key`` (None: the key is in the certificate's file) and ``--tls-client-ca``.
 
-    ``context`` is for connections that come from now on.
+    ``context`` is the one for new connections.
     """
 
     def __init__(self, cert: str, key: str | None, client_ca: str | None) -> None:
-        """Read the files; raises UsageError when one cannot be used."""
+        """Read the files; raises UsageError if one cannot be used."""
         self._cert = cert
         self._key = key
         self._client_ca = client_ca
         self.context = self._load()
 
     def reload(self) -> None:
-        """Read the files again; on UsageError the old context stays."""
+        """Read the files again; if that raises UsageError, the old context stays in use."""
         self.context = self._load()
 
     def expiring(self) -> list[str]:
-        """Return a line for each certificate, of clients' authorities too, that has expired or will within 14 days."""
-        from tunnel.pki.inspection import soon_ending  # and cryptography with it, which only TLS needs
+        """Return a line for each certificate, including client CAs, that has expired or will expire within 14 days."""
+        from tunnel.pki.inspection import soon_ending  # late, because it imports cryptography, which only TLS needs
 
         lines = soon_ending(self._cert, "--tls-cert")
         return lines if self._client_ca is None else [*lines, *soon_ending(self._client_ca, "--tls-client-ca")]
 
     def _load(self) -> ssl.SSLContext:
-        # Who could write the key, or say which authority is trusted, could come in.
+        # Whoever can write the key or the list of trusted CAs can get in.
         for option, path, guard in (
             ("--tls-cert", self._cert, STRICT if self._key is None else ANY),
             ("--tls-key", self._key, STRICT),
@@ -46,15 +46,15 @@ class Certificates:
             if path is not None:
                 _check_file(option, path, guard)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        # Alike in every Python: since 3.13 it would refuse authorities of clients that break RFC 5280 in form only, as
-        # those of many companies do, and take an intermediate authority for one that stands on its own.
+        # The same in every Python: since 3.13 the defaults refuse client CAs with minor deviations from RFC 5280, which
+        # many companies have, and accept an intermediate CA as a trust anchor.
         context.verify_flags &= ~(ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["http/1.1"])  # WebSocket over HTTP/2 is another protocol
+        context.set_alpn_protocols(["http/1.1"])  # WebSocket over HTTP/2 is a different protocol
         encrypted = False
 
         def no_password() -> str:
-            # Without a function for it, OpenSSL would ask for the password on the terminal.
+            # Without this function OpenSSL would ask for the password on the terminal.
             nonlocal encrypted
             encrypted = True
             return ""
@@ -68,14 +68,14 @@ class Certificates:
             try:
                 context.load_verify_locations(self._client_ca)
             except OSError as exc:
-                raise _bad_file("--tls-client-ca", self._client_ca, "there is no certificate in it") from exc
+                raise _bad_file("--tls-client-ca", self._client_ca, "it contains no certificate") from exc
         return context
 
 
 async def start_tls(context: ssl.SSLContext, sock: socket.socket) -> ServerTLSChannel:
-    """Do the server's side of the TLS handshake on ``sock``, which is closed when this fails.
+    """Perform the server's side of the TLS handshake on ``sock``, which is closed on failure.
 
-    There is no time limit: the caller sets one. Raises OSError (ssl.SSLError among them).
+    There is no time limit: the caller must set one. Raises OSError, including ssl.SSLError.
     """
     try:
         channel = ServerTLSChannel(sock, context)
@@ -83,12 +83,12 @@ async def start_tls(context: ssl.SSLContext, sock: socket.socket) -> ServerTLSCh
             if channel.is_blocked:
                 await writable(channel.fileno())
             elif channel.pending:
-                await asyncio.sleep(0)  # others have waited long enough
+                await asyncio.sleep(0)  # let others run
             else:
                 await readable(channel.fileno())
         return channel
     except ssl.SSLError:
-        await close_gently(sock)  # OpenSSL has sent an alert, which tells the client why
+        await close_gently(sock)  # so that the client gets OpenSSL's alert, which says why
         raise
     except BaseException:
         sock.close()
@@ -97,16 +97,16 @@ async def start_tls(context: ssl.SSLContext, sock: socket.socket) -> ServerTLSCh
 
 def _pair_problem(exc: OSError, *, encrypted: bool) -> str:
     if encrypted:
-        return "the key is encrypted, which a service cannot use: openssl pkey -in FILE -out FILE"
+        return "the key is encrypted, and a service cannot use that; decrypt it: openssl pkey -in FILE -out FILE"
     if isinstance(exc, ssl.SSLError):
         if exc.reason == "KEY_VALUES_MISMATCH":
             return "the key (--tls-key) belongs to another certificate"
-        return "it is no PEM certificate, or there is no key to it, or one is damaged"
+        return "it is not a PEM certificate, its key is missing, or one of them is damaged"
     return exc.strerror or str(exc)
 
 
 def _check_file(option: str, path: str, guard: str) -> None:
-    """Say which file it is, as ssl's own errors do not; and let nothing through that ssl would wait for."""
+    """Check a file first: ssl's own errors do not name it, and ssl would block on a FIFO."""
     try:
         check_regular(path, guard=guard)
     except OSError as exc:

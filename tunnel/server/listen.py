@@ -1,6 +1,6 @@
-"""Listeners of a bridge: connections accepted from sockets opened for ``--listen`` or passed by systemd.
+"""Accepting connections, from sockets that were opened for ``--listen`` or passed by systemd.
 
-They are plain non-blocking sockets rather than asyncio servers, because a session moves the bytes itself.
+They are plain non-blocking sockets, not asyncio servers, because a session reads and writes them itself.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from tunnel.net.async_sockets import readable
 from tunnel.net.listening import ListeningSocket
 from tunnel.server.log import event, unexpected
 
-_PAUSE = 1.0  # seconds without accepting after the system had no descriptor or no memory left
-_SHORT_PAUSE = 0.01  # seconds, if somebody gives way
-_SILENCE = 60.0  # seconds between two log lines about that
-# What accept(2) tells of a connection, not of the listening socket: its client or its network is gone.
+_PAUSE = 1.0  # seconds without accepting when the system has no file descriptors or memory left
+_SHORT_PAUSE = 0.01  # the same if a connection gives way
+_SILENCE = 60.0  # seconds between two log lines about it
+# Errors of accept(2) that concern a connection, not the listening socket: the client or its network is gone.
 _OF_CONNECTION = frozenset(
     getattr(errno, name)
     for name in (
@@ -46,9 +46,9 @@ class Listener:
         self._complained_at = float("-inf")
 
     async def accept(self, free_descriptor: Callable[[], bool]) -> tuple[socket.socket, Client]:
-        """Wait for the next connection, for as long as it takes; what keeps the system from accepting is logged.
+        """Wait for the next connection; errors are logged.
 
-        ``free_descriptor`` is called when there are no descriptors left, and returns whether somebody gives one back.
+        ``free_descriptor`` is called when no file descriptors are left; it returns whether a connection gives way.
         """
         while True:
             try:
@@ -61,7 +61,7 @@ class Listener:
                     continue
                 is_out_of_descriptors = exc.errno in (errno.EMFILE, errno.ENFILE)
                 if is_out_of_descriptors and not self._listening.has_connection():
-                    await readable(self._sock.fileno())  # nobody has to give way as long as nobody comes
+                    await readable(self._sock.fileno())  # nobody has to give way while there is no new connection
                     continue
                 self._complain(exc)
                 given_back = is_out_of_descriptors and free_descriptor()
@@ -80,4 +80,5 @@ class Listener:
             event(logging.ERROR, "cannot-accept", listener=str(self.address), reason=exc.strerror or str(exc))
 
     def close(self) -> None:
+        """Close the listening socket."""
         self._listening.close()

@@ -1,8 +1,8 @@
-"""The bridge's log: one line for each tunnel when it ends, one for each refusal, as ``key=value`` text or as JSON.
+"""The log: one line for each tunnel when it ends and one for each refusal, as ``key=value`` text or as JSON.
 
-Whatever comes from the network is escaped and bounded here, in one place: nothing can forge a line or reach a terminal.
-Nothing here raises, whatever is to be logged, and nothing waits: lines are written by a thread
-(`tunnel.server.log_output`), and those that strangers can cause at will are counted (`tunnel.server.repeats`).
+All values from the network are escaped and limited here, so nobody can forge a line or send control characters to a
+terminal. Logging never raises and never waits: a thread writes the lines (`tunnel.server.log_output`), and lines that
+strangers can cause at will are counted instead (`tunnel.server.repeats`).
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from tunnel.server.repeats import Fields, Repeats
 LOGGER = logging.getLogger("tunnel.server")
 VALUE_LIMIT = 300  # characters of one value
 _FIELDS_LIMIT = 32  # fields of one line
-_MESSAGE_LIMIT = 2000  # characters of what a library has to say
+_MESSAGE_LIMIT = 2000  # characters of a library's message
 _TRACEBACK_LIMIT = 8000
-_FRAMES_LIMIT = 50  # of a traceback, the innermost
-_WHOLE = 1 << 64  # numbers below are shown as they are
-_BARE = re.compile(r"[\w.:/\[\]@%+,*-]+", re.ASCII)  # what needs no quotes in key=value text
+_FRAMES_LIMIT = 50  # innermost frames of a traceback
+_WHOLE = 1 << 64  # numbers below it are logged as they are
+_BARE = re.compile(r"[\w.:/\[\]@%+,*-]+", re.ASCII)  # a value that needs no quotes in key=value text
 _KEY_LIMIT = 64
 _KEY = re.compile(rf"[\w.-]{{1,{_KEY_LIMIT}}}", re.ASCII)
 _NO_KEY = re.compile(r"[^\w.-]", re.ASCII)
 
 Value = str | int | float
-Line = Callable[[float, int, str, Fields], str]  # from time, level, event and fields to a line
+Line = Callable[[float, int, str, Fields], str]  # (time, level, event, fields) -> line
 
 
 def event(level: int, name: str, /, **fields: Value) -> None:
-    """Log the event ``name`` with ``fields``; empty texts are left out. Never raises, and never waits."""
+    """Log the event ``name`` with ``fields``, without empty ones. Never raises, never waits."""
     try:
         if LOGGER.isEnabledFor(level):
             _log(level, name, _shown(fields))
@@ -48,7 +48,7 @@ def event(level: int, name: str, /, **fields: Value) -> None:
 
 
 def unexpected(error: BaseException, /, **fields: Value) -> None:
-    """Log a failure that is a bug of ours, with its traceback. Never raises, and never waits."""
+    """Log a failure that is a bug in this program, with its traceback. Never raises, never waits."""
     try:
         shown = _shown({"error": _text_of(error, repr), **fields})
         _log(logging.ERROR, "internal-error", {**shown, "traceback": _traceback_of(error)})
@@ -64,14 +64,14 @@ def text_line(seconds: float, level: int, name: str, fields: Fields) -> str:
 def json_line(seconds: float, level: int, name: str, fields: Fields) -> str:
     """Return a JSON object with ``time``, ``level``, ``event`` and the event's fields."""
     head = {"time": _timestamp(seconds), "level": logging.getLevelName(level).lower(), "event": name}
-    return json.dumps({**head, **fields, **head})  # no field takes the place of these
+    return json.dumps({**head, **fields, **head})  # no field replaces these
 
 
 class LogHandler(logging.Handler):
-    """Passes events, and what libraries log, on to the thread that writes; counts what repeats itself."""
+    """Passes events and log records of libraries to the thread that writes them, and counts repeated ones."""
 
     def __init__(self, line: Line, path: str | None) -> None:
-        """``path`` is that of the log file; None: stderr. Raises UsageError when the file cannot be opened."""
+        """Log to the file ``path``, or to stderr if it is None. Raises UsageError if the file cannot be opened."""
         descriptor = None if path is None else open_log(path)
         super().__init__()
         self._line = line
@@ -84,36 +84,36 @@ class LogHandler(logging.Handler):
             self._log = Output(descriptor, self._render, path=path, elsewhere=self._stderr, on_time=self._write_counts)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass on a record, be it one of `event` or of a library."""
+        """Pass on a record, from `event` or from a library."""
         try:
             if record.levelno < LOGGER.level:
                 return
-            name, fields = _told(record)
+            name, fields = _event_of(record)
             if self._repeats.admit(record.levelno, name, fields, time.monotonic()):
                 self._log.put(self._encoded(record.created, record.levelno, name, fields))
         except Exception:
             self.lose()
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Stay quiet: logging would print a traceback, to a stderr that may keep the process waiting."""
+        """Do nothing: logging would print a traceback, and a full stderr would block."""
 
     def say(self, text: str) -> None:
-        """Write a line of the program's own to stderr, in order with the log if that goes there."""
+        """Write a message of this program to stderr, in order with the log if that goes there, too."""
         self._stderr.put(readable(f"wstunnel-py: {printable(text)}\n", encoding_of(sys.stderr)))
 
     def reopen(self) -> None:
-        """Let further lines go to a new log file if the old one was moved away (logrotate).
+        """Write further lines to a new log file, after the old one was moved away (logrotate).
 
-        When there cannot be a new one, they go on to the old one, and one of them says so.
+        If it cannot be created, the old file stays in use, and a line says so.
         """
         self._log.reopen()
 
     def lose(self) -> None:
         """Note that a line could not be made."""
-        self._log.lose("they could not be made")
+        self._log.lose("formatting failed")
 
     def close(self) -> None:
-        """Write what is still to be written, for `FLUSH_LIMIT` seconds at most. Nothing is logged afterwards."""
+        """Write the remaining lines, for at most `FLUSH_LIMIT` seconds. Nothing is logged afterwards."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -127,7 +127,7 @@ class LogHandler(logging.Handler):
         super().close()
 
     def _write_counts(self, *, to_the_end: bool = False) -> float | None:
-        """Write the counts that are due; return the seconds until the next will be, None when there are none."""
+        """Write the counts that are due; return the seconds until the next one is due, None if there is none."""
         now = time.monotonic()
         self.acquire()
         try:
@@ -146,9 +146,9 @@ class LogHandler(logging.Handler):
 
 
 def set_up(log_format: str, path: str | None) -> LogHandler:
-    """Let the bridge's events go to the file ``path`` (None: stderr) as ``text`` or ``json``; return the handler.
+    """Log events to the file ``path`` (None: stderr) as ``text`` or ``json``; return the handler.
 
-    So do the warnings of libraries, asyncio's among them. Raises UsageError when the file cannot be written.
+    Warnings of libraries, including asyncio, are logged as well. Raises UsageError if the file cannot be written.
     """
     handler = LogHandler(json_line if log_format == "json" else text_line, path)
     LOGGER.addHandler(handler)
@@ -157,12 +157,12 @@ def set_up(log_format: str, path: str | None) -> LogHandler:
     logging.getLogger().addHandler(handler)
     logging.captureWarnings(True)
     for name in ("logThreads", "logMultiprocessing", "logProcesses", "logAsyncioTasks"):
-        setattr(logging, name, False)  # nobody looks at these, and some cost a system call for each line
+        setattr(logging, name, False)  # unused, and some cost a system call per line
     return handler
 
 
 class _Text:
-    """Fields as text, made only when somebody wants to see it."""
+    """Fields as text, formatted only when needed."""
 
     __slots__ = ("_fields",)
 
@@ -174,7 +174,7 @@ class _Text:
 
 
 def _log(level: int, name: str, fields: Fields) -> None:
-    # As Logger.log does, without looking for the caller.
+    # Like Logger.log, but without searching for the caller.
     extra = {"event": name, "fields": fields}
     LOGGER.handle(LOGGER.makeRecord(LOGGER.name, level, "", 0, "%s %s", (name, _Text(fields)), None, extra=extra))
 
@@ -185,8 +185,8 @@ def _lose() -> None:
             handler.lose()
 
 
-def _told(record: logging.LogRecord) -> tuple[str, Fields]:
-    """Return the event of a record and its fields; what a library has logged is a ``message``."""
+def _event_of(record: logging.LogRecord) -> tuple[str, Fields]:
+    """Return the event of a record and its fields; a record of a library becomes the event ``message``."""
     name = getattr(record, "event", None)
     if isinstance(name, str):
         fields: Fields = record.__dict__["fields"]
@@ -194,7 +194,7 @@ def _told(record: logging.LogRecord) -> tuple[str, Fields]:
     try:
         message = record.getMessage()
     except Exception:
-        message = _text_of(record.msg, str)  # its arguments do not fit
+        message = _text_of(record.msg, str)  # its arguments do not match
     fields = {"logger": _value(record.name), "message": _clean(message.strip(), _MESSAGE_LIMIT)}
     if record.exc_info and record.exc_info[1] is not None:
         fields["traceback"] = _traceback_of(record.exc_info[1])
@@ -211,7 +211,7 @@ def _shown(fields: Mapping[str, object]) -> Fields:
 
 
 def _value(value: object) -> Value:
-    """Return ``value`` as what can be shown, bounded: a text without lone surrogates, or a number."""
+    """Return ``value`` as a number or a text of limited length without lone surrogates."""
     try:
         if isinstance(value, bool):
             return value
@@ -235,7 +235,7 @@ def _text_of(value: object, show: Callable[[object], str]) -> str:
 
 
 def _clean(text: str, limit: int) -> str:
-    """Return ``text`` with at most ``limit`` characters, all of which can be encoded."""
+    """Return ``text`` with at most ``limit`` characters, all of them encodable."""
     if not text.isascii():
         text = text[: limit + 1].encode(errors="backslashreplace").decode()
     return text if len(text) <= limit else text[: limit - 1] + "…"
@@ -245,12 +245,12 @@ def _traceback_of(error: BaseException) -> str:
     try:
         trace = "".join(traceback.format_exception(error, limit=-_FRAMES_LIMIT))
     except Exception:
-        return "(none: the error cannot be shown)"
+        return "(the traceback cannot be formatted)"
     return trace[-_TRACEBACK_LIMIT:].encode(errors="backslashreplace").decode()
 
 
 def _text(fields: Fields) -> str:
-    # JSON's quoting escapes quotes, control characters and, as ASCII, all that a terminal might act on.
+    # JSON escapes quotes, control characters and everything that is not ASCII, so a terminal cannot be affected.
     shown = ((key, str(value)) for key, value in fields.items())
     return " ".join(f"{key}={value if _BARE.fullmatch(value) else json.dumps(value)}" for key, value in shown)
 
@@ -260,7 +260,7 @@ def _timestamp(seconds: float) -> str:
 
 
 def _stderr() -> int | None:
-    """Return the descriptor of stderr; None when the process was started without one."""
+    """Return the descriptor of stderr; None if the process was started without one."""
     try:
         return sys.stderr.fileno()
     except (AttributeError, OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Where log lines go: a thread that writes them, so that neither a full disk nor a slow reader holds anything up.
+"""A thread that writes log lines, so that neither a full disk nor a slow reader blocks the service.
 
-The descriptor stays as it is: stderr is shared with other processes, so it is not made non-blocking, and the thread may
-wait for it for ever. What comes meanwhile is kept up to a bound, then dropped and counted.
+The descriptor stays blocking, because stderr is shared with other processes; the thread may wait for it forever.
+Meanwhile lines are queued up to a limit, then dropped and counted.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from typing import Protocol
 
 from tunnel.errors import UsageError
 
-BACKLOG_LIMIT = 1 << 20  # bytes that wait to be written
-FLUSH_LIMIT = 2.0  # seconds for what is left at the end
-_BATCH = 4096  # bytes of one write, at most, but for a longer line: PIPE_BUF, so that nobody writes in between
-_TURN = 1000  # lines between two looks at the clock
-_OVERHEAD = 64  # bytes that a line costs beside its own
-_RETRY = 0.05  # seconds until a descriptor is tried again that somebody has made non-blocking
-_SILENCE = 60.0  # seconds between two lines elsewhere about a log that cannot be written
+BACKLOG_LIMIT = 1 << 20  # bytes of queued lines
+FLUSH_LIMIT = 2.0  # seconds for the remaining lines at the end
+_BATCH = 4096  # bytes of one write, unless a line is longer; PIPE_BUF makes the write to a pipe atomic
+_TURN = 1000  # lines before `on_time` is called again
+_OVERHEAD = 64  # bytes of memory per line, in addition to its own
+_RETRY = 0.05  # seconds until the next write, if another process has made the descriptor non-blocking
+_SILENCE = 60.0  # seconds between two lines on stderr about a log that cannot be written
 _INHERITED = re.compile(r"/dev/(?:fd/(\d+)|stdout|(stderr))|/proc/self/fd/(\d+)")
 LOG_FILE = "--log-file"
 
 
 class Render(Protocol):
-    """Makes a line of the log from a level, an event and its fields."""
+    """Formats a line of the log from a level, an event and its fields."""
 
     def __call__(self, level: int, name: str, /, **fields: str | int | float) -> bytes: ...
 
@@ -51,11 +51,11 @@ def _nothing_due() -> float | None:
 
 
 class Output:
-    """Lines on their way to ``descriptor`` (None: nowhere), which belongs to this if ``path`` is its file.
+    """Writes lines to ``descriptor`` (None: discards them), which it owns if ``path`` is given.
 
-    ``render`` makes the lines that this has to say itself; ``elsewhere`` is where it says that it cannot write.
-    ``on_time`` is called by the thread, and returns the seconds until it wants to be called again (None: with the next
-    line, or later). `put` never waits and never raises; it must not be called by several threads without a lock.
+    ``render`` formats lines about the log itself; ``elsewhere`` gets a line when this log cannot be written. The thread
+    calls ``on_time``, which returns the seconds until its next call (None: with the next line or later). `put` never
+    waits and never raises; several threads must not call it without a lock.
     """
 
     def __init__(
@@ -72,25 +72,25 @@ class Output:
         self._path = path
         self._elsewhere = elsewhere
         self._on_time = on_time
-        self._queue: queue.SimpleQueue[bytes | _Order] = queue.SimpleQueue()  # may be used in signal handlers, too
-        self._lock = threading.RLock()  # never held while something is written
-        self._put = 0  # bytes …
-        self._done = 0  # … of which are written, or lost; only the thread changes this
+        self._queue: queue.SimpleQueue[bytes | _Order] = queue.SimpleQueue()  # safe in signal handlers
+        self._lock = threading.RLock()  # never held during a write
+        self._put = 0  # bytes queued so far
+        self._done = 0  # bytes written or lost so far; changed only by the thread
         self._is_dropping = False
-        self._dropped = 0  # lines that never got into the queue
-        self._reason = ""  # why
+        self._dropped = 0  # lines that were not queued
+        self._reason = ""  # why lines were dropped
         self._unwritten = 0  # lines that could not be written
-        self._problem = ""  # why
+        self._problem = ""  # why they could not be written
         self._told_at = float("-inf")
-        self._is_torn = False  # the last line broke off in its middle
+        self._is_torn = False  # the last line was written only in part
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         try:
             self._thread.start()
         except RuntimeError as exc:
-            raise UsageError(f"the log needs a thread: {exc}") from exc
+            raise UsageError(f"cannot start a thread for the log: {exc}") from exc
 
     def put(self, line: bytes) -> None:
-        """Let ``line``, which ends with a newline, be written; it is dropped and counted when too much waits."""
+        """Queue ``line``, which ends with a newline; if the queue is full, drop and count it."""
         cost = len(line) + _OVERHEAD
         with self._lock:
             if not self._is_dropping and self._put - self._done + cost <= BACKLOG_LIMIT:
@@ -100,42 +100,44 @@ class Output:
                 self.lose("they came faster than they could be written")
 
     def lose(self, reason: str) -> None:
-        """Count a line that there is not, for ``reason``."""
+        """Count a line that was lost for ``reason``."""
         with self._lock:
             self._dropped += 1
             self._reason = reason
             if not self._is_dropping:
-                # Everything before this order is written by the time that lines are taken again.
+                # Lines are queued again only when everything before this order has been written.
                 self._is_dropping = True
                 self._queue.put(_Order.TELL_DROPPED)
 
     def reopen(self) -> None:
-        """Let lines that are put from now on go to a new file of the same path."""
+        """Write lines that are queued from now on to a new file with the same path."""
         if self._path is not None:
             self._queue.put(_Order.REOPEN)
 
     def close(self, end: float) -> None:
-        """Write what waits until the time ``end`` (monotonic, in seconds); give up then."""
+        """Write the queued lines until the time ``end`` (monotonic, in seconds), then give up."""
         self._queue.put(_Order.END)
         self._thread.join(max(0.0, end - time.monotonic()))
         if not self._thread.is_alive() and self._path is not None and self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
-    # ---- the thread
+    # --- The thread
 
     def _run(self) -> None:
         if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for the event loop
+            signal.pthread_sigmask(
+                signal.SIG_BLOCK, signal.valid_signals()
+            )  # signals are handled by the event loop's thread
         while True:
             try:
                 if not self._turn():
                     return
             except Exception:
-                time.sleep(_RETRY)  # out of memory, say: without this thread there is no log, so it goes on
+                time.sleep(_RETRY)  # for example out of memory; without this thread there is no log, so go on
 
     def _turn(self) -> bool:
-        """Write what waits, in batches; return False at the end."""
+        """Write the queued lines in batches; return False at the end."""
         try:
             items = [self._queue.get(timeout=self._seconds_left())]
         except queue.Empty:
@@ -165,7 +167,7 @@ class Output:
             return 1.0
 
     def _write(self, lines: bytes) -> None:
-        """Write whole lines, or count those of them that cannot be written."""
+        """Write complete lines; count those that cannot be written."""
         if not lines:
             return
         count = lines.count(b"\n")
@@ -178,7 +180,7 @@ class Output:
             self._done += len(lines) + count * _OVERHEAD
 
     def _send_after_gap(self, lines: bytes, count: int) -> int:
-        """Write ``lines``, behind a line about those that are missing; return how many were lost."""
+        """Write ``lines``, after a line about lost ones, if any; return how many could not be written."""
         if self._unwritten:
             gap = self._render(logging.WARNING, "log-dropped", lines=self._unwritten, reason=self._problem)
             if self._send(gap) < len(gap):
@@ -187,7 +189,7 @@ class Output:
         return lines[self._send(lines) :].count(b"\n")
 
     def _send(self, data: bytes) -> int:
-        """Write ``data`` for as long as it takes; return how many bytes were written."""
+        """Write ``data``, however long it takes; return the number of bytes written."""
         sent = 0
         if self._descriptor is None:
             return len(data)
@@ -231,31 +233,30 @@ class Output:
         self._write_own(logging.INFO, "reloaded", what="log")
 
     def _write_own(self, level: int, name: str, **fields: str | int) -> None:
-        """Write a line that has not waited in the queue."""
+        """Write a line that was not queued."""
         line = self._render(level, name, **fields)
         self._done -= len(line) + _OVERHEAD
         self._write(line)
 
 
 def open_log(path: str) -> int:
-    """Open the log file ``path`` to append to it; return its descriptor. Never waits for another process.
+    """Open the log file ``path`` for appending and return its descriptor. Never waits for another process.
 
-    What is neither a regular file nor a character device is refused, except for descriptors that this process was
-    started with, such as /dev/stderr. Raises UsageError.
+    Only regular files, character devices and inherited descriptors such as /dev/stderr are accepted. Raises UsageError.
     """
     try:
         inherited = _INHERITED.fullmatch(path)
         if inherited is not None:
-            # Opening it by its path would not work for a socket, such as that of systemd's journal.
+            # A socket, such as systemd's journal, cannot be opened by its path.
             number = inherited[1] or inherited[3] or ("2" if inherited[2] else "1")
             return os.dup(int(number))
-        # With O_NONBLOCK the open of a FIFO does not wait for a reader.
+        # With O_NONBLOCK, opening a FIFO does not wait for a reader.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
         descriptor = os.open(path, flags, 0o666)
         try:
             mode = os.fstat(descriptor).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
-                raise UsageError("", cause="file", option=LOG_FILE, path=path, reason="it is no regular file")
+                raise UsageError("", cause="file", option=LOG_FILE, path=path, reason="it is not a regular file")
             if hasattr(os, "set_blocking"):
                 os.set_blocking(descriptor, True)
         except BaseException:
@@ -264,6 +265,6 @@ def open_log(path: str) -> int:
     except (OSError, ValueError) as exc:
         reason = getattr(exc, "strerror", None) or str(exc)
         if getattr(exc, "errno", None) == errno.ENXIO:
-            reason = "it is no regular file"  # but a FIFO without a reader, or a socket
+            reason = "it is not a regular file"  # a FIFO without a reader, or a socket
         raise UsageError("", cause="file", option=LOG_FILE, path=path, reason=reason) from exc
     return descriptor

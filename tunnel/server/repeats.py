@@ -1,10 +1,10 @@
-"""Log lines that say the same again: the first ones are written, the others counted, and one line tells how many.
+"""Repeated log lines: the first ones are written, the others are counted, and one line reports the count.
 
-Anybody on the network can be refused, as often as they like. So all lines are counted but those that only the operator
-or a client that was let in can cause. Lines are equal when they differ in nothing but the client's port and numbers.
+Anybody on the network can cause refusals, as often as they like. So all lines are limited except those that only the
+operator or an admitted client can cause. Lines are equal if they differ only in the client's port and in numbers.
 
-Three bounds keep what strangers can write small: lines that are equal, lines of one client that differ in their words
-only, and lines of one event by whomever. What is above a bound is counted with the narrowest of these.
+There are three limits: for equal lines, for lines of one client and one error code that differ in their texts, and for
+all lines of one event. A line above a limit is counted in the narrowest of these groups.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from dataclasses import dataclass, field
 
 Fields = dict[str, "str | int | float"]
 Key = tuple[tuple[str, "str | int | float"], ...]
-Count = tuple[int, str, Fields]  # the level, event and fields of a line that tells a count
+Count = tuple[int, str, Fields]  # the level, event and fields of a line with a count
 
-WINDOW = 60.0  # seconds after the first line until the count is told
-EQUAL_LIMIT = 5  # lines that are equal, in a window
-GROUP_LIMIT = 20  # lines of one client and one error code that differ in their words, in a window
-RATE_LIMIT = 50  # lines of one event, in a second
-_GROUPS = 500  # of one event, at once; further ones are counted together …
-_SESSIONS = 10_000  # … and for events of sessions, of which there are as many as clients were let in
-OTHERS = "others"  # who those are, as the client
+WINDOW = 60.0  # seconds from the first line until the count is logged
+EQUAL_LIMIT = 5  # equal lines in a window
+GROUP_LIMIT = 20  # lines of one client and one error code in a window
+RATE_LIMIT = 50  # lines of one event per second
+_GROUPS = 500  # groups of one event at a time; further ones are counted together
+_SESSIONS = 10_000  # the same for events of sessions, which only admitted clients have
+OTHERS = "others"  # the client in lines about the further ones
 
-# Each of these is worth a line of its own.
+# Events that are always logged.
 _NEVER_COUNTED = frozenset(
     {
         "draining", "failed", "log-dropped", "log-failed", "notify-failed", "process", "ready",
@@ -35,7 +35,7 @@ _NEVER_COUNTED = frozenset(
     }
 )  # fmt: skip
 _OF_SESSIONS = frozenset({"detached", "resumed"})
-# What tells lines apart that nobody on the network can choose freely, but for ``client``.
+# Fields that distinguish groups, besides ``client``. Nobody on the network can choose their values freely.
 _TELLING = frozenset({"status", "session", "listener", "logger", "what"})
 _CODE = re.compile(r"[a-z-]{1,40}")
 _IGNORED = frozenset({"forwarded", "traceback"})
@@ -43,7 +43,7 @@ _IGNORED = frozenset({"forwarded", "traceback"})
 
 @dataclass(slots=True)
 class _Equal:
-    """Equal lines: how many were written, and how many only counted, in this window."""
+    """Equal lines in this window: how many were written, and how many were only counted."""
 
     fields: Fields
     written: int = 0
@@ -52,7 +52,7 @@ class _Equal:
 
 @dataclass(slots=True)
 class _Group:
-    """The lines of one client about one thing, in this window."""
+    """The lines of one client about one thing in this window."""
 
     level: int
     due: float
@@ -63,15 +63,17 @@ class _Group:
 
 
 class Repeats:
-    """Says which lines are to be written, and counts the others. Times are those of one clock, in seconds."""
+    """Decides which lines to write, and counts the others. All times are in seconds, of the same clock."""
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[str, Key], _Group] = {}  # the first is the first that is due
+        self._groups: dict[tuple[str, Key], _Group] = {}  # in the order in which they are due
         self._sizes: Counter[str] = Counter()  # groups of each event
-        self._rates: dict[str, tuple[float, float]] = {}  # of each event: lines that may be written, as of when
+        self._rates: dict[
+            str, tuple[float, float]
+        ] = {}  # for each event: the number of lines it may write, and as of when
 
     def admit(self, level: int, name: str, fields: Fields, now: float) -> bool:
-        """Return whether a line is to be written; if not, it is counted."""
+        """Return whether to write a line; otherwise count it."""
         if name in _NEVER_COUNTED:
             return True
         common, words = _parted(fields)
@@ -91,7 +93,7 @@ class Repeats:
         return False
 
     def take_counts(self, now: float) -> list[Count]:
-        """Return the lines for all counts that are due, and begin anew with those."""
+        """Return a line for each count that is due, and reset these counts."""
         counts: list[Count] = []
         for key, group in list(itertools.takewhile(lambda item: item[1].due <= now, self._groups.items())):
             name = key[0]
@@ -103,7 +105,7 @@ class Repeats:
 
     @property
     def next_count(self) -> float | None:
-        """When the next count will be due; None when there is nothing to count."""
+        """When the next count is due; None if nothing is counted."""
         return next((group.due for group in self._groups.values()), None)
 
     def _group(self, level: int, name: str, common: Fields, now: float) -> _Group:
@@ -120,7 +122,7 @@ class Repeats:
 
     def _has_room(self, name: str, now: float) -> bool:
         if name in _OF_SESSIONS:
-            return True  # an outage ends the connections of all sessions at once
+            return True  # an outage ends the connections of all sessions at the same time
         left, since = self._rates.get(name, (RATE_LIMIT, now))
         left = min(RATE_LIMIT, left + (now - since) * RATE_LIMIT)
         has_room = left >= 1
@@ -129,7 +131,7 @@ class Repeats:
 
 
 def _parted(fields: Fields) -> tuple[Fields, Fields]:
-    """Return the fields that tell lines of one group from others, and the words within the group."""
+    """Return the fields that identify the group of a line, and its text fields within the group."""
     common: Fields = {}
     words: Fields = {}
     for key, value in fields.items():
@@ -143,7 +145,7 @@ def _parted(fields: Fields) -> tuple[Fields, Fields]:
 
 
 def without_port(client: str) -> str:
-    """Return the address of ``client`` alone; of an IPv6 address its network, within which addresses cost nothing."""
+    """Return the address of ``client``; for IPv6 its /64 network, because one client can use all addresses in it."""
     host = client.rpartition(":")[0]
     if host.startswith("["):
         try:

@@ -1,11 +1,11 @@
-"""Admission by share: who gives way when something that all clients share has run out.
+"""Fair shares of a limited resource: who gives way when it is exhausted.
 
-Behind an edge or an ingress all clients have one address, so a fixed limit for each address would let one of them lock
-out all the others. A share refuses nobody while there is room. When there is none, the source that holds most gives
-way, and of its holders the one with the lowest standing, then the one that has been there for longest.
+Behind an edge or an ingress all clients may have the same address, so with a fixed limit per address one client could
+lock out all others. Shares refuse nobody while there is room. Beyond the limit, the source that holds most gives way:
+its holder with the lowest standing, and among equals the oldest.
 
-Everything that clients can use up is handed out by a `Shares` of its own: handshakes, tunnels, sessions that wait for
-their clients, the memory of sessions, connections to the terminal service, logins at the embedded SSH server.
+Each resource that clients can exhaust has its own `Shares`: handshakes, tunnels, detached sessions, memory of sessions,
+connections to the terminal service, pending logins at the embedded SSH server, and others.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Iterable
 
-Source = str | None  # a client's address or network, as in `tunnel.net.address.Client`; None is one source, too
+Source = str | None  # a client's address or network, as in `tunnel.net.address.Client`; None is a source as well
 
 
 def _no_standing() -> int:
@@ -25,7 +25,7 @@ def _nothing() -> None:
 
 
 class Place:
-    """What one holder has of the shares, until it leaves or has to give way."""
+    """The units that one holder has, until it leaves or gives way."""
 
     __slots__ = ("_give_way", "_shares", "_standing", "source", "weight")
 
@@ -40,44 +40,44 @@ class Place:
 
     @property
     def is_held(self) -> bool:
-        """Whether the holder still has it."""
+        """Whether the holder still has this place."""
         return self in self._shares._places.get(self.source, ())
 
     def leave(self) -> None:
-        """Give the place back. It may be given back already."""
+        """Give the place back; does nothing if it was given back already."""
         self._shares._remove(self)
         self._forget()
 
     def _forget(self) -> None:
-        """Let go of the holder, which refers to this place, so that neither would be freed soon."""
+        """Break the reference cycle with the holder, so that both are freed at once."""
         self._give_way = _nothing
         self._standing = _no_standing
 
     def change(self, weight: int) -> None:
-        """Hold another weight from now on, whether or not there is room for it: see `Shares.make_room`."""
+        """Change the number of units, whether or not there is room: see `Shares.make_room`."""
         if self.is_held:
             self._shares._count(self.source, weight - self.weight)
         self.weight = weight
 
     def move(self, source: Source) -> None:
-        """Count for another source from now on: a proxy that is trusted has told it."""
+        """Count for another source from now on, which a trusted proxy has named."""
         if self.is_held:
             self._shares._remove(self)
             self._shares._add(self, source)
 
 
 class Shares:
-    """``limit`` units of something, handed out to holders.
+    """``limit`` units of a resource, distributed among holders.
 
-    A holder whose standing is ``protected`` or more gives way only to a source that holds less than its own does
-    (None: no holder is protected). Nobody gives way to a source that holds more.
+    A holder whose standing is ``protected`` or higher gives way only to a source that holds less than its own (None: no
+    holder is protected). Nobody gives way to a source that holds more.
     """
 
     def __init__(self, limit: int, *, protected: int | None = None) -> None:
         self.limit = limit
         self.taken = 0  # units
         self._protected = protected
-        self._places: dict[Source, dict[Place, None]] = {}  # of each source, in the order in which they were entered
+        self._places: dict[Source, dict[Place, None]] = {}  # by source, oldest first
         self._held: Counter[Source] = Counter()  # units
 
     def __len__(self) -> int:
@@ -96,10 +96,10 @@ class Shares:
         standing: Callable[[], int] = _no_standing,
         weight: int = 1,
     ) -> Place | None:
-        """Return a place for a holder from ``source``; None when there is no room and nobody has to give way to it.
+        """Return a place for a holder from ``source``; None if there is no room and nobody gives way.
 
-        ``give_way`` is called when the holder loses its place to another one, at most once; it must not raise, and the
-        place is given back by then. ``standing`` says how much a holder has to show for its place: 0 for nothing yet.
+        ``give_way`` is called at most once, when the holder has lost its place to another; it must not raise.
+        ``standing`` returns how much the holder deserves its place; the lowest standing is 0.
         """
         if not self.make_room(source, weight):
             return None
@@ -108,7 +108,7 @@ class Shares:
     def overdraw(
         self, source: Source, give_way: Callable[[], None], *, standing: Callable[[], int], weight: int
     ) -> Place:
-        """As `enter`, but whether or not there is room: for what is there already, and only has to be counted."""
+        """Return a place, whether or not there is room, for a holder that exists already and must be counted."""
         place = Place(self, source, weight, give_way, standing)
         self._add(place, source)
         return place
@@ -116,10 +116,10 @@ class Shares:
     def make_room(
         self, source: Source, weight: int, *, spared: Place | None = None, protected: int | None = None
     ) -> bool:
-        """Let holders give way until there is room for ``weight`` units more of ``source``; return whether there is.
+        """Make holders give way until there is room for ``weight`` more units of ``source``; return whether there is.
 
-        When there cannot be, nobody gives way. ``spared`` is the place that is to grow, which does not give way to
-        itself. ``protected`` is for this once instead of that of these shares.
+        If that is impossible, nobody gives way. ``spared`` is the place that is to grow, which must not give way to
+        itself. ``protected`` overrides that of these shares.
         """
         if self.taken + weight <= self.limit:
             return True
@@ -129,10 +129,9 @@ class Shares:
         return bool(victims)
 
     def drop_one(self, *, spared: Place | None = None, protected: int | None = None) -> bool:
-        """Let one holder give way though there is room, as something else has run out; return whether one did.
+        """Make one holder give way although there is room, because something else is exhausted; return whether one did.
 
-        Only one that is not protected does, nor ``spared``, which is that of whoever needs it; ``protected`` is for
-        this once instead of that of these shares.
+        Protected holders and ``spared`` never do. ``protected`` overrides that of these shares.
         """
         for source in sorted(self._places, key=lambda source: -self._held[source]):
             candidates = (place for place in self._places[source] if place is not spared)
@@ -143,7 +142,7 @@ class Shares:
         return False
 
     def _victims(self, source: Source, weight: int, spared: Place | None, protected: int | None) -> list[Place]:
-        """Return who gives way so that ``source`` can have ``weight`` units more; nobody when that is not possible."""
+        """Return who gives way so that ``source`` gets ``weight`` more units; nobody if that is impossible."""
         victims: list[Place] = []
         needed = self.taken + weight - self.limit
         held = Counter(self._held)
@@ -173,7 +172,7 @@ class Shares:
 
     @staticmethod
     def _lowest(places: Iterable[Place], protected: int | None) -> Place | None:
-        """Return the place of the lowest standing, and of those the oldest; None when all are protected."""
+        """Return the place with the lowest standing, the oldest among equals; None if all are protected."""
         lowest, found = protected, None
         for place in places:
             standing = place._standing()

@@ -1,6 +1,6 @@
-"""What systemd and its service agree on by environment variables: sockets handed over, and news of the service's state.
+"""systemd's protocols for services: inherited sockets and notifications about the service's state.
 
-See sd_listen_fds(3) and sd_notify(3). Nothing here needs systemd: without the variables nothing happens.
+See sd_listen_fds(3) and sd_notify(3). Both use environment variables; without these nothing happens.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ _FIRST_FD = 3  # SD_LISTEN_FDS_START
 
 
 def take_sockets(environ: MutableMapping[str, str]) -> list[socket.socket]:
-    """Return the listening sockets that were passed to this process, and take the variables out of ``environ``.
+    """Return the listening sockets that were passed to this process, and remove the variables from ``environ``.
 
-    Raises UsageError when a descriptor is no listening stream socket.
+    Raises UsageError if a descriptor is not a listening stream socket.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     environ.pop("LISTEN_FDNAMES", None)
     if pid != str(os.getpid()):
-        return []  # meant for a parent of ours
+        return []  # meant for a parent process
     if not (count.isascii() and count.isdigit()):
-        raise UsageError(f"LISTEN_FDS: {count!r} is no number")
+        raise UsageError(f"LISTEN_FDS: {count!r} is not a number")
     sockets: list[socket.socket] = []
     try:
         for fd in range(_FIRST_FD, _FIRST_FD + int(count)):
@@ -42,18 +42,20 @@ def _take(fd: int) -> socket.socket:
         os.set_inheritable(fd, False)
         sock = socket.socket(fileno=fd)
     except OSError as exc:
-        raise UsageError(f"LISTEN_FDS: descriptor {fd} is no socket: {exc.strerror}") from exc
+        raise UsageError(f"LISTEN_FDS: descriptor {fd} is not a socket: {exc.strerror}") from exc
     known = sock.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX) and sock.type == socket.SOCK_STREAM
     if not known or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         sock.close()
-        raise UsageError(f"LISTEN_FDS: descriptor {fd} is no listening stream socket (Accept=no is needed)")
+        raise UsageError(
+            f"LISTEN_FDS: descriptor {fd} is not a listening stream socket; set Accept=no in the socket unit"
+        )
     return sock
 
 
 def notify(state: str) -> None:
-    """Tell the service manager ``state`` (``READY=1``, ``STOPPING=1``, …), if one wants to know.
+    """Send ``state`` (``READY=1``, ``STOPPING=1``, …) to the service manager, if there is one.
 
-    Raises OSError when it cannot be told.
+    Raises OSError if it cannot be sent.
     """
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path.startswith(("/", "@")):
@@ -64,5 +66,5 @@ def notify(state: str) -> None:
 
 
 def reloading() -> str:
-    """Return the state to notify when a reload begins; ``READY=1`` ends it."""
+    """Return the state for the beginning of a reload; ``READY=1`` ends it."""
     return f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"

@@ -1,16 +1,28 @@
-"""What is about SSH itself. Importing this costs nothing; each public name is imported when it is first used."""
+"""SSH itself: clients for programs, the embedded server, ssh's configuration, and diagnosis.
+
+Importing this costs nothing; each public name is imported when it is first used.
+"""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tunnel.ssh.client import connect
+    from tunnel.ssh.sync_client import paramiko_client
 
-__all__ = ["connect"]
+_HOMES = {"connect": "tunnel.ssh.client", "paramiko_client": "tunnel.ssh.sync_client"}
+
+__all__ = ["connect", "paramiko_client"]
 
 
-def __getattr__(name: str) -> object:
-    """Import `connect`, and asyncssh with it, when it is first used (PEP 562)."""
-    if name != "connect":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from tunnel.ssh.client import connect
+if not TYPE_CHECKING:  # a type checker is to find names that there are not
 
-    return connect
+    def __getattr__(name: str) -> object:
+        """Import a public name, and asyncssh or paramiko with it, when it is first used (PEP 562)."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

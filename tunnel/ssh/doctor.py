@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from tunnel.client.settings import Settings
-from tunnel.client.sockets import relay_in_thread
+from tunnel.client.sockets import relayed_socket
 from tunnel.client.trace import Trace
 from tunnel.client.tunnel import Tunnel
 from tunnel.errors import TRY_LATER, UNREACHABLE, TunnelError, printable
@@ -139,11 +139,9 @@ def examine(make_settings: Callable[[], Settings]) -> Iterator[Finding]:
     steps.lap()
     failures: list[TunnelError | None] = []
     try:
-        ours, theirs = socket.socketpair()
-        relay_in_thread(tunnel, lambda: connection, theirs, ended=failures.append)
-    except (TunnelError, OSError) as exc:
-        connection.channel.close()
-        yield Finding("ssh", False, steps.lap(), f"cannot be tried: {printable(str(exc))}", "", TRY_LATER)
+        ours, _ = relayed_socket(tunnel, connection, ended=failures.append)
+    except TunnelError as exc:
+        yield Finding("ssh", False, steps.lap(), f"cannot be tried: {exc}", "", TRY_LATER)
         return
     with ours:
         banner, is_silent = _banner(ours)

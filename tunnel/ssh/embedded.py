@@ -1,7 +1,7 @@
-"""The target ``embedded``: an SSH server of this project's own, which needs no port and no OpenSSH.
+"""The target ``embedded``: this project's own SSH server, which needs neither OpenSSH nor a port.
 
-It runs as a process beside the bridge (`tunnel.ssh.server`, which tells what is said between the two) and gets one end
-of a socketpair for each tunnel; the bridge keeps the other.
+It runs in a process beside the bridge (`tunnel.ssh.server`, where `messages` describes how the two talk). For each
+tunnel the bridge passes one end of a socketpair to it, and keeps the other.
 """
 
 from __future__ import annotations
@@ -22,27 +22,28 @@ from typing import Any
 from tunnel.children.child import Child, start
 from tunnel.errors import DialError, UsageError
 from tunnel.net.address import Client
+from tunnel.net.backoff import backoff
 from tunnel.net.home import expand_home
 from tunnel.server.log import event, unexpected
 from tunnel.server.settings import EMBEDDED
 from tunnel.server.target import Target
 from tunnel.ssh.logins import Logins
 
-_START_LIMIT = 30.0  # seconds
-_START_PAUSE = 2.0  # seconds after a start that has failed before the next one
+_START_LIMIT = 30.0  # seconds for the process to start
+_FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 10.0  # seconds between attempts to start the process
 _END_LIMIT = 5.0  # seconds for the process to end by itself
-_ROOM = 128 << 10  # bytes of a socketpair's buffers, which the kernel doubles
-_LINE_LIMIT = 1 << 16  # bytes: far more than the server's process ever writes
+_BUFFER = 128 << 10  # bytes of a socketpair's buffers; the kernel doubles the number
+_LINE_LIMIT = 1 << 16  # bytes; far longer than any line that the process writes
 _DROPS_LOGGED_EVERY = 10.0  # seconds
-_PACKAGES = Path(__file__).parents[2]  # where this project is imported from
+_PACKAGES = Path(__file__).parents[2]  # the folder that contains this package
 _BOOT = "import sys; sys.path.append(sys.argv[1]); from tunnel.ssh.server.listener import main; main(sys.argv[2])"
 
 
 class EmbeddedTarget(Target):
-    """The embedded SSH server. ``start`` it before the first ``dial``; paths are those of the options, or None."""
+    """The embedded SSH server. Call `start` before the first `dial`. The paths are options, None for the defaults."""
 
     def __init__(self, host_key: str | None, authorized_keys: str | None, *, agent_forwarding: bool = True) -> None:
-        # The process starts in another folder.
+        # Absolute, because the process has another working directory.
         self._options = {
             "host_key": _absolute(host_key, "--host-key"),
             "authorized_keys": _absolute(authorized_keys, "--authorized-keys"),
@@ -59,13 +60,14 @@ class EmbeddedTarget(Target):
         self._drops_logged_at = -_DROPS_LOGGED_EVERY
         self._started: asyncio.Future[dict[str, Any]] | None = None
         self._restart: asyncio.Task[None] | None = None
-        self.greeting = ""  # for whoever starts the bridge: how to log in
+        self._failed_restarts = 0  # in a row
+        self.greeting = ""  # how to log in, for the person who starts the bridge
 
     def __str__(self) -> str:
         return EMBEDDED
 
     async def start(self) -> None:
-        """Start the process; raises UsageError when there is no usable key, for the host or for anybody to log in."""
+        """Start the process; raises UsageError if there is no usable host key or no usable authorized key."""
         loop = asyncio.get_running_loop()
         self._started = loop.create_future()
         with contextlib.ExitStack() as cleaning:
@@ -87,26 +89,26 @@ class EmbeddedTarget(Target):
                 ready = await self._started
         except TimeoutError as exc:
             await self.close()
-            raise UsageError(f"--target embedded: its process was not ready within {_START_LIMIT:g} s") from exc
+            raise UsageError(f"--target embedded: the SSH server was not ready within {_START_LIMIT:g} s") from exc
         except UsageError:
             await self.close()
             raise
         keys = "1 key" if ready.get("keys") == 1 else f"{ready.get('keys')} keys"
-        self.greeting = f"log in as {ready.get('user')} ({keys} admitted); host key {ready.get('host_key')}"
+        self.greeting = f"log in as {ready.get('user')} ({keys} authorized); host key {ready.get('host_key')}"
 
     def _spawn(self, control: int, events: int) -> Child:
         options = json.dumps({**self._options, "control": control, "events": events})
         child = start(
-            # -P: not the current folder, where anything may lie, is where modules come from.
+            # -P keeps the current folder out of the module search path.
             [sys.executable, "-P", "-c", _BOOT, str(_PACKAGES), options],
             stdout=subprocess.DEVNULL,
             pass_fds=(control, events),
-        )  # in a session of its own: Ctrl-C is for the bridge
+        )  # in its own session, because Ctrl-C is meant for the bridge
         child.when_ended(child.reap)
         return child
 
     async def close(self) -> None:
-        """Let the process end. Connections that it serves end with their own sockets."""
+        """End the process. Its connections end with their own sockets."""
         if self._control is not None:
             self._control.close()
             self._control = None
@@ -116,14 +118,13 @@ class EmbeddedTarget(Target):
                 async with asyncio.timeout(_END_LIMIT):
                     await process.wait()
             except TimeoutError:
-                process.signal(signal.SIGKILL)  # and it is reaped when it has ended
+                process.signal(signal.SIGKILL)  # it is reaped once it has ended
         self._close_events()
 
     async def dial(self, seconds: float, client: Client) -> socket.socket:
-        """Return a non-blocking socket that an SSH server speaks on. Raises DialError.
+        """Return a non-blocking socket with an SSH server at the other end. Raises DialError.
 
-        It leads to a process of its own, which counts as a login in progress until the client has logged in: see
-        `tunnel.ssh.logins`.
+        The server is a process that counts as a pending login until the client has logged in: see `tunnel.ssh.logins`.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -147,7 +148,7 @@ class EmbeddedTarget(Target):
         return sock
 
     def _connect(self, client: Client) -> socket.socket:
-        """Hand a connection to the process, as number ``_last_id``; raises DialError."""
+        """Pass a new connection, with a new ``_last_id``, to the process; raises DialError."""
         try:
             ours, theirs = socket.socketpair()
         except OSError as exc:
@@ -156,7 +157,7 @@ class EmbeddedTarget(Target):
             try:
                 for sock in (ours, theirs):
                     sock.setblocking(False)
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
                 self._last_id += 1
                 message = json.dumps({"id": self._last_id, "client": client.address}).encode() + b"\n"
                 if self._control is None:
@@ -164,11 +165,13 @@ class EmbeddedTarget(Target):
                 socket.send_fds(self._control, [message], [theirs.fileno()])
             except OSError as exc:
                 ours.close()
-                raise DialError("tcp", address=EMBEDDED, reason=exc.strerror or "its process has ended") from exc
+                raise DialError(
+                    "tcp", address=EMBEDDED, reason=exc.strerror or "the SSH server's process has ended"
+                ) from exc
         return ours
 
     async def _start_again(self) -> None:
-        """Start the process once for all who wait for it; raises DialError."""
+        """Start the process again, once for all clients that wait for it; raises DialError."""
         if self._restart is None:
             self._restart = asyncio.create_task(self._restart_process())
             self._restart.add_done_callback(self._restarted)
@@ -185,20 +188,23 @@ class EmbeddedTarget(Target):
     def _restarted(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or task.exception() is None:
             self._restart = None
-        else:  # whoever comes meanwhile is told the same
-            asyncio.get_running_loop().call_later(_START_PAUSE, self._forget_restart)
+            self._failed_restarts = 0
+        else:  # until the next attempt clients get the same error
+            pause = backoff(self._failed_restarts, first=_FIRST_PAUSE, longest=_LONGEST_PAUSE)
+            self._failed_restarts += 1
+            asyncio.get_running_loop().call_later(pause, self._forget_restart)
 
     def _forget_restart(self) -> None:
         self._restart = None
 
     def _log_drops(self) -> None:
-        """Tell now and then of connections that had to give way; in a flood of them not of each one."""
+        """Log connections that had to give way, but in a flood not each of them."""
         drops, now = self._logins.gave_way - self._drops_logged, time.monotonic()
         if drops and now >= self._drops_logged_at + _DROPS_LOGGED_EVERY:
             self._drops_logged, self._drops_logged_at = self._logins.gave_way, now
             event(logging.WARNING, "ssh-dropped", connections=drops, reason="too many clients that do not log in")
 
-    # ---- what it tells
+    # --- Events of the process
 
     def _read_events(self) -> None:
         try:
@@ -217,9 +223,9 @@ class EmbeddedTarget(Target):
             try:
                 self._take(_parse_event(line))
             except (ValueError, RecursionError):
-                event(logging.WARNING, "ssh-warning", message="its process has said something that makes no sense")
-            except Exception as exc:  # those behind it still count
-                unexpected(exc, during="news from the embedded SSH server")
+                event(logging.WARNING, "ssh-warning", message="received an invalid event from the SSH server's process")
+            except Exception as exc:  # go on with the next event
+                unexpected(exc, during="an event from the embedded SSH server")
 
     def _take(self, told: dict[str, Any]) -> None:
         name, number = told["event"], told["id"]
@@ -227,7 +233,7 @@ class EmbeddedTarget(Target):
             if name == "ready":
                 self._started.set_result(told)
             elif name == "failed":
-                self._started.set_exception(UsageError(str(told.get("message", "its process cannot start"))))
+                self._started.set_exception(UsageError(str(told.get("message", "the SSH server cannot start"))))
         client = self._clients.get(number, "")
         if name in ("hello", "begin"):
             self._logins.heard(number, begun=name == "begin")
@@ -252,17 +258,19 @@ class EmbeddedTarget(Target):
         self._clients.clear()
         self._logins.forget()
         if self._started is not None and not self._started.done():
-            self._started.set_exception(UsageError("--target embedded: its process ended at once; see above"))
+            self._started.set_exception(
+                UsageError("--target embedded: the SSH server ended while it was starting; see above")
+            )
 
 
 def _parse_event(line: bytes) -> dict[str, Any]:
-    """Return one event with a name and a number, 0 if it has none; raises ValueError."""
+    """Parse an event; its id is 0 if it has none. Raises ValueError."""
     told = json.loads(line)
     if not isinstance(told, dict) or not isinstance(told.get("event"), str):
-        raise ValueError("no event")
+        raise ValueError("not an event")
     number = told.setdefault("id", 0)
     if type(number) is not int:
-        raise ValueError("no number")
+        raise ValueError("not a number")
     return told
 
 

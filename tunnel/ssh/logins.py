@@ -1,8 +1,8 @@
-"""Connections to the embedded SSH server that are not logged in yet: how many there may be, and who gives way.
+"""Pending logins: connections to the embedded SSH server that have not logged in yet, and their limit.
 
-Each of them is a process, and costs the client nothing. As long as there is room nobody is refused; when there is
-none, or little of it, one of the source that holds most gives way, the least confirmed and then the oldest first. So a
-newcomer always gets in, and one address cannot lock out the others, nor a crowd of silent clients those who log in.
+Each is a process here, and costs the client nothing. Nobody is refused while there is room. When there is little or no
+room, a connection of the source with the most of them gives way: the one with the least progress, then the oldest. So a
+new client always gets in; one address cannot lock out others, nor can many silent clients lock out those that log in.
 """
 
 from __future__ import annotations
@@ -22,68 +22,68 @@ from tunnel.server.settings import EMBEDDED
 from tunnel.server.shares import Place, Shares, Source
 
 MAX_LOGINS = 100
-MAX_PROCESSES = 120  # of those that log in, and of those that have given way and are about to end
-# As sshd's MaxStartups: from this many on a newcomer lets one give way with a chance that grows from the rate to 1.
+MAX_PROCESSES = 120  # including those that have given way and are about to end
+# Like sshd's MaxStartups: from this number on, a new client displaces another with a probability from the rate to 1.
 DROP_FROM = 30
 DROP_RATE = 0.3
-# Seconds that a client has until it should have sent something, and until it should have got further. Busy machines
-# take a while: only after the greater limits do clients give way though there is room.
+# Seconds for a client to send something, and to make further progress. Machines can be busy, so clients give way while
+# there is room only after the larger limits.
 _GRACE = 2.0
 _SILENCE_LIMIT = 10.0
 _PROGRESS_LIMIT = 20.0
-_EARLY = 2  # the standing from which nobody gives way as long as there is room
+_EARLY = 2  # from this standing on, nobody gives way while there is room
 
-_BUSY = "there are too many clients about to log in"
+_BUSY = "too many clients are logging in at the same time"
 
 
 class Login:
-    """One connection that is not logged in yet. ``id`` is its number in events of the server, 0 while it waits."""
+    """A pending login. ``id`` is the connection's id in events, 0 while it waits for a process."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.id = 0
         self.place: Place | None = None
         self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.has_sent = False
-        self.has_begun = False  # keys are exchanged
+        self.has_begun = False  # keys were exchanged
         self._clock = clock
         self._since = clock()
-        # The session's own socket, not a second one that would keep the connection open. Once the session has closed
-        # it, it leads to nothing, whoever has its number by then.
+        # The session's own socket object: a duplicate would keep the connection open. Once the session has closed it,
+        # its descriptor is -1, so a reused descriptor cannot be meant.
         self._sock: socket.socket | None = None
 
     def check(self) -> None:
-        """Raise DialError when it had to give way while its process was not there yet."""
+        """Raise DialError if it has given way before it had a process."""
         if self.place is None or not self.place.is_held:
             raise DialError("tcp", address=EMBEDDED, reason=_BUSY)
 
     def connect(self, number: int, sock: socket.socket) -> None:
-        """There is a process now, behind ``sock``."""
+        """Note that it has a process now, behind ``sock``."""
         self.id = number
         self._sock = sock
 
     def standing(self) -> int:
-        """Return how much there is to show for a place, for `Shares`."""
+        """Return its standing, for `Shares`."""
         if self._sock is not None and self._sock.fileno() < 0:
-            return 0  # the session is over; its process is about to notice
+            return 0  # the session is over, and its process about to end
         age = self._clock() - self._since
         if self.has_begun:
             return 4 if age < _PROGRESS_LIMIT else 2
         if self.has_sent or self._has_data_waiting():
             return 3 if age < _PROGRESS_LIMIT else 1
         if age < _GRACE:
-            return 3  # it has come just now; others may be quicker only because they have not been honest
+            return 3  # it is new; that others were faster is not a reason to drop it
         return 2 if age < _SILENCE_LIMIT else 0
 
     def give_way(self) -> None:
-        """End the connection, or the wait for it."""
+        """Close the connection, or stop waiting for a process."""
         if self._sock is not None:
-            with contextlib.suppress(OSError):  # closed by its session, or by the process
+            with contextlib.suppress(OSError):  # closed by the session or the process
                 self._sock.shutdown(socket.SHUT_RDWR)
         elif not self.turn.done():
             self.turn.set_exception(DialError("tcp", address=EMBEDDED, reason=_BUSY))
 
     def _has_data_waiting(self) -> bool:
-        """Return whether the client has sent something that the process has not read yet."""
+        """Return whether the client has sent data that the process has not read yet."""
         if self._sock is None or self._sock.fileno() < 0 or sys.platform != "linux":
             return False
         try:
@@ -93,7 +93,7 @@ class Login:
 
 
 class Logins:
-    """All of them. ``chance`` returns random numbers of [0, 1), ``clock`` seconds."""
+    """All pending logins. ``chance`` returns random numbers in [0, 1), ``clock`` the time in seconds."""
 
     def __init__(
         self, *, chance: Callable[[], float] = random.random, clock: Callable[[], float] = time.monotonic
@@ -104,26 +104,26 @@ class Logins:
         self._processes: set[Login] = set()
         self._waiting: list[Login] = []
         self._numbered: dict[int, Login] = {}
-        self.gave_way = 0  # so far
+        self.gave_way = 0  # number of connections so far
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return their number."""
         return len(self._shares)
 
     @property
     def processes(self) -> int:
-        """How many processes they have, with those that are about to end."""
+        """The number of processes, including those that are about to end."""
         return len(self._processes)
 
     async def enter(self, source: Source) -> Login:
-        """Return a newcomer's login, when there may be a process for it; raises DialError if it gives way meanwhile.
+        """Wait until a new connection may have a process, and return its login; raises DialError if it gives way.
 
-        Whoever is given one has to call `started` or `abandon`.
+        The caller must call `started` or `abandon` then.
         """
         self._drop_early()
         login = Login(self._clock)
         login.place = self._shares.enter(source, lambda: self._give_way(login), standing=login.standing)
-        login.check()  # always, as nobody is protected
+        login.check()  # never fails, because nobody is protected
         self._waiting.append(login)
         self._let_start()
         try:
@@ -134,12 +134,12 @@ class Logins:
         return login
 
     def started(self, login: Login, number: int, sock: socket.socket) -> None:
-        """The login has a process now: ``number`` in its events, behind ``sock``."""
+        """Note that the login has a process: ``number`` in events, behind ``sock``."""
         login.connect(number, sock)
         self._numbered[number] = login
 
     def abandon(self, login: Login) -> None:
-        """There will be no process for it, or it has ended or logged in. It may be told twice."""
+        """Remove a login: it gets no process, or has ended or logged in. May be called twice."""
         if login.place is not None:
             login.place.leave()
         self._numbered.pop(login.id, None)
@@ -149,20 +149,20 @@ class Logins:
         self._let_start()
 
     def heard(self, number: int, *, begun: bool) -> None:
-        """The client ``number`` has sent something; ``begun``: it has exchanged keys."""
+        """Note that the client ``number`` has sent data; ``begun``: it has exchanged keys."""
         login = self._numbered.get(number)
         if login is not None:
             login.has_sent = True
             login.has_begun |= begun
 
     def over(self, number: int) -> None:
-        """The client ``number`` has logged in, or its process has ended."""
+        """Note that the client ``number`` has logged in, or its process has ended."""
         login = self._numbered.get(number)
         if login is not None:
             self.abandon(login)
 
     def forget(self) -> None:
-        """The server has ended: nothing will be heard of those that it served."""
+        """Remove all logins with a process: the server has ended, so there will be no more events."""
         for login in list(self._numbered.values()):
             self.abandon(login)
 
@@ -179,7 +179,7 @@ class Logins:
 
     def _let_start(self) -> None:
         while self._waiting and len(self._processes) < MAX_PROCESSES:
-            login = min(self._waiting, key=self._held_with)  # the first one of those that are equal
+            login = min(self._waiting, key=self._held_with)  # the first among equals
             self._waiting.remove(login)
             if not login.turn.done():
                 self._processes.add(login)

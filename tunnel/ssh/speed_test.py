@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from tunnel.client.dial import dial
 from tunnel.client.settings import Settings
-from tunnel.client.sockets import relay_in_thread
+from tunnel.client.sockets import relayed_socket
 from tunnel.client.trace import Trace
 from tunnel.client.tunnel import Tunnel
 from tunnel.errors import ConnectionLost, DialError, TunnelError
@@ -63,8 +63,7 @@ def _test(settings: Settings, make_settings: Callable[[], Settings], order: byte
         raise DialError("no-speed-test", url=settings.address)
     tunnel = Tunnel(settings, Trace(), make_settings, notice=lambda _: None)
     failures: list[TunnelError | None] = []
-    ours, theirs = socket.socketpair()
-    stop = relay_in_thread(tunnel, lambda: connection, theirs, ended=failures.append)
+    ours, stop = relayed_socket(tunnel, connection, ended=failures.append)
     with closing(ours):
         ours.settimeout(_PATIENCE)
         try:

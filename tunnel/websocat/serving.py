@@ -15,7 +15,7 @@ from tunnel.client.trace import Trace, say
 from tunnel.errors import UsageError
 from tunnel.protocol.control import SUBPROTOCOL
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
-from tunnel.protocol.message_size import LARGEST_MESSAGE
+from tunnel.protocol.message_size import LARGEST_MESSAGE, LEAST_MESSAGE
 from tunnel.protocol.upgrade import check_header
 from tunnel.server.address_target import parse_target
 from tunnel.server.bridge import Bridge
@@ -23,7 +23,7 @@ from tunnel.server.handshake import Upgrade
 from tunnel.server.http import Refusal
 from tunnel.server.log import LOGGER, set_up
 from tunnel.server.settings import BridgeSettings
-from tunnel.server.supervision import strays_logged
+from tunnel.server.supervision import unhandled_errors_logged
 from tunnel.server.target import Target
 from tunnel.websocat.addresses import COMMAND, DIAL, DIAL_WS
 from tunnel.websocat.dialling import Dialler, announce, check_places, make_room, unix_mode
@@ -79,8 +79,9 @@ def _settings(plan: Plan) -> BridgeSettings:
         target=plan.other.rest if plan.other.kind == DIAL else _UNUSED,
         path=line.text("restrict-uri"),
         max_tunnels=1 if plan.oneshot else 1000 if seats is None else seats,
-        max_message=LARGEST_MESSAGE if size is None else min(size, LARGEST_MESSAGE),
-        resume_for=3600.0 if plan.messages.fit_for_sessions else 0.0,
+        max_message=LARGEST_MESSAGE if size is None else min(max(size, LEAST_MESSAGE), LARGEST_MESSAGE),
+        # Smaller messages than a session may have are left to the codec of a plain tunnel.
+        resume_for=3600.0 if plan.messages.fit_for_sessions and (size is None or size >= LEAST_MESSAGE) else 0.0,
         ping_interval=PING_INTERVAL if interval is None else interval,
         ping_timeout=PING_TIMEOUT if timeout is None else timeout,
     )
@@ -118,7 +119,7 @@ async def _run(plan: Plan, settings: BridgeSettings, headers: Sequence[tuple[str
         tunnel_ended=tunnel_ended,
         keeps_silent=True,
     )
-    with strays_logged(loop):
+    with unhandled_errors_logged(loop):
         async with bridge:
             _announce(plan, bridge)
             return await ending

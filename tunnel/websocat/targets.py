@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from tunnel.children.child import start
-from tunnel.client.sockets import relay_in_thread
+from tunnel.client.sockets import relayed_socket
 from tunnel.client.trace import Trace, say
 from tunnel.errors import ConnectionLost, DialError, TunnelError
 from tunnel.net.address import Client
@@ -167,9 +167,8 @@ class OutgoingWebSocket(Target):
         tunnel = self._dialler.tunnel(self._dialler.settings(), self._trace, self._dialler.settings, say)
         loop = asyncio.get_running_loop()
         connection = await loop.run_in_executor(None, tunnel.dial)
-        ours, theirs = socket.socketpair()
-        relay_in_thread(tunnel, lambda: connection, ours, ended=_tell)
-        return theirs
+        sock, _ = relayed_socket(tunnel, connection, ended=_tell)
+        return sock
 
 
 def _tell(failure: TunnelError | None) -> None:

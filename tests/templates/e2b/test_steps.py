@@ -17,6 +17,8 @@ from tests.bed.processes import Bed, Finished, running
 from tests.bed.tunnels import OURS
 from tests.templates.machine import Machine
 
+pytestmark = pytest.mark.timeout(600)  # the first test to ask for the machine makes it
+
 BASE = """
 printf 'PermitRootLogin yes\\nPermitEmptyPasswords yes\\nPasswordAuthentication yes\\n' >> /etc/ssh/sshd_config
 useradd --create-home --shell /bin/bash user && passwd -d user && passwd -d root

@@ -1,5 +1,9 @@
 """The clients of a terminal service, ours or E2B's: `tunnel.Sandbox` and `tunnel.AsyncSandbox`.
 
-What is said over the wire, and when, is decided without I/O in `calls` and `stream`; `sync` and `aio` are the two thin
-faces over it, which share what concerns httpx in `http`.
+- `calls`: requests, answers, and which calls may be repeated. Sans-I/O.
+- `stream`: one terminal's output over several connections. Sans-I/O.
+- `model`: sizes, processes and results. `endpoint`: where a service is.
+- `http`: httpx options and errors, for both clients.
+- `http_sync`, `http_async`: requests and output streams over httpx. `deadline`: time limits for the former.
+- `sync`, `aio`: the public classes. They are twins; a test keeps their signatures and docstrings equal.
 """

@@ -1,22 +1,22 @@
-"""The calls of ``process.Process`` as a client makes them, without I/O: what is sent, and what an answer means.
+"""The client's side of ``process.Process``, without I/O: which requests to send, and what the answers mean.
 
-Whether a call whose answer got lost may be sent again is said here, in one place:
+Whether a call may be sent again when its answer is lost:
 
-    List, Update, SendSignal   yes: twice is as once
-    SendInput                  to our service, which knows each piece of input by its key; to E2B's only if it cannot
-                               have arrived, as input that comes twice is worse than an error
-    Start                      no, but a Connect by its tag finds out what became of it (`tunnel.pty.client.stream`)
+    List, Update, SendSignal   yes, they are idempotent
+    SendInput                  to our service yes, which recognises each piece of input by its key; to E2B's only if it
+                               cannot have arrived, because input that arrives twice is worse than an error
+    Start                      no; a Connect by its tag finds out whether it arrived (`tunnel.pty.client.stream`)
 """
 
 from __future__ import annotations
 
 import base64
-import random
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tunnel.errors import ConnectionLost, RemoteProtocolError, TerminalError, TunnelError, UpgradeRefused
+from tunnel.net.backoff import backoff
 from tunnel.protocol.upgrade import Response, refusal
 from tunnel.pty.client.model import PtySize
 from tunnel.pty.protocol import framing, messages
@@ -24,8 +24,8 @@ from tunnel.pty.protocol import framing, messages
 INPUT_LIMIT = 32 * 1024  # bytes of input in one call
 SHELL = ("/bin/bash", "-i", "-l")
 ENVIRONMENT = {"TERM": "xterm-256color", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
-FIRST_DELAY, LONGEST_DELAY = 0.25, 10.0  # seconds between attempts
-OURS = "wstunnel-"  # how some header of every answer of our service begins
+FIRST_DELAY, LONGEST_DELAY = 0.25, 10.0  # seconds between attempts; each is jittered down to half
+OURS = "wstunnel-"  # every answer of our own service has a header with this prefix
 
 _CAUSES = {
     "not_found": "pty-unknown",
@@ -38,17 +38,15 @@ _CAUSES = {
     "resource_exhausted": "pty-unavailable",
     "aborted": "pty-unavailable",
 }
-PASSING = ("unavailable", "resource_exhausted", "aborted")  # errors that say: not now
-
-_jitter = random.SystemRandom().uniform
+TEMPORARY = ("unavailable", "resource_exhausted", "aborted")  # errors that may go away by themselves
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request: the method's name, its message, and header fields of its own.
+    """One request: the method's name, its message and its own header fields.
 
-    ``repeatable`` tells whether it may be sent again when its answer got lost; None: to our service only. ``about`` is
-    the process (its pid or tag) that errors are about.
+    ``repeatable`` tells whether it may be sent again when its answer is lost; None means to our own service only.
+    ``about`` is the process (its pid or tag) that error messages name.
     """
 
     method: str
@@ -62,7 +60,7 @@ class Call:
         return replace(self, fields={**self.fields, **fields})
 
 
-# ---- unary calls
+# --- unary calls
 
 
 def send_input(pid: int, data: bytes) -> Call:
@@ -72,24 +70,26 @@ def send_input(pid: int, data: bytes) -> Call:
 
 
 def resize(pid: int, size: PtySize, *, keep: bool = False) -> Call:
-    """Set a terminal's size; ``keep`` also asks our service to let it live on when nobody is connected."""
+    """Set a terminal's size; ``keep`` also asks our own service to keep it when nobody is connected."""
     fields = {messages.ON_DISCONNECT: "keep"} if keep else {}
     return Call("Update", messages.update_request(pid, messages.Size(size.cols, size.rows)), fields, about=pid)
 
 
 def kill(selector: messages.Selector) -> Call:
+    """Kill a process and everything it started."""
     return Call("SendSignal", messages.signal_request(selector, messages.SIGNALS["SIGNAL_SIGKILL"]), about=selector)
 
 
 def list_processes() -> Call:
+    """List the processes that the service runs."""
     return Call("List", {})
 
 
-# ---- streams
+# --- streams
 
 
 def new_tag() -> str:
-    """Return a tag for a process to be started, by which it is found if the answer to Start gets lost."""
+    """Return a tag for a new process, by which it can be found if the answer to Start is lost."""
     return f"wstunnel-py-{secrets.token_hex(8)}"
 
 
@@ -105,7 +105,7 @@ def start(
 ) -> Call:
     """Start a terminal with ``command`` (an interactive login bash if it is None) and stream its output.
 
-    ``grace`` asks our service to kill it when nobody has been connected for so many seconds.
+    ``grace`` asks our own service to kill it when nobody has been connected for that many seconds.
     """
     cmd, *args = command or SHELL
     request = messages.StartRequest(
@@ -120,9 +120,9 @@ def start(
 
 
 def connect(selector: messages.Selector, *, replay_from: int | None = None, process: str | None = None) -> Call:
-    """Stream a process's output: from the offset ``replay_from`` on, or what comes from now on.
+    """Stream a process's output from the offset ``replay_from``, or from now on.
 
-    ``process`` insists on the process with this id, as pids are reused.
+    ``process`` is the id of the process that is expected, because pids are reused.
     """
     fields = {}
     if replay_from is not None:
@@ -132,47 +132,47 @@ def connect(selector: messages.Selector, *, replay_from: int | None = None, proc
     return Call("Connect", messages.selector_request(selector), fields, about=selector)
 
 
-# ---- answers
+# --- answers
 
 
-def result(call: Call, answer: Response, place: object) -> framing.Object:
-    """Return the message of the answer to a unary call. Raises TunnelError for any other answer."""
+def result(call: Call, answer: Response, endpoint: object) -> framing.Object:
+    """Return the message of a successful answer to a unary call. Raises TunnelError for any other answer."""
     if answer.status != 200:
-        raise error_of(answer, place, call.about)
+        raise error_of(answer, endpoint, call.about)
     try:
         return framing.decode(answer.body)
     except framing.Malformed as exc:
-        raise violation(place, exc) from exc
+        raise violation(endpoint, exc) from exc
 
 
-def processes(message: framing.Object, place: object) -> list[messages.ProcessInfo]:
-    """Return what an answer to List says. Raises RemoteProtocolError."""
+def processes(message: framing.Object, endpoint: object) -> list[messages.ProcessInfo]:
+    """Return the processes in an answer to List. Raises RemoteProtocolError."""
     try:
         return messages.parse_list_reply(message)
     except framing.Malformed as exc:
-        raise violation(place, exc) from exc
+        raise violation(endpoint, exc) from exc
 
 
-def error_of(answer: Response, place: object, about: messages.Selector) -> TunnelError:
-    """Return the error that an answer other than 200 stands for: the service's own, or that of something before it."""
+def error_of(answer: Response, endpoint: object, about: messages.Selector) -> TunnelError:
+    """Return the error for an answer other than 200, whether the service sent it or an edge in front of it."""
     try:
-        own = isinstance(framing.decode(answer.body).get("code"), str)  # E2B's edge has a number there
+        own = isinstance(framing.decode(answer.body).get("code"), str)  # E2B's edge sends a number
     except framing.Malformed:
         own = False
     if not own:
-        return refusal(answer, str(place))
-    return service_error(framing.parse_error(answer.status, answer.body), place, about)
+        return refusal(answer, str(endpoint))
+    return service_error(framing.parse_error(answer.status, answer.body), endpoint, about)
 
 
-def service_error(error: framing.ConnectError, place: object, about: messages.Selector = "") -> TerminalError:
-    """Return the error of ours for one of Connect's."""
+def service_error(error: framing.ConnectError, endpoint: object, about: messages.Selector = "") -> TerminalError:
+    """Return the exception for an error of the Connect protocol."""
     cause = _CAUSES.get(error.code, "pty-error")
-    return TerminalError(cause, code=error.code, message=error.message or error.code, place=place, process=about)
+    return TerminalError(cause, code=error.code, message=error.message or error.code, place=endpoint, process=about)
 
 
-def violation(place: object, problem: framing.ConnectError) -> RemoteProtocolError:
-    """Return the error for what no terminal service says."""
-    return RemoteProtocolError(f"{place} does not speak as a terminal service does: {problem.message}")
+def violation(endpoint: object, problem: framing.ConnectError) -> RemoteProtocolError:
+    """Return the error for an answer that breaks the protocol."""
+    return RemoteProtocolError(f"{endpoint} does not answer like a terminal service: {problem.message}")
 
 
 def is_unknown(error: TunnelError) -> bool:
@@ -181,16 +181,16 @@ def is_unknown(error: TunnelError) -> bool:
 
 
 def is_refusal(error: TunnelError) -> bool:
-    """Return whether ``error`` is a service's or an edge's word that we may not come in."""
+    """Return whether a service or an edge refuses our credentials."""
     if isinstance(error, TerminalError):
         return error.cause == "pty-unauthenticated"
     return isinstance(error, UpgradeRefused) and error.status in (401, 403)
 
 
-def is_passing(error: TunnelError) -> bool:
-    """Return whether ``error`` is a service's or an edge's word that it cannot be done right now."""
+def is_temporary(error: TunnelError) -> bool:
+    """Return whether a service or an edge says that it cannot do this right now."""
     if isinstance(error, TerminalError):
-        return error.code in PASSING
+        return error.code in TEMPORARY
     return isinstance(error, UpgradeRefused) and not is_refusal(error)
 
 
@@ -199,43 +199,35 @@ def is_ours(answer: Response) -> bool:
     return any(name.startswith(OURS) for name, _ in answer.headers)
 
 
-class Backoff:
-    """Growing delays between attempts, jittered, so that many clients do not come back at the same moment."""
-
-    def __init__(self) -> None:
-        self._next = FIRST_DELAY
-
-    def delay(self) -> float:
-        """Return how many seconds to wait before the next attempt."""
-        delay, self._next = self._next, min(self._next * 2, LONGEST_DELAY)
-        return delay * _jitter(0.5, 1.0)
+def retry_delay(failures: int) -> float:
+    """Return the seconds to wait before the next attempt, after ``failures`` earlier ones in a row."""
+    return backoff(failures, first=FIRST_DELAY, longest=LONGEST_DELAY)
 
 
 class Attempts:
-    """The attempts at one unary call. ``patience`` is for how many seconds a service that cannot be reached is tried.
+    """The attempts at one unary call. A service that cannot be reached is tried for ``retry_for`` seconds.
 
-    A connection that breaks just when it is used again, as kept ones do, is always worth a second attempt.
+    A connection that breaks is always worth a second attempt: it may have been an idle one that was kept open.
     """
 
-    def __init__(self, call: Call, place: object, *, now: float, patience: float = 0.0) -> None:
+    def __init__(self, call: Call, endpoint: object, *, now: float, retry_for: float = 0.0) -> None:
         self._call = call
-        self._place = place
-        self._until = now + patience
-        self._backoff = Backoff()
-        self._count = 1
+        self._endpoint = endpoint
+        self._until = now + retry_for
+        self._failures = 0
 
     def again(self, error: TunnelError, *, now: float, arrived: bool, ours: bool) -> float:
-        """Return after how many seconds to try again what failed with ``error``; raises what the user is told if never.
+        """Return the seconds to wait before trying again after ``error``; raise the error for the user if it is final.
 
-        ``arrived`` tells whether the service may have got the call, ``ours`` whether it is known to be our service.
+        ``arrived`` tells whether the service may have received the call, ``ours`` whether it is known to be our own.
         """
         if isinstance(error, TerminalError | UpgradeRefused):
-            # An answer: what it refuses was not done.
-            if not is_passing(error) or now >= self._until:
+            # The service refused the call, so it has not carried it out.
+            if not is_temporary(error) or now >= self._until:
                 raise error
         elif arrived and not (ours if self._call.repeatable is None else self._call.repeatable):
-            raise ConnectionLost("pty-input-unsure", place=self._place, reason=error) from error
-        elif now >= self._until and not (isinstance(error, ConnectionLost) and self._count == 1):
+            raise ConnectionLost("pty-input-unsure", place=self._endpoint, reason=error) from error
+        elif now >= self._until and not (isinstance(error, ConnectionLost) and self._failures == 0):
             raise error
-        self._count += 1
-        return self._backoff.delay()
+        self._failures += 1
+        return retry_delay(self._failures - 1)

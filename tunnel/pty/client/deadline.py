@@ -1,8 +1,8 @@
-"""A time limit for a whole exchange of the sync client, whatever the service says meanwhile.
+"""A time limit for a whole exchange of the synchronous client.
 
-httpx limits each read, so a service that always has one more byte, or one more interim response, is never late; and
-OpenSSL looks at no clock at all. So a timer shuts down the connection that the exchange uses. The async client needs
-none of this: there the loop has the clock.
+httpx limits each read, so a service that keeps sending single bytes or interim responses never times out; and OpenSSL
+has no timeout at all. So a timer shuts down the connection that the exchange uses. The asynchronous client does not
+need this: asyncio can cancel it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _current = threading.local()
 
 
 class Deadline:
-    """A context in which this thread's exchange is cut off after ``seconds``; ``passed`` tells whether it was."""
+    """A context manager that cuts off this thread's exchange after ``seconds``; ``passed`` tells whether it did."""
 
     def __init__(self, seconds: float) -> None:
         self.passed = False
@@ -46,7 +46,7 @@ class Deadline:
             self._sock = None
 
     def uses(self, sock: socket.socket | None) -> None:
-        """Note the connection that the exchange uses now."""
+        """Note which connection the exchange uses now."""
         with self._lock:
             self._sock = sock
         if self.passed and sock is not None:
@@ -62,11 +62,11 @@ class Deadline:
 
 
 class Transport(httpx.HTTPTransport):
-    """httpx's own transport, whose connections tell the `Deadline` of their thread that they are used."""
+    """httpx's transport, with connections that tell the `Deadline` of their thread when they are used."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        # httpcore takes a backend when a pool is made, but httpx, which makes it, passes none on.
+        # httpcore's pool takes a backend as an argument, but httpx has no option for it.
         self._pool._network_backend = _Backend(self._pool._network_backend)
 
 
@@ -107,7 +107,7 @@ class _Stream(httpcore.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
         sock = self._stream.get_extra_info("socket")
-        # Wrapping it takes the descriptor away from this object; a second one for the same connection stays.
+        # Wrapping detaches this socket object; the duplicate can still shut the connection down.
         twin = sock.dup() if isinstance(sock, socket.socket) and not isinstance(sock, ssl.SSLSocket) else None
         _tell(twin)
         try:
@@ -129,6 +129,6 @@ def _tell(sock: socket.socket | None) -> None:
 
 def _shut_down(sock: socket.socket) -> None:
     try:
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not that of TLS, which is not made for two threads
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # SSLSocket.shutdown is not thread-safe
     except OSError:
         pass  # closed or broken already

@@ -1,7 +1,6 @@
-"""What the sync and the async face have in common about httpx: how clients are made, and what their errors mean.
+"""httpx for both clients: the arguments to make them with, and what their errors mean.
 
-httpx is the one HTTP library with both faces, and its connections are what E2B's edge sees from its own SDK. It comes
-with the extra ``[pty]``; its absence is one clear line.
+httpx has a synchronous and an asynchronous client, and E2B's own SDK uses it. It is installed with the extra ``[pty]``.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
-    """How a service is reached. Times are in seconds; ``request_timeout`` is the limit of a unary call's answer."""
+class HttpOptions:
+    """How to reach a service. Times are in seconds; ``request_timeout`` limits the answer to a unary call."""
 
     ca_file: str | None = None
     client_cert: str | None = None
@@ -44,7 +43,7 @@ class Way:
 
 
 class Broken(Exception):
-    """A request failed below HTTP: ``error`` is for the user, ``arrived`` tells whether the service may have got it."""
+    """A request failed below HTTP. ``error`` is for the user; ``arrived``: the service may have received it."""
 
     def __init__(self, error: TunnelError, *, arrived: bool) -> None:
         super().__init__(str(error))
@@ -52,26 +51,26 @@ class Broken(Exception):
         self.arrived = arrived
 
 
-def client_options(endpoint: Endpoint, way: Way) -> dict[str, Any]:
+def client_options(endpoint: Endpoint, options: HttpOptions) -> dict[str, Any]:
     """Return the arguments for ``httpx.Client`` and ``httpx.AsyncClient``. Raises UsageError."""
-    proxy = choose_proxy(way.proxy, endpoint.address)
+    proxy = choose_proxy(options.proxy, endpoint.address)
     if proxy is not None and proxy.scheme != "http" and importlib.util.find_spec("socksio") is None:
         raise UsageError("", cause="pty-extra", package="socksio")
     return {
         "headers": {
-            "Host": endpoint.address.host_field,  # httpx would have a zone in it
+            "Host": endpoint.address.host_field,  # httpx would include an IPv6 zone
             "User-Agent": "wstunnel-py",
             "Accept-Encoding": "identity",
             **dict(endpoint.headers),
         },
         "proxy": proxy and httpx.Proxy(str(proxy), auth=None if proxy.user is None else (proxy.user, proxy.password)),
-        "verify": tls_context(way) if endpoint.address.secure else False,
-        # The proxy was chosen above, by the rules that the ProxyCommand has.
+        "verify": tls_context(options) if endpoint.address.secure else False,
+        # The proxy is chosen above, by the same rules as for the ProxyCommand.
         "trust_env": False,
         "follow_redirects": False,
-        # Each open terminal holds a connection: the service limits those, not we.
+        # Each open terminal holds a connection; the service limits their number.
         "limits": httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=20.0),
-        "timeout": httpx.Timeout(way.request_timeout, connect=way.connect_timeout),
+        "timeout": httpx.Timeout(options.request_timeout, connect=options.connect_timeout),
     }
 
 
@@ -86,56 +85,56 @@ def request_options(call: Call, endpoint: Endpoint, *, stream: bool) -> dict[str
         "url": url,
         "content": framing.envelope(data) if stream else data,
         "headers": fields,
-        # For httpx the host of the URL is the name in TLS, too.
+        # Otherwise httpx would take the URL's host as the TLS server name.
         "extensions": {"sni_hostname": endpoint.address.certificate_name},
     }
 
 
 def head_of(response: httpx.Response) -> Response:
-    """Return the head of an answer as the Sans-I/O parts read it."""
+    """Return the head of an answer as the Sans-I/O modules read it."""
     fields = tuple((name.lower(), value) for name, value in response.headers.multi_items())
     return Response(response.status_code, response.reason_phrase, fields)
 
 
-def broken(exc: httpx.HTTPError | httpx.StreamError, endpoint: Endpoint, way: Way) -> Broken:
-    """Return what an error of httpx means."""
-    return Broken(_error(exc, endpoint, way), arrived=not isinstance(exc, _NOT_SENT))
+def broken(exc: httpx.HTTPError | httpx.StreamError, endpoint: Endpoint, options: HttpOptions) -> Broken:
+    """Return the error for an exception of httpx."""
+    return Broken(_error(exc, endpoint, options), arrived=not isinstance(exc, _NOT_SENT))
 
 
-def too_late(endpoint: Endpoint, way: Way) -> Broken:
-    """Return what it means that a whole exchange took longer than `exchange_limit`."""
-    return Broken(DialError("answer-timeout", hop=endpoint, seconds=exchange_limit(way)), arrived=True)
+def exchange_timed_out(endpoint: Endpoint, options: HttpOptions) -> Broken:
+    """Return the error for an exchange that took longer than `exchange_limit`."""
+    return Broken(DialError("answer-timeout", hop=endpoint, seconds=exchange_limit(options)), arrived=True)
 
 
-def exchange_limit(way: Way) -> float:
-    """Return how many seconds a unary call may take from its first byte to its last, or a stream until it begins."""
-    return way.connect_timeout + way.request_timeout
+def exchange_limit(options: HttpOptions) -> float:
+    """Return how many seconds a unary call may take as a whole, or a stream until it begins."""
+    return options.connect_timeout + options.request_timeout
 
 
 def shut_down(response: httpx.Response) -> None:
-    """Wake up whoever reads this stream in another thread: closing a socket does not, shutting it down does."""
+    """Wake up a thread that reads this stream; closing the socket would not."""
     sock = response.extensions["network_stream"].get_extra_info("socket")
     if sock is not None:
         try:
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not that of TLS, which is not made for two threads
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)  # SSLSocket.shutdown is not thread-safe
         except OSError:
             pass  # closed or broken already
 
 
 def stream_ended() -> Broken:
-    """Return what the end of a stream means that did not say so."""
-    return Broken(ConnectionLost("lost", reason="the service hung up"), arrived=True)
+    """Return the error for a stream that ended without its last message."""
+    return Broken(ConnectionLost("lost", reason="the service closed the connection"), arrived=True)
 
 
-def _error(exc: httpx.HTTPError | httpx.StreamError, endpoint: Endpoint, way: Way) -> TunnelError:
+def _error(exc: httpx.HTTPError | httpx.StreamError, endpoint: Endpoint, options: HttpOptions) -> TunnelError:
     place = endpoint.address.authority
     if isinstance(exc, httpx.ConnectTimeout | httpx.PoolTimeout):
-        return DialError("tcp-timeout", address=place, seconds=way.connect_timeout)
+        return DialError("tcp-timeout", address=place, seconds=options.connect_timeout)
     if isinstance(exc, httpx.TimeoutException):
-        seconds = exc.request.extensions.get("timeout", {}).get("read") or way.request_timeout
+        seconds = exc.request.extensions.get("timeout", {}).get("read") or options.request_timeout
         return DialError("answer-timeout", hop=endpoint, seconds=seconds)
     if isinstance(exc, httpx.ProxyError):
-        refused_us = str(exc)[:3] in ("401", "407")  # as `tunnel.client.proxy` has it
+        refused_us = str(exc)[:3] in ("401", "407")  # as in `tunnel.client.proxy`
         verdict = "proxy-auth" if refused_us else "proxy-refused"
         return DialError(verdict, proxy="on the way", target=place, reason=exc)
     if not isinstance(exc, httpx.ConnectError):
@@ -159,7 +158,7 @@ def _reason(exc: BaseException) -> str:
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """Yield ``exc`` and what led to it, outermost first; of a group, as asyncio's happy eyeballs make one, each."""
+    """Yield ``exc`` and its causes, outermost first, and members of groups, which asyncio's happy eyeballs raise."""
     waiting, seen = [exc], 0
     while waiting and seen < 50:
         current = waiting.pop(0)

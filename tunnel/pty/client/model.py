@@ -1,4 +1,4 @@
-"""The nouns of the terminal API: a size, a process, a result. Their names are those of E2B's SDK."""
+"""The data types of the terminal API: sizes, processes, results. Their names are those of E2B's SDK."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NUMBERS = {text: number for number, text in SIGNAL_TEXTS.items()}
 
 @dataclass(frozen=True)
 class PtySize:
-    """The size of a terminal in characters. Raises UsageError for one that no terminal can have."""
+    """The size of a terminal in characters. Raises UsageError for an impossible size."""
 
     rows: int
     cols: int
@@ -27,11 +27,11 @@ class PtySize:
 
 
 def size_of(size: PtySize | None, rows: int | None, cols: int | None) -> PtySize:
-    """Return the size that a call gives either as ``size`` or as ``rows`` and ``cols``. Raises UsageError."""
+    """Return the size that was given as ``size`` or as ``rows`` and ``cols``. Raises UsageError if it was both."""
     if size is None:
         return PtySize(24 if rows is None else rows, 80 if cols is None else cols)
     if rows is not None or cols is not None:
-        raise UsageError("give either size, or rows and cols")
+        raise UsageError("give either size or rows and cols, not both")
     return size
 
 
@@ -39,8 +39,8 @@ def size_of(size: PtySize | None, rows: int | None, cols: int | None) -> PtySize
 class Result:
     """How a process ended.
 
-    ``exit_code`` is what it returned, -1 if a signal ended it; ``status`` says it in words (``exit status 7``,
-    ``signal: killed``), and so does ``error``, which is None for success.
+    ``exit_code`` is its exit code, or -1 if a signal ended it. ``status`` says the same in words (``exit status 7``,
+    ``signal: killed``). ``error`` equals ``status`` after a failure and is None after a success.
     """
 
     exit_code: int
@@ -49,12 +49,12 @@ class Result:
 
     @classmethod
     def of(cls, end: Ended) -> Result:
-        """Make it from the event that tells of the end."""
+        """Return the result for the last event of a process."""
         return cls(end.exit_code, end.status, end.error)
 
     @property
     def signal(self) -> int | None:
-        """The number of the signal that ended the process, 0 if its name is not known; None if the process exited."""
+        """The number of the signal that ended the process, 0 if its name is unknown; None if the process exited."""
         kind, _, name = self.status.partition(": ")
         if kind != "signal":
             return None

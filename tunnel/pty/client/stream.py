@@ -1,16 +1,17 @@
-"""One terminal's output over as many connections as it takes, without I/O.
+"""One terminal's output over as many connections as it takes. Sans-I/O.
 
-A face opens a connection with `TerminalStream.call`, feeds what comes, and takes the output. When the connection breaks
-it says so and is told how long to wait before the next one, which begins at the first byte that is missing:
+The caller opens a connection with `TerminalStream.call`, feeds the bytes that arrive, and takes the output. When the
+connection breaks, the caller reports it and learns how long to wait before the next one, which starts at the first
+missing byte:
 
-    state    a connection begins with            when it breaks
-    new      Start, or the user's Connect        unsure, if a Start may have arrived; else over: the dial failed
-    unsure   Connect by the tag of that Start    unsure again, for `UNSURE_LIMIT`; not_found: over, it never arrived
-    live     Connect from the offset reached     live again, until ``reconnect_for`` has passed since it broke
-    over     none: `result` or `failure` is set
+    state    the next connection sends           when the connection breaks
+    new      Start, or the user's Connect        unsure, if a Start may have arrived; otherwise over
+    unsure   Connect by the tag of that Start    unsure, for up to `UNSURE_LIMIT`; over, if the service has no such tag
+    live     Connect from the current offset     live, for up to ``reconnect_for`` seconds; then over
+    over     nothing                             `result` or `failure` is set
 
-Output is never left out silently. Our service says at which offset a stream begins; if its scrollback no longer reaches
-back to ours, or the service does not count (E2B's), a stream that is ``strict`` fails, another one queues a `Gap`.
+Output is never dropped silently. Our own service says at which offset a stream begins. If its scrollback no longer
+reaches back that far, or the service has no offsets (E2B's), a ``strict`` stream fails, and any other queues a `Gap`.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ from tunnel.errors import ConnectionLost, DialError, TunnelError
 from tunnel.protocol.numbers import parse_decimal
 from tunnel.protocol.upgrade import Response
 from tunnel.pty.client import calls
-from tunnel.pty.client.calls import Backoff, Call
+from tunnel.pty.client.calls import Call, retry_delay
 from tunnel.pty.client.model import Result
 from tunnel.pty.protocol import framing, messages
 
-KEEPALIVE = 15  # seconds of silence after which we ask the service for a sign of life
+KEEPALIVE = 15  # seconds of silence after which the service is asked to send a keepalive
 SILENCE = 40.0  # seconds of silence after which a connection counts as lost
 UNSURE_LIMIT = 10.0  # seconds to find out whether a Start arrived
-BEGIN_LIMIT = 40.0  # seconds from the request to the event that begins a stream, whatever else comes before
-LATE = 5.0  # seconds that the service may be late with the end of its own time limit
-REFUSALS = 3  # in a row end a stream: an edge that restarts may refuse once or twice
+BEGIN_LIMIT = 40.0  # seconds from the request to the first event of a stream
+LATE = 5.0  # seconds that the service may take to report that the time limit is over
+REFUSALS = 3  # in a row that end a stream; an edge that restarts may refuse once or twice
 NEW, UNSURE, LIVE, OVER = "new", "unsure", "live", "over"
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Output that was lost with a connection: how many bytes, None if the service does not say."""
+    """Output that was lost with a connection: the number of bytes, None if the service does not tell."""
 
     missing: int | None
 
@@ -48,13 +49,14 @@ class Gap:
 class TerminalStream:
     """The output of one terminal. ``begin`` is a Start, with its ``tag``, or a Connect.
 
-    ``timeout`` (seconds from ``now``, 0: none) is what the service is asked to keep, ``reconnect_for`` how long a
-    broken connection is tried again. ``pid``, once known, is the process; ``result`` how it ended; ``offset`` how many
-    bytes of output have come, from the terminal's first on if the service counts.
+    ``timeout`` (in seconds from ``now``, 0 for none) is the time limit that the service is asked to keep; a broken
+    connection is restored for up to ``reconnect_for`` seconds. ``pid`` is set once it is known, ``result`` when the
+    process has ended. ``offset`` is the number of bytes received, counted from the terminal's first byte if the service
+    has offsets (``counted``).
     """
 
     def __init__(
-        self, begin: Call, *, place: object, now: float, timeout: float = 0.0, reconnect_for: float = 60.0,
+        self, begin: Call, *, endpoint: object, now: float, timeout: float = 0.0, reconnect_for: float = 60.0,
         tag: str | None = None, strict: bool = True,
     ) -> None:  # fmt: skip
         self.pid: int | None = None
@@ -64,7 +66,7 @@ class TerminalStream:
         self.counted = False
         self._begin = begin
         self._tag = tag
-        self._place = place
+        self._endpoint = endpoint
         self._timeout = timeout
         self._deadline = now + timeout if timeout else None
         self._reconnect_for = reconnect_for
@@ -74,7 +76,7 @@ class TerminalStream:
         self._answer = Response(200, "", ())
         self._queue: deque[bytes | Gap] = deque()
         self._decoder = framing.Decoder()
-        self._backoff = Backoff()
+        self._failures = 0  # in a row, to connect
         self._broke_at: float | None = None
         self._first_error: TunnelError | None = None
         self._reason: TunnelError | None = None
@@ -82,11 +84,11 @@ class TerminalStream:
         self._called_at = now
         self._begun = False  # on this connection
 
-    # ---- what the consumer sees
+    # --- For the consumer
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will come, but what waits to be taken."""
+        """Whether nothing more will arrive; output may still be waiting for `take`."""
         return self._state == OVER
 
     @property
@@ -95,14 +97,14 @@ class TerminalStream:
         return self._first_error if self._broke_at is not None and not self.over else None
 
     def take(self) -> bytes | Gap | None:
-        """Return the next piece of output, None if there is none now. Raises the failure behind the last piece."""
+        """Return the next piece of output, None if there is none yet. After the last piece, raises `failure` if any."""
         if self._queue:
             return self._queue.popleft()
         if self.failure is not None:
             raise self.failure
         return None
 
-    # ---- one connection
+    # --- One connection
 
     def call(self, now: float) -> Call:
         """Return the call that opens the next connection."""
@@ -119,29 +121,29 @@ class TerminalStream:
             fields[framing.TIMEOUT] = str(max(1, round((self._deadline - now) * 1000)))
         return call.with_fields(fields)
 
-    def patience(self, now: float) -> float:
-        """Return how many seconds the next bytes may take."""
+    def read_timeout(self, now: float) -> float:
+        """Return how many seconds to wait for the next bytes."""
         return SILENCE if self._deadline is None else min(SILENCE, max(0.1, self._deadline + LATE - now))
 
     def overdue(self, now: float) -> TunnelError | None:
-        """Return why a connection on which something always comes is given up all the same, None if it is not."""
+        """Return why to give up a connection although bytes still arrive on it; None to keep it."""
         if not self._begun and now - self._called_at > BEGIN_LIMIT:
-            return DialError("answer-timeout", hop=self._place, seconds=BEGIN_LIMIT)
-        # Output that came in time may be read late.
+            return DialError("answer-timeout", hop=self._endpoint, seconds=BEGIN_LIMIT)
+        # Output that arrived in time may be taken late.
         if self._deadline is not None and now > self._deadline + LATE and not self._queue:
-            return DialError("answer-timeout", hop=self._place, seconds=self._timeout + LATE)
+            return DialError("answer-timeout", hop=self._endpoint, seconds=self._timeout + LATE)
         return None
 
     def answered(self, answer: Response) -> bool:
-        """Take in the head of the answer (of another than 200 its body, too); return whether a stream follows."""
+        """Process the head of the answer, with its body unless it is 200; return whether a stream follows."""
         if answer.status != 200:
-            self._fail(calls.error_of(answer, self._place, self._begin.about))
+            self._fail(calls.error_of(answer, self._endpoint, self._begin.about))
             return False
         self._answer = answer
         return True
 
     def receive(self, data: bytes) -> bool:
-        """Take in bytes of the stream; return whether more of this connection is to be read."""
+        """Process bytes of the stream; return whether to go on reading this connection."""
         try:
             for envelope in self._decoder.feed(data):
                 if self.over:
@@ -151,14 +153,14 @@ class TerminalStream:
                     return False
                 self._event(messages.parse_event_message(framing.decode(envelope.data)))
         except framing.ConnectError as exc:
-            self._end(calls.violation(self._place, exc))
+            self._end(calls.violation(self._endpoint, exc))
         return not self.over
 
     def broke(self, error: TunnelError, now: float, *, arrived: bool = True) -> float:
-        """Take note that the connection failed or ended; return after how many seconds to open the next one.
+        """Note that the connection failed or ended; return how many seconds to wait before the next one.
 
-        ``error`` is what the face saw; what the service itself said goes before it. ``arrived`` tells whether the
-        request may have reached the service. The stream may be over with this: then there is no next one.
+        ``error`` is what the caller saw; a reason that the service gave takes precedence. ``arrived`` tells whether the
+        request may have reached the service. Check `over` afterwards: the stream may have ended.
         """
         error, self._reason = self._reason or error, None
         if self.over:
@@ -174,12 +176,13 @@ class TerminalStream:
         left = self._broke_at + limit - now
         if self._deadline is not None and now >= self._deadline:
             late = framing.ConnectError("deadline_exceeded", f"{self._timeout:g} s")
-            self._end(calls.service_error(late, self._place))
+            self._end(calls.service_error(late, self._endpoint))
         elif left <= 0:
-            self._end(ConnectionLost("pty-lost", place=self._place, seconds=limit, reason=error))
-        return min(self._backoff.delay(), max(left, 0.0))
+            self._end(ConnectionLost("pty-lost", place=self._endpoint, seconds=limit, reason=error))
+        self._failures += 1
+        return min(retry_delay(self._failures - 1), max(left, 0.0))
 
-    # ---- inside
+    # --- Internal
 
     def _event(self, event: messages.Event | None) -> None:
         if isinstance(event, messages.Started):
@@ -188,7 +191,7 @@ class TerminalStream:
             self.pid = event.pid
             if not self.over:
                 self._state = LIVE
-            self._broke_at, self._refusals, self._backoff = None, 0, Backoff()
+            self._broke_at, self._refusals, self._failures = None, 0, 0
         elif isinstance(event, messages.Output):
             self.offset += len(event.data)
             if event.data:
@@ -198,7 +201,7 @@ class TerminalStream:
             self._state = OVER
 
     def _align(self) -> None:
-        """Compare where this connection begins with where the last one broke off."""
+        """Compare the offset at which this connection begins with the one that the last connection reached."""
         offset = parse_decimal(self._answer.get(messages.OFFSET.lower()) or "")
         resumed = self._state in (UNSURE, LIVE)
         self.counted = offset is not None
@@ -207,8 +210,8 @@ class TerminalStream:
                 self._miss(Gap(None))
             return
         if resumed and offset < self.offset:
-            problem = framing.Malformed(f"it begins at {offset} instead of {self.offset}")
-            self._end(calls.violation(self._place, problem))
+            problem = framing.Malformed(f"the stream begins at byte {offset} instead of {self.offset}")
+            self._end(calls.violation(self._endpoint, problem))
         elif resumed and offset > self.offset:
             self._miss(Gap(offset - self.offset))
         self.offset = offset
@@ -216,33 +219,33 @@ class TerminalStream:
 
     def _stream_ended(self, error: framing.ConnectError | None) -> None:
         if error is not None:
-            self._fail(calls.service_error(error, self._place, self.pid or self._begin.about))
+            self._fail(calls.service_error(error, self._endpoint, self.pid or self._begin.about))
         elif not self.over:
             self._reason = ConnectionLost("lost", reason="the stream ended before the terminal did")
 
     def _fail(self, error: TunnelError) -> None:
-        """End with an error that the service or an edge told, or, if it may pass, let the face connect again."""
+        """End with an error of the service or an edge; if it is temporary, let the caller connect again."""
         if self.over:
             return
         if self._state == NEW:
             self._end(error)
         elif calls.is_unknown(error):
-            # How a process ended is kept for a while only; a Start that never arrived left no process.
-            gone = ConnectionLost("pty-gone", place=self._place)
+            # The service keeps results only for a while; and a Start that never arrived left no process.
+            gone = ConnectionLost("pty-gone", place=self._endpoint)
             self._end(gone if self._state == LIVE or self._first_error is None else self._first_error)
         elif calls.is_refusal(error):
             self._refusals += 1
             if self._refusals >= REFUSALS:
                 self._end(error)
             self._reason = error
-        elif calls.is_passing(error):
+        elif calls.is_temporary(error):
             self._reason = error
         else:
             self._end(error)
 
     def _miss(self, gap: Gap) -> None:
         if self._strict:
-            self._end(ConnectionLost("pty-gap", place=self._place, missing=gap))
+            self._end(ConnectionLost("pty-gap", place=self._endpoint, missing=gap))
         else:
             self._queue.append(gap)
 

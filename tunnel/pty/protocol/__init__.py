@@ -1,5 +1,6 @@
-"""What the terminal service and its clients say to each other, E2B's process service over the Connect protocol.
+"""The protocol of the terminal service: E2B's ``process.Process`` over the Connect protocol. Sans-I/O.
 
-- `framing`: Connect's envelopes, JSON values, errors and their HTTP statuses.
-- `messages`: the requests and events of the process service, and the headers that are extensions of ours.
+- `framing`: Connect's envelopes, JSON encoding, errors and their HTTP statuses.
+- `fields`: the fields of JSON messages, by proto3's mapping.
+- `messages`: the requests and events of the process service, and the headers that this project adds.
 """

@@ -1,6 +1,6 @@
-"""Connect with JSON (connectrpc.com/docs/protocol), whatever the service: errors, envelopes, the JSON in them.
+"""The Connect protocol with JSON (connectrpc.com/docs/protocol): envelopes, the JSON in them, and errors.
 
-Bytes in, objects out, and the other way round; no sockets and no clock. Both ends use it.
+Sans-I/O, for both ends, and independent of the service that is called.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ PROTOCOL_VERSION = "1"
 UNARY_TYPE = "application/json"
 STREAM_TYPE = "application/connect+json"
 TIMEOUT = "Connect-Timeout-Ms"
-MESSAGE_LIMIT = 4 << 20  # bytes of one message of a request or of a reply
-ERROR_LIMIT = 1000  # characters of an error's message, which may quote what a client has sent
+MESSAGE_LIMIT = 4 << 20  # bytes of one message
+ERROR_LIMIT = 1000  # characters of an error's message, which may quote the request
 
 Object = Mapping[str, object]
 
@@ -23,7 +23,7 @@ _HEAD = struct.Struct(">BI")
 _COMPRESSED = 0x01
 _END_OF_STREAM = 0x02
 
-# Codes of errors and the HTTP status of a unary reply that carries one.
+# Error codes, and the HTTP status of a unary reply with that code.
 STATUS: Mapping[str, int] = {
     "canceled": 499,
     "unknown": 500,
@@ -42,7 +42,7 @@ STATUS: Mapping[str, int] = {
     "data_loss": 500,
     "unauthenticated": 401,
 }
-# The code to assume when an HTTP error has no JSON body that tells one: the answer of something in between.
+# The code to assume when an HTTP error has no JSON body with a code: an intermediary has answered.
 _ASSUMED = {
     400: "internal",
     401: "unauthenticated",
@@ -56,7 +56,7 @@ _ASSUMED = {
 
 
 class ConnectError(Exception):
-    """An error as the protocol tells it: ``code``, a key of `STATUS`, and ``message``."""
+    """An error of the protocol: ``code``, a key of `STATUS`, and ``message``."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}" if message else code)
@@ -65,7 +65,7 @@ class ConnectError(Exception):
 
 
 class Malformed(ConnectError):
-    """What came is not of the protocol; a service answers it with ``invalid_argument``."""
+    """The peer broke the protocol; a service answers with ``invalid_argument``."""
 
     def __init__(self, message: str) -> None:
         super().__init__("invalid_argument", message)
@@ -76,14 +76,14 @@ class Malformed(ConnectError):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One message of a stream; the last one of a reply has ``last``."""
+    """One message of a stream; ``last`` marks the one that ends a reply."""
 
     data: bytes
     last: bool = False
 
 
 class Decoder:
-    """Cuts a stream into envelopes, however its bytes arrive; keeps one incomplete message (``limit``) at most."""
+    """Splits a stream into envelopes, however its bytes arrive. It buffers at most one message of ``limit`` bytes."""
 
     def __init__(self, limit: int = MESSAGE_LIMIT) -> None:
         self._limit = limit
@@ -93,7 +93,7 @@ class Decoder:
         """Return the envelopes that ``data`` completes.
 
         Raises ConnectError: ``resource_exhausted`` for a message above the limit, ``unimplemented`` for a compressed
-        one, Malformed for flags that are not known.
+        one; and Malformed for unknown flags.
         """
         buffer = self._buffer
         buffer += data
@@ -102,13 +102,11 @@ class Decoder:
         while len(buffer) - start >= _HEAD.size:
             flags, length = _HEAD.unpack_from(buffer, start)
             if flags & _COMPRESSED:
-                raise ConnectError("unimplemented", "messages may not be compressed")
+                raise ConnectError("unimplemented", "compressed messages are not supported")
             if flags & ~_END_OF_STREAM:
-                raise Malformed(f"the envelope's flags {flags:#04x} are not known")
+                raise Malformed(f"unknown envelope flags {flags:#04x}")
             if length > self._limit:
-                raise ConnectError(
-                    "resource_exhausted", f"a message of {length} bytes is more than {self._limit} allow"
-                )
+                raise ConnectError("resource_exhausted", f"the message has {length} bytes; the limit is {self._limit}")
             end = start + _HEAD.size + length
             if len(buffer) < end:
                 break
@@ -118,13 +116,13 @@ class Decoder:
         return found
 
     def finish(self) -> None:
-        """Tell that the stream has ended; raises Malformed when it ended within a message."""
+        """Note the end of the stream; raises Malformed if it ended within a message."""
         if self._buffer:
             raise Malformed("the stream ended within a message")
 
 
 def envelope(data: bytes, *, last: bool = False) -> bytes:
-    """Return ``data`` as a message of a stream, or as its ``last``."""
+    """Return ``data`` in an envelope; ``last`` marks the one that ends a reply."""
     return _HEAD.pack(_END_OF_STREAM if last else 0, len(data)) + data
 
 
@@ -134,7 +132,7 @@ def end_of_stream(error: ConnectError | None = None) -> bytes:
 
 
 def parse_end_of_stream(data: bytes) -> ConnectError | None:
-    """Return the error that the last envelope of a reply tells, if any; raises Malformed."""
+    """Return the error in the last envelope of a reply, if any; raises Malformed."""
     error = decode(data).get("error")
     return None if error is None else _parse_error(as_object(error, "error"), "unknown")
 
@@ -148,24 +146,24 @@ def encode(message: Object) -> bytes:
 
 
 def decode(data: bytes) -> Object:
-    """Return the JSON object in ``data``; raises Malformed when it is none.
+    """Return the JSON object in ``data``; raises Malformed for anything else.
 
-    It has to be I-JSON (RFC 7493): UTF-8, no name twice in an object, no NaN and no Infinity.
+    It must be I-JSON (RFC 7493): UTF-8, no duplicate names in an object, no NaN and no Infinity.
     """
     try:
         return as_object(_JSON.decode(data.decode()), "the message")
     except (ValueError, RecursionError) as exc:
-        raise Malformed(f"this is no JSON: {exc}"[:200]) from exc
+        raise Malformed(f"this is not valid JSON: {exc}"[:200]) from exc
 
 
 def _no_number(name: str) -> object:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _no_name_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name occurs twice in an object")
+        raise ValueError("duplicate name in an object")
     return found
 
 
@@ -173,11 +171,12 @@ _JSON = json.JSONDecoder(parse_constant=_no_number, object_pairs_hook=_no_name_t
 
 
 def error_object(error: ConnectError) -> Object:
+    """Return an error as a JSON object."""
     return {"code": error.code, "message": error.message[:ERROR_LIMIT]}
 
 
 def parse_error(status: int, body: bytes) -> ConnectError:
-    """Return the error that a unary reply with an HTTP ``status`` other than 200 tells, whoever wrote it."""
+    """Return the error of a unary reply with an HTTP ``status`` other than 200, whoever sent it."""
     assumed = _ASSUMED.get(status, "unknown")
     try:
         return _parse_error(decode(body), assumed)
@@ -194,7 +193,7 @@ def _parse_error(fields: Object, assumed: str) -> ConnectError:
 
 
 def as_object(value: object, name: str) -> Object:
-    """Return ``value``, which must be a JSON object; raises Malformed with its ``name`` when it is none."""
+    """Return ``value``, which must be a JSON object; otherwise raises Malformed with its ``name``."""
     if not isinstance(value, dict):
-        raise Malformed(f"{name} is no JSON object")
+        raise Malformed(f"{name} is not a JSON object")
     return value

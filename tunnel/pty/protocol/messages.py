@@ -1,37 +1,45 @@
-"""The messages of E2B's service process.Process, as JSON objects and as types of our own.
+"""The messages of E2B's service process.Process, as JSON objects and as Python types.
 
-Both ends use it: clients build requests and parse events, the service the other way round. JSON follows proto3's
-mapping: lowerCamelCase names, oneofs flattened, bytes in base64, defaults omitted, unknown fields ignored. What a
-parser cannot accept raises Malformed; envelopes and errors are the business of `tunnel.pty.protocol.framing`.
+Both ends use it: clients build requests and parse events, the service parses requests and builds events. JSON follows
+proto3's mapping: lowerCamelCase names, oneofs flattened, bytes in base64, defaults omitted, unknown fields ignored.
+Every parser raises Malformed for a message that it cannot accept.
 """
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from tunnel.pty.protocol.fields import (
+    as_text,
+    base64,
+    read_array,
+    read_boolean,
+    read_bytes,
+    read_integer,
+    read_object,
+    read_text,
+)
 from tunnel.pty.protocol.framing import ConnectError, Malformed, Object, as_object
 
-PREFIX = "/process.Process/"  # of a method's path
+PREFIX = "/process.Process/"  # the path of a method without its name
 ACCESS_TOKEN = "X-Access-Token"  # noqa: S105 - the name of a header
 KEEPALIVE = "Keepalive-Ping-Interval"  # of Start and Connect: seconds
 
-# Headers of ours; official clients send none of them and ignore them.
-REPLAY_FROM = "Wstunnel-Replay-From"  # request of Connect: the offset of the first byte of output that is wanted
-OFFSET = "Wstunnel-Offset"  # reply of Start and Connect: the offset of the first byte of output that follows
-PROCESS = (
-    "Wstunnel-Process"  # reply of both: an id of the process, as pids are reused; request of Connect: insist on it
-)
-SERVICE = "Wstunnel-Service"  # reply of everything: the version of what is said here
+# Headers that this project adds; E2B's clients do not send them and ignore them in answers.
+REPLAY_FROM = "Wstunnel-Replay-From"  # request of Connect: the offset of the first byte to send
+OFFSET = "Wstunnel-Offset"  # reply to Start and Connect: the offset of the first byte that follows
+# Reply to both: a unique id of the process, because pids are reused. Request of Connect: the id that is expected.
+PROCESS = "Wstunnel-Process"
+SERVICE = "Wstunnel-Service"  # every reply: the version of these extensions
 ON_DISCONNECT = "Wstunnel-On-Disconnect"  # request of Start: "kill; grace=<seconds>"; of Update: "keep"
-INPUT_KEY = "Wstunnel-Input"  # request of SendInput: a key of this piece of input, which is not taken twice
+INPUT_KEY = "Wstunnel-Input"  # request of SendInput: a key; input with a known key is not taken again
 
 TAG_LIMIT = 1024  # characters
-SIZE_LIMIT = 65535  # columns and rows: struct winsize has 16 bits for each
+SIZE_LIMIT = 65535  # columns or rows; struct winsize has 16 bits for each
 
-Selector = int | str  # a process is told by its pid or by its tag
+Selector = int | str  # the pid of a process, or its tag
 InputKind = Literal["pty", "stdin"]
 OutputKind = Literal["pty", "stdout", "stderr"]
 SIGNALS = {"SIGNAL_SIGTERM": 15, "SIGNAL_SIGKILL": 9}  # names and numbers of the enum process.Signal
@@ -50,7 +58,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
-    """A process to start: on a pty if it has a ``size``, else on pipes (of standard input only with ``stdin``)."""
+    """A process to start: on a pty if ``size`` is set, else on pipes, without one for input unless ``stdin``."""
 
     cmd: str
     args: tuple[str, ...] = ()
@@ -63,7 +71,7 @@ class StartRequest:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """Bytes for a process, and of what kind the sender believes its input to be."""
+    """Input for a process, and whether the sender takes its input for a pty or a pipe."""
 
     kind: InputKind
     data: bytes
@@ -71,7 +79,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class ProcessInfo:
-    """A running process, as List tells it."""
+    """A running process, as List returns it."""
 
     pid: int
     cmd: str
@@ -82,6 +90,7 @@ class ProcessInfo:
 
 
 def start_request(request: StartRequest) -> Object:
+    """Return the message of Start."""
     message: dict[str, object] = {"process": _config(request.cmd, request.args, request.envs, request.cwd)}
     if request.size is not None:
         message["pty"] = _pty(request.size)
@@ -93,60 +102,65 @@ def start_request(request: StartRequest) -> Object:
 
 
 def parse_start_request(message: Object) -> StartRequest:
+    """Return the process that a message of Start describes."""
     cmd, args, envs, cwd = _parse_config(message)
     if not cmd:
         raise Malformed("process.cmd is missing")
     for text in (cmd, *args, *envs, *envs.values(), cwd or ""):
         if "\0" in text:
-            raise Malformed("a NUL can be in no command, argument, variable or path")
+            raise Malformed("commands, arguments, variables and paths must not contain NUL")
     for name in envs:
         if not name or "=" in name:
-            raise Malformed(f"{name[:100]!r} can be no variable's name")
-    tag = _text(message, "tag") or None
+            raise Malformed(f"{name[:100]!r} is not a valid variable name")
+    tag = read_text(message, "tag") or None
     if tag is not None and len(tag) > TAG_LIMIT:
-        raise Malformed(f"a tag has at most {TAG_LIMIT} characters")
+        raise Malformed(f"a tag may have at most {TAG_LIMIT} characters")
     pty = message.get("pty")
     size = None
     if pty is not None:
         size = _parse_size(as_object(pty, "pty"), unknown=True) or Size(80, 24)
-    return StartRequest(cmd, args, envs, cwd, size, tag=tag, stdin=_boolean(message, "stdin", default=True))
+    return StartRequest(cmd, args, envs, cwd, size, tag=tag, stdin=read_boolean(message, "stdin", default=True))
 
 
 def selector_request(selector: Selector) -> dict[str, object]:
-    """The request of Connect and CloseStdin, and a part of every other that is about one process."""
+    """Return the request of Connect and CloseStdin, which is also a part of all others about one process."""
     return {"process": {"pid": selector} if isinstance(selector, int) else {"tag": selector}}
 
 
 def parse_selector(message: Object) -> Selector:
-    """Raises ConnectError: ``unimplemented`` when no process is told, Malformed."""
-    process = _object(message, "process")
+    """Return the process that a request names. Raises ConnectError (``unimplemented``) if it names none."""
+    process = read_object(message, "process")
     if process.get("pid") is not None:
-        return _integer(process, "pid")
-    tag = _text(process, "tag")
+        return read_integer(process, "pid")
+    tag = read_text(process, "tag")
     if not tag:
-        raise ConnectError("unimplemented", "the request names no process: neither by pid nor by tag")
+        raise ConnectError("unimplemented", "the request names no process: pid or tag is needed")
     return tag
 
 
 def update_request(selector: Selector, size: Size) -> Object:
+    """Return the message of Update, which resizes a terminal."""
     return {**selector_request(selector), "pty": _pty(size)}
 
 
 def parse_update_request(message: Object) -> tuple[Selector, Size | None]:
+    """Return the process and its new size, None if the message has none."""
     pty = message.get("pty")
     return parse_selector(message), None if pty is None else _parse_size(as_object(pty, "pty"))
 
 
 def input_request(selector: Selector, given: Input) -> Object:
+    """Return the message of SendInput."""
     return {**selector_request(selector), "input": _input(given)}
 
 
 def parse_input_request(message: Object) -> tuple[Selector, Input]:
+    """Return the process and its input."""
     return parse_selector(message), _parse_input(message)
 
 
 def signal_request(selector: Selector, number: int) -> Object:
-    """``number`` is 15 or 9; raises KeyError for others."""
+    """Return the request that sends signal ``number``, which is 15 or 9. Raises KeyError for others."""
     return {**selector_request(selector), "signal": {number: name for name, number in SIGNALS.items()}[number]}
 
 
@@ -161,27 +175,29 @@ def parse_signal_request(message: Object) -> tuple[Selector, int]:
     else:
         number = 0 if signal is None else None
     if number is None:
-        raise Malformed("signal is neither the name nor the number of one")
+        raise Malformed("signal is neither the name nor the number of a signal")
     if number not in SIGNALS.values():
         raise ConnectError("unimplemented", "the signal must be SIGNAL_SIGTERM or SIGNAL_SIGKILL")
     return selector, number
 
 
 def stream_start(selector: Selector) -> Object:
-    """The first message of StreamInput."""
+    """Return the first message of StreamInput."""
     return {"start": selector_request(selector)}
 
 
 def stream_data(given: Input) -> Object:
+    """Return a message of StreamInput with input."""
     return {"data": {"input": _input(given)}}
 
 
 def stream_keepalive() -> Object:
+    """Return a message of StreamInput without input."""
     return {"keepalive": {}}
 
 
 def parse_stream_message(message: Object) -> Selector | Input | None:
-    """Return what a message of StreamInput tells: the process (``Selector``), its input, or nothing (a keepalive)."""
+    """Return the content of a message of StreamInput: the process (``Selector``), input, or None for a keepalive."""
     if message.get("start") is not None:
         return parse_selector(as_object(message["start"], "start"))
     if message.get("data") is not None:
@@ -189,10 +205,11 @@ def parse_stream_message(message: Object) -> Selector | Input | None:
     if message.get("keepalive") is not None:
         as_object(message["keepalive"], "keepalive")
         return None
-    raise ConnectError("unimplemented", "a message of StreamInput is one of start, data, keepalive")
+    raise ConnectError("unimplemented", "a message of StreamInput must be start, data or keepalive")
 
 
 def list_reply(processes: Iterable[ProcessInfo]) -> Object:
+    """Return the reply of List."""
     found = []
     for each in processes:
         entry: dict[str, object] = {"config": _config(each.cmd, each.args, each.envs, each.cwd), "pid": each.pid}
@@ -203,11 +220,12 @@ def list_reply(processes: Iterable[ProcessInfo]) -> Object:
 
 
 def parse_list_reply(message: Object) -> list[ProcessInfo]:
+    """Return the processes in a reply of List."""
     found = []
-    for each in _array(message, "processes"):
+    for each in read_array(message, "processes"):
         entry = as_object(each, "processes")
         cmd, args, envs, cwd = _parse_config(entry, "config")
-        found.append(ProcessInfo(_integer(entry, "pid"), cmd, args, envs, cwd, _text(entry, "tag") or None))
+        found.append(ProcessInfo(read_integer(entry, "pid"), cmd, args, envs, cwd, read_text(entry, "tag") or None))
     return found
 
 
@@ -223,18 +241,20 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Output:
+    """Output of the process."""
+
     kind: OutputKind
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Keepalive:
-    """Nothing happened for a while, and the stream is alive."""
+    """There was no output for a while; the stream is alive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The last event: ``exit_code`` is -1 and ``exited`` false for a process that a signal has ended."""
+    """The last event. If a signal ended the process, ``exit_code`` is -1 and ``exited`` is false."""
 
     exit_code: int = 0
     exited: bool = True
@@ -243,7 +263,7 @@ class Ended:
 
     @classmethod
     def of(cls, returncode: int) -> Ended:
-        """Make it from an exit code, or from a signal's number as a negative one."""
+        """Return the event for a return code as `subprocess` has it: negative for a signal."""
         if returncode >= 0:
             status = f"exit status {returncode}"
             return cls(returncode, True, status, status if returncode else None)
@@ -253,7 +273,7 @@ class Ended:
 
 Event = Started | Output | Keepalive | Ended
 
-# What Go's runtime, and so E2B's daemon, calls the signals of Linux.
+# Names of Linux signals in Go's runtime, which E2B's daemon sends.
 SIGNAL_TEXTS = {
     1: "hangup",
     2: "interrupt",
@@ -274,11 +294,12 @@ SIGNAL_TEXTS = {
 
 
 def event_message(event: Event) -> Object:
+    """Return a message of a stream."""
     match event:
         case Started(pid):
             body: Object = {"start": {"pid": pid}}
         case Output(kind, data):
-            body = {"data": {kind: _base64(data)}}
+            body = {"data": {kind: base64(data)}}
         case Keepalive():
             body = {"keepalive": {}}
         case Ended(exit_code, exited, status, error):
@@ -295,26 +316,26 @@ def event_message(event: Event) -> Object:
 
 
 def parse_event_message(message: Object) -> Event | None:
-    """Return the event, or None for a kind that is not known; raises Malformed."""
-    event = _object(message, "event")
+    """Return the event, None for an unknown kind; raises Malformed."""
+    event = read_object(message, "event")
     if event.get("start") is not None:
-        return Started(_integer(as_object(event["start"], "start"), "pid"))
+        return Started(read_integer(as_object(event["start"], "start"), "pid"))
     if event.get("data") is not None:
         data = as_object(event["data"], "data")
         kinds: tuple[OutputKind, ...] = ("pty", "stdout", "stderr")
         for kind in kinds:
             if data.get(kind) is not None:
-                return Output(kind, _bytes(data, kind))
+                return Output(kind, read_bytes(data, kind))
         return None
     if event.get("keepalive") is not None:
         return Keepalive()
     if event.get("end") is not None:
         end = as_object(event["end"], "end")
         return Ended(
-            _integer(end, "exitCode", minimum=-(1 << 31)),
-            _boolean(end, "exited", default=False),
-            _text(end, "status") or "",
-            _text(end, "error") or None,
+            read_integer(end, "exitCode", minimum=-(1 << 31)),
+            read_boolean(end, "exited", default=False),
+            read_text(end, "status") or "",
+            read_text(end, "error") or None,
         )
     return None
 
@@ -334,14 +355,14 @@ def _config(cmd: str, args: Iterable[str], envs: Mapping[str, str] | None, cwd: 
 
 
 def _parse_config(message: Object, name: str = "process") -> tuple[str, tuple[str, ...], dict[str, str], str | None]:
-    config = _object(message, name)
-    args = tuple(_as_text(each, "args") for each in _array(config, "args"))
-    envs = _object(config, "envs")
+    config = read_object(message, name)
+    args = tuple(as_text(each, "args") for each in read_array(config, "args"))
+    envs = read_object(config, "envs")
     return (
-        _text(config, "cmd") or "",
+        read_text(config, "cmd") or "",
         args,
-        {_as_text(name, "a name in envs"): _as_text(value, f"envs[{name[:100]!r}]") for name, value in envs.items()},
-        _text(config, "cwd") or None,
+        {as_text(name, "a name in envs"): as_text(value, f"envs[{name[:100]!r}]") for name, value in envs.items()},
+        read_text(config, "cwd") or None,
     )
 
 
@@ -353,91 +374,22 @@ def _parse_size(pty: Object, *, unknown: bool = False) -> Size | None:
     if pty.get("size") is None:
         return None
     fields = as_object(pty["size"], "size")
-    size = Size(_integer(fields, "cols"), _integer(fields, "rows"))
+    size = Size(read_integer(fields, "cols"), read_integer(fields, "rows"))
     if unknown and size == Size(0, 0):
-        return None  # what E2B's CLI sends when its own terminal has no size, as in an editor's or a script's
+        return None  # E2B's CLI sends this when its own terminal has no size, as in scripts and editors
     if not (1 <= size.cols <= SIZE_LIMIT and 1 <= size.rows <= SIZE_LIMIT):
-        raise Malformed(f"a terminal cannot be of {size.cols} x {size.rows} characters: 1 to {SIZE_LIMIT} each")
+        raise Malformed(f"a terminal cannot have {size.cols} x {size.rows} characters: 1 to {SIZE_LIMIT} each")
     return size
 
 
 def _input(given: Input) -> Object:
-    return {given.kind: _base64(given.data)}
+    return {given.kind: base64(given.data)}
 
 
 def _parse_input(message: Object) -> Input:
-    fields = _object(message, "input")
+    fields = read_object(message, "input")
     if fields.get("pty") is not None:
-        return Input("pty", _bytes(fields, "pty"))
+        return Input("pty", read_bytes(fields, "pty"))
     if fields.get("stdin") is not None:
-        return Input("stdin", _bytes(fields, "stdin"))
-    raise ConnectError("unimplemented", "the request has no input: neither pty nor stdin")
-
-
-def _object(fields: Object, name: str) -> Object:
-    value = fields.get(name)
-    return {} if value is None else as_object(value, name)
-
-
-def _array(fields: Object, name: str) -> list[object]:
-    value = fields.get(name)
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise Malformed(f"{name} is no JSON array")
-    return value
-
-
-def _text(fields: Object, name: str) -> str | None:
-    value = fields.get(name)
-    return None if value is None else _as_text(value, name)
-
-
-def _as_text(value: object, name: str) -> str:
-    if not isinstance(value, str):
-        raise Malformed(f"{name} is no text")
-    try:
-        value.encode()
-    except UnicodeEncodeError as exc:  # a lone surrogate, which JSON can spell
-        raise Malformed(f"{name} is no valid Unicode") from exc
-    return value
-
-
-def _boolean(fields: Object, name: str, *, default: bool) -> bool:
-    value = fields.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, bool):
-        raise Malformed(f"{name} is neither true nor false")
-    return value
-
-
-def _integer(fields: Object, name: str, *, minimum: int = 0) -> int:
-    """proto3 writes a number as one or as a text, and leaves a zero out."""
-    value = fields.get(name)
-    if value is None:
-        return 0
-    if isinstance(value, str) and value.isascii() and len(value) <= 11 and value.removeprefix("-").isdigit():
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value < 1 << 32:
-        raise Malformed(f"{name} is no number of 32 bits")
-    return value
-
-
-def _base64(data: bytes) -> str:
-    return binascii.b2a_base64(data, newline=False).decode("ascii")
-
-
-def _bytes(fields: Object, name: str) -> bytes:
-    """proto3 takes both alphabets, with padding or without; anything else is refused."""
-    text = _text(fields, name) or ""
-    if "-" in text or "_" in text:
-        text = text.replace("-", "+").replace("_", "/")
-    if "=" not in text:
-        text += "=" * (-len(text) % 4)
-    try:
-        return binascii.a2b_base64(text.encode("ascii"), strict_mode=True)
-    except (ValueError, UnicodeEncodeError) as exc:
-        raise Malformed(f"{name} is no base64") from exc
+        return Input("stdin", read_bytes(fields, "stdin"))
+    raise ConnectError("unimplemented", "the request has no input: pty or stdin is needed")

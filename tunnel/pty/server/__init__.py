@@ -1,9 +1,10 @@
 """The terminal service: E2B's process service and ``/files``, served over HTTP by aiohttp.
 
-- `service`: the application, its listeners, and its end.
-- `accepting`, `connection`: connections, how many there may be, and what each may use up.
-- `middleware`, `authentication`, `slow_answers`, `compression`: what every request passes before its handler.
-- `rpc`: the calls of the process service. `processes`, `process`: what runs. `users`: whom it runs as.
-- `fanout`, `scrollback`: output for several readers, and what is kept of it.
-- `files`, `multipart`, `file_shares`, `file_tool`: uploads and downloads.
+- `service`: the application, its listeners, and how it stops.
+- `accepting`, `connection`: connections, their number, and the limits of each.
+- `request_checks`, `authentication`, `rejection_delay`, `compression`: checks of every request before its
+  handler.
+- `rpc`: the methods of ``process.Process``. `processes`, `process`: the running processes. `users`: their users.
+- `broadcast`, `scrollback`: a process's output, for several subscribers.
+- `files`, `multipart`, `file_shares`, `file_process`: uploads and downloads.
 """

@@ -1,6 +1,6 @@
-"""Connections to the terminal service: how many there are at once, and whose gives way when that is not enough.
+"""Accepting connections to the terminal service, up to a limit; beyond it some connections give way to others.
 
-They share the process's descriptors with everything else in it, above all with a bridge, so they get a part of them.
+They share the process's file descriptors with everything else in it, above all a bridge, so they get only a part.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from aiohttp import web
 from tunnel.net.address import Client
 from tunnel.net.channel import limit_unsent
 from tunnel.net.listening import ListeningSocket
-from tunnel.pty.server.connection import AT_WORK, Connection, last_words
+from tunnel.pty.server.connection import AT_WORK, Connection, final_answer
 from tunnel.server.listen import Listener
 from tunnel.server.log import event, unexpected
 from tunnel.server.shares import Shares
 from tunnel.server.supervision import supervise
 
 CONNECTIONS_LIMIT = 512  # at once
-_DESCRIPTORS_SHARE = 4  # of so many descriptors one may be a connection's
+_DESCRIPTORS_SHARE = 4  # one in this many descriptors may be a connection's
 
 
 class Accepting:
-    """Accepts connections for ``server``, from when it is made until `close`; the listeners stay their owner's.
+    """Accepts connections for ``server`` until `close`, which leaves the listeners open.
 
-    ``descriptors`` is how many the process may have.
+    ``descriptors`` is the number of file descriptors that the process may have.
     """
 
     def __init__(self, server: web.Server, listeners: Iterable[ListeningSocket], descriptors: int) -> None:
@@ -42,13 +42,13 @@ class Accepting:
         ]
 
     async def close(self) -> None:
-        """Accept no more; connections stay."""
+        """Stop accepting. Open connections stay open."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def wait_for_failure(self) -> None:
-        """Wait until accepting has been given up at one of the addresses, which the log tells."""
+        """Wait until one of the listeners has failed for good, which is logged."""
         await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
 
     async def _accept_all(self, listener: Listener) -> None:
@@ -56,7 +56,7 @@ class Accepting:
             sock, client = await listener.accept(self.places.drop_one)
             try:
                 await self._admit(sock, client)
-            except Exception as exc:  # whatever it is, the next client shall be served
+            except Exception as exc:  # the next client must be served in any case
                 sock.close()
                 if not isinstance(exc, OSError):
                     unexpected(exc, listener=str(listener.address))
@@ -65,7 +65,7 @@ class Accepting:
         limit_unsent(sock)
         connection = Connection(self._server, self._loop, client)
         if self.places.taken >= self.places.limit:
-            # Before anybody who is at work has to give way to somebody who has shown nothing yet.
+            # First of all an idle connection, so that none with a request has to give way to a newcomer.
             self.places.drop_one()
         connection.place = self.places.enter(client.source, connection.give_way, standing=connection.standing)
         if connection.place is None:
@@ -83,4 +83,4 @@ class Accepting:
         event(logging.INFO, "refused", client=client.address, status=503, error="full", limit=limit)
         with sock:
             sock.setblocking(False)
-            sock.send(last_words(503, f"{limit} connections are open, which is the limit"))
+            sock.send(final_answer(503, f"too many connections: the limit is {limit}"))

@@ -1,7 +1,7 @@
-"""Who may use the service: hosts that it is called by, pages of browsers, and the access token.
+"""Who may use the service: checks of the Host header, the Origin header and the access token.
 
-A page that a user visits can make the browser send requests to loopback. Its ``Origin`` tells on it; and when its name
-is made to resolve to loopback (DNS rebinding), so that it is its own origin, its name in ``Host`` does.
+A web page can make its visitor's browser send requests to loopback. ``Origin`` gives such a request away. If the page's
+own name resolves to loopback (DNS rebinding), so that the origin is its own, ``Host`` gives it away.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _NAME = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
 
 
 class Guard:
-    """Checks a request before anything else looks at it.
+    """Checks every request first of all.
 
-    ``hosts`` are names such as ``box.example.org`` or ``*.example.org`` (``*``: any) that the service is called by
-    beside ``localhost`` and IP addresses; with ``same_origin`` its own pages may call it. Raises UsageError.
+    Requests may name the service as ``localhost``, by an IP address, or by one of ``hosts``: ``box.example.org``,
+    ``*.example.org``, or ``*`` for any. With ``same_origin`` its own pages may call it. Raises UsageError.
     """
 
     def __init__(self, tokens: Tokens, hosts: Sequence[str], *, same_origin: bool) -> None:
@@ -37,25 +37,28 @@ class Guard:
         self._hosts = list(map(_known_name, hosts))
         for host in self._hosts:
             if host != "*" and not _NAME.fullmatch(host):
-                raise UsageError(f"--pty-host: {host!r} is no host name such as box.example.org or *.example.org")
+                raise UsageError(
+                    f"--pty-host: {host!r} is not a host name; examples are box.example.org and *.example.org"
+                )
 
     @property
     def needs_token(self) -> bool:
+        """Whether requests need an access token."""
         return bool(self._tokens)
 
     def check_source(self, target: str, headers: Headers) -> None:
-        """Check by what name and from what page a request comes; raises ConnectError (``permission_denied``).
+        """Check the host that a request names and the page that sent it; raises ConnectError (``permission_denied``).
 
-        ``target`` is as in the request's first line; it counts like Host if it is a whole URL (RFC 9112 section 3.2.2).
+        ``target`` is the request target; a whole URL there counts like Host (RFC 9112 section 3.2.2).
         """
         names = [headers.get("Host", "")]
         if not target.startswith(("/", "*")):
-            names.append(_place(target))
+            names.append(_host_and_port(target))
         if not all(map(self._is_ours, names)):
-            raise ConnectError("permission_denied", "the service is not called by this name: see --pty-host")
+            raise ConnectError("permission_denied", "unknown host name: the service accepts those given by --pty-host")
         for origin in headers.getall("Origin", ()):
-            if not (self._same_origin and _place(origin) == names[0].lower()):
-                raise ConnectError("permission_denied", "pages of this origin may not use this service")
+            if not (self._same_origin and _host_and_port(origin) == names[0].lower()):
+                raise ConnectError("permission_denied", "pages of this origin may not use the service")
 
     def check_token(self, headers: Headers) -> None:
         """Check the request's access token; raises ConnectError (``unauthenticated``)."""
@@ -63,9 +66,9 @@ class Guard:
             return
         given = headers.getall(ACCESS_TOKEN, ())
         if not given:
-            raise ConnectError("unauthenticated", f"a token is needed: {ACCESS_TOKEN}")
-        if len(given) > 1 or not self._tokens.know(given[0]):
-            raise ConnectError("unauthenticated", "this token is not known here")
+            raise ConnectError("unauthenticated", f"an access token is needed in the header {ACCESS_TOKEN}")
+        if len(given) > 1 or not self._tokens.accepts(given[0]):
+            raise ConnectError("unauthenticated", "invalid access token")
 
     def _is_ours(self, host: str) -> bool:
         if "*" in self._hosts:
@@ -80,12 +83,12 @@ class Guard:
         except ValueError:
             pass
         else:
-            return True  # an address needs no name that could be rebound
+            return True  # an address cannot be rebound
         return any(name.endswith(known[1:]) if known.startswith("*.") else name == known for known in self._hosts)
 
 
 def _known_name(host: str) -> str:
-    """Return a name or a pattern as clients have it in their Host headers, but for a final dot. Raises UsageError."""
+    """Return a name or pattern as clients write it in a Host header, without a final dot. Raises UsageError."""
     wildcard = "*." if host.startswith("*.") else ""
     try:
         return wildcard + to_ascii(host.removeprefix(wildcard)).lower().rstrip(".")
@@ -93,8 +96,8 @@ def _known_name(host: str) -> str:
         raise UsageError(f"--pty-host: {host!r}: {exc}") from exc
 
 
-def _place(origin: str) -> str:
-    """Return host and port of a URL or an origin as a Host header has them."""
+def _host_and_port(origin: str) -> str:
+    """Return the host and port of a URL or an origin, as in a Host header."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:

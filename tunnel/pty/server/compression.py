@@ -1,8 +1,7 @@
-"""Bodies of requests that came compressed (``Content-Encoding``), as E2B's SDKs send files when they are told to.
+"""Compressed request bodies (``Content-Encoding``), which E2B's SDKs can send for files.
 
-aiohttp would decompress them by itself, before anybody has looked at the request's token, and takes the end of a
-stream that was cut off for a proper one. Here nothing is decompressed until a handler reads it, a little at a time, so
-that a body cannot grow in memory whatever it was packed from.
+aiohttp's own decompression would start before the token is checked, and accepts truncated data. Here a handler
+decompresses as it reads, in small pieces, so a body cannot expand in memory.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ _PIECE = 64 << 10  # bytes that one read returns at most
 
 
 class BrokenBody(Exception):
-    """The body of a request is not what its headers say: the client's fault."""
+    """The body of a request does not match its headers: the client's fault."""
 
 
 class Inflated:
-    """A request's body, decompressed while it is read with `readany` or `iter_any`; in all else it is ``raw``.
+    """A request body that `readany` and `iter_any` decompress; everything else is passed on to ``raw``.
 
-    Both raise BrokenBody for what was not compressed as ``encoding``, one of `ENCODINGS`, says.
+    Both raise BrokenBody if the data is not compressed with ``encoding``, one of `ENCODINGS`.
     """
 
     def __init__(self, raw: StreamReader, encoding: str) -> None:
         self._raw = raw
         self._gzip = encoding == "gzip"
-        self._inflater: zlib._Decompress | None = None  # None: between two members of a gzip file, or before the first
-        self._packed = b""  # what was read and is not decompressed yet
+        self._inflater: zlib._Decompress | None = None  # None before each member of a gzip file
+        self._packed = b""  # read, but not decompressed yet
         self._begun = False
         self._more = False  # whether the inflater holds output back
 
@@ -40,21 +39,22 @@ class Inflated:
         return getattr(self._raw, name)
 
     async def readany(self) -> bytes:
-        """Return what comes next, or nothing at the end."""
+        """Return the next data, or nothing at the end."""
         while True:
             if not self._packed and not self._more:
                 self._packed = await self._raw.readany()
                 if not self._packed:
                     if self._inflater is not None:
-                        raise BrokenBody("the compressed body ends too early")
-                    return b""  # no body at all is an empty one, which some clients send with the header nevertheless
+                        raise BrokenBody("the compressed body is truncated")
+                    return b""  # some clients send the header with an empty body
             else:
-                await asyncio.sleep(0)  # a small body may make a long loop
+                await asyncio.sleep(0)  # let others run: a small body can expand to a large one
             data = self._inflate()
             if data:
                 return data
 
     async def iter_any(self) -> AsyncIterator[bytes]:
+        """Yield all data."""
         while data := await self.readany():
             yield data
 
@@ -73,10 +73,10 @@ class Inflated:
     def _begin(self) -> zlib._Decompress:
         # A gzip file may have several members (RFC 1952 section 2.2).
         if self._begun and not self._gzip:
-            raise BrokenBody("something follows the compressed body")
+            raise BrokenBody("there is data after the compressed body")
         self._begun = True
         if self._gzip:
             return zlib.decompressobj(16 + zlib.MAX_WBITS)
-        # Some clients leave out the zlib header (RFC 9110 section 8.4.1.2), of which 8 is the method.
+        # Some clients omit the zlib header (RFC 9110 section 8.4.1.2); its method is always 8.
         headless = self._packed[0] & 0x0F != 8
         return zlib.decompressobj(-zlib.MAX_WBITS if headless else zlib.MAX_WBITS)

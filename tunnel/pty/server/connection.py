@@ -1,8 +1,8 @@
-"""A connection to the terminal service, watched from its first byte: deadlines, bounds, answers to what is no HTTP.
+"""One connection to the terminal service: deadlines, size limits, and answers to malformed requests.
 
-aiohttp speaks HTTP; it gives a client all the time of the world for a request's head, and tells of malformed requests
-by tracebacks in a log of its own and by quoting them in the answer. This keeps both in bounds. Nothing of a request is
-ever quoted, neither in an answer nor in the log: what a client got wrong may be the header with its token.
+aiohttp has no time limit for the head of a request, logs a traceback for each malformed one, and quotes it in the
+answer. This module sets limits, and neither answers nor log lines quote any part of a request: the part that is wrong
+may be the header with the token.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from tunnel.pty.server.compression import BrokenBody
 from tunnel.server.log import event, unexpected
 from tunnel.server.shares import Place
 
-HEAD_LIMIT = 10.0  # seconds from a connection's begin, or from a later head's first byte, to the end of that head
-IDLE_LIMIT = 75.0  # seconds that a connection is kept without a request
-LINGER_LIMIT = 2.0  # seconds that a client has to read a last answer while it may still be sending
+HEAD_LIMIT = 10.0  # seconds for a request's head, from the connection's start or the head's first byte
+IDLE_LIMIT = 75.0  # seconds that a connection may stay without a request
+LINGER_LIMIT = 2.0  # seconds for a client to read the last answer, while it may still be sending
 HEAD_SIZE = 64 << 10  # bytes of one head
-AHEAD_SIZE = 64 << 10  # bytes of requests that are sent while another one is being answered
-BODY_BUFFER = 64 << 10  # bytes of a body that are read ahead (twice that at most)
-BODY_PATIENCE = 2.0  # seconds after which a request whose body is not there yet has less to show
+AHEAD_SIZE = 64 << 10  # bytes of pipelined requests
+BODY_BUFFER = 64 << 10  # bytes of a body to read ahead; aiohttp reads up to twice that
+BODY_PATIENCE = 2.0  # seconds after which a request whose body is still incomplete counts as idle
 
-# What a connection has to show for its place.
+# Standings of a connection, for `tunnel.server.shares`: the lowest gives way first.
 UNKNOWN, IDLE, AT_WORK = 0, 1, 2
 
 _END_OF_HEAD = b"\r\n\r\n"
-# Complaints of the parser that tell nothing of the request but the name of a header field.
+# Error messages of the parser that quote nothing of the request but the name of a header field.
 _QUOTABLE = re.compile(
     r"Duplicate '[A-Za-z-]{1,40}' header found\.|Missing 'Host' header in request\.|Too many headers.*"
 )
 
-# The options of aiohttp's class.
+# Arguments of aiohttp's class.
 OPTIONS: dict[str, Any] = {
     "access_log": None,
     "auto_decompress": False,
@@ -52,66 +52,68 @@ OPTIONS: dict[str, Any] = {
 
 
 class Connection(web.RequestHandler):
-    """aiohttp's connection with deadlines and bounds; it holds ``place``, which it gives back when it is closed."""
+    """aiohttp's connection with deadlines and limits. It holds ``place`` until it is closed."""
 
     __slots__ = (
-        "_ahead", "_began", "_body", "_came", "_deaf", "_hurry", "_is_known", "_moves", "_seen", "_tail", "_timer",
-        "_wire", "_works", "client", "peer", "place", "refusals",
+        "_ahead", "_began", "_body", "_came", "_hurry", "_ignores_data", "_is_admitted", "_moves", "_seen", "_tail",
+        "_timer", "_wire", "_works", "client", "peer", "place", "refusals",
     )  # fmt: skip
 
     def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop, client: Client) -> None:
         super().__init__(server, loop=loop, **OPTIONS)
-        self.peer = client  # who has connected …
-        self.client = client  # … and for whom, if that is a proxy that is trusted to tell
+        self.peer = client  # who has connected
+        self.client = client  # for whom, if the peer is a trusted proxy
         self.place: Place | None = None
         self.refusals = 0  # in a row
-        self._wire: asyncio.Transport | None = None  # also when aiohttp has closed it, and what it wrote is under way
-        self._is_known = False  # whether the last request had what it needs to be let in
+        self._wire: asyncio.Transport | None = None  # set until it is really closed, unlike aiohttp's `transport`
+        self._is_admitted = False  # whether the last request was let in
         self._works = False  # whether a request is being answered
-        self._began = 0.0  # when that has begun
-        self._moves: Callable[[], object] | None = None  # whether it gets on, as its handler sees it
+        self._began = 0.0  # when its answer began
+        self._moves: Callable[[], object] | None = (
+            None  # tells whether the request makes progress, if its handler knows
+        )
         self._body: StreamReader | None = None  # of the latest request
-        self._seen = 0  # bytes of a head that is incomplete
-        self._tail = b""  # its last ones
-        self._came = False  # whether a head is complete whose request is not being answered yet
-        self._ahead = 0  # bytes that came while a request was being answered
-        self._deaf = False  # whether nothing that comes counts any more
+        self._seen = 0  # bytes of an incomplete head
+        self._tail = b""  # the last of these bytes
+        self._came = False  # whether the head of the next request is complete
+        self._ahead = 0  # bytes that arrived while a request was being answered
+        self._ignores_data = False  # whether further data is ignored
         self._hurry: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    # --- Its place among others
+    # --- Giving way to others
 
     def standing(self) -> int:
-        """Return what it has to show: see `tunnel.server.shares`."""
-        if not self._is_known:
+        """Return its standing: see `tunnel.server.shares`."""
+        if not self._is_admitted:
             return UNKNOWN
         return AT_WORK if self._works and self._gets_on() else IDLE
 
     def _gets_on(self) -> bool:
-        """Return whether the request gets on, rather than to hold the place with a body that does not come."""
+        """Return whether the request makes progress, and does not just wait for a body that never arrives."""
         if self._moves is not None:
             return bool(self._moves())
         has_all = self._body is None or self._body.is_eof()
         return has_all or self._loop.time() - self._began < BODY_PATIENCE
 
     def judge_by(self, moves: Callable[[], object]) -> None:
-        """Let ``moves`` tell whether the request that is being answered gets on, however much of its body has come."""
+        """Let ``moves`` decide whether the current request makes progress, no matter how much of its body has come."""
         self._moves = moves
 
     def count_for(self, client: Client) -> None:
-        """Count for another client from now on: a proxy that is trusted tells for whom its request is."""
+        """Count as a connection of ``client`` from now on, for whom a trusted proxy has sent a request."""
         self.client = client
         if self.place is not None and self.place.source != client.source:
             self.place.move(client.source)
 
     def give_way(self) -> None:
-        """Leave to another client, which needs the place."""
+        """Close the connection, because another client needs its place."""
         event(logging.INFO, "refused", client=self.client.address, error="gave-way")
         self.drop()
 
     def drop(self) -> None:
-        """Close the connection at once, whatever is going on."""
-        self._deaf = True
+        """Close the connection at once."""
+        self._ignores_data = True
         if self._wire is not None:
             self._wire.abort()
 
@@ -119,7 +121,7 @@ class Connection(web.RequestHandler):
 
     @contextmanager
     def answering(self, request: web.BaseRequest) -> Iterator[None]:
-        """Tell that ``request`` is being answered."""
+        """Mark ``request`` as being answered, for the time of the block."""
         self._disarm()
         self._works, self._came, self._body, self._ahead = True, False, request.content, 0
         self._began, self._moves = self._loop.time(), None
@@ -127,26 +129,26 @@ class Connection(web.RequestHandler):
             yield
         finally:
             self._works = False
-            self._arm(2 * LINGER_LIMIT if self._deaf else IDLE_LIMIT)
+            self._arm(2 * LINGER_LIMIT if self._ignores_data else IDLE_LIMIT)
 
-    def know(self, known: bool) -> None:
-        """Tell whether the request that is being answered had what it needs to be let in."""
-        self._is_known = known
-        self.refusals = 0 if known else self.refusals + 1
+    def note_admission(self, admitted: bool) -> None:
+        """Note whether the current request was let in."""
+        self._is_admitted = admitted
+        self.refusals = 0 if admitted else self.refusals + 1
 
     def when_more_comes(self, hurry: Callable[[], None] | None) -> None:
-        """Let ``hurry`` be called when the client sends another request before this one is answered."""
+        """Call ``hurry`` when the client sends another request before this one is answered."""
         self._hurry = hurry
         if hurry is not None and self._messages:
             hurry()
 
-    # --- What comes from the network
+    # --- Data from the network
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._wire = self.transport
         self._arm(HEAD_LIMIT)
-        if self._deaf:  # its place was taken by another one meanwhile
+        if self._ignores_data:  # it had to give way in the meantime
             self.drop()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -157,13 +159,13 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
+        if self._ignores_data:
             return
         if data and (self._body is None or self._body.is_eof()) and not self._may_come(data):
             return
         try:
             super().data_received(data)
-        except Exception as exc:  # of the parser, which passes not all that a client may do to it
+        except Exception as exc:  # a bug in the parser, which a client can trigger
             if not isinstance(exc, ValueError | AssertionError):
                 unexpected(exc, client=self.client.address)
             if self._works:
@@ -175,7 +177,7 @@ class Connection(web.RequestHandler):
             self._stop_listening()
 
     def _may_come(self, data: bytes) -> bool:
-        """Take note of ``data``, which belongs to no body; return whether it is within bounds."""
+        """Count ``data``, which is not part of a body; return whether it is within the limits."""
         if self._works:
             self._ahead += len(data)
             if self._ahead > AHEAD_SIZE:
@@ -185,9 +187,9 @@ class Connection(web.RequestHandler):
                 self._hurry()
             return True
         if self._came:
-            return True  # the beginning of its body, most likely
+            return True  # probably the beginning of the body
         if not self._seen:
-            data = data.lstrip(b"\r\n")  # as the parser does
+            data = data.lstrip(b"\r\n")  # the parser does the same
             if data and self._body is not None:
                 self._arm(HEAD_LIMIT)
         end = (self._tail + data).find(_END_OF_HEAD)
@@ -202,15 +204,15 @@ class Connection(web.RequestHandler):
         return True
 
     def _stop_listening(self) -> None:
-        """Do what is left to do when aiohttp has met something malformed, which it will answer in its turn."""
-        self._deaf = True
+        """Ignore further data: aiohttp has found something malformed and will answer it in turn."""
+        self._ignores_data = True
         if self._body is not None and not self._body.is_eof():
-            # It forgets the body that this was a part of, and whoever reads that would wait for more.
+            # aiohttp forgets the body that it was reading, so a handler would wait for the rest forever.
             self._body.set_exception(BrokenBody("the body is malformed"))
         if not self._works:
             self._arm(HEAD_LIMIT)
 
-    # --- Answers to what is malformed
+    # --- Answers to malformed requests
 
     def handle_error(
         self,
@@ -219,21 +221,21 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Return the answer to a request that is malformed (400), or whose handler has failed in an unexpected way."""
+        """Return the answer to a malformed request (400) or to one whose handler failed (500)."""
         if request.writer.output_size > 0 or isinstance(exc, ConnectionError):
-            raise ConnectionResetError("there is no answering this client any more") from exc
+            raise ConnectionResetError("this client cannot be answered any more") from exc
         if status == 400:
             text = _reason(exc)
             self._log_refusal(400, "malformed", text)
         else:
-            status, text = 500, "an unexpected error; the service's log has more"
+            status, text = 500, "internal error; the service's log has the details"
             unexpected(exc or RuntimeError(f"status {status}"), client=self.client.address)
-        answer = _LastAnswer(self.transport, status=status, text=f"{text}\n")
+        answer = _FinalAnswer(self.transport, status=status, text=f"{text}\n")
         answer.force_close()
         return answer
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
-        """Log what aiohttp could not handle; what a client did to its connection or to a body is nothing to log."""
+        """Log an exception that aiohttp could not handle, unless it is about a broken connection or body."""
         exc = kwargs.get("exc_info")
         if not isinstance(exc, BaseException):
             exc = RuntimeError(str(args[0]) if args else "")
@@ -241,11 +243,11 @@ class Connection(web.RequestHandler):
             unexpected(exc, client=self.client.address)
 
     def hang_up(self, status: int, error: str, reason: str) -> None:
-        """Refuse what aiohttp shall not answer, and close."""
-        self._deaf = True
+        """Send a final answer in place of aiohttp's, and close the connection."""
+        self._ignores_data = True
         self._log_refusal(status, error, reason)
         if self.transport is not None:
-            self.transport.write(last_words(status, reason))
+            self.transport.write(final_answer(status, reason))
             _half_close(self.transport)
         self._arm(LINGER_LIMIT)
 
@@ -266,16 +268,16 @@ class Connection(web.RequestHandler):
 
     def _expire(self) -> None:
         self._timer = None
-        if self._seen and self._body is None and not self._deaf:
-            self.hang_up(408, "slow", "the request did not come in time")
+        if self._seen and self._body is None and not self._ignores_data:
+            self.hang_up(408, "slow", "the request did not arrive in time")
         else:
             self.drop()
 
 
-class _LastAnswer(web.Response):
+class _FinalAnswer(web.Response):
     """The last answer on a connection whose client may still be sending.
 
-    To close such a connection at once would reset it, and the reset would overtake the answer (RFC 9112 section 9.6).
+    Closing it at once would reset the connection, and the client could lose the answer (RFC 9112 section 9.6).
     """
 
     def __init__(self, transport: asyncio.Transport | None, *, status: int, text: str) -> None:
@@ -286,11 +288,11 @@ class _LastAnswer(web.Response):
         await super().write_eof(data)
         if self._transport is not None:
             _half_close(self._transport)
-            await asyncio.sleep(LINGER_LIMIT)  # ends sooner when the client hangs up, which cancels this
+            await asyncio.sleep(LINGER_LIMIT)  # cancelled when the client closes the connection
 
 
-def last_words(status: int, reason: str) -> bytes:
-    """Return a whole answer as bytes, for a connection that is closed after it."""
+def final_answer(status: int, reason: str) -> bytes:
+    """Return a complete answer as bytes, for a connection that is closed after it."""
     body = f"{reason}\n".encode()
     head = (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"
@@ -304,15 +306,15 @@ def _half_close(transport: asyncio.Transport) -> None:
         transport.write_eof()
 
 
-# What reading a body raises for a client's fault.
+# What reading a body raises if the client is at fault.
 BODY_ERRORS = (BrokenBody, web.RequestPayloadError, HttpProcessingError)
 
 
 def _reason(exc: BaseException | None) -> str:
-    """Return what is wrong with a request, without a word of it."""
+    """Return what is wrong with a request, without quoting it."""
     if isinstance(exc, BadHttpMethod):
         tls = "HTTPS" in str(exc)
-        return "this is TLS, and the service speaks plain HTTP" if tls else "this is no HTTP request"
+        return "this is TLS, but the service speaks plain HTTP" if tls else "this is not an HTTP request"
     if isinstance(exc, InvalidURLError):
         return "the request's target is malformed"
     if isinstance(exc, LineTooLong):

@@ -1,7 +1,7 @@
-"""Who may use what requests for files share: helper processes, and the disk that holds uploads until they are whole.
+"""Limits for requests for files: the number of processes, and the disk space for uploads that are still incomplete.
 
-Both are shares: nobody is refused while there is room, then the source that holds most gives way, what is slow of it
-first. The block of a holder that gives way is ended by its `Leave`.
+Both are shares: nobody is refused while there is room. Beyond the limit the source that holds most gives way, its slow
+requests first. A request that gives way is ended by its `Lease`.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from tunnel.pty.server.file_tool import Refused
+from tunnel.pty.server.file_process import Refused
 from tunnel.server.shares import Place, Shares, Source
 
-AT_ONCE = 16  # helper processes; more requests wait
+AT_ONCE = 16  # processes; further requests wait
 WAIT_LIMIT = 60.0  # seconds that a request waits for its turn
-SPOOL_LIMIT = 2 << 30  # bytes of uploads that are not written yet
-SPOOL_STEP = 4 << 20  # bytes of it that an upload takes at once, however little has come
-_PATIENCE = 0.2  # seconds in which a helper process may end by itself before anybody gives way
+SPOOL_LIMIT = 2 << 30  # bytes of uploads that are not stored yet
+SPOOL_STEP = 4 << 20  # bytes that an upload reserves at a time
+_PATIENCE = 0.2  # seconds to wait for a process to end by itself before a request has to give way
 _WINDOW = 2.0  # seconds
-_LEAST = 16 << 10  # bytes a second; what is slower gives way first
-_MOVING = 1  # the standing of what is not slow
+_LEAST = 16 << 10  # bytes per second; slower requests give way first
+_MOVING = 1  # the standing of a request that is not slow
 
 
-class Leave:
-    """Permission to go on, as an async context manager whose block is ended when others need what it holds.
+class Lease:
+    """Permission to use a share: an asynchronous context manager whose block is cancelled when others need the share.
 
-    The block raises Refused then, and when it takes longer than ``seconds`` (None: as long as it likes), too.
+    It raises Refused then, and also when the block takes longer than ``seconds`` (None: no limit).
     """
 
     def __init__(self, seconds: float | None = None) -> None:
@@ -39,7 +39,7 @@ class Leave:
         self._loop = asyncio.get_running_loop()
         self._began = self._window_began = self._loop.time()
         self._moved, self._moved_before = 0, 0
-        self.has_all = False  # nothing depends on the client's speed any more
+        self.has_all = False  # the client has sent everything, so its speed no longer matters
         self._is_committed = False
 
     async def __aenter__(self) -> Self:
@@ -53,18 +53,18 @@ class Leave:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError:
             if self._gave_way:
-                raise Refused(503, "others need the place of this request, which is slow: try again later") from None
-            raise Refused(408, f"the request took more than {self._seconds:g} s") from None
+                raise Refused(503, "this request was too slow while others waited: try again later") from None
+            raise Refused(408, f"the request took longer than {self._seconds:g} s") from None
 
     def give_way(self) -> None:
-        """End the block, unless it is committed."""
+        """End the block, unless it is in `committed`."""
         if not self._is_committed:
             self._gave_way = True
             self._reschedule(self._loop.time())
 
     @contextmanager
     def committed(self) -> Iterator[None]:
-        """Let nobody end the block, and no limit, as that would leave something half done."""
+        """Protect the block from being ended, even by its time limit: it would leave something half done."""
         ends = self._timeout.when()
         self._reschedule(None)
         self._is_committed = True
@@ -79,12 +79,12 @@ class Leave:
             self._timeout.reschedule(ends)
 
     def moved(self, size: int) -> None:
-        """Tell that so many bytes have come or gone."""
+        """Note that ``size`` bytes were received or sent."""
         self._roll()
         self._moved += size
 
     def standing(self) -> int:
-        """Return what the request has to show: whether it moves."""
+        """Return the request's standing: whether it makes progress."""
         now = self._roll()
         if self.has_all or now - self._began < _WINDOW:
             return _MOVING
@@ -103,12 +103,12 @@ class Leave:
 @dataclass(eq=False, slots=True)
 class _Waiting:
     source: Source
-    leave: Leave
+    lease: Lease
     entered: asyncio.Future[Place]
 
 
 class Slots:
-    """Helper processes, ``AT_ONCE`` at most. With ``displace`` slow ones give way to requests that wait."""
+    """Up to ``AT_ONCE`` processes. With ``displace`` slow ones give way to requests that wait."""
 
     def __init__(self, *, displace: bool) -> None:
         self._displace = displace
@@ -117,17 +117,17 @@ class Slots:
         self._timer: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
-    async def take(self, source: Source, leave: Leave) -> AsyncIterator[None]:
-        """Hold a slot for a request with ``leave``; raises Refused when its turn does not come."""
-        place = await self._enter(source, leave)
+    async def take(self, source: Source, lease: Lease) -> AsyncIterator[None]:
+        """Hold a slot for a request with ``lease``; raises Refused if none becomes free in time."""
+        place = await self._enter(source, lease)
         try:
             yield
         finally:
             place.leave()
             self._serve()
 
-    async def _enter(self, source: Source, leave: Leave) -> Place:
-        waiting = _Waiting(source, leave, asyncio.get_running_loop().create_future())
+    async def _enter(self, source: Source, lease: Lease) -> Place:
+        waiting = _Waiting(source, lease, asyncio.get_running_loop().create_future())
         self._queue[waiting] = None
         self._serve()
         try:
@@ -135,15 +135,15 @@ class Slots:
                 return await waiting.entered
         except (TimeoutError, asyncio.CancelledError) as exc:
             self._queue.pop(waiting, None)
-            if not waiting.entered.cancelled():  # its turn came at the same moment
+            if not waiting.entered.cancelled():  # it got a slot at the same moment
                 waiting.entered.result().leave()
                 self._serve()
             if isinstance(exc, TimeoutError):
-                raise Refused(503, f"too many requests for files: no turn within {WAIT_LIMIT:g} s") from None
+                raise Refused(503, f"too many requests for files: none could be started for {WAIT_LIMIT:g} s") from None
             raise
 
     def _serve(self, *, impatient: bool = False) -> None:
-        """Let those in for whom there is room: the first of each source, of those that holds least first."""
+        """Start requests while there is room: the first of each source, sources that hold least first."""
         while self._queue and (self._shares.taken < self._shares.limit or impatient):
             heads: dict[Source, _Waiting] = {}
             for waiting in self._queue:
@@ -161,9 +161,9 @@ class Slots:
         return self._shares.held_by(waiting.source)
 
     def _let_in(self, waiting: _Waiting) -> bool:
-        leave = waiting.leave
+        lease = waiting.lease
         if not waiting.entered.cancelled():
-            place = self._shares.enter(waiting.source, leave.give_way, standing=leave.standing)
+            place = self._shares.enter(waiting.source, lease.give_way, standing=lease.standing)
             if place is None:
                 return False
             waiting.entered.set_result(place)
@@ -172,18 +172,18 @@ class Slots:
 
 
 class Spool:
-    """The disk that holds uploads until they are whole."""
+    """Disk space for uploads until they are complete."""
 
     def __init__(self) -> None:
         self._shares = Shares(SPOOL_LIMIT, protected=_MOVING)
 
     @contextmanager
-    def enter(self, source: Source, leave: Leave) -> Iterator[Callable[[int], None]]:
-        """Hold room for an upload with ``leave``; yield what it calls before it stores so many bytes more.
+    def enter(self, source: Source, lease: Lease) -> Iterator[Callable[[int], None]]:
+        """Hold space for an upload with ``lease``; yield a function that reserves space for the given number of bytes.
 
-        Both raise Refused when there is no room.
+        Both raise Refused if there is no space.
         """
-        place = self._shares.enter(source, leave.give_way, standing=leave.standing, weight=SPOOL_STEP)
+        place = self._shares.enter(source, lease.give_way, standing=lease.standing, weight=SPOOL_STEP)
         if place is None:
             raise _no_room()
         used = 0
@@ -191,7 +191,7 @@ class Spool:
         def reserve(size: int) -> None:
             nonlocal used
             used += size
-            leave.moved(size)
+            lease.moved(size)
             while used > place.weight:
                 if not self._shares.make_room(source, SPOOL_STEP, spared=place):
                     raise _no_room()
@@ -204,4 +204,4 @@ class Spool:
 
 
 def _no_room() -> Refused:
-    return Refused(503, f"other uploads fill the {SPOOL_LIMIT >> 20} MiB that there are for them: try again later")
+    return Refused(503, f"too many uploads at once: they may take {SPOOL_LIMIT >> 20} MiB together; try again later")

@@ -1,7 +1,7 @@
-"""``/files``: reading and writing files, as far as the SDKs' ``files.read`` and ``files.write`` do over HTTP.
+"""``/files``: reading and writing files over HTTP, as the SDKs' ``files.read`` and ``files.write`` do.
 
-Files are read and written by helper processes that run as the user who asks, so the kernel decides what that user may
-do. No file is touched before an upload is whole and well-formed. Metadata (``X-Metadata-…``) is not kept.
+Files are read and written by processes that run as the user who asks, so the kernel enforces that user's permissions.
+No file is touched before an upload is complete and well-formed. Metadata (``X-Metadata-…``) is not stored.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from tunnel.pty.protocol import framing
 from tunnel.pty.protocol.framing import ConnectError
 from tunnel.pty.server import multipart
 from tunnel.pty.server.connection import Connection
-from tunnel.pty.server.file_shares import Leave, Slots, Spool
-from tunnel.pty.server.file_tool import READ, WRITE, Refused, Tool
+from tunnel.pty.server.file_process import READ, WRITE, FileProcess, Refused
+from tunnel.pty.server.file_shares import Lease, Slots, Spool
 from tunnel.pty.server.users import Users, asked_user
 from tunnel.server.shares import Source
 
 FILE_LIMIT = 1 << 30  # bytes of an upload
 FILES_LIMIT = 1000  # files of one upload
-PATH_LIMIT = 4095  # bytes of a path, as the kernel has it
-UPLOAD_LIMIT = 3600.0  # seconds from an upload's beginning until all of it has come
-IDLE_LIMIT = 60.0  # seconds in which something has to come or go
+PATH_LIMIT = 4095  # bytes of a path, as in the kernel
+UPLOAD_LIMIT = 3600.0  # seconds for an upload to arrive
+IDLE_LIMIT = 60.0  # seconds without any data, after which a request ends
 _ERROR_LIMIT = 1000  # characters
 
 
 @dataclass(slots=True)
 class _Upload:
-    """A file that came: where it goes, and its place in the file that holds the whole upload."""
+    """An uploaded file: its path, and where it is in the file that holds the whole upload."""
 
     path: str
     start: int
@@ -48,40 +48,42 @@ class FileService:
 
     def __init__(self, users: Users) -> None:
         self._users = users
-        self._reading = Slots(displace=True)  # they take as long as clients like
+        self._reading = Slots(displace=True)  # clients decide how long a download takes
         self._writing = Slots(displace=False)
         self._spool = Spool()
 
     async def get(self, request: web.Request) -> web.StreamResponse:
+        """Send a file."""
         response = web.StreamResponse(headers={"Content-Type": "application/octet-stream", "Cache-Control": "no-store"})
         try:
             user = self._user(request)
             path = _path(user, request.query.get("path"))
             async with (
-                _judged(request, Leave()) as leave,
-                self._reading.take(_source(request), leave),
+                _judged(request, Lease()) as lease,
+                self._reading.take(_source(request), lease),
                 _tool(READ, path, user) as tool,
             ):
-                await _download(request, response, path, tool, leave)
+                await _download(request, response, path, tool, lease)
         except (Refused, ConnectionResetError) as exc:
             if isinstance(exc, Refused) and not response.prepared:
                 return _error(exc)
             if request.transport is not None:
-                request.transport.abort()  # the only way left to tell that this is not all
+                request.transport.abort()  # the only way left to show that the file is incomplete
         return response
 
     async def post(self, request: web.Request) -> web.StreamResponse:
+        """Store one or more files."""
         source = _source(request)
         written = []
         try:
             user = self._user(request)
-            async with _judged(request, Leave(UPLOAD_LIMIT)) as leave:
-                with self._spool.enter(source, leave) as reserve, _spool_file() as spool:
+            async with _judged(request, Lease(UPLOAD_LIMIT)) as lease:
+                with self._spool.enter(source, lease) as reserve, _spool_file() as spool:
                     uploads = await _receive(request, user, spool, reserve)
-                    leave.has_all = True
-                    # The slot of a helper process is taken when there is something to write.
-                    async with self._writing.take(source, leave):
-                        with leave.committed():
+                    lease.has_all = True
+                    # Take a slot only when everything is ready to be written.
+                    async with self._writing.take(source, lease):
+                        with lease.committed():
                             for upload in uploads:
                                 written.append(await _store(user, upload, spool))
         except Refused as exc:
@@ -96,26 +98,26 @@ class FileService:
 
 
 def _source(request: web.Request) -> Source:
-    """Return whom a request counts for."""
+    """Return the client that a request counts for."""
     return cast(Connection, request.protocol).client.source
 
 
-def _judged(request: web.Request, leave: Leave) -> Leave:
-    """Return ``leave``; the request's connection has as much to show for its place as that."""
-    cast(Connection, request.protocol).judge_by(leave.standing)
-    return leave
+def _judged(request: web.Request, lease: Lease) -> Lease:
+    """Return ``lease``, by which the standing of the request's connection is judged from now on."""
+    cast(Connection, request.protocol).judge_by(lease.standing)
+    return lease
 
 
 def _spool_file() -> IO[bytes]:
     try:
         return tempfile.TemporaryFile()
     except OSError as exc:
-        raise Refused(503, f"no place for the upload: {exc.strerror}") from exc
+        raise Refused(503, f"cannot store the upload: {exc.strerror}") from exc
 
 
-def _tool(script: str, path: str, user: User, stdin: IO[bytes] | None = None, size: int = 0) -> Tool:
+def _tool(script: str, path: str, user: User, stdin: IO[bytes] | None = None, size: int = 0) -> FileProcess:
     try:
-        return Tool(script, path, user, stdin, size)
+        return FileProcess(script, path, user, stdin, size)
     except OSError as exc:
         raise Refused(503, f"cannot start a process: {exc.strerror}") from exc
 
@@ -131,7 +133,9 @@ async def _store(user: User, upload: _Upload, spool: IO[bytes]) -> dict[str, str
     return {"name": os.path.basename(path), "type": "file", "path": path}
 
 
-async def _download(request: web.Request, response: web.StreamResponse, path: str, tool: Tool, leave: Leave) -> None:
+async def _download(
+    request: web.Request, response: web.StreamResponse, path: str, tool: FileProcess, lease: Lease
+) -> None:
     data = await tool.read()
     if not data and await tool.wait() != 0:
         raise tool.refusal(path)
@@ -143,16 +147,16 @@ async def _download(request: web.Request, response: web.StreamResponse, path: st
             async with asyncio.timeout(IDLE_LIMIT):
                 await response.write(data)
         except TimeoutError:
-            raise Refused(408, f"nothing was taken for {IDLE_LIMIT:g} s") from None
-        leave.moved(len(data))
+            raise Refused(408, f"the client read nothing for {IDLE_LIMIT:g} s") from None
+        lease.moved(len(data))
         data = await tool.read()
     if await tool.wait() != 0:
-        raise Refused(500, f"path '{path}' could not be read to its end")
+        raise Refused(500, f"path '{path}' could not be read completely")
     await response.write_eof()
 
 
 async def _receive(request: web.Request, user: User, spool: IO[bytes], reserve: Callable[[int], None]) -> list[_Upload]:
-    """Fill ``spool`` with all files of an upload, and return which they are; raises Refused, as ``reserve`` does."""
+    """Write all files of an upload to ``spool``, and return them; raises Refused."""
     given = request.query.get("path")
     if request.content_type == "multipart/form-data":
         return await _receive_parts(request, given, user, spool, reserve)
@@ -175,59 +179,59 @@ async def _receive_parts(
                     _add(uploads[-1], part, spool, reserve)
                     continue
                 if part.name != "file":
-                    raise Refused(400, "every part is a file, and called so")
+                    raise Refused(400, "the name of every part must be: file")
                 if len(uploads) >= (FILES_LIMIT if given is None else 1):
-                    raise Refused(400, f"too many files: {FILES_LIMIT} at most, and one if the query names its path")
+                    raise Refused(400, f"too many files: at most {FILES_LIMIT}, or one if the query has a path")
                 path = _path(user, given or part.filename())
                 if path in paths:
-                    raise Refused(400, f"two files go to '{path}'")
+                    raise Refused(400, f"two files have the path '{path}'")
                 paths.add(path)
                 uploads.append(_Upload(path, spool.tell()))
         parser.finish()
     except ValueError as exc:
-        raise Refused(400, f"no proper multipart/form-data: {exc}"[:_ERROR_LIMIT]) from exc
+        raise Refused(400, f"malformed multipart/form-data: {exc}"[:_ERROR_LIMIT]) from exc
     return uploads
 
 
 async def _body(request: web.Request) -> AsyncIterator[bytes]:
-    """Yield the body as it comes; raises Refused when it stops coming, or breaks off."""
+    """Yield the body as it arrives; raises Refused if it stalls or breaks off."""
     while True:
         try:
             async with asyncio.timeout(IDLE_LIMIT):
                 data = await request.content.readany()
         except TimeoutError:
-            raise Refused(408, f"nothing came for {IDLE_LIMIT:g} s") from None
+            raise Refused(408, f"the client sent nothing for {IDLE_LIMIT:g} s") from None
         except (PayloadEncodingError, web.RequestPayloadError) as exc:
-            raise Refused(400, "the upload is not whole") from exc
+            raise Refused(400, "the upload is incomplete") from exc
         if not data:
             return
         yield data
 
 
 def _add(upload: _Upload, data: bytes, spool: IO[bytes], reserve: Callable[[int], None]) -> None:
-    """Add ``data`` to an upload, which is the last one in ``spool``; raises Refused."""
+    """Append ``data`` to the last file in ``spool``; raises Refused."""
     upload.size += len(data)
     if upload.start + upload.size > FILE_LIMIT:
-        raise Refused(413, f"an upload may have {FILE_LIMIT} bytes")
+        raise Refused(413, f"the upload is too large: the limit is {FILE_LIMIT} bytes")
     reserve(len(data))
     try:
         spool.write(data)
     except OSError as exc:
-        raise Refused(507, f"no place for the upload: {exc.strerror}") from exc
+        raise Refused(507, f"cannot store the upload: {exc.strerror}") from exc
 
 
 def _path(user: User, path: str | None) -> str:
     if not path:
-        raise Refused(400, "which path?")
+        raise Refused(400, "the query has no path")
     if "\0" in path:
-        raise Refused(400, "a path has no NUL")
+        raise Refused(400, "a path must not contain NUL")
     name = path.partition("/")[0]
     if name.startswith("~") and name != "~":
-        # Who means another user's home must not find his file in a folder of that name.
-        raise Refused(400, f"only ~ itself stands for a home, not '{name}': write its path, or './{name}' for the name")
+        # Someone who means another user's home must not get a folder of that name.
+        raise Refused(400, f"'{name}' is not supported: write the path of that home, or './{name}' for a file name")
     expanded = expand(user, path)
     if len(os.fsencode(expanded)) > PATH_LIMIT:
-        raise Refused(400, f"a path has {PATH_LIMIT} bytes at most")
+        raise Refused(400, f"the path is too long: the limit is {PATH_LIMIT} bytes")
     return expanded
 
 

@@ -1,4 +1,4 @@
-"""One process: output goes to the fan-out, input waits in a bounded queue, the end is noticed and told once."""
+"""One process: its output for subscribers, a bounded queue for its input, signals, and its end."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ from collections import deque
 from collections.abc import Callable
 
 from tunnel.children.family import Sweeper, kill_families, signal_sessions
-from tunnel.children.spawn import Program, resize
+from tunnel.children.spawn import Program
+from tunnel.children.terminal import set_size
 from tunnel.children.users import User
 from tunnel.pty.protocol.framing import ConnectError
 from tunnel.pty.protocol.messages import Ended, Input, ProcessInfo, Size, StartRequest
-from tunnel.pty.server.fanout import Fanout
+from tunnel.pty.server.broadcast import Broadcast
 
-INPUT_LIMIT = 1 << 20  # bytes of input that may wait for a process; one message more is let in
-INPUT_PATIENCE = 10.0  # seconds that input may wait for room there
-INPUT_KEYS = 64  # that are remembered
+INPUT_LIMIT = 1 << 20  # bytes of queued input; one more message may exceed it
+INPUT_PATIENCE = 10.0  # seconds that input may wait for room in the queue
+INPUT_KEYS = 64  # remembered keys
 _READ_SIZE = 64 << 10
-_READS = 16  # at most, before others have their turn
-_TAIL_LIMIT = 2 << 20  # bytes; more than any pty or pipe can hold, for a tail that background processes lengthen
+_READS = 16  # in a row, before others have their turn
+_TAIL_LIMIT = (
+    2 << 20
+)  # bytes of output after the end: more than a pty or pipe can hold; background processes may add to it
 
 
 class Process:
-    """A running process, and for a while what is known of one that has ended (`exited`).
+    """A process, also for a while after it has ended (``exited``).
 
-    ``on_exit`` is called once, when everything that it wrote is in its fan-out.
+    ``on_exit`` is called once, when it has ended and all of its output has been read.
     """
 
     def __init__(
@@ -52,13 +55,13 @@ class Process:
         self.timed_out = False
         self._on_pty = request.size is not None
         self._sweeper = sweeper
-        self._fanout = Fanout(scrollback, max_subscribers, self._brake, self._on_audience)
-        self.subscribe = self._fanout.subscribe
+        self._broadcast = Broadcast(scrollback, max_subscribers, self._pause, self._on_subscribed)
+        self.subscribe = self._broadcast.subscribe
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
         self._started_at = self._loop.time()
         self._outputs = dict(program.outputs)
-        self._braked = False
+        self._paused = False
         self._stdin = program.stdin
         self._input: deque[memoryview] = deque()
         self._input_size = 0
@@ -67,10 +70,10 @@ class Process:
         self._input_room.set()
         self._input_keys: deque[str] = deque(maxlen=INPUT_KEYS)
         self._input_ends = False
-        self._doomed = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._kills_descendants = False
+        self._time_limit: asyncio.TimerHandle | None = None
         self._grace: float | None = None
-        self._lonely: asyncio.TimerHandle | None = None
+        self._grace_timer: asyncio.TimerHandle | None = None
         self.child.when_ended(self._finish)
         for descriptor in self._outputs:
             self._loop.add_reader(descriptor, self._readable, descriptor)
@@ -82,31 +85,31 @@ class Process:
 
     @property
     def kept(self) -> int:
-        """How many bytes of output are kept."""
-        return self._fanout.kept
+        """The number of bytes of output kept."""
+        return self._broadcast.kept
 
     @property
     def ended(self) -> Ended | None:
-        """How the process has ended, if it has."""
-        return self._fanout.ended
+        """How the process ended; None while it runs."""
+        return self._broadcast.ended
 
     # --- Output
 
     def _readable(self, descriptor: int) -> None:
         for _ in range(_READS):
-            if self._braked or not self._read(descriptor):
+            if self._paused or not self._read(descriptor):
                 return
 
     def _read(self, descriptor: int) -> int:
-        """Read once; return the number of bytes, 0 when there is nothing for now or for ever."""
+        """Read once; return the number of bytes, 0 if there are none now or the output has ended."""
         try:
             data = os.read(descriptor, _READ_SIZE)
         except BlockingIOError:
             return 0
         except OSError:
-            data = b""  # EIO: nobody has the terminal open any more
+            data = b""  # EIO: no process has the terminal open any more
         if data:
-            self._fanout.write(self._outputs[descriptor], data)
+            self._broadcast.write(self._outputs[descriptor], data)
         else:
             self._loop.remove_reader(descriptor)
             del self._outputs[descriptor]
@@ -114,8 +117,8 @@ class Process:
                 os.close(descriptor)
         return len(data)
 
-    def _brake(self, on: bool) -> None:
-        self._braked = on
+    def _pause(self, on: bool) -> None:
+        self._paused = on
         for descriptor in self._outputs:
             if on:
                 self._loop.remove_reader(descriptor)
@@ -125,14 +128,13 @@ class Process:
     # --- Input
 
     async def send(self, given: Input, key: str | None = None) -> None:
-        """Queue input for the process, in the order of the calls; waits for room at most `INPUT_PATIENCE`.
+        """Queue input for the process, in the order of the calls; wait for room for up to `INPUT_PATIENCE` seconds.
 
-        Input with the ``key`` of input that was queued before is that input, sent again by a client that has heard no
-        answer, and dropped.
+        Input with a known ``key`` is dropped: a client that got no answer has sent it again.
 
-        Raises ConnectError: ``internal`` for the wrong kind, ``failed_precondition`` when it takes no input (any
-        more), ``resource_exhausted`` when it does not read what it was sent, ``not_found`` when it ends meanwhile.
-        None of the input is sent then.
+        Raises ConnectError, and queues nothing: ``internal`` for the wrong kind of input, ``failed_precondition`` if
+        the input is closed, ``resource_exhausted`` if the process does not read its input, ``not_found`` if it has
+        ended.
         """
         if self._on_pty != (given.kind == "pty"):
             kind = "on a terminal: send pty input" if self._on_pty else "not on a terminal: send stdin input"
@@ -142,7 +144,8 @@ class Process:
                 await self._input_room.wait()
         except TimeoutError:
             raise ConnectError(
-                "resource_exhausted", f"process {self.pid} does not read: {self._input_size} bytes of input wait"
+                "resource_exhausted",
+                f"process {self.pid} does not read its input: {self._input_size} bytes are waiting",
             ) from None
         if key is not None and key in self._input_keys:
             return
@@ -158,9 +161,9 @@ class Process:
             self._write_input()
 
     def close_input(self) -> None:
-        """Close standard input after what waits for it. Raises ConnectError (``unknown``) on a terminal."""
+        """Close standard input after the queued input. Raises ConnectError (``unknown``) on a terminal."""
         if self._on_pty:
-            raise ConnectError("unknown", "a terminal's input cannot be closed: send Ctrl+D (byte 4) instead")
+            raise ConnectError("unknown", "the input of a terminal cannot be closed: send Ctrl+D (byte 4) instead")
         self._input_ends = True
         self._write_input()
 
@@ -178,7 +181,7 @@ class Process:
         except BlockingIOError:
             self._loop.add_writer(self._stdin, self._write_input)
         except OSError:
-            self._drop_input()  # EPIPE, EIO: nobody will ever read it
+            self._drop_input()  # EPIPE, EIO: no process will read it
         else:
             self._loop.remove_writer(self._stdin)
             if self._input_ends:
@@ -201,44 +204,46 @@ class Process:
     # --- Control
 
     def resize(self, size: Size) -> None:
-        """Raises ConnectError (``internal``) when the process is not on a terminal."""
+        """Set the size of the terminal. Raises ConnectError (``internal``) if the process has none."""
         if not self._on_pty:
             raise ConnectError("internal", f"process {self.pid} is not on a terminal")
         for descriptor in {*self._outputs, *([] if self._stdin is None else [self._stdin])}:
-            resize(descriptor, size.cols, size.rows)
+            set_size(descriptor, size.cols, size.rows)
 
     def signal(self, number: int) -> None:
-        """Send a signal to the whole session of the process, SIGKILL to all that it has started, if it has not ended.
+        """Send a signal to the session of the process, unless it has ended; SIGKILL to everything it has started.
 
-        SIGTERM asks, and so is not for what has left the session, as daemons do; SIGKILL leaves nothing behind.
+        SIGTERM is a request, and spares processes that have left the session, as daemons do. SIGKILL spares nothing.
         """
         if number == signal.SIGKILL:
-            self._doomed = not kill_families((self.child,))  # then once more when it has ended
+            self._kills_descendants = not kill_families(
+                (self.child,)
+            )  # if some may be left, once more when it has ended
         else:
             signal_sessions((self.child,), number)
 
-    def doom(self) -> None:
-        """Let nothing that it has started outlive the process."""
-        self._doomed = True
+    def kill_descendants_at_end(self) -> None:
+        """When the process ends, kill everything it has started."""
+        self._kills_descendants = True
 
     def kill_after(self, seconds: float) -> None:
-        """Kill the process when it runs for that long (from now)."""
-        self._timer = self._loop.call_later(seconds, self._time_out)
+        """Kill the process after ``seconds``."""
+        self._time_limit = self._loop.call_later(seconds, self._time_out)
 
     def kill_when_left(self, grace: float | None) -> None:
-        """Kill the process when it has had no subscriber for ``grace`` seconds; None: let it run."""
+        """Kill the process once it has had no subscriber for ``grace`` seconds; None: let it run."""
         self._grace = grace
-        self._on_audience(self._fanout.has_audience)
+        self._on_subscribed(self._broadcast.has_subscribers)
 
-    def _on_audience(self, present: bool) -> None:
-        if self._lonely is not None:
-            self._lonely.cancel()
-            self._lonely = None
+    def _on_subscribed(self, present: bool) -> None:
+        if self._grace_timer is not None:
+            self._grace_timer.cancel()
+            self._grace_timer = None
         if not present and self._grace is not None and not self.exited.is_set():
-            self._lonely = self._loop.call_later(self._grace, self._abandon)
+            self._grace_timer = self._loop.call_later(self._grace, self._grace_over)
 
-    def _abandon(self) -> None:
-        """Kill the session, as its client has not come back; what has left the session, as tmux does, lives on."""
+    def _grace_over(self) -> None:
+        """Kill the session, whose client has not come back. Processes that have left it, such as tmux, stay alive."""
         signal_sessions((self.child,), signal.SIGKILL)
 
     def _time_out(self) -> None:
@@ -248,17 +253,17 @@ class Process:
     # --- The end
 
     def _finish(self) -> None:
-        if self._doomed:
+        if self._kills_descendants:
             self._sweeper.sweep(self.child, self._conclude)
         else:
             self._conclude()
 
     def _conclude(self) -> None:
-        for timer in (self._timer, self._lonely):
+        for timer in (self._time_limit, self._grace_timer):
             if timer is not None:
                 timer.cancel()
-        # What it wrote is in the pty or pipe by now. Processes that it left in the background may write on for ever.
-        self._braked = False
+        # Its output is in the pty or pipe by now. Background processes may go on writing forever.
+        self._paused = False
         for descriptor in list(self._outputs):
             left = _TAIL_LIMIT
             while left > 0 and (size := self._read(descriptor)):
@@ -269,6 +274,6 @@ class Process:
             self._loop.remove_reader(descriptor)
             os.close(descriptor)
         self._outputs.clear()
-        self._fanout.finish(Ended.of(status))
+        self._broadcast.finish(Ended.of(status))
         self.exited.set()
         self._on_exit(self)

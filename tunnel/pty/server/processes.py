@@ -1,4 +1,4 @@
-"""All processes of the service: started within a limit, found by pid or tag, kept for a while after their end."""
+"""All processes of the service: started up to a limit, found by pid or tag, kept for a while after they end."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tunnel.pty.server.process import Process
 from tunnel.pty.server.users import working_directory
 from tunnel.server.log import event
 
-RETENTION = 30.0  # seconds that the end of a process is kept for a late Connect
-RETAINED = 1000  # such processes at most
-RETAINED_BYTES = 64 << 20  # of their output at most
-HANGUP_LIMIT = 3.0  # seconds that processes have to end on SIGHUP when the service stops
-KILL_LIMIT = 5.0  # seconds until a killed process must have ended; it may hang in the kernel
+RETENTION = 30.0  # seconds that an ended process is kept, for a late Connect
+RETAINED = 1000  # ended processes that are kept
+RETAINED_BYTES = 64 << 20  # of their output
+HANGUP_LIMIT = 3.0  # seconds for processes to end after SIGHUP, when the service stops
+KILL_LIMIT = 5.0  # seconds for a process to end after SIGKILL; it may hang in the kernel
 _CODES = {errno.EACCES: "permission_denied", errno.EPERM: "permission_denied", errno.E2BIG: "invalid_argument"}
 
 
 class Processes:
-    """The registry. ``scrollback`` is in bytes and per process, ``max_subscribers`` per process too."""
+    """The processes. ``scrollback`` (in bytes) and ``max_subscribers`` are per process."""
 
     def __init__(self, max_processes: int, max_subscribers: int, scrollback: int) -> None:
         self._max_processes = max_processes
@@ -43,7 +43,7 @@ class Processes:
             raise ConnectError("unavailable", "the service is stopping")
         if len(self._running) >= self._max_processes:
             raise ConnectError(
-                "resource_exhausted", f"{self._max_processes} processes run, the limit (--pty-max-processes)"
+                "resource_exhausted", f"too many processes: the limit is {self._max_processes} (--pty-max-processes)"
             )
         cwd = working_directory(user, request.cwd)
         env = environment(user, request.envs or {}, terminal=request.size is not None)
@@ -64,12 +64,12 @@ class Processes:
             max_subscribers=self._max_subscribers,
             on_exit=self._on_exit,
         )
-        self._ended.pop(process.pid, None)  # an earlier one with the same number
+        self._ended.pop(process.pid, None)  # an earlier process with the same pid
         self._running[process.pid] = process
         return process
 
     def find(self, selector: Selector, *, ended: bool = False) -> Process:
-        """Return the process with this pid, or the latest with this tag; with ``ended`` also one that is still kept.
+        """Return the process with this pid, or the latest with this tag; with ``ended`` also one that has ended.
 
         Raises ConnectError (``not_found``).
         """
@@ -85,23 +85,24 @@ class Processes:
         raise ConnectError("not_found", f"there is no process with {name}")
 
     def list(self) -> list[ProcessInfo]:
+        """Return the running processes."""
         return [process.info for process in self._running.values()]
 
     async def close(self) -> None:
-        """End all processes with everything that they have started; again: at once.
+        """End all processes and everything they have started; if called a second time, at once.
 
-        SIGHUP for their sessions, and for each process that has ended SIGKILL for what is left of its family; SIGKILL
-        for the family of a process that takes too long.
+        Sessions get SIGHUP. When a process has ended, what is left of its descendants gets SIGKILL; so does a process
+        that takes too long, with its descendants.
         """
         hurry, self._closing = self._closing, True
         for process in self._running.values():
-            process.doom()
+            process.kill_descendants_at_end()
         steps = ((signal.SIGHUP, HANGUP_LIMIT), (signal.SIGKILL, KILL_LIMIT))
         for number, limit in steps[1:] if hurry else steps:
             children = [process.child for process in self._running.values()]
             if number == signal.SIGHUP:
                 signal_sessions(children, signal.SIGHUP)
-                signal_sessions(children, signal.SIGCONT)  # a stopped one takes no signal but SIGKILL
+                signal_sessions(children, signal.SIGCONT)  # a stopped process handles no signal but SIGKILL
             else:
                 kill_families(children)
             waiting = [asyncio.ensure_future(process.exited.wait()) for process in self._running.values()]
@@ -116,7 +117,7 @@ class Processes:
         ended[process.pid] = process
         while len(ended) > RETAINED or sum(each.kept for each in ended.values()) > RETAINED_BYTES:
             del ended[next(iter(ended))]
-        # By its id, so that what was let go above is not held by the timer.
+        # By id, so that the timer does not keep a dropped process in memory.
         asyncio.get_running_loop().call_later(RETENTION, self._forget, process.pid, process.id)
         event(
             logging.INFO,
@@ -127,7 +128,7 @@ class Processes:
             seconds=process.age,
             end=process.ended.status if process.ended else "",
         )
-        process.info = replace(process.info, args=(), envs=None)  # they are listed no more, and may be large
+        process.info = replace(process.info, args=(), envs=None)  # no longer listed, and may be large
 
     def _forget(self, pid: int, process_id: str) -> None:
         if pid in self._ended and self._ended[pid].id == process_id:

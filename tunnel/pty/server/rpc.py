@@ -1,7 +1,7 @@
-"""The eight methods of process.Process over HTTP: what a request must look like, its time limit, its reply.
+"""The eight methods of process.Process over HTTP: parsing requests, time limits, and replies.
 
-Refusals before a method runs are plain HTTP (404, 405, 415); errors of unary methods are HTTP statuses with JSON, those
-of streams are in the last envelope of a reply that has begun with 200.
+Requests that reach no method are refused in plain HTTP (404, 405, 415). A unary method reports an error by an HTTP
+status with JSON, a streaming method in the last envelope of a reply with status 200.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from aiohttp import web
 from tunnel.pty.protocol import framing, messages
 from tunnel.pty.protocol.framing import ConnectError, Decoder, Malformed, Object
 from tunnel.pty.protocol.messages import Event
+from tunnel.pty.server.broadcast import Subscriber
 from tunnel.pty.server.connection import BODY_ERRORS, Connection
-from tunnel.pty.server.fanout import Subscriber
 from tunnel.pty.server.process import Process
 from tunnel.pty.server.processes import KILL_LIMIT, Processes
 from tunnel.pty.server.users import Users, asked_user
 from tunnel.server.log import unexpected
 
-BODY_LIMIT = 60.0  # seconds that a request's body may take
-WRITE_LIMIT = 900.0  # seconds that a subscriber may take nothing of its stream
-TERMINATE_LIMIT = 1.0  # seconds that SIGTERM's answer waits for the end; a process may ignore the signal
+BODY_LIMIT = 60.0  # seconds for the body of a request
+WRITE_LIMIT = 900.0  # seconds that a subscriber may read nothing from its stream
+TERMINATE_LIMIT = 1.0  # seconds to wait for the end after SIGTERM, which a process may ignore
 KEEPALIVE_DEFAULT = 90  # seconds
 _KEEPALIVE_LIMITS = (1, 3600)
 _UNLIMITED = 10.0**9
@@ -35,7 +35,7 @@ _KILL_WITH_GRACE = re.compile(r"kill; *grace=([0-9]{1,5})")
 _KEY = re.compile(r"[0-9a-f]{32}")
 
 _NO_STORE = {"Cache-Control": "no-store"}
-# Proxies such as nginx would hold a stream back until they have a buffer full of it.
+# Otherwise proxies such as nginx would buffer the stream.
 _STREAM_HEADERS = {"Content-Type": framing.STREAM_TYPE, "X-Accel-Buffering": "no", **_NO_STORE}
 
 Unary = Callable[[web.Request, Object], Awaitable[Object]]
@@ -62,6 +62,7 @@ class ProcessService:
         }
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request."""
         name = request.match_info["method"]
         if name not in self._unary and name not in self._streaming:
             return web.Response(status=404, text="process.Process has no such method\n")
@@ -102,18 +103,18 @@ class ProcessService:
             told = messages.parse_stream_message(message)
             if isinstance(told, int | str):
                 if process is not None:
-                    raise Malformed("start comes once")
+                    raise Malformed("only the first message may be a start")
                 process = self._processes.find(told)
-                # From now on a body that comes now and then is what is to be expected.
+                # From now on it is normal that data arrives only now and then.
                 cast(Connection, stream.request.protocol).judge_by(lambda: True)
             elif process is None:
-                raise Malformed("the first message is a start")
+                raise Malformed("the first message must be a start")
             elif told is not None:
                 if process.exited.is_set():
                     raise ConnectError("not_found", f"process {process.pid} has ended")
                 await process.send(told)
         if process is None:
-            raise Malformed("there was no message")
+            raise Malformed("the request has no message")
         await stream.write(framing.envelope(framing.encode({})))
 
     # --- Unary methods
@@ -126,7 +127,7 @@ class ProcessService:
         process = self._processes.find(selector)
         keep = request.headers.get(messages.ON_DISCONNECT)
         if keep not in (None, "keep"):
-            raise Malformed(f"{messages.ON_DISCONNECT} of Update is keep")
+            raise Malformed(f"{messages.ON_DISCONNECT} of Update must be: keep")
         if size is not None:
             process.resize(size)
         if keep:
@@ -137,7 +138,7 @@ class ProcessService:
         selector, given = messages.parse_input_request(message)
         key = request.headers.get(messages.INPUT_KEY)
         if key is not None and not _KEY.fullmatch(key):
-            raise Malformed(f"{messages.INPUT_KEY} is 32 hexadecimal digits")
+            raise Malformed(f"{messages.INPUT_KEY} must have 32 lowercase hexadecimal digits")
         await self._processes.find(selector).send(given, key)
         return {}
 
@@ -162,7 +163,7 @@ class ProcessService:
 class _Stream:
     """One request of a streaming method, and its reply.
 
-    ``seconds`` is the request's time limit (None: none), which `relay` keeps and which input runs under.
+    ``seconds`` is the request's time limit, None for none; it applies to `relay` and `messages`.
     """
 
     def __init__(self, request: web.Request) -> None:
@@ -172,21 +173,21 @@ class _Stream:
         self._response: web.StreamResponse | None = None
 
     async def run(self, method: Streaming) -> web.StreamResponse:
-        """Let ``method`` write the reply, and end it, with the error that the method raises."""
+        """Let ``method`` write the reply, then end it with the error that the method raised, if any."""
         try:
             error = await self._try(method)
             response = self._response or await self.open({})
-            async with self._patience():
+            async with self._write_limit():
                 await response.write_eof(framing.end_of_stream(error))
         except ConnectionResetError:
-            pass  # the client has gone
+            pass  # the client has disconnected
         return self._response or await self.open({})
 
     async def _try(self, method: Streaming) -> ConnectError | None:
         try:
             _check_version(self.request)
             if self.request.headers.get("Connect-Content-Encoding", "identity") != "identity":
-                raise ConnectError("unimplemented", "messages may not be compressed")
+                raise ConnectError("unimplemented", "compressed messages are not supported")
             self.seconds = _timeout(self.request)
             await method(self)
         except ConnectError as exc:
@@ -195,7 +196,7 @@ class _Stream:
             raise
         except Exception as exc:
             unexpected(exc, path=self.request.path)
-            return ConnectError("internal", "an unexpected error; the service's log has more")
+            return ConnectError("internal", "internal error; the service's log has the details")
         return None
 
     async def open(self, headers: Mapping[str, str]) -> web.StreamResponse:
@@ -205,20 +206,20 @@ class _Stream:
         return self._response
 
     async def write(self, data: bytes) -> None:
-        """Write to the reply, which has been opened; raises ConnectionResetError when the client does not take it."""
+        """Write to the reply; raises ConnectionResetError if the client does not read it."""
         response = self._response or await self.open({})
-        async with self._patience():
+        async with self._write_limit():
             await response.write(data)
 
     @asynccontextmanager
-    async def _patience(self) -> AsyncIterator[None]:
+    async def _write_limit(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(WRITE_LIMIT):
                 yield
         except TimeoutError:
             if self.request.transport is not None:
                 self.request.transport.abort()
-            raise ConnectionResetError(f"the client took nothing for {WRITE_LIMIT:g} s") from None
+            raise ConnectionResetError(f"the client read nothing for {WRITE_LIMIT:g} s") from None
 
     async def read_message(self) -> Object:
         """Return the only message of the request; raises ConnectError."""
@@ -226,11 +227,11 @@ class _Stream:
         found = decoder.feed(await _read_body(self.request, framing.MESSAGE_LIMIT + 5))
         decoder.finish()
         if len(found) != 1:
-            raise Malformed(f"the request has {len(found)} messages, not one")
+            raise Malformed(f"the request has {len(found)} messages; it must have one")
         return framing.decode(found[0].data)
 
     async def messages(self) -> AsyncIterator[Object]:
-        """Yield the messages of the request as they come; raises ConnectError, also when its time is over."""
+        """Yield the messages of the request as they arrive; raises ConnectError, also when its time is over."""
         decoder = Decoder()
         try:
             async with asyncio.timeout(self.seconds):
@@ -246,7 +247,7 @@ class _Stream:
     async def relay(self, process: Process, subscriber: Subscriber, *, owner: bool) -> None:
         """Write events until the process has ended; raises ConnectError.
 
-        The time limit of the ``owner``, who has started the process, is the process's own and kills it.
+        ``owner``: this request has started the process, and its time limit is that of the process.
         """
         loop = asyncio.get_running_loop()
         ends = self._began + (_UNLIMITED if self.seconds is None else self.seconds)
@@ -282,12 +283,12 @@ async def _answer(request: web.Request, method: Unary) -> web.Response:
         error = exc
     except Exception as exc:
         unexpected(exc, path=request.path)
-        error = ConnectError("internal", "an unexpected error; the service's log has more")
+        error = ConnectError("internal", "internal error; the service's log has the details")
     return error_response(error)
 
 
 def error_response(error: ConnectError) -> web.Response:
-    """Return the reply of a unary method that has failed."""
+    """Return the reply of a unary method that failed."""
     return _json(framing.STATUS[error.code], framing.error_object(error))
 
 
@@ -302,9 +303,9 @@ async def _read_body(request: web.Request, limit: int) -> bytes:
             async for data in request.content.iter_any():
                 body += data
                 if len(body) > limit:
-                    raise ConnectError("resource_exhausted", f"a request of more than {limit} bytes")
+                    raise ConnectError("resource_exhausted", f"the request is too large: the limit is {limit} bytes")
     except TimeoutError:
-        raise ConnectError("deadline_exceeded", f"the request took more than {BODY_LIMIT:g} s to come") from None
+        raise ConnectError("deadline_exceeded", f"the request did not arrive within {BODY_LIMIT:g} s") from None
     except BODY_ERRORS:
         raise _broken_body() from None
     return bytes(body)
@@ -321,18 +322,18 @@ def _check_version(request: web.Request) -> None:
 
 
 def _timeout(request: web.Request) -> float | None:
-    """Return the request's time limit in seconds; a limit of 0 is none."""
+    """Return the request's time limit in seconds, None for none; 0 in the header means none."""
     return (_number(request.headers, framing.TIMEOUT, digits=10) or 0) / 1000 or None
 
 
 def _grace(request: web.Request) -> float | None:
-    """Return for how many seconds a process may run without a subscriber, None for ever."""
+    """Return for how many seconds a process may run without a subscriber, None for no limit."""
     text = request.headers.get(messages.ON_DISCONNECT)
     if text is None:
         return None
     match = _KILL_WITH_GRACE.fullmatch(text)
     if match is None:
-        raise Malformed(f"{messages.ON_DISCONNECT} of Start is kill; grace=SECONDS")
+        raise Malformed(f"{messages.ON_DISCONNECT} of Start must be: kill; grace=SECONDS")
     return float(match[1])
 
 

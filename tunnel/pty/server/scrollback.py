@@ -1,6 +1,6 @@
-"""What a process has written: the last bytes of it, found by their offsets, and which stream each came from.
+"""The latest output of a process, and which stream each byte came from.
 
-Every byte has an offset, counted from 0 over all that the process ever wrote; readers keep offsets, not copies.
+Every byte has an offset, counted from the first byte that the process wrote; readers keep offsets, not copies.
 """
 
 from __future__ import annotations
@@ -9,24 +9,26 @@ from bisect import bisect_right
 
 from tunnel.pty.protocol.messages import OutputKind
 
-_RUNS_LIMIT = 8192  # changes between standard output and standard error that are remembered
+_RUNS_LIMIT = 8192  # remembered changes between standard output and standard error
 
 
 class Scrollback:
-    """The bytes from offset ``start`` to offset ``end``; what is before has been trimmed."""
+    """The bytes from offset ``start`` to offset ``end``; older ones were trimmed."""
 
     def __init__(self) -> None:
         self.start = 0
         self._data = bytearray()
-        # Runs of bytes of one kind: where each begins, and its kind.
+        # Runs of bytes from one stream: the offset at which each begins, and its kind.
         self._begins: list[int] = []
         self._kinds: list[OutputKind] = []
 
     @property
     def end(self) -> int:
+        """The offset after the last byte."""
         return self.start + len(self._data)
 
     def append(self, kind: OutputKind, data: bytes) -> None:
+        """Add output."""
         if not self._kinds or self._kinds[-1] != kind:
             if len(self._kinds) == _RUNS_LIMIT:
                 self.trim(self._begins[_RUNS_LIMIT // 2])
@@ -35,12 +37,12 @@ class Scrollback:
         self._data += data
 
     def read(self, offset: int, limit: int) -> tuple[OutputKind, bytes]:
-        """Return up to ``limit`` bytes from ``offset`` on, all of one kind, and that kind.
+        """Return up to ``limit`` bytes from ``offset``, all of one kind, and that kind.
 
-        Raises ValueError when there is no such byte: trimmed, or not yet written.
+        Raises ValueError if that byte was trimmed or is not written yet.
         """
         if not self.start <= offset < self.end:
-            raise ValueError(f"{offset} is not within {self.start} to {self.end}")
+            raise ValueError(f"offset {offset} is not between {self.start} and {self.end}")
         run = bisect_right(self._begins, offset)
         until = self._begins[run] if run < len(self._begins) else self.end
         first = offset - self.start
@@ -49,7 +51,7 @@ class Scrollback:
         return self._kinds[run - 1], data
 
     def trim(self, offset: int) -> None:
-        """Let go of what is before ``offset``."""
+        """Drop the bytes before ``offset``."""
         if offset <= self.start:
             return
         del self._data[: offset - self.start]  # moves a pointer, not the bytes

@@ -1,14 +1,13 @@
-"""The PTY service: an HTTP server for terminals, as E2B's SDKs and CLI and our own client speak to one.
+"""The terminal service: an HTTP server that E2B's SDKs, E2B's CLI and our own client can use.
 
     async with TerminalService(TerminalSettings(pty="127.0.0.1:0")) as service:
         print(service.urls)
         await service.close()
 
-It is built on aiohttp. The alternatives were weighed by what streams need. ``connectrpc``, the official server, is an
-ASGI application over generated protobuf classes: it still needs an HTTP server, and leaves no say in edge answers.
-Starlette with uvicorn is two packages, whose way to notice that a client has gone is a second task that reads from the
-request. aiohttp parses chunked bodies in C, gives back-pressure in both directions, cancels the handler of a client
-that is gone, takes sockets that are open already, and is as well kept. All of them import in about 0.2 s.
+It is built on aiohttp, which parses chunked bodies in C, has backpressure in both directions, cancels the handler of a
+client that disconnects, and takes sockets that are already open. ``connectrpc``, the official server, is an ASGI
+application over generated protobuf classes: it needs an HTTP server as well, and cannot change all answers. Starlette
+with uvicorn is two packages, and needs a second task per request to notice that a client has disconnected.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ from tunnel.pty.protocol import messages
 from tunnel.pty.server.accepting import Accepting
 from tunnel.pty.server.authentication import Guard
 from tunnel.pty.server.files import FileService
-from tunnel.pty.server.middleware import Door
 from tunnel.pty.server.processes import Processes
+from tunnel.pty.server.request_checks import RequestChecks
 from tunnel.pty.server.rpc import ProcessService
 from tunnel.pty.server.users import Users
 from tunnel.server.access import Tokens
@@ -38,15 +37,15 @@ from tunnel.server.log import event
 from tunnel.server.settings import TerminalSettings
 
 _HEALTH = "/health"
-_STREAMS_LIMIT = 2.0  # seconds that streams have to end after their processes
+_STREAMS_LIMIT = 2.0  # seconds for streams to end after their processes
 
 
 class TerminalService:
-    """The service with its listeners, as an async context manager; leaving it ends its processes.
+    """The service with its listeners. An asynchronous context manager that ends all processes on exit.
 
-    ``routes`` are served beside its own, under the same token unless they are among ``open_paths``; with
-    ``same_origin`` pages of its own may use it. Raises UsageError when the settings cannot be used, and on entering
-    DialError (``listen``) when an address cannot.
+    ``routes`` are served as well, and need the same token unless they are in ``open_paths``; with ``same_origin`` the
+    service's own pages may use it. Raises UsageError for invalid settings, and on entry DialError (``listen``) for an
+    address that cannot be used.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class TerminalService:
         self._address = settings.pty
         self._tokens = Tokens(settings.pty_token_file, "--pty-token-file")
         guard = Guard(self._tokens, settings.pty_host, same_origin=same_origin)
-        self._door = Door(guard, frozenset({_HEALTH, *open_paths}), TrustedProxies(settings.trusted_proxy))
+        self._checks = RequestChecks(guard, frozenset({_HEALTH, *open_paths}), TrustedProxies(settings.trusted_proxy))
         users = Users(settings.pty_user, may_switch=bool(self._tokens))
         self._processes = Processes(settings.pty_max_processes, settings.pty_max_subscribers, settings.pty_scrollback)
         app = web.Application()
@@ -76,25 +75,25 @@ class TerminalService:
                 *routes,
             ]
         )
-        app.on_response_prepare.append(_sign)
-        # A stream's handler is cancelled when its client goes; no handler leaves anything half done then.
+        app.on_response_prepare.append(_add_service_header)
+        # Handlers are cancelled when the client disconnects; each of them can be cancelled safely.
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=_STREAMS_LIMIT)
         self._listeners: list[ListeningSocket] = []
         self._accepting: Accepting | None = None
 
     @property
     def urls(self) -> list[str]:
-        """Where the service listens, with the real ports: URLs and ``unix:PATH``."""
+        """The addresses with their actual ports: URLs and ``unix:PATH``."""
         addresses = [listener.address for listener in self._listeners]
         return [f"http://{each}" if isinstance(each, TCPAddress) else str(each) for each in addresses]
 
     @property
     def authentication(self) -> str:
-        """What clients must show: ``token`` or ``none``."""
+        """How clients authenticate: ``token`` or ``none``."""
         return "token" if self._tokens else "none"
 
     def reload(self) -> None:
-        """Read the tokens again. What cannot be used is logged, and what was in use stays."""
+        """Read the tokens again. If they cannot be used, that is logged, and the old ones stay in use."""
         try:
             self._tokens.reload()
         except UsageError as exc:
@@ -106,12 +105,10 @@ class TerminalService:
         listeners = open_listening([(self._address, "--pty")], unix_mode=0o600)
         try:
             if not self._tokens and not all(is_loopback(each.address) for each in listeners):
-                raise UsageError(
-                    f"--pty {self._address}: without --pty-token-file only loopback addresses are possible"
-                )
+                raise UsageError(f"--pty {self._address}: an address other than loopback needs --pty-token-file")
             await self._runner.setup()
             server = cast(web.Server, self._runner.server)  # there is one after setup()
-            self._door.guard(server)
+            self._checks.install(server)
             self._accepting = Accepting(server, listeners, raise_descriptor_limit())
         except BaseException:
             await self._runner.cleanup()
@@ -127,12 +124,12 @@ class TerminalService:
         await self.close()
 
     async def wait_for_failure(self) -> None:
-        """Wait until the service has given up to accept connections, which the log tells."""
+        """Wait until the service can no longer accept connections, which is logged."""
         if self._accepting is not None:
             await self._accepting.wait_for_failure()
 
     async def close(self) -> None:
-        """End all processes, let the streams tell it, and stop listening."""
+        """End all processes and their streams, and stop listening."""
         await self._processes.close()
         if self._accepting is not None:
             await self._accepting.close()
@@ -141,8 +138,8 @@ class TerminalService:
             listener.close()
 
 
-async def _sign(request: web.Request, response: web.StreamResponse) -> None:
-    """Let clients know, with whatever answer, that this service keeps more promises than E2B's."""
+async def _add_service_header(request: web.Request, response: web.StreamResponse) -> None:
+    """Mark every answer, so that clients know that this service supports the extensions of this project."""
     response.headers[messages.SERVICE] = "1"
 
 

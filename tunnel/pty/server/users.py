@@ -1,4 +1,4 @@
-"""Whom the service runs processes as, and where: what a client may ask for."""
+"""Users and working directories of processes, as far as clients may choose them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tunnel.pty.protocol.framing import ConnectError
 
 
 class Users:
-    """Decides whom a process runs as: ``default`` (None: the service's own user), or the user that a client asks for.
+    """Chooses the user of a process: ``default`` (None: the service's own user), or the user that a client asks for.
 
-    Only with ``may_switch`` may that be another one. Raises UsageError when the default is unknown or out of reach.
+    Only with ``may_switch`` may that be another one. Raises UsageError if the default cannot be used.
     """
 
     def __init__(self, default: str | None, *, may_switch: bool) -> None:
@@ -26,12 +26,12 @@ class Users:
             raise UsageError(f"--pty-user: there is no user {default!r}")
         self.default = entry
         if entry.switches and os.geteuid() != 0:
-            raise UsageError(f"--pty-user: only root can run terminals as {default}")
+            raise UsageError(f"--pty-user: only a service that runs as root can run terminals as {default}")
 
     def choose(self, name: str | None) -> User:
         """Return the user that a client asks for by ``name`` (None: the default).
 
-        Raises ConnectError: ``unauthenticated`` for an unknown one, ``permission_denied`` for one out of reach.
+        Raises ConnectError: ``unauthenticated`` for an unknown user, ``permission_denied`` for one that is not allowed.
         """
         if not name:
             return self.default
@@ -41,14 +41,17 @@ class Users:
         if user.uid == self.default.uid:
             return user
         if not self._may_switch:
-            raise ConnectError("permission_denied", f"running as {name!r} needs a token: see --pty-token-file")
+            raise ConnectError(
+                "permission_denied",
+                f"running as {name!r} is only allowed if the service needs a token (--pty-token-file)",
+            )
         if user.switches and os.geteuid() != 0:
-            raise ConnectError("permission_denied", f"running as {name!r} needs a service that runs as root")
+            raise ConnectError("permission_denied", f"running as {name!r} is only possible if the service runs as root")
         return user
 
 
 def asked_user(authorization: str | None) -> str | None:
-    """Return the user that the Authorization header asks for: E2B sends ``Basic base64(user:)``.
+    """Return the user that an Authorization header names; E2B's clients send ``Basic base64(user:)``.
 
     Raises ConnectError (``unauthenticated``) for any other header.
     """
@@ -60,11 +63,11 @@ def asked_user(authorization: str | None) -> str | None:
             raise ValueError(scheme)
         return binascii.a2b_base64(credentials.strip(), strict_mode=True).decode().partition(":")[0]
     except ValueError as exc:
-        raise ConnectError("unauthenticated", "Authorization tells a user, as Basic base64(user:)") from exc
+        raise ConnectError("unauthenticated", "Authorization must name a user: Basic base64(user:)") from exc
 
 
 def working_directory(user: User, cwd: str | None) -> str:
-    """Return the folder to start in; raises ConnectError (``invalid_argument``) when there is none of that name."""
+    """Return the folder to start in; raises ConnectError (``invalid_argument``) if it does not exist."""
     if cwd is None:
         return user.home if os.path.isdir(user.home) else "/"
     path = expand(user, cwd)

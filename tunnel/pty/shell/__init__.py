@@ -1,5 +1,8 @@
-"""``wstunnel-py shell``: a terminal in the sandbox on the terminal that it is typed at, or in a pipe.
+"""``wstunnel-py shell``: a terminal in the sandbox, shown on the local terminal or connected to pipes.
 
-`session` runs it; `local` is the terminal at this end, `escapes` what the user says to this program instead of to the
-remote one, `keyboard` the way of the input. POSIX only, but only `local` imports what other systems do not have.
+- `run`: one run of the command, from start to exit code. `settings`: its options.
+- `keyboard`: standard input. `escapes`: commands to this program within it, such as ``~.``.
+- `screen`: standard output, and messages to the user. `local`: size and modes of the local terminal.
+
+POSIX only, but only `local` imports modules that other systems lack.
 """

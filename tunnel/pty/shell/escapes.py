@@ -1,6 +1,6 @@
-"""What a user says to this program instead of to the terminal: escapes at the start of a line, as in ssh.
+"""Escape sequences at the start of a line, as in ssh: commands to this program, not input for the terminal.
 
-Bytes in, bytes and commands out; nothing here does what a command says.
+Sans-I/O: bytes in, bytes and commands out.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from enum import Enum
 
 
 class Command(Enum):
-    """What follows the escape character, and the words for it in `help_text`."""
+    """A command; its value is the character that follows the escape character."""
 
     LEAVE = b"."
     DETACH = b"&"
@@ -17,27 +17,27 @@ class Command(Enum):
 
 
 def help_text(escape: str, *, own: bool) -> str:
-    """Return what ``~?`` shows; ``own`` tells whether the terminal ends with this command."""
+    """Return the text that ``~?`` shows. ``own``: this command started the terminal, and leaving ends it."""
     lines = [
         "Escapes, at the start of a line:",
-        f" {escape}.  leave; the terminal ends" if own else f" {escape}.  leave; the terminal goes on",
-        f" {escape}&  leave; the terminal goes on",
-        f" {escape}?  this help",
-        f" {escape}{escape}  {escape} itself",
+        f" {escape}.  leave and end the terminal" if own else f" {escape}.  leave; the terminal keeps running",
+        f" {escape}&  leave; the terminal keeps running",
+        f" {escape}?  show this help",
+        f" {escape}{escape}  type {escape}",
     ]
     return "\n".join(lines)
 
 
 class EscapeReader:
-    """Takes the escapes out of what is typed. ``escape`` is one character, None for no escapes at all."""
+    """Separates escapes from other input. ``escape`` is the escape character, None to disable escapes."""
 
     def __init__(self, escape: str | None) -> None:
         self._escape = b"" if escape is None else escape.encode()
         self._at_start = True  # of a line
-        self._begun = False  # by the escape character, which waits for what follows
+        self._begun = False  # the escape character was read, and waits for the next one
 
     def feed(self, data: bytes) -> list[bytes | Command]:
-        """Return what is for the terminal, and commands, in the order they were typed."""
+        """Return input for the terminal and commands, in the order in which they were typed."""
         if not self._escape:
             return [data]
         found: list[bytes | Command] = []
@@ -65,5 +65,5 @@ class EscapeReader:
         return found
 
     def end(self) -> bytes:
-        """Return what waited for more when the input ended."""
+        """Return the input that is still held back, when the input has ended."""
         return self._escape if self._begun else b""

@@ -1,7 +1,7 @@
-"""The way of the input: read from standard input, batched, sent in order, and never dropped.
+"""Standard input on its way to the terminal: read, batched, sent in order, and never dropped.
 
-A key that is pressed after a pause is sent at once; what follows within 10 ms, or while a call is under way, goes
-together. What cannot be sent waits, up to `BUFFER`; then standard input is not read, and whoever writes to it waits.
+The first key after a pause is sent at once; input that follows within 10 ms, or while a call is in progress, is sent
+together. Input that cannot be sent is buffered up to `BUFFER` bytes; then standard input is not read any more.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ EOF_INTERVAL = 1.0  # seconds
 
 
 class Keyboard:
-    """Standard input on its way to a terminal. ``send`` types bytes there, and raises TunnelError if it cannot.
+    """Reads standard input and passes it to ``send``, which may raise TunnelError.
 
-    ``on_command`` is called for escapes, ``on_end`` when the input has ended.
+    ``on_command`` is called for escapes, ``on_end`` at the end of the input.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Keyboard:
         self._last = b"\n"  # the last byte that was read
 
     async def run(self) -> None:
-        """Read and send until the input has ended and all of it was sent. Raises TunnelError."""
+        """Read and send until all input has been sent. Raises TunnelError."""
         self._attach()
         try:
             while True:
@@ -69,16 +69,16 @@ class Keyboard:
             self._detach()
 
     async def sent(self) -> None:
-        """Wait until the input has ended and all of it was sent."""
+        """Wait until the input has ended and all of it has been sent."""
         await self._all_sent.wait()
 
     async def keep_ending(self) -> None:
-        """Type Ctrl-D behind an input that has ended, and again, until nobody is there to read it.
+        """Type Ctrl-D after the input has ended, and repeat it until it is cancelled or `send` fails.
 
-        Again, because a terminal does not remember an end of file: one that comes while a program runs that does not
-        read is lost when the shell behind it takes over. To whom stdin is at its end, every further read says so.
+        Every read from a pipe that has ended returns end of file. A terminal returns it once for each Ctrl-D, and
+        forgets one that arrives while no program reads.
         """
-        # Behind a line that is not ended Ctrl-D only hands over what is there.
+        # In an unfinished line the first Ctrl-D only passes on the line.
         ending = END_OF_FILE if self._last in (b"\n", b"\r") else END_OF_FILE * 2
         while True:
             await self._send(ending)
@@ -101,7 +101,7 @@ class Keyboard:
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            data = b""  # a terminal that was hung up
+            data = b""  # the terminal was closed
         if not data:
             self._buffer += self._escapes.end()
             self.ended = True

@@ -1,4 +1,4 @@
-"""The terminal at this end: its size, raw mode, and giving it back as it was found."""
+"""The local terminal: its size, raw mode, and restoring its modes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tunnel.errors import UsageError
 from tunnel.pty.client.model import PtySize
 
 if sys.platform == "win32":
-    raise UsageError("shell needs a POSIX system; from Python, tunnel.Sandbox works here too")
+    raise UsageError("shell needs a POSIX system; tunnel.Sandbox works on this one, too")
 
 import termios
 import tty
 
 
 class LocalTerminal:
-    """Standard input, if it is a terminal, and its modes."""
+    """Standard input, if it is a terminal (``present``), and its modes."""
 
     def __init__(self, fd: int = 0) -> None:
         self._fd = fd
@@ -25,7 +25,7 @@ class LocalTerminal:
         self._found: list[Any] | None = None
 
     def size(self) -> PtySize | None:
-        """Return the size of the terminal that the user looks at, None if there is none or it does not know."""
+        """Return the size of the local terminal, None if there is none or it has no size."""
         for fd in (self._fd, 1, 2):
             try:
                 cols, rows = os.get_terminal_size(fd)
@@ -36,17 +36,17 @@ class LocalTerminal:
         return None
 
     def enter_raw(self) -> None:
-        """Pass on every key as it is typed, and print what comes as it is. `restore` must follow."""
+        """Switch to raw mode: keys and output pass unchanged. Call `restore` afterwards."""
         if self.present and self._found is None:
             self._found = termios.tcgetattr(self._fd)
             tty.setraw(self._fd, termios.TCSADRAIN)
 
     def restore(self) -> None:
-        """Give the terminal its modes back; harmless if they were not changed, and if the terminal is gone."""
+        """Restore the modes; does nothing if they were not changed or the terminal is gone."""
         found, self._found = self._found, None
         if found is None:
             return
         try:
             termios.tcsetattr(self._fd, termios.TCSADRAIN, found)
         except termios.error:
-            pass  # the terminal was hung up: there is nothing left to restore
+            pass  # the terminal was closed: there is nothing to restore

@@ -1,4 +1,4 @@
-"""Standard output, and what this program itself says on standard error between what the terminal says."""
+"""Standard output for the terminal's output, and this program's own messages on standard error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunnel.errors import redacted
 
 
 class Screen:
-    """Where the output of the terminal goes. A screen that takes nothing for a while holds up nothing else."""
+    """Standard output. While it takes nothing, the event loop goes on."""
 
     def __init__(self) -> None:
         self._output = StandardOutput()
@@ -20,10 +20,10 @@ class Screen:
         self.raw = False
 
     async def write(self, data: bytes) -> None:
-        """Write all of ``data``. Raises OSError when nobody is there to read it any more."""
+        """Write all of ``data``. Raises OSError when its reader is gone."""
         rest = memoryview(data)
         while rest:
-            # Asked each time, as a terminal is never made non-blocking: others have it open, too.
+            # The descriptor stays blocking, because other programs share the terminal: so ask before each write.
             if not self._poll.poll(0):
                 await self._writable()
             rest = rest[self._output.send((rest,)) :]
@@ -44,7 +44,7 @@ class Screen:
             loop.remove_writer(fd)
 
     def say(self, text: str) -> None:
-        """Tell the user something, on lines of their own."""
+        """Print a message of this program, on lines of its own."""
         if not self.raw:
             for line in text.split("\n"):
                 say(line)
@@ -52,11 +52,12 @@ class Screen:
         say_raw(text)
 
     def close(self) -> None:
+        """Give standard output back as it was."""
         self._output.close()
 
 
 def say_raw(text: str) -> None:
-    """As `say`, for a terminal in raw mode, where a line feed alone goes straight down."""
+    """Print a message on a terminal in raw mode, where a line needs a carriage return, too."""
     import sys
 
     lines = "".join(f"\r\nwstunnel-py: {line}" for line in redacted(text).split("\n"))
@@ -64,4 +65,4 @@ def say_raw(text: str) -> None:
         sys.stderr.write(lines + "\r\n")
         sys.stderr.flush()
     except (OSError, AttributeError, ValueError):
-        pass  # nobody can be told
+        pass  # stderr is closed

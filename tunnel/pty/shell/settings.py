@@ -26,7 +26,7 @@ from tunnel.client.settings import (
 )
 from tunnel.errors import UsageError
 from tunnel.pty.client.endpoint import LOCAL, TEMPLATE, TOKEN_FIELD, Endpoint, fill
-from tunnel.pty.client.http import Way
+from tunnel.pty.client.http import HttpOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class ShellSettings:
     """
 
     place: Endpoint
-    way: Way
+    way: HttpOptions
     quiet: bool = False
     verbose: bool = False
     attach: int | None = None
@@ -103,7 +103,7 @@ def resolve(
     warnings += exposed_key(merged)
     if merged["insecure"] is True:
         warnings.append("the server's certificate is not checked (--insecure)")
-    way = Way(
+    way = HttpOptions(
         ca_file=_text(merged, "ca-file"),
         client_cert=_text(merged, "client-cert"),
         client_key=_text(merged, "client-key"),

@@ -1,7 +1,7 @@
-"""The terminal in the browser: one page, its scripts, and xterm.js, all of them from this package.
+"""The terminal in the browser: a page with its scripts and xterm.js, all included in this package.
 
-The page is a client of `tunnel.pty.server.rpc` like any other. Its files need no token; the calls that it makes do.
-``vendor/`` is xterm.js 6.0.0 with its fit addon 0.11.0, under the licence beside them.
+The page is an ordinary client of `tunnel.pty.server.rpc`. Its files need no token; its calls do. ``vendor/`` contains
+xterm.js 6.0.0 and its fit addon 0.11.0, with their licence.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TYPES = {
     "vendor/addon-fit.js": "text/javascript",
     "vendor/LICENSE": "text/plain",
 }
-# Nothing but what this service serves; xterm.js makes style elements for the colours and sizes that it is set to.
+# Only files from this service, and inline styles, because xterm.js creates style elements.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -38,7 +38,7 @@ PATHS = ("/", *(f"/{name}" for name in _TYPES if name != "index.html"))
 
 
 def routes() -> list[web.RouteDef]:
-    """Return the routes of the page, at `PATHS`; its files are read now, and kept."""
+    """Return the routes of the page, at `PATHS`. The files are read now and kept in memory."""
     return [_route("/" if name == "index.html" else f"/{name}", name, kind) for name, kind in _TYPES.items()]
 
 

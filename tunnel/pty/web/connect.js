@@ -1,10 +1,10 @@
-// The Connect protocol (connectrpc.com) with JSON messages, as far as process.Process needs it: unary calls, and
-// streams of envelopes (1 byte of flags, 4 bytes of length, JSON).
+// The parts of the Connect protocol (connectrpc.com) that process.Process needs, with JSON: unary calls, and streams of
+// envelopes (1 byte of flags, 4 bytes of length, JSON).
 
 const END = 2; // the flag of a stream's last envelope
 
 export class CallError extends Error {
-  // `code` is Connect's ("not_found", "unauthenticated", …), or "unavailable" when the service could not be reached.
+  // `code` is an error code of Connect ("not_found", …); "unavailable" if the service could not be reached.
   constructor(code, message) {
     super(message);
     this.code = code;
@@ -21,7 +21,7 @@ export class Client {
     return response.json();
   }
 
-  // Yields the messages of a stream; `opened` is given the reply's headers first.
+  // Yields the messages of a stream, after calling `opened` with the reply's headers.
   async *stream(method, message, headers, { signal, opened }) {
     const body = new TextEncoder().encode(JSON.stringify(message));
     const response = await this.#post(method, "application/connect+json", envelope(body), headers, signal);
@@ -38,12 +38,12 @@ export class Client {
       while (buffer.length - at >= 5) {
         const length = new DataView(buffer.buffer, buffer.byteOffset + at + 1).getUint32(0);
         if (buffer.length - at - 5 < length) break;
-        const told = JSON.parse(new TextDecoder().decode(buffer.subarray(at + 5, at + 5 + length)) || "{}");
+        const parsed = JSON.parse(new TextDecoder().decode(buffer.subarray(at + 5, at + 5 + length)) || "{}");
         if (buffer[at] & END) {
-          if (told.error) throw new CallError(told.error.code, told.error.message ?? told.error.code);
+          if (parsed.error) throw new CallError(parsed.error.code, parsed.error.message ?? parsed.error.code);
           return;
         }
-        yield told;
+        yield parsed;
         at += 5 + length;
       }
       buffer = buffer.slice(at);
@@ -65,9 +65,9 @@ export class Client {
       throw new CallError("unavailable", error.message);
     }
     if (response.ok) return response;
-    const told = await response.json().catch(() => ({}));
-    // What an edge or a proxy answers is not the service's word.
-    throw new CallError(told.code ?? "unavailable", told.message ?? `the server answered ${response.status}`);
+    const parsed = await response.json().catch(() => ({}));
+    // An answer without a code comes from an edge or a proxy.
+    throw new CallError(parsed.code ?? "unavailable", parsed.message ?? `the server answered ${response.status}`);
   }
 }
 

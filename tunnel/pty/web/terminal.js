@@ -1,18 +1,18 @@
-// The page: one terminal of this machine's service. It survives lost connections and a reload of the page, as the
-// service keeps the last output: where it was is in sessionStorage, and so is the token, which never goes into a URL.
+// The page: one terminal. It survives lost connections and a reload of the page, because the service keeps the latest
+// output. sessionStorage holds the terminal's pid and id, and the token, which is never part of a URL.
 
 import { CallError, Client, fromBase64, toBase64 } from "./connect.js";
 
-const GRACE = 600; // seconds that the terminal lives on without a page
+const GRACE = 600; // seconds that the terminal keeps running without a page
 const FIRST_DELAY = 250;
-const LONGEST_DELAY = 5000; // milliseconds between two attempts to connect again
-const INPUT_PIECE = 16384; // bytes that one call carries
-const SETTLE = 50; // milliseconds without a change after which a size is told
+const LONGEST_DELAY = 5000; // milliseconds between two attempts to reconnect
+const INPUT_PIECE = 16384; // bytes of input in one call
+const SETTLE = 50; // milliseconds without a change before a new size is sent
 
 const $ = (id) => document.getElementById(id);
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-// What a later page of the same tab needs to know.
+// What a later page in the same tab needs.
 const kept = {
   get token() {
     return sessionStorage.getItem("token");
@@ -20,12 +20,12 @@ const kept = {
   set token(value) {
     sessionStorage.setItem("token", value);
   },
-  get place() {
-    return JSON.parse(sessionStorage.getItem("place") ?? "null");
+  get terminal() {
+    return JSON.parse(sessionStorage.getItem("terminal") ?? "null");
   },
-  set place(value) {
-    if (value) sessionStorage.setItem("place", JSON.stringify(value));
-    else sessionStorage.removeItem("place");
+  set terminal(value) {
+    if (value) sessionStorage.setItem("terminal", JSON.stringify(value));
+    else sessionStorage.removeItem("terminal");
   },
 };
 
@@ -40,7 +40,7 @@ class Session {
     this.size = "";
   }
 
-  // Runs until the terminal has ended; returns how. Throws CallError when it cannot go on.
+  // Runs until the terminal ends, and returns how it ended. Throws CallError when it cannot continue.
   async run() {
     let delay = FIRST_DELAY;
     for (;;) {
@@ -51,8 +51,8 @@ class Session {
         return end;
       } catch (error) {
         const again = error instanceof CallError && ["unavailable", "resource_exhausted"].includes(error.code);
-        if (!again || !kept.place) throw error;
-        show(`No connection (${error.message}); trying to get it back …`);
+        if (!again || !kept.terminal) throw error;
+        show(`Connection lost (${error.message}). Reconnecting …`);
       }
       if (this.offset > began) delay = FIRST_DELAY;
       await pause(delay * (0.5 + Math.random() / 2));
@@ -61,22 +61,22 @@ class Session {
   }
 
   async follow() {
-    const place = kept.place;
+    const terminal = kept.terminal;
     const opened = (headers) => this.opened(headers);
-    const events = place
-      ? this.client.stream("Connect", { process: { pid: place.pid } }, this.back(place), { opened })
+    const events = terminal
+      ? this.client.stream("Connect", { process: { pid: terminal.pid } }, this.resume(terminal), { opened })
       : this.client.stream("Start", this.request(), { "Wstunnel-On-Disconnect": `kill; grace=${GRACE}` }, { opened });
     for await (const { event } of events) {
       if (event.start) this.started(event.start.pid);
       if (event.data?.pty) {
         const data = fromBase64(event.data.pty);
         this.offset += data.length;
-        // Waits for the screen, so that a flood stays with the service, which knows how to hold it back.
+        // Wait for the screen, so that the service applies backpressure to fast output.
         await new Promise((resolve) => this.screen.write(data, resolve));
       }
       if (event.end) return event.end;
     }
-    throw new CallError("unavailable", "the stream ended without an end of the terminal");
+    throw new CallError("unavailable", "the stream ended before the terminal");
   }
 
   request() {
@@ -86,8 +86,8 @@ class Session {
     return { process: { cmd: "/bin/bash", args: ["-i", "-l"], envs }, pty: { size: { cols, rows } } };
   }
 
-  back(place) {
-    return { "Wstunnel-Replay-From": String(this.offset), "Wstunnel-Process": place.process };
+  resume(terminal) {
+    return { "Wstunnel-Replay-From": String(this.offset), "Wstunnel-Process": terminal.process };
   }
 
   opened(headers) {
@@ -101,13 +101,13 @@ class Session {
 
   started(pid) {
     this.pid = pid;
-    kept.place = { pid, process: this.process };
+    kept.terminal = { pid, process: this.process };
     show("");
-    this.tellSize();
+    this.sendSize();
     this.send();
   }
 
-  // Input goes in order, one call at a time; a call that is repeated has the same key, so that nothing is doubled.
+  // Input is sent in order, one call at a time. A repeated call has the same key, so input never arrives twice.
   type(data) {
     for (let at = 0; at < data.length; at += INPUT_PIECE) {
       const key = [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, "0")).join("");
@@ -130,7 +130,7 @@ class Session {
       } catch (error) {
         if (error.code !== "unavailable" && error.code !== "resource_exhausted") {
           this.typed = [];
-          if (error.code !== "not_found") show(`What was typed could not be sent: ${error.message}`);
+          if (error.code !== "not_found") show(`Input could not be sent: ${error.message}`);
           break;
         }
         await pause(delay);
@@ -140,15 +140,15 @@ class Session {
     this.sending = false;
   }
 
-  async tellSize() {
+  async sendSize() {
     const { cols, rows } = this.screen;
     if (!this.pid || this.ended || this.size === `${cols}x${rows}`) return;
     try {
       await this.client.call("Update", { process: { pid: this.pid }, pty: { size: { cols, rows } } });
       this.size = `${cols}x${rows}`;
     } catch (error) {
-      // It is told again with the next change, or when the connection is back.
-      if (error.code !== "unavailable" && error.code !== "not_found") show(`The size could not be told: ${error.message}`);
+      // It is sent again with the next change, or after reconnecting.
+      if (error.code !== "unavailable" && error.code !== "not_found") show(`The terminal could not be resized: ${error.message}`);
     }
   }
 }
@@ -194,7 +194,7 @@ async function open() {
     clearTimeout(settling);
     settling = setTimeout(() => {
       fit.fit();
-      session.tellSize();
+      session.sendSize();
     }, SETTLE);
   });
   observer.observe($("terminal"));
@@ -205,19 +205,19 @@ async function open() {
   screen.focus();
   try {
     const { exitCode = 0, status } = await session.run();
-    kept.place = null;
-    show(exitCode < 0 ? `The terminal was ended (${status}).` : `The shell has ended with exit code ${exitCode}.`, {
+    kept.terminal = null;
+    show(exitCode < 0 ? `The terminal was killed (${status}).` : `The shell ended with exit code ${exitCode}.`, {
       again: true,
     });
   } catch (error) {
     session.ended = true;
-    const wasThere = kept.place !== null;
-    kept.place = null;
+    const wasThere = kept.terminal !== null;
+    kept.terminal = null;
     if (error.code === "unauthenticated") {
       closeLast();
-      askForToken("This token is not known here.");
+      askForToken("Invalid access token.");
     } else {
-      show(error.code === "not_found" && wasThere ? "The terminal is gone." : error.message, { again: true });
+      show(error.code === "not_found" && wasThere ? "The terminal no longer exists." : error.message, { again: true });
     }
   }
 }

@@ -1,8 +1,8 @@
-"""asyncssh's connection and session channel, made to keep to the one credential that a client has logged in with.
+"""asyncssh's connection and session channel, bound to the credential that the client has logged in with.
 
-asyncssh notes the options of a key or a certificate as soon as a client asks about it, before any proof, and some of
-its versions keep them when another one logs in. Here they are judged anew for each request, by `credentials`, and what
-counts afterwards is the `Grant` of the request whose signature was right. Without one nothing is allowed.
+asyncssh stores the options of a key or certificate when a client merely asks about it, and some versions keep them when
+another one logs in. Here `credentials` judges each request separately, and only the `Grant` of the request with a valid
+signature counts afterwards. Without a grant nothing is allowed.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED
 
 from tunnel.ssh.server.credentials import Grant, NotAdmitted, judge
 
-_SUBSYSTEMS = {"sftp": "internal-sftp"}  # → what sshd, which serves them itself, tells a forced command
+_SUBSYSTEMS = {"sftp": "internal-sftp"}  # subsystem → what sshd puts into SSH_ORIGINAL_COMMAND for it
 
 
 class Connection(asyncssh.SSHServerConnection):
-    """One connection. ``host`` is the client's IP address, None when it is not known.
+    """One connection. ``host`` is the client's IP address, None if it is unknown.
 
-    ``on_data`` is called when the client has sent something for the first time, ``on_refused`` with a reason when
-    there is one to tell for refusing a credential.
+    ``on_data`` is called when the client first sends data, ``on_refused`` with the reason when a credential is refused,
+    unless it is simply unknown.
     """
 
     def __init__(
@@ -34,9 +34,7 @@ class Connection(asyncssh.SSHServerConnection):
         on_refused: Callable[[str], None],
     ) -> None:
         super().__init__(asyncio.get_running_loop(), options)
-        self.keys: asyncssh.SSHAuthorizedKeys | None = (
-            None  # those that may log in as the user that the client has named
-        )
+        self.keys: asyncssh.SSHAuthorizedKeys | None = None  # the authorized keys of the user that the client named
         self.grant: Grant | None = None
         self._host = host
         self._on_data: Callable[[], None] | None = on_data
@@ -44,16 +42,16 @@ class Connection(asyncssh.SSHServerConnection):
         self._is_judging = False
 
     def data_received(self, data: bytes, datatype: Any = None) -> None:
-        """Take bytes from the client."""
+        """Process bytes from the client."""
         if self._on_data is not None:
             self._on_data()
             self._on_data = None
         super().data_received(data, datatype)
 
-    # ---- who logs in
+    # --- Authentication
 
     async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
-        """Return whether a key or a certificate may log in; with ``msg`` whether ``signature`` proves it, too."""
+        """Return whether a key or certificate may log in, and, if ``msg`` is given, whether ``signature`` is valid."""
         self.grant = None
         if self.keys is None:
             return False
@@ -72,16 +70,16 @@ class Connection(asyncssh.SSHServerConnection):
             self.grant = grant
         return is_valid
 
-    # ---- what it allows, as asyncssh asks
+    # --- Permissions, as asyncssh asks for them
 
     def get_key_option(self, option: str, default: object = None) -> object:
-        """Return an option of the line in authorized_keys."""
+        """Return an option of the credential's line in authorized_keys."""
         if self._is_judging:
             return super().get_key_option(option, default)
         return default if self.grant is None else self.grant.key_options.get(option, default)
 
     def check_key_permission(self, permission: str) -> bool:
-        """Return whether the line in authorized_keys leaves a permission."""
+        """Return whether the line in authorized_keys grants a permission."""
         return self.grant is not None and not self.grant.key_options.get(f"no-{permission}".lower(), False)
 
     def get_certificate_option(self, option: str, default: object = None) -> object:
@@ -92,7 +90,7 @@ class Connection(asyncssh.SSHServerConnection):
         return default if options is None else options.get(option, default)
 
     def check_certificate_permission(self, permission: str) -> bool:
-        """Return whether the certificate gives a permission; a plain key has none to give."""
+        """Return whether the certificate grants a permission; a plain key restricts nothing here."""
         if self.grant is None:
             return False
         options = self.grant.certificate_options
@@ -105,7 +103,7 @@ class Connection(asyncssh.SSHServerConnection):
         if self.grant is None:
             raise asyncssh.ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, "Nobody has logged in")
         channel = super().create_server_channel(encoding, errors, window, max_pktsize)
-        channel.__class__ = Channel  # asyncssh makes no other ones, and how it makes them is its own business
+        channel.__class__ = Channel  # asyncssh has no option for the class of channels
         if not isinstance(channel, Channel):
             raise TypeError(channel)
         channel.forced_command = self.grant.forced_command
@@ -114,11 +112,11 @@ class Connection(asyncssh.SSHServerConnection):
 
 
 class Channel(asyncssh.SSHServerChannel[bytes]):
-    """The channel of one session. ``forced_command`` is the only one that may run in it, None: any."""
+    """The channel of one session. ``forced_command`` is the only command that may run, None for any."""
 
     forced_command: str | None = None
-    variables: Mapping[str, str] = {}  # those that the line in authorized_keys sets
-    asked: str | None = None  # the command that the client asked for, None: a shell
+    variables: Mapping[str, str] = {}  # set by the line in authorized_keys
+    asked: str | None = None  # the command that the client asked for, None for a shell
     _has_asked = False
 
     def _start_session(self, command: str | None = None, subsystem: str | None = None) -> bool:

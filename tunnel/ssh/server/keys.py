@@ -1,8 +1,8 @@
-"""Keys of the embedded SSH server: its own host key, and the public keys that may log in.
+"""Keys of the embedded SSH server: its host key, and the authorized keys.
 
-The host key is made once and kept in the state folder, so that clients meet the same one after a restart. Who may log
-in stands in a file of OpenSSH's form (sshd(8), AUTHORIZED_KEYS FILE FORMAT), which is read again at each login. A line
-with an option that this server cannot enforce admits nobody: a restriction must not get lost.
+The host key is generated once and kept in the state folder, so it stays the same after a restart. The authorized keys
+are in a file in OpenSSH's format (sshd(8), AUTHORIZED_KEYS FILE FORMAT), which is read at each login. A line with an
+option that this server cannot enforce is ignored: no restriction may be dropped.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from tunnel.net.home import base_folder, expand_home, wanted_home
 
 HOST_KEY_NAME = "ssh_host_ed25519_key"
 DEFAULT_AUTHORIZED_KEYS = "~/.ssh/authorized_keys"
-_SIZE_LIMIT = 1 << 20  # bytes of a file of keys
+_SIZE_LIMIT = 1 << 20  # bytes of a key file
 
 _FEATURES = ("agent-forwarding", "port-forwarding", "pty", "user-rc", "x11-forwarding")
 _VALUED = ("command", "environment", "permitopen", "principals")
-_ONCE = ("command", "principals")  # given twice, it is not clear which one counts
-# Options that are enforced: by asyncssh, by `tunnel.ssh.server.login`, or because there is nothing that they forbid.
+_ONCE = ("command", "principals")  # ambiguous if given twice
+# Options that are enforced: by asyncssh, by `tunnel.ssh.server.login`, or because they forbid nothing that exists here.
 _ENFORCED = frozenset(
     ("cert-authority", "restrict", "no-touch-required", *_VALUED, *_FEATURES, *(f"no-{name}" for name in _FEATURES))
 )
-# One option: a name, and perhaps a quoted value, in which \" is a quote and any other backslash is one.
+# One option: a name and optionally a quoted value, in which \" is a quote and other backslashes are literal.
 _OPTION = re.compile(r'([A-Za-z0-9-]+)(?:="((?:\\"|(?!\\")[^"])*)")?')
 _VARIABLE = re.compile(r"[A-Za-z0-9_]+=")
 
 
 def default_host_key() -> Path:
-    """Return where the host key is kept when nobody says: in the platform's folder for a program's state.
+    """Return the default path of the host key: in the platform's folder for program state.
 
     Raises UsageError for a user without a home.
     """
@@ -52,9 +52,9 @@ def default_host_key() -> Path:
 
 
 def load_host_key(given: str | None) -> asyncssh.SSHKey:
-    """Return the host key in the file ``given`` (None: the default place), which is made if it does not exist.
+    """Return the host key in the file ``given`` (None: the default path), which is generated if it does not exist.
 
-    Raises UsageError when it cannot be read or made, or when others could read it.
+    Raises UsageError if it cannot be read or created, or if other users could read it.
     """
     path = default_host_key() if given is None else Path(expand_home(given, "--host-key"))
     try:
@@ -64,7 +64,7 @@ def load_host_key(given: str | None) -> asyncssh.SSHKey:
         mode = info.st_mode
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise _unusable(
-                "--host-key", path, f"its mode is {stat.S_IMODE(mode):04o}, so others may read it: chmod 600"
+                "--host-key", path, f"other users may read it (mode {stat.S_IMODE(mode):04o}): run chmod 600"
             )
         return asyncssh.import_private_key(without_mark(data))
     except OSError as exc:
@@ -76,7 +76,7 @@ def load_host_key(given: str | None) -> asyncssh.SSHKey:
 def _make_host_key(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = asyncssh.generate_private_key("ssh-ed25519", comment="wstunnel-py")
-    # Written whole under another name, then linked: of two bridges that start at once, the second takes the first's.
+    # Written under another name, then linked: if two bridges start at the same time, the second uses the first's key.
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -93,10 +93,10 @@ def _make_host_key(path: Path) -> None:
 
 
 def load_authorized_keys(given: str | None, warn: Callable[[str], None]) -> tuple[asyncssh.SSHAuthorizedKeys, int]:
-    """Return the keys in the file ``given`` (None: ~/.ssh/authorized_keys), and how many there are.
+    """Return the keys in the file ``given`` (None: ~/.ssh/authorized_keys), and their number.
 
-    Lines that cannot be used are told to ``warn``. Raises UsageError when there is no usable key, the file cannot be
-    read, or others may write to it.
+    ``warn`` is called for each line that cannot be used. Raises UsageError if there is no usable key, if the file
+    cannot be read, or if other users may write to it.
     """
     option = "--authorized-keys"
     path = Path(expand_home(given if given is not None else DEFAULT_AUTHORIZED_KEYS, option))
@@ -106,7 +106,7 @@ def load_authorized_keys(given: str | None, warn: Callable[[str], None]) -> tupl
     except OSError as exc:
         raise _unusable(option, path, exc.strerror or str(exc)) from exc
     except UnicodeDecodeError as exc:
-        raise _unusable(option, path, "it is no text") from exc
+        raise _unusable(option, path, "it is not a text file") from exc
     usable = []
     for number, line in enumerate(text.split("\n"), 1):
         entry = line.strip()
@@ -116,31 +116,31 @@ def load_authorized_keys(given: str | None, warn: Callable[[str], None]) -> tupl
             entry = _enforceable(entry)
             asyncssh.import_authorized_keys(entry)
         except ValueError as exc:
-            warn(f"{path}, line {number}, admits nobody: {exc}")
+            warn(f"{path}, line {number} is ignored: {exc}")
         else:
             usable.append(entry)
     if not usable:
-        raise _unusable(option, path, "there is no usable public key in it, so nobody could log in")
+        raise _unusable(option, path, "it has no usable public key, so nobody could log in")
     return asyncssh.import_authorized_keys("\n".join(usable)), len(usable)
 
 
 def _enforceable(entry: str) -> str:
-    """Return a line of authorized_keys in the form that asyncssh reads, with what is forbidden spelt out.
+    """Return a line of authorized_keys in asyncssh's format, with each forbidden feature as an option of its own.
 
-    Raises ValueError when it cannot be enforced.
+    Raises ValueError if it cannot be enforced.
     """
     if len(entry.splitlines()) > 1:
-        raise ValueError("there is a control character in it")  # where asyncssh would begin a new line
+        raise ValueError("it contains a control character")  # asyncssh would start a new line there
     options, rest = _split(entry)
     for name, value in options:
         if name not in _ENFORCED:
-            raise ValueError(f"the option {name} is not supported here")
+            raise ValueError(f"the option {name} is not supported")
         if (value is not None) != (name in _VALUED):
             raise ValueError(f"the option {name} {'needs a' if name in _VALUED else 'takes no'} value")
     given = dict(options)
     for name in _ONCE:
         if [each for each, _ in options].count(name) > 1:
-            raise ValueError(f"the option {name} stands there twice")
+            raise ValueError(f"the option {name} is given twice")
     if not all(_VARIABLE.match(value or "") for name, value in options if name == "environment"):
         raise ValueError("the option environment needs NAME=value")
     if given.get("principals") is not None:
@@ -152,7 +152,7 @@ def _enforceable(entry: str) -> str:
 
 
 def _forbidden(names: Iterable[str]) -> list[str]:
-    """Return the features that a line's options switch off, in the order in which they stand."""
+    """Return the features that a line's options disable; later options override earlier ones."""
     allowed = dict.fromkeys(_FEATURES, True)
     for name in names:
         if name == "restrict":
@@ -165,15 +165,15 @@ def _forbidden(names: Iterable[str]) -> list[str]:
 
 
 def _check_principals(options: dict[str, str | None]) -> None:
-    """Raise ValueError unless asyncssh, which takes principals for patterns, would read them as sshd does: as names."""
+    """Raise ValueError for principals that asyncssh would treat as patterns; sshd treats them as names."""
     if "cert-authority" not in options:
-        raise ValueError("the option principals is for a cert-authority")
+        raise ValueError("the option principals needs cert-authority")
     if not re.fullmatch(r"[^*?!\[\],]+(,[^*?!\[\],]+)*", options["principals"] or ""):
-        raise ValueError("the option principals takes names, with no patterns among them")
+        raise ValueError("the option principals takes names, not patterns")
 
 
 def _quoted(value: str | None) -> str:
-    """Return an option's value as asyncssh reads it, to which each backslash is an escape."""
+    """Return an option's value for asyncssh, which treats every backslash as an escape."""
     if value is None:
         return ""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
@@ -181,7 +181,7 @@ def _quoted(value: str | None) -> str:
 
 
 def _split(entry: str) -> tuple[list[tuple[str, str | None]], str]:
-    """Split a line into its options (name, value or None), none if it begins with a key's type, and the key."""
+    """Split a line into its options (name and value or None) and the key."""
     first = entry.split(None, 1)[0]
     if first in _key_types():
         return [], entry
@@ -190,8 +190,8 @@ def _split(entry: str) -> tuple[list[tuple[str, str | None]], str]:
     while True:
         match = _OPTION.match(entry, position)
         if match is None:
-            raise ValueError("it is no public key")
-        # sshd does not mind capital letters; asyncssh would let them through as options that it does not know.
+            raise ValueError("it is not a public key")
+        # sshd ignores case in names; asyncssh would treat capitalised names as unknown options.
         value = None if match[2] is None else match[2].replace('\\"', '"')
         options.append((match[1].lower(), value))
         position = match.end()
@@ -200,10 +200,10 @@ def _split(entry: str) -> tuple[list[tuple[str, str | None]], str]:
         elif entry[position : position + 1].isspace():
             rest = entry[position:].strip()
             if not rest or rest.split(None, 1)[0] not in _key_types():
-                raise ValueError("it is no public key")
+                raise ValueError("it is not a public key")
             return options, rest
         else:
-            raise ValueError("it is no public key")
+            raise ValueError("it is not a public key")
 
 
 def _key_types() -> list[str]:

@@ -1,7 +1,7 @@
-"""The process behind an embedded SSH server: takes connections from the bridge and forks a process for each.
+"""The process of the embedded SSH server: it takes connections from the bridge and forks a process for each.
 
-It stays small and single-threaded, and has asyncssh loaded, so that a fork is cheap: memory is shared until it is
-written to. It ends with the bridge, whose end of the control socket closes; connections end with their own sockets.
+It is small and single-threaded, and has asyncssh loaded, so that forking is cheap: memory is shared until it is
+written. It ends when the bridge's end of the control socket is closed; connections end with their own sockets.
 """
 
 from __future__ import annotations
@@ -23,23 +23,27 @@ from tunnel.errors import UsageError
 from tunnel.net.descriptors import raise_descriptor_limit
 from tunnel.net.home import home_folder
 from tunnel.ssh.server.keys import load_authorized_keys, load_host_key
-from tunnel.ssh.server.login import Environment, Visitor, serve
+from tunnel.ssh.server.login import Peer, ServerConfig, serve
 from tunnel.ssh.server.messages import Events, decode
 
 _MESSAGE_LIMIT = 4096  # bytes
-_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # are for the bridge, which may go on for a while
+_IGNORED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+)  # signals that the bridge handles, which may drain its tunnels first
 
 
 def main(options: str) -> None:
     """Serve connections until the bridge ends.
 
-    ``options`` is a JSON object: ``control`` and ``events`` are descriptors that were passed on (see
+    ``options`` is a JSON object: ``control`` and ``events`` are inherited descriptors (see
     `tunnel.ssh.server.messages`), ``host_key`` and ``authorized_keys`` paths or null, ``agent_forwarding`` a boolean.
     """
     given = json.loads(options)
     control, events = socket.socket(fileno=given["control"]), Events(given["events"])
     for descriptor in (given["control"], given["events"]):
-        os.set_inheritable(descriptor, False)  # by what users start
+        os.set_inheritable(descriptor, False)  # not by programs that users start
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     try:
@@ -51,36 +55,35 @@ def main(options: str) -> None:
     except UsageError as exc:
         events.tell("failed", message=str(exc))
         return
-    # asyncssh fails without one, and takes a relative one as it is.
+    # asyncssh needs HOME, and would use a relative path as it is.
     os.environ["HOME"] = home_folder() or user.home
-    environment = Environment(
-        user, key, given["authorized_keys"], events, agent_forwarding=bool(given["agent_forwarding"])
-    )
+    config = ServerConfig(user, key, given["authorized_keys"], events, agent_forwarding=bool(given["agent_forwarding"]))
     with contextlib.suppress(OSError):
-        os.chdir(user.home)  # where relative paths of SFTP start
-    raise_descriptor_limit()  # here there is one for each connection; users get the old limit
-    gc.freeze()  # keeps the collector from touching, and so copying, what all connections share
+        os.chdir(user.home)  # relative paths in SFTP start there
+    raise_descriptor_limit()  # each connection needs one; programs of users get the old limit
+    gc.freeze()  # keeps the garbage collector from writing to memory shared with the forked processes
     events.tell("ready", user=user.name, host_key=key.get_fingerprint(), keys=count)
-    _Listener(control, environment).run()
+    _Listener(control, config).run()
 
 
 def _is_over(sock: socket.socket) -> bool:
-    """Return whether the bridge has given up a connection by now: in a flood of them many are not worth a process."""
+    """Return whether the bridge has closed a connection already: in a flood it saves many useless processes."""
     poll = select.poll()
     poll.register(sock, 0)
     return any(happened & select.POLLHUP for _, happened in poll.poll(0))
 
 
 class _Listener:
-    def __init__(self, control: socket.socket, environment: Environment) -> None:
+    def __init__(self, control: socket.socket, config: ServerConfig) -> None:
         self._control = control
-        self._environment = environment
+        self._config = config
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
-        # The reading end of a pipe that only the process of a connection holds open → that process, and its visitor.
-        self._children: dict[int, tuple[Child, Visitor]] = {}
+        # The reading end of a pipe that only the process of a connection holds open → that process and its peer.
+        self._children: dict[int, tuple[Child, Peer]] = {}
 
     def run(self) -> None:
+        """Serve until the bridge ends."""
         while True:
             for key, _ in self._selector.select():
                 if key.fileobj is not self._control:
@@ -89,57 +92,57 @@ class _Listener:
                     return
 
     def _take(self) -> bool:
-        """Take one connection; return False at the end."""
+        """Take one connection; return False when the bridge has ended."""
         data, descriptors, _, _ = socket.recv_fds(self._control, _MESSAGE_LIMIT, 1)
         if not data:
             return False
         message = decode(data)
-        visitor = Visitor(int(message["id"]), str(message["client"]))
+        peer = Peer(int(message["id"]), str(message["client"]))
         if not descriptors:
-            self._tell_gone(visitor, "it could not be taken: too many open files (ulimit -n)")
+            self._tell_gone(peer, "cannot accept the connection: too many open files (ulimit -n)")
             return True
         with socket.socket(fileno=descriptors[0]) as sock:
             if _is_over(sock):
-                self._tell_gone(visitor, "")
+                self._tell_gone(peer, "")
                 return True
             try:
-                self._fork(sock, visitor)
+                self._fork(sock, peer)
             except OSError as exc:
-                self._tell_gone(visitor, f"cannot start a process: {exc.strerror}")
+                self._tell_gone(peer, f"cannot start a process: {exc.strerror}")
         return True
 
-    def _fork(self, sock: socket.socket, visitor: Visitor) -> None:
+    def _fork(self, sock: socket.socket, peer: Peer) -> None:
         alive, pulse = os.pipe()
         try:
-            self._children[alive] = fork(lambda: self._become(sock, visitor)), visitor
+            self._children[alive] = fork(lambda: self._become(sock, peer)), peer
             self._selector.register(alive, selectors.EVENT_READ)
         finally:
             os.close(pulse)
             if alive not in self._children:
                 os.close(alive)
 
-    def _become(self, sock: socket.socket, visitor: Visitor) -> None:
-        """Go on as the process of one connection. It holds ``pulse`` open without ever touching it."""
+    def _become(self, sock: socket.socket, peer: Peer) -> None:
+        """Serve one connection, in its own process, which holds the pipe's writing end open until it ends."""
         try:
             self._selector.close()
             self._control.close()
             for descriptor in self._children:
                 os.close(descriptor)
-            asyncio.run(serve(sock, self._environment, visitor))
+            asyncio.run(serve(sock, self._config, peer))
         except Exception as exc:
             place = traceback.extract_tb(exc.__traceback__)[-1]
             problem = f"internal error: {exc!r} at {os.path.basename(place.filename)}:{place.lineno}"
-            self._environment.events.tell("warning", id=visitor.id, message=problem)
+            self._config.events.tell("warning", id=peer.id, message=problem)
 
     def _reap(self, alive: int) -> None:
         self._selector.unregister(alive)
         os.close(alive)
-        child, visitor = self._children.pop(alive)
+        child, peer = self._children.pop(alive)
         status = child.reap()
-        ended_by = f"its process was ended by signal {-status}" if status < 0 else ""
-        self._tell_gone(visitor, ended_by)
+        ended_by = f"its process was killed by signal {-status}" if status < 0 else ""
+        self._tell_gone(peer, ended_by)
 
-    def _tell_gone(self, visitor: Visitor, problem: str) -> None:
+    def _tell_gone(self, peer: Peer, problem: str) -> None:
         if problem:
-            self._environment.events.tell("warning", id=visitor.id, message=problem)
-        self._environment.events.tell("gone", id=visitor.id)
+            self._config.events.tell("warning", id=peer.id, message=problem)
+        self._config.events.tell("gone", id=peer.id)

@@ -1,16 +1,16 @@
-"""What the bridge and the embedded SSH server tell each other: one JSON object a message.
+"""The messages between the bridge and the embedded SSH server, one JSON object each.
 
-To the server, on a Unix stream socket, a connection to serve with its descriptor beside the message:
+To the server, on a Unix stream socket: a connection to serve, with its descriptor as ancillary data:
 
     {"id": 1, "client": "192.0.2.1:5000"}
 
-The end of that socket is the bridge's end, and the listener's.
+When that socket is closed, the bridge has ended, and the server ends, too.
 
 From the server, as lines on a pipe:
 
     {"event": "ready", "user": …, "host_key": "SHA256:…", "keys": 2}    or    {"event": "failed", "message": …}
-    {"event": "hello", "id": 1}                                         the client has sent something
-    {"event": "begin", "id": 1}                                         keys are exchanged, the login begins
+    {"event": "hello", "id": 1}                                         the client has sent data
+    {"event": "begin", "id": 1}                                         keys were exchanged, the login begins
     {"event": "login", "id": 1, "user": …, "key": "SHA256:…", "authority": …}
     {"event": "refused", "id": 1, "user": …, "reason": …}               a login that failed
     {"event": "warning", "id": 1, "message": …}
@@ -23,9 +23,9 @@ import json
 import os
 from typing import Any
 
-# Writes of up to PIPE_BUF bytes to a pipe are never mixed with those of other processes; POSIX promises 512.
+# Writes of up to PIPE_BUF bytes to a pipe are atomic; POSIX guarantees 512.
 LINE_LIMIT = 512
-_TEXT_LIMITS = (200, 100, 50, 25, 10, 0)  # characters of one value: the first with which the line is short enough
+_TEXT_LIMITS = (200, 100, 50, 25, 10, 0)  # characters of one value; the first limit that makes the line short enough
 
 
 class Events:
@@ -35,7 +35,7 @@ class Events:
         self.descriptor = descriptor
 
     def tell(self, event: str, **fields: str | int) -> None:
-        """Tell the bridge, with texts cut as needed; a bridge that is gone needs to know nothing."""
+        """Send an event, with long texts cut; ignored if the bridge has ended."""
         for limit in _TEXT_LIMITS:
             cut = {key: value[:limit] if isinstance(value, str) else value for key, value in fields.items()}
             line = encode({"event": event, **cut})
@@ -48,6 +48,7 @@ class Events:
 
 
 def encode(message: dict[str, Any]) -> bytes:
+    """Return a message as a line."""
     return json.dumps(message).encode() + b"\n"
 
 
@@ -55,5 +56,5 @@ def decode(data: bytes) -> dict[str, Any]:
     """Parse one message; raises ValueError for anything else."""
     message = json.loads(data)
     if not isinstance(message, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("not a JSON object")
     return message

@@ -1,17 +1,17 @@
-"""The terminal modes that a client asks for with a pty, applied to it (RFC 4254 section 8)."""
+"""Terminal modes that a client requests with a pty (RFC 4254 section 8)."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
 import termios
 from collections.abc import Mapping
 
-_IFLAG, _OFLAG, _CFLAG, _LFLAG, _CC = 0, 1, 2, 3, 6  # places in what tcgetattr returns
-_UNSET = 255  # a control character that is switched off, on the wire
+from tunnel.children.terminal import IUTF8
 
-# Opcodes of RFC 4254 (42 of RFC 8160) and what they are called in termios. A system need not have all of them.
+_IFLAG, _OFLAG, _CFLAG, _LFLAG, _CC = 0, 1, 2, 3, 6  # indexes in the list that tcgetattr returns
+_UNSET = 255  # a disabled control character, on the wire
+
+# Opcodes of RFC 4254 (42 is from RFC 8160) and their names in termios. Not every system has all of them.
 _CHARACTERS = {
     1: "VINTR", 2: "VQUIT", 3: "VERASE", 4: "VKILL", 5: "VEOF", 6: "VEOL", 7: "VEOL2", 8: "VSTART", 9: "VSTOP",
     10: "VSUSP", 11: "VDSUSP", 12: "VREPRINT", 13: "VWERASE", 14: "VLNEXT", 16: "VSWTC", 17: "VSTATUS",
@@ -29,11 +29,11 @@ _FLAGS = {
     92: (_CFLAG, "PARENB"), 93: (_CFLAG, "PARODD"),
 }  # fmt: skip
 _SIZES = {90: "CS7", 91: "CS8"}
-_MISSING = {"IUTF8": 0x4000}  # named since Python 3.13; the number is Linux's and macOS's
+_MISSING = {"IUTF8": IUTF8}  # without a name in this Python
 
 
 def apply_modes(terminal: int, modes: Mapping[int, int]) -> None:
-    """Set the modes of ``terminal``: opcode → argument, as they came. What the system does not have is left out."""
+    """Set the modes (opcode → argument) of ``terminal``; those that the system lacks are ignored."""
     attributes = termios.tcgetattr(terminal)
     for opcode, argument in modes.items():
         if opcode in _CHARACTERS:
@@ -48,9 +48,3 @@ def apply_modes(terminal: int, modes: Mapping[int, int]) -> None:
         elif opcode in _SIZES and argument:
             attributes[_CFLAG] = attributes[_CFLAG] & ~termios.CSIZE | getattr(termios, _SIZES[opcode])
     termios.tcsetattr(terminal, termios.TCSANOW, attributes)
-
-
-def apply_size(terminal: int, size: tuple[int, int, int, int]) -> None:
-    """Set the size: columns, rows, and the width and height in pixels; the kernel tells the foreground processes."""
-    columns, rows, width, height = (min(value, 65535) for value in size)
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, width, height))

@@ -1,7 +1,7 @@
-"""The far end of legacy scp, without the program: what clients of OpenSSH before 9.0, and ``scp -O``, ask for.
+"""The server side of the legacy scp protocol, which OpenSSH clients before 9.0 and ``scp -O`` use.
 
-asyncssh does nearly all of it. The rest is what the program does, and a shell before it: links are followed, a file
-that is new gets the mode that it has where it comes from, and ~ stands for the home.
+asyncssh does nearly all of the work. This adds what scp itself does, and a shell before it: links are followed, new
+files get the mode of the original, and ~ is the home folder.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from asyncssh.sftp import SFTPServerFS
 
 from tunnel.ssh.server.files import Files
 
-# What a client asks for; any other command of that name is the real scp's business.
+# What a client runs. Any other scp command runs the installed scp.
 _COMMAND = re.compile(r"scp( -[A-Za-z]+)* -[A-Za-z]*[ft]\b")
-_MODE = 0o777  # what of a mode is taken over; no more rights than the sender's (setuid) come with it
+_MODE = 0o777  # the bits of a mode that are copied, without setuid and setgid
 
 
 def is_scp(command: str) -> bool:
-    """Return whether ``command`` is what a client of legacy scp runs on the far side."""
+    """Return whether ``command`` is one that a client of legacy scp runs on the server."""
     return _COMMAND.match(command) is not None
 
 
 async def run_scp(process: asyncssh.SSHServerProcess[bytes], command: str, home: str) -> None:
-    """Send or receive the files that ``command`` names; ends the session. ``home`` is what ~ stands for."""
+    """Send or receive the files that ``command`` names, and end the session. ``home`` replaces ~."""
     try:
         given = _SCPArgParser().parse(command)
     except ValueError as exc:
         process.stderr.write(f"scp: {exc}\n".encode())
         process.exit(1)
         return
-    # In quotes it has no blank before it, and is a name.
+    # A ~ in quotes has no space before it, and is an ordinary name.
     path = _expanded(given.path, home) if " ~" in command else given.path
     files = _Files(process.channel)
     streams = process.stdin, process.stdout
@@ -56,7 +56,7 @@ def _expanded(path: str, home: str) -> str:
 
 
 class _Files(Files):
-    """``mode`` is what the next file or folder gets, if it is new."""
+    """``mode`` is the mode of the next file or folder, if it is new."""
 
     follows_links = True
     mode = _MODE
@@ -65,7 +65,7 @@ class _Files(Files):
         return super().open(path, pflags, asyncssh.SFTPAttrs(permissions=self.mode))
 
     def mkdir(self, path: bytes, attrs: asyncssh.SFTPAttrs) -> None:
-        # Files have to be put into it, too.
+        # The owner must be able to create files in it.
         super().mkdir(path, asyncssh.SFTPAttrs(permissions=self.mode | 0o700))
 
 
@@ -75,7 +75,7 @@ class _Sink(_SCPSink):
         self._files = files
 
     async def recv_request(self) -> tuple[bytes | None, bytes | None]:
-        """Return the next request; keep the mode that a file or a folder comes with."""
+        """Return the next request, and remember the mode of its file or folder."""
         action, args = await super().recv_request()
         if action in (b"C", b"D") and (found := re.match(rb"[0-7]{3,5} ", args or b"")):
             self._files.mode = int(found[0], 8) & _MODE

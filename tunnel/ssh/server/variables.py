@@ -1,32 +1,32 @@
-"""The environment of a session: what the client, its key and this server put into it."""
+"""Environment variables of a session: those of the client and those of this server."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 
-# What a client may set for a command that is forced, whose behaviour must not be the client's to change: language and
-# terminal, by names that lead to no file of the client's choice.
+# What a client may set for a forced command, whose behaviour the client must not change: language and terminal type,
+# with values that cannot point to files of the client's choice.
 _HARMLESS = re.compile(r"LANG|LC_[A-Za-z0-9_]{1,32}")
 _LANGUAGE = re.compile(r"[\w.@:,=;+-]{0,128}", re.ASCII)
 _TERMINAL = re.compile(r"[A-Za-z0-9][\w.+:-]{0,63}", re.ASCII)
 _NO_TERMINAL = "dumb"
-# What this server tells about a session: no client may tell it instead.
+# Set by this server; clients may not set them.
 _OWN = frozenset(("SSH_CLIENT", "SSH_CONNECTION", "SSH_TTY", "SSH_AUTH_SOCK", "SSH_ORIGINAL_COMMAND"))
 
 
-def clients_own(asked: Mapping[str, str], *, is_forced: bool) -> dict[str, str]:
-    """Return which of the variables that a client asks for it gets; ``is_forced``: only one command may run."""
+def client_variables(asked: Mapping[str, str], *, is_forced: bool) -> dict[str, str]:
+    """Return the requested variables that a client may set; ``is_forced``: the session has a forced command."""
     return {name: value for name, value in asked.items() if _may_set(name, value, is_forced)}
 
 
 def terminal_type(asked: str) -> str:
-    """Return what TERM is set to for a client that asks for ``asked``."""
+    """Return the value of TERM for a client that requests ``asked``."""
     return asked if _TERMINAL.fullmatch(asked) else _NO_TERMINAL
 
 
-def about_client(client: str) -> dict[str, str]:
-    """Return what sshd tells of a connection, as far as it is known; ``client`` is HOST:PORT or a word."""
+def connection_variables(client: str) -> dict[str, str]:
+    """Return the variables that sshd sets about a connection, if they are known; ``client`` is HOST:PORT or a word."""
     host, _, port = client.rpartition(":")
     host = host.strip("[]")
     if not port.isdigit():

@@ -1,14 +1,14 @@
 """One run of ``shell``: from the call that starts or joins a terminal to the exit code.
 
-What is told to the service when this command ends, and how it ends:
+How the command ends, what it tells the service then, and its exit code:
 
-    the terminal ended                 nothing; its exit code, 128 + n for signal n
-    ``~.``, a signal, a closed output  a terminal of our own is killed (not with --keep); 0, 128 + n, 141
-    ``~&``                             a terminal of our own is kept; 0
-    a failure                          as for ``~.``, as far as the service can be reached; 255
+    the terminal ends                  nothing; the terminal's exit code, 128 + n for signal n
+    ``~.``, a signal, a closed output  a terminal that we started is killed (not with --keep); 0, 128 + n, 141
+    ``~&``                             a terminal that we started is kept; 0
+    a failure                          as for ``~.``, if the service can be reached; 255
 
-A command that is killed outright tells nobody. For that, and for a network that does not come back, the service is
-asked in advance to kill the terminal when nobody has been connected to it for ``--grace`` seconds.
+If this process is killed with SIGKILL, or the network never comes back, nothing can be told. So the service is asked
+in advance to kill the terminal once nobody has been connected to it for ``--grace`` seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tunnel.client.trace import Trace
 from tunnel.errors import ConnectionLost, TunnelError
 from tunnel.net.standard_streams import CLOSED_OUTPUT
 from tunnel.pty.client import calls
-from tunnel.pty.client.aio import AsyncPty, AsyncService, AsyncTerminal
+from tunnel.pty.client.http_async import AsyncHttpClient, AsyncOutputReader
 from tunnel.pty.client.model import PtySize, Result
 from tunnel.pty.client.stream import Gap, TerminalStream
 from tunnel.pty.shell.escapes import Command, EscapeReader, help_text
@@ -37,15 +37,15 @@ from tunnel.pty.shell.local import LocalTerminal
 from tunnel.pty.shell.screen import Screen
 from tunnel.pty.shell.settings import ShellSettings
 
-FAILED = 255  # what ssh returns for failures of its own
-QUIET_OUTAGE = 10.0  # seconds that the user is not told of
-FAREWELL_LIMIT = 2.0  # seconds for telling the service that a terminal is to end, or to stay
+FAILED = 255  # ssh's own failures have the same exit code
+QUIET_OUTAGE = 10.0  # seconds before the user is told of an outage
+FAREWELL_LIMIT = 2.0  # seconds for the last call to the service: kill the terminal, or keep it
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
 
 @dataclass(frozen=True)
 class Ending:
-    """Why a run ends: its exit code, what becomes of a terminal of our own, and the failure, if it is one."""
+    """Why a run ends: the exit code, what happens to a terminal that we started, and the failure, if there was one."""
 
     code: int
     kill: bool = False
@@ -54,7 +54,7 @@ class Ending:
 
 
 def run(settings: ShellSettings, trace: Trace) -> int:
-    """Run a shell on standard input and output; return the exit code. Raises TunnelError."""
+    """Run a shell on standard input and output and return the exit code. Raises TunnelError."""
     with asyncio.Runner(loop_factory=_event_loop) as runner:
         code = runner.run(_run(settings, trace))
     trace.step("end", f"exit code {code}")
@@ -62,27 +62,27 @@ def run(settings: ShellSettings, trace: Trace) -> int:
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:
-    # poll, unlike epoll, takes files and devices as standard input, too.
+    # Unlike epoll, poll also accepts files and devices as standard input.
     selector = selectors.PollSelector() if sys.platform == "linux" else selectors.SelectSelector()
     return asyncio.SelectorEventLoop(selector)
 
 
 async def _run(settings: ShellSettings, trace: Trace) -> int:
-    service = AsyncService(settings.place, settings.way)
+    client = AsyncHttpClient(settings.place, settings.way)
     screen = Screen()
     try:
-        return await Session(settings, service, screen, trace).run()
+        return await RemoteShell(settings, client, screen, trace).run()
     finally:
         screen.close()
-        await service.close()
+        await client.close()
 
 
-class Session:
-    """A terminal in the sandbox on the one at this end."""
+class RemoteShell:
+    """A terminal in the sandbox, shown on the local one."""
 
-    def __init__(self, settings: ShellSettings, service: AsyncService, screen: Screen, trace: Trace) -> None:
+    def __init__(self, settings: ShellSettings, client: AsyncHttpClient, screen: Screen, trace: Trace) -> None:
         self._settings = settings
-        self._service = service
+        self._client = client
         self._screen = screen
         self._trace = trace
         self._local = LocalTerminal()
@@ -91,8 +91,8 @@ class Session:
         self._resized = asyncio.Event()
         self._tag = calls.new_tag()
         self._stream = self._new_stream()
-        pty = AsyncPty(service, settings.reconnect_for)
-        self._terminal = AsyncTerminal(pty, service, self._stream, None)
+        self._reader = AsyncOutputReader(client, self._stream)
+        self._pid = 0  # once it is known
         self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         escapes = EscapeReader(settings.escape if self._local.present else None)
@@ -108,12 +108,12 @@ class Session:
         else:
             begin = calls.connect(settings.attach, replay_from=0)
         return TerminalStream(
-            begin, place=self._service.place, now=time.monotonic(), timeout=settings.timeout,
+            begin, endpoint=self._client.endpoint, now=time.monotonic(), timeout=settings.timeout,
             reconnect_for=settings.reconnect_for, tag=self._tag if self._own else None, strict=False,
         )  # fmt: skip
 
     async def run(self) -> int:
-        """Return the exit code. Raises TunnelError for a failure of this command or of the service."""
+        """Return the exit code. Raises TunnelError when this command or the service fails."""
         with self._signals():
             try:
                 self._start(self._serve)
@@ -122,15 +122,15 @@ class Session:
                 self._screen.raw = False
                 self._local.restore()
                 await self._stop()
-            await self._say_farewell(ending)
+            await self._finish_terminal(ending)
         if ending.failure is not None:
             raise ending.failure
         return ending.code
 
-    # ---- the tasks
+    # --- the tasks
 
     def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Start a task, whose failure ends the run. One that is cancelled at once has never begun its ``work``."""
+        """Start a task whose failure ends the run. If it is cancelled at once, ``work`` is never called."""
         task = asyncio.create_task(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -139,7 +139,7 @@ class Session:
         try:
             await work()
         except OSError as exc:
-            # Of the service's connection we only hear as TunnelError: this is standard output.
+            # It is standard output: failures of the connection to the service arrive as TunnelError.
             closed = isinstance(exc, BrokenPipeError) or self._local.present
             failure = None if closed else ConnectionLost("output", reason=exc.strerror or exc)
             self._end(Ending(CLOSED_OUTPUT, kill=True, failure=failure))
@@ -150,13 +150,14 @@ class Session:
         for task in (tasks := list(self._tasks)):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._terminal.disconnect()
+        self._reader.interrupt()
+        await self._reader.close()
 
     async def _serve(self) -> None:
         """Connect, then show the output until the terminal ends."""
-        await self._terminal.begin()
-        counted = "" if self._stream.counted else "; the service does not count output: an outage may lose some"
-        self._trace.step("terminal", f"pid {self._terminal.pid}{counted}")
+        self._pid = await self._reader.start()
+        counted = "" if self._stream.counted else "; this service does not number its output: an outage may lose some"
+        self._trace.step("terminal", f"pid {self._pid}{counted}")
         if self._ending.done():
             return
         if self._local.present:
@@ -166,39 +167,39 @@ class Session:
             self._resized.set()
         for work in (self._keyboard.run, self._follow_size, self._watch_connection):
             self._start(work)
-        while (item := await self._terminal.item()) is not None:
+        while (item := await self._reader.read()) is not None:
             if isinstance(item, Gap):
-                self._screen.say(f"the connection was lost, and {item} of output with it")
+                self._screen.say(f"the connection was lost, and {item} of the output with it")
             else:
                 await self._screen.write(item)
-        if (result := self._terminal.result) is not None:
+        if (result := self._stream.result) is not None:
             self._end(Ending(status_of(result)))
 
     async def _type(self, data: bytes) -> None:
-        call = calls.send_input(self._terminal.pid, data)
+        call = calls.send_input(self._pid, data)
         try:
-            await self._service.perform(call, patience=self._settings.reconnect_for)
+            await self._client.perform(call, retry_for=self._settings.reconnect_for)
         except TunnelError as exc:
             if exc.cause == "pty-input-unsure":
                 self._screen.say(str(exc))
             elif calls.is_unknown(exc):
-                await asyncio.Event().wait()  # it has ended: how comes with the output
+                await asyncio.Event().wait()  # the terminal has ended; the output stream says how
             else:
                 raise
 
     async def _follow_size(self) -> None:
-        """Tell the terminal the size of ours whenever that changes."""
+        """Give the remote terminal the size of the local one whenever that changes."""
         while True:
             await self._resized.wait()
             self._resized.clear()
             if (size := self._local.size()) is not None:
                 self._size = size
-                with contextlib.suppress(TunnelError):  # a terminal of the wrong size is better than none
-                    call = calls.resize(self._terminal.pid, size)
-                    await self._service.perform(call, patience=self._settings.reconnect_for)
+                with contextlib.suppress(TunnelError):  # a wrong size is better than no terminal
+                    call = calls.resize(self._pid, size)
+                    await self._client.perform(call, retry_for=self._settings.reconnect_for)
 
     async def _watch_connection(self) -> None:
-        """Tell the user of an outage that takes longer, and of its end."""
+        """Tell the user about an outage that lasts, and about its end."""
         since: float | None = None
         told = False
         while True:
@@ -213,9 +214,9 @@ class Session:
             elif not told and time.monotonic() - since >= QUIET_OUTAGE:
                 told = True
                 limit = self._settings.reconnect_for
-                self._screen.say(f"connection lost ({reason}); trying for {limit:g} s to get it back")
+                self._screen.say(f"connection lost ({reason}); trying to reconnect for {limit:g} s")
 
-    # ---- what ends it
+    # --- what ends it
 
     def _end(self, ending: Ending) -> None:
         if not self._ending.done():
@@ -230,7 +231,7 @@ class Session:
 
     def _input_ended(self) -> None:
         if self._local.present:
-            self._end(Ending(128 + signal.SIGHUP, kill=True))  # the terminal at this end was hung up
+            self._end(Ending(128 + signal.SIGHUP, kill=True))  # the local terminal was closed
         elif self._own:
             self._start(self._end_input)
 
@@ -253,27 +254,27 @@ class Session:
             for number in (*endings, *resizes):
                 loop.remove_signal_handler(number)
 
-    async def _say_farewell(self, ending: Ending) -> None:
-        """Tell the service what is to become of the terminal, as far as it can be reached."""
-        if not self._own or self._terminal.result is not None:
+    async def _finish_terminal(self, ending: Ending) -> None:
+        """Tell the service to kill or keep the terminal, if it can be reached."""
+        if not self._own or self._stream.result is not None:
             return
         selector = self._stream.pid or self._tag
         try:
             async with asyncio.timeout(FAREWELL_LIMIT):
                 if ending.kill and not self._settings.keep:
-                    await self._service.perform(calls.kill(selector))
+                    await self._client.perform(calls.kill(selector))
                 elif ending.keep:
                     if not self._settings.keep:
-                        await self._service.perform(calls.resize(self._terminal.pid, self._size, keep=True))
-                    self._screen.say(f"the terminal goes on; --attach {selector} joins it again")
+                        await self._client.perform(calls.resize(self._pid, self._size, keep=True))
+                    self._screen.say(f"the terminal keeps running; join it again with --attach {selector}")
         except (TunnelError, TimeoutError) as exc:
             if not (isinstance(exc, TunnelError) and calls.is_unknown(exc)) and ending.failure is None:
-                after = f"it ends after {self._settings.grace:g} s without us, if the service can do that"
-                self._screen.say(f"the service was not told ({str(exc) or 'no answer'}); {after}")
+                after = f"it will kill the terminal after {self._settings.grace:g} s, if it supports that"
+                self._screen.say(f"cannot tell the service that we left ({str(exc) or 'no answer'}); {after}")
 
 
 def status_of(result: Result) -> int:
-    """Return the exit code of a command that ends as ``result`` tells."""
+    """Return the exit code for a terminal that ended with ``result``."""
     if result.signal is None:
         return result.exit_code & 0xFF
     return 128 + result.signal if result.signal else FAILED

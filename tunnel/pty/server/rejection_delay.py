@@ -1,8 +1,7 @@
-"""Slow answers to those who have no valid token, and to nobody else.
+"""A delay before requests without a valid token are refused, against guessing.
 
-Behind an edge all clients have one address, so to slow down an address would slow down everybody. What is slowed down
-is the one answer, and how many wait at once is bounded: when there are too many, those of the source that has most
-are answered at once.
+Behind an edge all clients may have the same address, so an address is not slowed down; only the one answer is. The
+number of delayed answers is limited: beyond it those of the source with most of them are sent at once.
 """
 
 from __future__ import annotations
@@ -13,17 +12,17 @@ from tunnel.pty.server.connection import Connection
 from tunnel.server.shares import Shares
 
 DELAY = 1.0  # seconds
-AT_ONCE = 128  # answers that wait
+AT_ONCE = 128  # delayed answers
 
 
-class Delays:
-    """The answers that wait."""
+class RejectionDelay:
+    """Delays refusals."""
 
     def __init__(self) -> None:
         self._places = Shares(AT_ONCE)
 
     async def wait(self, connection: Connection) -> None:
-        """Wait before ``connection`` is refused; not for long if it has sent another request, which may be valid."""
+        """Wait before a request is refused; end early if its client sends another one, which may be valid."""
         hurry = asyncio.Event()
         place = self._places.enter(connection.client.source, hurry.set)
         if place is None:

@@ -1,8 +1,7 @@
-"""What every request to the terminal service passes before its handler, and every answer on its way out.
+"""Checks of every request to the terminal service before its handler runs, and time limits for every answer.
 
-In this order: is the service called by a name of its own, and not by a page of somebody else's (403); is there a valid
-token (401), without which no byte of a body is read; can the body be understood (415). What goes wrong after that is
-the client's fault (400), if it is about the body, or a bug of ours (500).
+In this order: host name and origin (403), access token (401), encoding of the body (415). No byte of a body is read
+without a valid token. If a handler fails, the answer is 400 for a malformed body, and 500 for a bug.
 """
 
 from __future__ import annotations
@@ -22,27 +21,27 @@ from tunnel.pty.protocol.framing import ConnectError
 from tunnel.pty.server.authentication import Guard
 from tunnel.pty.server.compression import ENCODINGS, Inflated
 from tunnel.pty.server.connection import BODY_ERRORS, Connection
+from tunnel.pty.server.rejection_delay import RejectionDelay
 from tunnel.pty.server.rpc import error_response
-from tunnel.pty.server.slow_answers import Delays
 from tunnel.server.log import event, unexpected
 
-ANSWER_LIMIT = 60.0  # seconds that a client may take for an answer that is not a stream
-REFUSAL_LIMIT = 10.0  # seconds that it may take for one that refuses it
-REFUSALS_LIMIT = 4  # in a row, until a connection is closed
+ANSWER_LIMIT = 60.0  # seconds for a client to read an answer, unless it is a stream
+REFUSAL_LIMIT = 10.0  # seconds for a client to read a refusal
+REFUSALS_LIMIT = 4  # in a row, after which a connection is closed
 _MULTIPART = "multipart/form-data"
 
 
-class Door:
-    """Guards a server of aiohttp. ``open_paths`` need no token; ``proxies`` tell for whom their requests are."""
+class RequestChecks:
+    """The checks. Requests for ``open_paths`` need no token; ``proxies`` may name the clients of their requests."""
 
     def __init__(self, guard: Guard, open_paths: frozenset[str], proxies: TrustedProxies) -> None:
         self._guard = guard
         self._open_paths = open_paths
         self._proxies = proxies
-        self._delays = Delays()
+        self._rejection_delay = RejectionDelay()
 
-    def guard(self, server: web.Server) -> None:
-        """Stand before the handler of ``server``, whose connections are `Connection`s."""
+    def install(self, server: web.Server) -> None:
+        """Check all requests to ``server``, whose connections must be `Connection`s."""
         handle, make_request = server.request_handler, server.request_factory
 
         async def guarded(request: web.BaseRequest) -> web.StreamResponse:
@@ -68,25 +67,25 @@ class Door:
         server.request_handler, server.request_factory = guarded, make
 
     async def _admit(self, request: web.BaseRequest, connection: Connection) -> web.Response | None:
-        """Return the answer to a request that is refused, None for one that is not; raises ConnectionResetError."""
+        """Return the answer that refuses a request, None to let it in; raises ConnectionResetError."""
         if request.version < HttpVersion10:
-            connection.hang_up(400, "malformed", "this is no HTTP/1.1 request")
-            raise ConnectionResetError("HTTP/0.9 has no answers with a status")
+            connection.hang_up(400, "malformed", "this is not an HTTP/1.1 request")
+            raise ConnectionResetError("HTTP/0.9 has no status codes")
         is_open = request.rel_url.raw_path in self._open_paths
         try:
             self._guard.check_source(request.raw_path, request.headers)
             if not is_open:
                 self._guard.check_token(request.headers)
         except ConnectError as exc:
-            connection.know(False)
+            connection.note_admission(False)
             if exc.code == "unauthenticated":
-                await self._delays.wait(connection)
+                await self._rejection_delay.wait(connection)
             answer = error_response(exc)
             if connection.refusals >= REFUSALS_LIMIT:
                 answer.force_close()
             event(logging.INFO, "refused", client=connection.client.address, status=answer.status, error=exc.code)
             return answer
-        connection.know(not is_open or not self._guard.needs_token)
+        connection.note_admission(not is_open or not self._guard.needs_token)
         encoding = _encoding(request.headers.get("Content-Encoding"))
         if encoding not in ("identity", *ENCODINGS) or (encoding != "identity" and request.content_type == _MULTIPART):
             answer = web.Response(status=415, headers={"Accept-Encoding": ", ".join(ENCODINGS)})
@@ -100,9 +99,9 @@ async def _handle(
     try:
         return await handle(request)
     except web.HTTPException as exc:
-        # As another object, as aiohttp wants this one to be raised, and it has to be sent in time.
+        # A new object, because aiohttp only sends this one if it is raised, and then without a time limit.
         allow = {"Allow": exc.headers["Allow"]} if "Allow" in exc.headers else None
-        # Its own text may quote a header.
+        # Without the original text, which may quote a header.
         return web.Response(status=exc.status, text=f"{exc.status}: {exc.reason}\n", headers=allow)
     except ConnectionError:
         raise
@@ -110,7 +109,7 @@ async def _handle(
         if _is_clients(exc):
             status, message = 400, "the request's body is malformed"
         else:
-            status, message = 500, "an unexpected error; the service's log has more"
+            status, message = 500, "internal error; the service's log has the details"
             unexpected(exc, path=request.path)
         response = web.json_response({"code": status, "message": message}, status=status)
         response.force_close()
@@ -120,18 +119,18 @@ async def _handle(
 async def _send(request: web.BaseRequest, response: web.StreamResponse, connection: Connection) -> None:
     response.headers[messages.SERVICE] = "1"
     if response.status >= 400 and ("Expect" in request.headers or "Upgrade" in request.headers):
-        response.force_close()  # nobody knows what follows: the body, something of another protocol, a request
+        response.force_close()  # what follows may be a body, another protocol or a request
     try:
         async with asyncio.timeout(ANSWER_LIMIT if response.status < 400 else REFUSAL_LIMIT):
             await response.prepare(request)
             await response.write_eof()
     except TimeoutError:
         connection.drop()
-        raise ConnectionResetError("the client did not take the answer in time") from None
+        raise ConnectionResetError("the client did not read the answer in time") from None
 
 
 def _is_clients(error: Exception) -> bool:
-    """Return whether an exception comes from what the client has sent: a body that breaks aiohttp's parser of it."""
+    """Return whether the client caused an exception, by a body that aiohttp cannot parse."""
     if isinstance(error, BODY_ERRORS):
         return True
     if isinstance(error, OSError | MemoryError):

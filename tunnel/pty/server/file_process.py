@@ -1,6 +1,6 @@
-"""The helper processes behind ``/files``: a script about one path, run as the user who asks.
+"""The processes behind ``/files``: each runs a script that reads or writes one file, as the user who asks.
 
-So the kernel decides what that user may do. A helper is killed, with all that it runs, when its request has ended.
+So the kernel enforces that user's permissions. A process is killed, with everything it started, when its request ends.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ mkdir -p -- "$(dirname -- "$1")" || exit
 [ -e "$1" ] && [ ! -f "$1" ] && exit 45
 exec head -c "$2" > "$1"
 """
-IDLE_LIMIT = 60.0  # seconds in which a helper has to do something, and to end when it is killed
+IDLE_LIMIT = 60.0  # seconds for a process to make progress, and to end when it is killed
 _CHUNK = 256 << 10
 _ERROR_LIMIT = 1000  # characters
-_PLACE = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}  # messages that `refusal` knows
+_ENVIRONMENT = {
+    "PATH": os.environ.get("PATH", os.defpath),
+    "LC_ALL": "C",
+}  # error messages in English, which `refusal` parses
 
 
 class Refused(Exception):
-    """A request for files that is answered with ``status`` and ``message``."""
+    """A request for a file is answered with ``status`` and ``message``."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -40,10 +43,10 @@ class Refused(Exception):
         self.message = message
 
 
-class Tool:
-    """A script of /bin/sh about one path, run as a user, as an async context manager that leaves nothing running.
+class FileProcess:
+    """A script of /bin/sh for one path, run as ``user``. An asynchronous context manager that kills it on exit.
 
-    It may be given ``stdin``, of which it takes ``size`` bytes.
+    The script reads ``size`` bytes from ``stdin``, if it is given.
     """
 
     def __init__(self, script: str, path: str, user: User, stdin: IO[bytes] | None = None, size: int = 0) -> None:
@@ -63,19 +66,19 @@ class Tool:
                 stdout=stdout,
                 stderr=stderr,
                 cwd="/",
-                env=_PLACE,
+                env=_ENVIRONMENT,
                 credentials=user.credentials,
             )
             self._cleaning = ours.pop_all()
         self._child.when_ended(self._child.reap)
         self.pid = self._child.pid
 
-    async def __aenter__(self) -> Tool:
+    async def __aenter__(self) -> FileProcess:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         try:
-            self._child.signal_group(signal.SIGKILL)  # nothing happens when it has been reaped
+            self._child.signal_group(signal.SIGKILL)  # does nothing if it has been reaped
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(IDLE_LIMIT):
                     await self._child.wait()
@@ -83,7 +86,7 @@ class Tool:
             self._cleaning.close()
 
     async def read(self) -> bytes:
-        """Return what it writes next, or nothing at its end; raises Refused when nothing happens for too long."""
+        """Return its next output, or nothing at the end; raises Refused if nothing happens for too long."""
         at = self._position()
         while True:
             try:
@@ -92,10 +95,10 @@ class Tool:
             except TimeoutError:
                 before, at = at, self._position()
                 if at == before:
-                    raise Refused(504, f"nothing happened for {IDLE_LIMIT:g} s") from None
+                    raise Refused(504, f"reading or writing the file made no progress for {IDLE_LIMIT:g} s") from None
 
     def _position(self) -> int:
-        """Return how much it has read, whose place in the file is ours too."""
+        """Return how much of its input it has read: it shares our file position."""
         return 0 if self._stdin is None else os.lseek(self._stdin.fileno(), 0, os.SEEK_CUR)
 
     async def wait(self) -> int:
@@ -103,12 +106,12 @@ class Tool:
         return await self._child.wait()
 
     def refusal(self, path: str) -> Refused:
-        """Return what the end of the script means; it has ended with another status than 0."""
+        """Return the error for a script that ended with a status other than 0."""
         status = self._child.status
         if status == 44:
             return Refused(404, f"path '{path}' does not exist")
         if status == 45:
-            return Refused(400, f"path '{path}' is no regular file")
+            return Refused(400, f"path '{path}' is not a regular file")
         lines = self._errors().decode(errors="replace").strip().splitlines() or ["it failed"]
         reason = lines[-1].rpartition(": ")[2][:_ERROR_LIMIT]
         known = {"Permission denied": 403, "No space left on device": 507, "Disk quota exceeded": 507}
@@ -117,9 +120,9 @@ class Tool:
     def _errors(self) -> bytes:
         os.set_blocking(self._stderr, False)
         try:
-            return os.read(self._stderr, 1 << 16)  # all that the pipe may hold
+            return os.read(self._stderr, 1 << 16)  # as much as a pipe holds
         except BlockingIOError:
-            return b""  # something that it has started has the pipe still open
+            return b""  # a process that it started still has the pipe open
 
 
 def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:

@@ -1,8 +1,8 @@
-"""From one process to its subscribers: each reads the scrollback at its own pace, and one that is stuck delays nobody.
+"""Output of one process for several subscribers, with backpressure; a subscriber that is stuck delays nobody.
 
-A subscriber is an offset into the scrollback, so it costs no memory of its own. One that lags holds the process up for
-a while, which is what makes the output of a fast program arrive whole; but while another subscriber waits for more, it
-may do so only as long as it keeps taking something. Who lags further than what is kept is told so.
+A subscriber is an offset into the scrollback, so it needs no buffer of its own. One that lags pauses the process, so
+that fast output arrives completely. While others wait for more, it may do so only as long as it keeps reading. A
+subscriber that lags behind the scrollback gets an error.
 """
 
 from __future__ import annotations
@@ -15,102 +15,107 @@ from tunnel.pty.protocol.messages import REPLAY_FROM, Ended, Output, OutputKind
 from tunnel.pty.server.scrollback import Scrollback
 
 PIECE = 64 << 10  # bytes of one event
-LAG = 256 << 10  # bytes that a subscriber may lag before it holds the process up: on a slow line Ctrl-C waits for them
-LAG_LIMIT = 4 << 20  # bytes that are kept for one that lags, if the scrollback is smaller
-CREDIT = 0.05  # seconds that a subscriber may hold the others up, renewed by every CREDIT_BYTES that it takes
+LAG = 256 << 10  # bytes that a subscriber may lag before it pauses the process; on a slow line Ctrl-C waits for them
+LAG_LIMIT = 4 << 20  # bytes kept for a subscriber that lags, if the scrollback is smaller
+CREDIT = 0.05  # seconds that a subscriber may delay the others; renewed by each CREDIT_BYTES that it reads
 CREDIT_BYTES = 512 << 10
-PATIENCE = 10.0  # seconds that it may hold the process up while it takes nothing and nobody else waits
+PATIENCE = 10.0  # seconds that it may pause the process without reading, while nobody else waits
 _TICK = 0.01  # seconds
 
 
-class Fanout:
+class Broadcast:
     """The scrollback of one process, of at least ``keep`` bytes, and its subscribers.
 
-    ``brake`` is called with True when the process should not be read for now, and with False when it should again;
-    ``on_audience`` with True when the first subscriber comes, and with False when the last one goes.
+    ``pause`` is called with True when the process should not be read for now, and with False when it should again.
+    ``on_subscribed`` is called with True for the first subscriber, and with False when the last one has left.
     """
 
     def __init__(
         self,
         keep: int,
         max_subscribers: int,
-        brake: Callable[[bool], None],
-        on_audience: Callable[[bool], None],
+        pause: Callable[[bool], None],
+        on_subscribed: Callable[[bool], None],
     ) -> None:
         self.scrollback = Scrollback()
         self.ended: Ended | None = None
         self._keep = keep
         self._max_subscribers = max_subscribers
-        self._brake = brake
-        self._on_audience = on_audience
+        self._pause = pause
+        self._on_subscribed = on_subscribed
         self._subscribers: set[Subscriber] = set()
         self._ticking: asyncio.TimerHandle | None = None
         self._ticked_at = 0.0
 
     def write(self, kind: OutputKind, data: bytes) -> None:
-        """Append what the process has written, and let the subscribers know."""
+        """Append output of the process, and wake the subscribers."""
         self.scrollback.append(kind, data)
         end = self.scrollback.end
         slowest = min((each.offset for each in self._subscribers), default=end)
         self.scrollback.trim(min(end - self._keep, max(slowest, end - LAG_LIMIT)))
         for each in self._subscribers:
             each.wake()
-        self._judge()
+        self._update_backpressure()
 
     @property
-    def has_audience(self) -> bool:
+    def has_subscribers(self) -> bool:
+        """Whether there is a subscriber."""
         return bool(self._subscribers)
 
     @property
     def kept(self) -> int:
-        """How many bytes are kept."""
+        """The number of bytes kept."""
         return self.scrollback.end - self.scrollback.start
 
     def finish(self, ended: Ended) -> None:
-        """The process has ended, and everything that it wrote is here."""
+        """Note that the process has ended and all of its output was written here."""
         self.ended = ended
         for each in self._subscribers:
             each.wake()
-        self._judge()
+        self._update_backpressure()
 
     def subscribe(self, offset: int | None = None) -> Subscriber:
-        """Return a subscriber that begins at ``offset``, or at the oldest byte kept if it is gone; None: at the end.
+        """Return a subscriber that starts at ``offset``, or at the oldest byte if that is no longer kept.
 
-        Raises ConnectError: ``out_of_range`` beyond the end, ``resource_exhausted`` when there are enough of them.
+        None means the end. Raises ConnectError: ``out_of_range`` for an offset beyond the end, ``resource_exhausted``
+        if there are too many subscribers.
         """
         if offset is not None and offset > self.scrollback.end:
-            raise ConnectError("out_of_range", f"{REPLAY_FROM}: only {self.scrollback.end} bytes have been written")
+            raise ConnectError(
+                "out_of_range", f"{REPLAY_FROM}: the process has written only {self.scrollback.end} bytes"
+            )
         if len(self._subscribers) >= self._max_subscribers:
-            raise ConnectError("resource_exhausted", f"the process has {self._max_subscribers} subscribers, the limit")
+            raise ConnectError("resource_exhausted", f"too many subscribers: the limit is {self._max_subscribers}")
         start = self.scrollback.end if offset is None else max(offset, self.scrollback.start)
         subscriber = Subscriber(self, start)
         self._subscribers.add(subscriber)
         if len(self._subscribers) == 1:
-            self._on_audience(True)
+            self._on_subscribed(True)
         return subscriber
 
     def remove(self, subscriber: Subscriber) -> None:
+        """Remove a subscriber."""
         self._subscribers.discard(subscriber)
-        self._judge()
+        self._update_backpressure()
         if not self._subscribers:
-            self._on_audience(False)
+            self._on_subscribed(False)
 
     def moved(self) -> None:
-        """A subscriber has taken something."""
+        """Note that a subscriber has read something."""
         if self._ticking is not None:
-            self._judge()
+            self._update_backpressure()
 
-    def _judge(self) -> None:
-        """Brake or let go, by what the subscribers have taken."""
+    def _update_backpressure(self) -> None:
+        """Pause or resume the process, depending on how far the subscribers lag."""
         end = self.scrollback.end
         holding = self.ended is None and any(each.holds(end) for each in self._subscribers)
         if holding and self._ticking is None:
             self._schedule_tick()
-            self._brake(True)
+            self._pause(True)
         elif not holding and self._ticking is not None:
             self._ticking.cancel()
             self._ticking = None
-            self._brake(False)
+            self._pause(False)
 
     def _schedule_tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -119,7 +124,7 @@ class Fanout:
 
     def _tick(self) -> None:
         now = asyncio.get_running_loop().time()
-        # A loop that is late is not the fault of those who wait to be served by it.
+        # If the event loop is late, that is not the subscribers' fault.
         passed = min(now - self._ticked_at, 2 * _TICK)
         end = self.scrollback.end
         others_wait = any(each.waits for each in self._subscribers)
@@ -127,46 +132,46 @@ class Fanout:
             if each.holds(end):
                 each.charge(passed if others_wait else 0, now)
         self._schedule_tick()
-        self._judge()
+        self._update_backpressure()
 
 
 class Subscriber:
-    """One reader of a process's output; ``offset`` is that of the next byte that it gets."""
+    """A reader of a process's output; ``offset`` is that of the next byte that it gets."""
 
-    def __init__(self, fanout: Fanout, offset: int) -> None:
+    def __init__(self, broadcast: Broadcast, offset: int) -> None:
         self.offset = offset
-        self._fanout = fanout
+        self._broadcast = broadcast
         self._credit = CREDIT
         self._moved_at = asyncio.get_running_loop().time()
         self._waiter: asyncio.Future[None] | None = None
 
     @property
     def waits(self) -> bool:
-        """Whether it has taken everything and waits for more."""
+        """Whether it has read everything and waits for more."""
         return self._waiter is not None
 
     async def next(self, seconds: float) -> Output | Ended | None:
-        """Return what comes next: output, the end after all output, or None when ``seconds`` pass without any.
+        """Return the next output, or the end after all output; None if there is nothing for ``seconds``.
 
-        Raises ConnectError (``resource_exhausted``) when the next byte is no longer kept.
+        Raises ConnectError (``resource_exhausted``) if the next byte is no longer kept.
         """
-        fanout = self._fanout
-        scrollback = fanout.scrollback
-        if self.offset == scrollback.end and fanout.ended is None:
+        broadcast = self._broadcast
+        scrollback = broadcast.scrollback
+        if self.offset == scrollback.end and broadcast.ended is None:
             await self._wait(seconds)
         if self.offset < scrollback.start:
             raise ConnectError(
                 "resource_exhausted",
-                f"this subscriber was too slow: the output from byte {self.offset} to {scrollback.start} is lost to it",
+                f"this subscriber was too slow: it missed the output from byte {self.offset} to {scrollback.start}",
             )
         if self.offset < scrollback.end:
             kind, data = scrollback.read(self.offset, PIECE)
             self.offset += len(data)
             self._credit = min(CREDIT, self._credit + CREDIT * len(data) / CREDIT_BYTES)
             self._moved_at = asyncio.get_running_loop().time()
-            fanout.moved()
+            broadcast.moved()
             return Output(kind, data)
-        return fanout.ended
+        return broadcast.ended
 
     async def _wait(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -179,16 +184,18 @@ class Subscriber:
             self._waiter = None
 
     def wake(self) -> None:
+        """Let `next` look again."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def holds(self, end: int) -> bool:
-        """Whether the process should not write beyond ``end`` for the sake of this subscriber."""
+        """Return whether the process must wait for this subscriber, when its output ends at ``end``."""
         return end - self.offset >= LAG and self._credit > 0
 
     def charge(self, seconds: float, now: float) -> None:
-        """Take from its credit that it has held others up for ``seconds``, and all of it when it is stuck."""
+        """Charge it for having delayed others for ``seconds``; take all of its credit if it is stuck."""
         self._credit = self._credit - seconds if now - self._moved_at < PATIENCE else 0
 
     def close(self) -> None:
-        self._fanout.remove(self)
+        """Unsubscribe."""
+        self._broadcast.remove(self)

@@ -1,0 +1,1 @@
+"""What scripts need of the machine: `interpreter` for those in Python, `machine.sh` for those in bash."""

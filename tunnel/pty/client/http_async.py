@@ -1,0 +1,195 @@
+"""HTTP requests of the asynchronous client, over ``httpx.AsyncClient``. The twin of `http_sync`.
+
+`AsyncHttpClient` makes the calls; `AsyncOutputReader` reads a terminal's output and connects again when a connection
+breaks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+from tunnel.errors import UsageError
+from tunnel.protocol.upgrade import Response
+from tunnel.pty.client import calls
+from tunnel.pty.client.calls import Attempts, Call
+from tunnel.pty.client.endpoint import Endpoint
+from tunnel.pty.client.http import (
+    BODY_LIMIT,
+    Broken,
+    HttpOptions,
+    broken,
+    client_options,
+    exchange_limit,
+    exchange_timed_out,
+    head_of,
+    request_options,
+    stream_ended,
+)
+from tunnel.pty.client.stream import Gap, TerminalStream
+from tunnel.pty.protocol.framing import Object
+
+# After `http`, which raises a clear error if httpx is not installed.
+import httpx  # isort: skip
+
+
+class AsyncHttpClient:
+    """Makes calls to one terminal service."""
+
+    def __init__(self, endpoint: Endpoint, options: HttpOptions) -> None:
+        self.endpoint = endpoint
+        self._options = options
+        self._client = httpx.AsyncClient(**client_options(endpoint, options))
+        self._ours = False
+
+    async def perform(self, call: Call, *, retry_for: float = 0.0) -> Object:
+        """Make a unary call and return the message of its answer. Raises TunnelError.
+
+        A service that cannot be reached is tried again for ``retry_for`` seconds.
+        """
+        attempts = Attempts(call, self.endpoint, now=time.monotonic(), retry_for=retry_for)
+        while True:
+            try:
+                return calls.result(call, await self._exchange(call), self.endpoint)
+            except Broken as exc:
+                delay = attempts.again(exc.error, now=time.monotonic(), arrived=exc.arrived, ours=self._ours)
+            await asyncio.sleep(delay)
+
+    async def _exchange(self, call: Call) -> Response:
+        request = self._client.build_request(**request_options(call, self.endpoint, stream=False))
+        async with self._time_limit():
+            response = await self._client.send(request, stream=True)
+            async with contextlib.aclosing(response):
+                return await self._read_body(response)
+
+    async def open(self, call: Call, read_timeout: float) -> tuple[httpx.Response, Response]:
+        """Open a stream whose next bytes may take ``read_timeout`` seconds; return it and its head. Raises Broken."""
+        timeout = httpx.Timeout(read_timeout, connect=self._options.connect_timeout)
+        request = self._client.build_request(**request_options(call, self.endpoint, stream=True), timeout=timeout)
+        async with self._time_limit():
+            response = await self._client.send(request, stream=True)
+            if response.status_code == 200:
+                return response, self._head(response)
+            async with contextlib.aclosing(response):
+                return response, await self._read_body(response)
+
+    @contextlib.asynccontextmanager
+    async def _time_limit(self) -> AsyncIterator[None]:
+        """Limit the time of a whole exchange. Raises Broken when it is over, and for httpx's errors."""
+        try:
+            async with asyncio.timeout(exchange_limit(self._options)):
+                yield
+        except TimeoutError as exc:
+            raise exchange_timed_out(self.endpoint, self._options) from exc
+        except httpx.HTTPError as exc:
+            raise broken(exc, self.endpoint, self._options) from exc
+
+    def _head(self, response: httpx.Response) -> Response:
+        answer = head_of(response)
+        self._ours = self._ours or calls.is_ours(answer)
+        return answer
+
+    async def _read_body(self, response: httpx.Response) -> Response:
+        """Return the answer with its body, which is cut off beyond `BODY_LIMIT`."""
+        answer = self._head(response)
+        body = bytearray()
+        async for data in response.aiter_raw():
+            body += data
+            if len(body) > BODY_LIMIT:
+                break
+        answer.body = bytes(body)
+        return answer
+
+    async def read(self, chunks: AsyncIterator[bytes]) -> bytes:
+        """Return the next bytes of a stream. Raises Broken, also at its end."""
+        try:
+            return await anext(chunks)
+        except StopAsyncIteration:
+            raise stream_ended() from None
+        except (httpx.HTTPError, httpx.StreamError) as exc:
+            raise broken(exc, self.endpoint, self._options) from exc
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+
+class AsyncOutputReader:
+    """Reads the output of one terminal over as many connections as it takes."""
+
+    def __init__(self, client: AsyncHttpClient, stream: TerminalStream) -> None:
+        self.stream = stream
+        self._client = client
+        self._response: httpx.Response | None = None
+        self._chunks: AsyncIterator[bytes] | None = None
+        self._reading = False
+        self._stopping = asyncio.Event()
+
+    async def start(self) -> int:
+        """Connect, and return the terminal's pid. Raises TunnelError."""
+        stream = self.stream
+        try:
+            while stream.pid is None and not stream.over:
+                await self._step()
+            if stream.pid is None and stream.failure is not None:
+                raise stream.failure
+        except BaseException:
+            await self.close()
+            raise
+        return stream.pid or 0
+
+    async def read(self) -> bytes | Gap | None:
+        """Return the next output or gap in it, None at the end. Raises TunnelError."""
+        if self._reading:
+            raise UsageError("another task is already reading this terminal's output")
+        self._reading = True
+        try:
+            while not self._stopping.is_set():
+                if (item := self.stream.take()) is not None:
+                    return item
+                if self.stream.over:
+                    return None
+                await self._step()
+            return None
+        finally:
+            self._reading = False
+
+    def interrupt(self) -> None:
+        """Let `read` return None after what it is doing, and from then on."""
+        self._stopping.set()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        response, self._response, self._chunks = self._response, None, None
+        if response is not None:
+            await response.aclose()
+
+    async def _step(self) -> None:
+        """Connect, or read once, or wait before the next attempt to connect."""
+        arrived, error = True, stream_ended().error
+        try:
+            if self._chunks is None:
+                more = await self._connect()
+            else:
+                more = self.stream.receive(await self._client.read(self._chunks))
+            late = self.stream.overdue(time.monotonic()) if more else None
+            if more and late is None:
+                return
+            error = late or error
+        except Broken as exc:
+            arrived, error = exc.arrived, exc.error
+        await self.close()
+        delay = self.stream.broke(error, time.monotonic(), arrived=arrived)
+        if not self.stream.over:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay)
+
+    async def _connect(self) -> bool:
+        now = time.monotonic()
+        self._response, answer = await self._client.open(self.stream.call(now), self.stream.read_timeout(now))
+        if not self.stream.answered(answer):
+            return False
+        self._chunks = self._response.aiter_raw()
+        return True
