@@ -160,7 +160,7 @@ class Tunnel:
             client=True,
             buffers=ReadBuffers(),
             keepalive=Keepalive(now, settings.ping_interval, settings.ping_timeout),
-            sink_limit=None,  # a user may suspend ssh for as long as he likes
+            sink_limit=None,  # a user may suspend ssh for as long as they like
             max_message=settings.max_message,
             codec=self._codec,
             beginning=beginning,

@@ -102,7 +102,7 @@ class MessageCodec:
     def remark(self) -> str:
         if not self.repaired:
             return ""
-        return f"{self.repaired} text messages were no UTF-8; for other bytes there is --binary"
+        return f"{self.repaired} text messages were not UTF-8; for other bytes use --binary"
 
     # ---- source → wire
 

@@ -76,7 +76,7 @@ class Plan:
     def _check_pair(self, first: Address, second: Address) -> None:
         pair = f"{first.shown} and {second.shown}"
         if not self.websocket.is_websocket:
-            raise UsageError(f"{pair}: neither is a WebSocket, which is not supported here")
+            raise UsageError(f"{pair}: neither is a WebSocket, and one must be")
         allowed = (STDIO, DIAL, LISTEN) if self.dials else (STDIO, DIAL, COMMAND, DIAL_WS)
         if self.other.kind not in allowed:
             raise UsageError(f"{pair}: this pair is not supported here")
@@ -102,12 +102,12 @@ class Plan:
         if line.given("websocket-version") and line.number("websocket-version") != 13:
             raise UsageError("--websocket-version: 13 is the only version that is supported here")
         if line.number("conncap") == 0:
-            raise UsageError("--conncap: 0 connections are none to serve")
+            raise UsageError("--conncap must be at least 1")
         path = line.text("restrict-uri")
         if path is not None and not path.startswith("/"):
-            raise UsageError(f"--restrict-uri: {path!r} is no path that begins with /")
+            raise UsageError(f"--restrict-uri: {path!r} is not a path that begins with /")
         if line.flag("unidirectional") and line.flag("unidirectional-reverse") and not self.dials:
-            raise UsageError("-u and -U together leave nothing to serve")
+            raise UsageError("-u and -U together leave nothing to carry")
 
     def _message_options(self, *, forward: bool) -> MessageOptions:
         """Return the options of messages; ``forward``: what goes to the WebSocket is the forward direction."""
@@ -127,7 +127,7 @@ class Plan:
         if line.given("close-reason") and options.close_code is None:
             self.notes.append("--close-reason changes nothing without --close-status-code")
         if options.size == 0:
-            raise UsageError("--buffer-size: messages cannot have 0 bytes")
+            raise UsageError("--buffer-size must be at least 1")
         limits = [line.number("max-messages"), line.number("max-messages-rev")]
         if line.flag("one-message"):
             limits = [1 if limit is None else min(1, limit) for limit in limits]
@@ -145,7 +145,7 @@ class Plan:
             return line.flag("text")
         if self.other.kind == STDIO:
             if not self.server_mode and len(line.operands) == 2:
-                self.warnings.append("lines of text are carried; a tunnel wants --binary")
+                self.warnings.append("this carries lines of text; for a tunnel use --binary")
             return True
-        self.warnings.append("bytes are carried as they are, as with --binary; for lines of text say --text")
+        self.warnings.append("this carries bytes unchanged, as --binary does; for lines of text use --text")
         return False
