@@ -154,7 +154,7 @@ class ResumableStream:
     @property
     def wants_source(self) -> bool:
         """Whether the source should be read: the window and the read-ahead have room."""
-        return self.attached and not self.over and self._sender.has_room
+        return self.attached and not self.session.over and self._sender.has_room
 
     def source_space(self) -> memoryview:
         if not self.wants_source:
@@ -176,7 +176,9 @@ class ResumableStream:
     @property
     def wants_wire_write(self) -> bool:
         connection = self.connection
-        return not connection.is_deaf and (connection.has_output or (self.attached and self._has_more))
+        if connection.outbox.pieces or connection.control:
+            return not connection.is_deaf
+        return self.attached and not connection.is_deaf and self._has_more
 
     @property
     def _has_more(self) -> bool:
@@ -193,10 +195,11 @@ class ResumableStream:
 
     def _fill(self, outbox: Outbox) -> None:
         """Frame what is to go next: control lines first, then data, then the fin behind the last of the data."""
-        if self._receiver.ack_due and self._has_more:
-            self.connection.say(f"ack {self._receiver.take_ack()}")
-        self.connection.frame_lines()
-        if not self._has_more:
+        has_more = self._has_more
+        self.connection.frame_lines(
+            (f"ack {self._receiver.take_ack()}",) if has_more and self._receiver.ack_due else ()
+        )
+        if not has_more:
             return
         self._sender.send_segment(outbox)
         if fin := self._sender.take_fin():
@@ -213,7 +216,7 @@ class ResumableStream:
     @property
     def wants_wire_read(self) -> bool:
         """Whether the wire should be read. It always is: the window is the only brake."""
-        return self.attached and not self.connection.is_over and not self.over
+        return self.attached and not self.connection.is_over and not self.session.over
 
     def wire_space(self) -> memoryview:
         if not self.wants_wire_read:
@@ -250,7 +253,8 @@ class ResumableStream:
             connection.is_over = True
         if connection.parser.in_data:
             self._receiver.hold_back()
-        self._say_last_words()
+        if session.over:
+            self._say_last_words()
         connection.outbox.answer_ping()
         return connection.parser.used
 
@@ -260,9 +264,14 @@ class ResumableStream:
             if not (event.final and self.connection.parser.in_continuation):  # see `PlainStream.wire_received`
                 session.budget.spend(now)
             return
+        if not session.has_heard_text:
+            session.check_early_data(data, is_last=event.final)
+            if session.is_plain:
+                return
+        session.confirmed = True
         if self._is_client:
             self.connection.liveness.data_came()  # the bridge need not know soon: it waits for its client anyway
-        session.receive_data(data, now, is_last=event.final)
+        self._receiver.data_came(data, now)
 
     def _receive_text(self, event: Payload, now: float) -> None:
         connection, session = self.connection, self.session
@@ -329,7 +338,7 @@ class ResumableStream:
 
     def tick(self, now: float) -> None:
         """Check the clock: acknowledge, ping, or declare the connection dead (``wire_is_over``)."""
-        if not self.attached or self.connection.is_over or self.over:
+        if not self.attached or self.connection.is_over or self.session.over:
             return
         self._receiver.tick(now)
         if not self._sender.unacknowledged:
@@ -338,7 +347,7 @@ class ResumableStream:
             self.request_ack()
 
     def next_tick(self, now: float) -> float:
-        if not self.attached or self.connection.is_over or self.over:
+        if not self.attached or self.connection.is_over or self.session.over:
             return float("inf")
         at = self.connection.liveness.next_check(now, waiting=self.session.waits_for_peer)
         if self._receiver.ack_at is not None:

@@ -136,11 +136,6 @@ class Sender:
         """Whether the peer has delivered all of our stream, and its end."""
         return self.ended and self.acked == self.replay.end + 1
 
-    @property
-    def waits_for_ack(self) -> bool:
-        """Whether the peer owes us an ack."""
-        return self.acked < self.ever_sent
-
     def can_be_acked(self, count: int) -> bool:
         """Return whether the peer can have delivered ``count`` numbers."""
         return self.acked <= count <= self.ever_sent

@@ -23,7 +23,7 @@ class SessionConnection:
     """
 
     __slots__ = (
-        "_control", "close_frame", "is_deaf", "is_over", "is_silent", "lines", "liveness", "outbox", "parser",
+        "close_frame", "control", "is_deaf", "is_over", "is_silent", "lines", "liveness", "outbox", "parser",
         "violation", "was_heard",
     )  # fmt: skip
 
@@ -40,29 +40,26 @@ class SessionConnection:
         self.outbox = Outbox(masks=client, preamble=preamble)
         self.lines = ControlReader()
         self.liveness = Liveness(now, ping_interval, ping_timeout)
-        self._control: list[str] = []  # lines that go before the next data
+        self.control: list[str] = []  # lines that go before the next data
 
     # ---- writing
 
-    @property
-    def has_output(self) -> bool:
-        """Whether anything waits for the wire already."""
-        return bool(self.outbox.pieces or self._control)
-
     def say(self, line: str) -> None:
         """Queue a control line, which goes before the next data."""
-        self._control.append(line)
+        self.control.append(line)
 
     def frame_lines(self, lines: Iterable[str] = ()) -> None:
         """Frame the control lines that wait, and ``lines`` behind them."""
-        for line in (*self._control, *lines):
+        if self.control:
+            lines = [*self.control, *lines]
+            self.control.clear()
+        for line in lines:
             self.outbox.add(TEXT, line.encode("ascii"))
-        self._control.clear()
 
     def say_last_words(self, lines: Iterable[str], close_code: int = NORMAL) -> None:
         """Queue ``lines`` and a Close, unless the connection is over."""
         if self.is_over:
-            self._control.clear()
+            self.control.clear()
         else:
             self.frame_lines(lines)
             self.outbox.add_close(close_code)
@@ -74,7 +71,7 @@ class SessionConnection:
 
     def _stop_writing(self) -> None:
         self.outbox.clear()
-        self._control.clear()
+        self.control.clear()
 
     # ---- reading
 

@@ -34,17 +34,17 @@ class SessionState:
 
     ``offer`` is None until there is a session; ``is_plain``: the peer has turned out not to speak of sessions at all.
     ``confirmed``: the peer has spoken in this session, so it knows of it. ``over``: it has ended, because of
-    ``failure`` or well. ``budget`` is the session's, lest a flood goes on by resuming.
+    ``failure`` or well. ``has_heard_text``: a control line has come. ``budget`` is the session's, so that a flood
+    cannot go on by resuming.
     """
 
     __slots__ = (
-        "_has_heard_text", "_is_client", "_last_words", "_source_failure", "budget", "confirmed", "failure",
-        "is_plain", "offer", "over", "receiver", "sender",
+        "_is_client", "_last_words", "_source_failure", "budget", "confirmed", "failure", "has_heard_text", "is_plain",
+        "offer", "over", "receiver", "sender",
     )  # fmt: skip
 
     def __init__(self, *, client: bool, max_message: int) -> None:
         self._is_client = client
-        self._has_heard_text = False  # of the peer
         self._source_failure: tuple[str, str] | None = None
         self._last_words: tuple[list[str], int] | None = None
         self.offer: SessionOffer | None = None
@@ -52,6 +52,7 @@ class SessionState:
         self.receiver = Receiver(WINDOW)
         self.budget = FrameBudget()
         self.is_plain = False
+        self.has_heard_text = False
         self.confirmed = False
         self.failure: TunnelError | None = None
         self.over = False
@@ -103,7 +104,7 @@ class SessionState:
     @property
     def waits_for_peer(self) -> bool:
         """Whether the peer owes us something: an ack, or the session that it offers."""
-        return self.sender.waits_for_ack or self.offer is None
+        return self.sender.acked < self.sender.ever_sent or self.offer is None
 
     def source_ended(self) -> None:
         """Note the source's end of file: a fin follows what was read before."""
@@ -128,7 +129,7 @@ class SessionState:
 
     def receive(self, control: Control | None) -> bool:
         """Do what a control line says; return whether that was anything new. Raises RemoteProtocolError."""
-        self._has_heard_text = True
+        self.has_heard_text = True
         if isinstance(control, SessionOffer):
             if self.offer is not None:
                 raise RemoteProtocolError("the peer offered a session inside a session")
@@ -155,19 +156,16 @@ class SessionState:
             self.over = True
         return control is not None
 
-    def receive_data(self, data: Buffer, now: float, *, is_last: bool) -> None:
-        """Take a piece (at least 1 byte) of a message with data. Raises RemoteProtocolError when it must not have come.
+    def check_early_data(self, data: Buffer, *, is_last: bool) -> None:
+        """Judge data (at least 1 byte, which ends a message if ``is_last``) that come before any control line.
 
-        ``is_last``: it ends the message.
+        Raises RemoteProtocolError when they are a control line, of which an edge makes data.
         """
         if self.offer is None:
             # An edge says that the peer would begin with a session, but it knows nothing of it.
             self.is_plain = True
-            return
-        if not self._has_heard_text and not self._is_client and is_last and self._is_ack(data):
+        elif not self._is_client and is_last and self._is_ack(data):
             raise RemoteProtocolError("an edge makes data of the client's control lines: --no-resume goes without")
-        self.confirmed = True
-        self.receiver.data_came(data, now)
 
     def _is_ack(self, data: Buffer) -> bool:
         """Return whether ``data`` is what a client begins with, once it knows of the session."""
