@@ -17,7 +17,7 @@ from tests.bed.targets import Target
 from tests.bed.tunnels import OURS
 from tests.client.conftest import read_head
 from tunnel.protocol.control import SUBPROTOCOL, WINDOW_LIMIT
-from tunnel.protocol.resume import WINDOW
+from tunnel.protocol.session_state import WINDOW
 
 ID, KEY = "0123456789abcdef" * 2, "fedcba9876543210" * 4
 SILENCE = 2.0  # seconds without a byte after which a client has stopped sending

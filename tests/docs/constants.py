@@ -19,13 +19,14 @@ from tunnel.protocol import (
     control,
     frame_budget,
     frames,
-    inbox,
     keepalive,
     liveness,
     message_size,
+    plain_stream,
+    read_buffers,
+    receiver,
     replay,
-    resume,
-    stream,
+    session_state,
     upgrade,
 )
 from tunnel.pty import web
@@ -47,8 +48,9 @@ from tunnel.pty.server import (
     rpc,
     service,
 )
-from tunnel.server import budget, handshake, http, session, sessions, settings, speed_test, state
+from tunnel.server import budget, handshake, http, session_registry, settings, speed_test, state
 from tunnel.server import connection as bridge_connection
+from tunnel.server import relay as bridge_relay
 
 # ---- docs/wire.md
 
@@ -61,7 +63,7 @@ WIRE: dict[str, tuple[Constant, ...]] = {
     "slow-answer": ((bridge_connection, "SLOW_ANSWER"),),
     "largest-message": (
         (message_size, "LARGEST_MESSAGE"),
-        (stream, "FRAME_LIMIT"),
+        (read_buffers, "FRAME_LIMIT"),
         (replay, "SEGMENT_LIMIT"),
     ),
     "smaller-message": ((message_size, "SMALLER_MESSAGE"),),
@@ -82,39 +84,39 @@ WIRE: dict[str, tuple[Constant, ...]] = {
     "line-limit": ((control, "LINE_LIMIT"),),
     "line-accept-limit": ((control, "MESSAGE_LIMIT"),),
     "count-limit": ((control, "COUNT_LIMIT"),),
-    "window-default": ((resume, "WINDOW"), (budget, "WINDOW")),
+    "window-default": ((session_state, "WINDOW"), (budget, "WINDOW")),
     "window-smallest": ((budget, "SMALLEST_WINDOW"),),
     "window-limit": ((control, "WINDOW_LIMIT"),),
-    "ack-bytes": ((inbox, "ACK_BYTES"),),
-    "ack-delay": ((inbox, "ACK_DELAY"),),
+    "ack-bytes": ((receiver, "ACK_BYTES"),),
+    "ack-delay": ((receiver, "ACK_DELAY"),),
     "ping-interval": ((keepalive, "PING_INTERVAL"),),
     "ping-timeout": ((keepalive, "PING_TIMEOUT"),),
     "stall-limit": ((keepalive, "STALL_LIMIT"),),
-    "close-limit": ((stream, "CLOSE_LIMIT"),),
+    "close-limit": ((plain_stream, "CLOSE_LIMIT"),),
     "request-after": ((liveness, "SILENCE_BEFORE_REQUEST"),),
     "dead-after": ((liveness, "SILENCE_AFTER_REQUEST"),),
     "ack-limit": ((liveness, "ACK_LIMIT"),),
     "probe-limit": ((liveness, "PROBE_LIMIT"),),
-    "jump": ((client_resumable, "JUMP"), (sessions, "JUMP")),
+    "jump": ((client_resumable, "JUMP"), (session_registry, "JUMP")),
     "resume-first-wait": ((resume_offset, "FIRST_MESSAGE_LIMIT"),),
     "first-delay": ((outage, "FIRST_DELAY"),),
     "longest-delay": ((outage, "LONGEST_DELAY"),),
     "growth": ((outage, "GROWTH"),),
     "notice-after": ((outage, "NOTICE_AFTER"),),
     "longest-retry-after": ((outage, "LONGEST_RETRY_AFTER"),),
-    "grace": ((outage, "GRACE"), (sessions, "GRACE")),
+    "grace": ((outage, "GRACE"), (session_registry, "GRACE")),
     "stale-limit": ((outage, "STALE_LIMIT"),),
     "credentials-limit": ((outage, "CREDENTIALS_LIMIT"),),
     "fruitless": ((outage, "FRUITLESS"),),
     "fruitless-limit": ((client_resumable, "FRUITLESS_LIMIT"),),
-    "unconfirmed-wait": ((sessions, "UNCONFIRMED_WAIT"),),
+    "unconfirmed-wait": ((session_registry, "UNCONFIRMED_WAIT"),),
     "max-handshakes": ((state, "MAX_HANDSHAKES"),),
     "max-farewells": ((state, "MAX_FAREWELLS"),),
-    "farewell-bridge": ((session, "FAREWELL_LIMIT"),),
+    "farewell-bridge": ((bridge_relay, "FAREWELL_LIMIT"),),
     "farewell-client": ((relay, "FAREWELL_LIMIT"),),
     "linger-bridge": ((async_sockets, "LINGER_SECONDS"),),
     "linger-bytes": ((async_sockets, "LINGER_BYTES"),),
-    "unheard": ((session, "UNHEARD"),),
+    "unheard": ((bridge_relay, "UNHEARD"),),
     "linger-client": ((relay, "LINGER_LIMIT"),),
     "speed-time": ((speed_test, "TIME_LIMIT"),),
 }
@@ -137,7 +139,7 @@ CLIENT_OPTIONS = {
 SHARED_OPTIONS = {"ping-interval": "ping-interval", "ping-timeout": "ping-timeout", "max-message": "largest-message"}
 
 # Where control lines are parsed, and where the errors of sessions come from.
-LINES, SESSIONS = control, resume
+LINES, SESSIONS = control, session_state
 WORDS: tuple[Constant, ...] = (
     (control, "SUBPROTOCOL"),
     (control, "SPEED_TEST"),

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from tests.property.test_resume_machine import WINDOW, End
 from tunnel.protocol.beginning import Beginning
 from tunnel.protocol.keepalive import Keepalive
-from tunnel.protocol.resume import ResumableStream
-from tunnel.protocol.stream import PlainStream, ReadBuffers
+from tunnel.protocol.plain_stream import PlainStream
+from tunnel.protocol.read_buffers import ReadBuffers
+from tunnel.protocol.resumable_stream import ResumableStream
 
 _sizes = st.sampled_from([0, 1, 7, 60, 500, 1 << 20])
 
@@ -26,9 +27,10 @@ def test_nothing_is_lost_or_doubled(
     buffers = ReadBuffers()
     bridge = End(client=False, buffers=buffers)
     client = End(client=True, buffers=buffers)
-    plain = PlainStream(client=True, buffers=buffers, keepalive=Keepalive(0.0))
-    plain.beginning = Beginning(0.0)
-    plain.max_message = limit
+    beginning = Beginning(0.0)
+    plain = PlainStream(
+        client=True, buffers=buffers, keepalive=Keepalive(0.0), max_message=limit, beginning=beginning
+    )  # fmt: skip
     for say, send, hear in turns:
         if say and plain.wants_source:
             space = plain.source_space()
@@ -55,10 +57,9 @@ def test_nothing_is_lost_or_doubled(
         plain.wire_space()[: len(data)] = data
         del client.inbound[: plain.wire_received(len(data), 0.0)]
         assert not plain.wants_sink_write
-    beginning = plain.beginning
     assert beginning.offer is not None
     client.stream = ResumableStream(client=True, buffers=buffers, now=0.0)
-    client.stream.message_size.limit = limit
+    client.stream.session.sender.message_size.limit = limit
     client.stream.adopt(beginning.offer, plain.take_outbox(), beginning.sent)
     now = 0.0
     for size in cuts:
@@ -68,8 +69,8 @@ def test_nothing_is_lost_or_doubled(
         for end in (client, bridge):
             end.stream.detach()
             end.inbound.clear()
-        bridge.stream.attach(client.stream.delivered, now)
-        client.stream.attach(bridge.stream.delivered, now)
+        bridge.stream.attach(client.stream.session.delivered, now)
+        client.stream.attach(bridge.stream.session.delivered, now)
     for _ in range(3 * WINDOW):
         now += 0.2
         for end, peer in ((client, bridge), (bridge, client)):
@@ -81,8 +82,8 @@ def test_nothing_is_lost_or_doubled(
             peer.deliver(1 << 20, now)
             client.stream.settle()
             bridge.stream.settle()
-        if client.stream.complete and bridge.stream.complete:
+        if client.stream.session.complete and bridge.stream.session.complete:
             break
     assert client.stream.failure is None and bridge.stream.failure is None
-    assert client.stream.complete and bridge.stream.complete
+    assert client.stream.session.complete and bridge.stream.session.complete
     assert bridge.heard == client.said and client.heard == bridge.said

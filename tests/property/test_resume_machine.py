@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tunnel.protocol.control import SessionOffer
-from tunnel.protocol.resume import ResumableStream
-from tunnel.protocol.stream import ReadBuffers
+from tunnel.protocol.read_buffers import ReadBuffers
+from tunnel.protocol.resumable_stream import ResumableStream
 
 WINDOW = 2000
 SIZES = st.sampled_from([1, 2, 7, 60, 500, 5000, 1 << 20])
@@ -108,7 +108,7 @@ class ResumeMachine(RuleBasedStateMachine):
     @rule(client=st.booleans())
     def end_source(self, client: bool) -> None:
         end = self.pair(client)[0]
-        if end.stream.established:
+        if end.stream.session.established:
             end.source_is_over = True
             end.stream.source_ended()
 
@@ -120,14 +120,14 @@ class ResumeMachine(RuleBasedStateMachine):
 
     @rule(client=st.booleans(), size=st.sampled_from([1, 5, 100, 4096, 1 << 18]))
     def an_edge_takes_smaller_messages_only(self, client: bool, size: int) -> None:
-        self.pair(client)[0].stream.message_size.limit = size
+        self.pair(client)[0].stream.session.sender.message_size.limit = size
 
     @rule(client=st.booleans())
     def one_end_notices_a_loss(self, client: bool) -> None:
         """The other still thinks that it is connected, until it is taken over."""
         self.pair(client)[0].stream.wire_ended()
 
-    @precondition(lambda self: self.client.stream.established)
+    @precondition(lambda self: self.client.stream.session.established)
     @rule(late=st.booleans(), size=SIZES)
     def resume(self, late: bool, size: int) -> None:
         """A new connection takes over; what is on its way on the old one is lost, or still comes before that."""
@@ -139,12 +139,12 @@ class ResumeMachine(RuleBasedStateMachine):
         bridge.stream.detach()
         client.inbound.clear()
         bridge.inbound.clear()
-        received = client.stream.delivered
-        delivered = bridge.stream.delivered
+        received = client.stream.session.delivered
+        delivered = bridge.stream.session.delivered
         bridge.stream.attach(received, self.now)
         client.stream.attach(delivered, self.now)
 
-    @precondition(lambda self: self.client.stream.established)
+    @precondition(lambda self: self.client.stream.session.established)
     @rule()
     def resume_in_vain(self) -> None:
         """The bridge takes a new connection over, but its answer never reaches the client, who has to come again."""
@@ -153,14 +153,14 @@ class ResumeMachine(RuleBasedStateMachine):
         bridge.stream.detach()
         client.inbound.clear()
         bridge.inbound.clear()
-        bridge.stream.attach(client.stream.delivered, self.now)
+        bridge.stream.attach(client.stream.session.delivered, self.now)
 
     @invariant()
     def nothing_is_lost_doubled_or_reordered(self) -> None:
         for hearer, sayer in (self.pair(True), self.pair(False)):
             assert hearer.stream.failure is None, hearer.stream.failure
             assert sayer.said.startswith(hearer.heard)
-            assert hearer.stream.unacknowledged <= WINDOW
+            assert hearer.stream.session.unacknowledged <= WINDOW
             assert sum(map(len, hearer.stream.sink_output())) <= WINDOW
             if hearer.sink_is_closed:
                 assert sayer.source_is_over and hearer.heard == sayer.said
@@ -168,14 +168,15 @@ class ResumeMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "client"):
             return
-        if self.client.stream.established:
+        if self.client.stream.session.established:
             self.resume(late=False, size=1)
         for end in (self.client, self.bridge):
-            end.stream.message_size.limit = 1 << 18  # else what is left may take more turns than there are here
+            # Else what is left may take more turns than there are here.
+            end.stream.session.sender.message_size.limit = 1 << 18
         for _ in range(500):
             self.now += 0.2
             for end, peer in (self.pair(True), self.pair(False)):
-                if end.stream.established:
+                if end.stream.session.established:
                     end.source_is_over = True
                     end.stream.source_ended()
                 end.stream.tick(self.now)
@@ -183,14 +184,15 @@ class ResumeMachine(RuleBasedStateMachine):
                 peer.listen(1 << 20, self.now)
                 peer.deliver(1 << 20, self.now)
                 self.settle()
-            if self.client.stream.established and (self.client.stream.wire_is_over or self.bridge.stream.wire_is_over):
+            is_lost = self.client.stream.wire_is_over or self.bridge.stream.wire_is_over
+            if self.client.stream.session.established and is_lost:
                 self.resume(late=False, size=1)
-            if self.client.stream.complete and self.bridge.stream.complete:
+            if self.client.stream.session.complete and self.bridge.stream.session.complete:
                 break
         # A connection lost before the session line has come is dialled anew, and nothing was said before it.
-        assert self.client.stream.established or not (self.client.said or self.bridge.heard)
-        if self.client.stream.established:
-            assert self.client.stream.complete and self.bridge.stream.complete
+        assert self.client.stream.session.established or not (self.client.said or self.bridge.heard)
+        if self.client.stream.session.established:
+            assert self.client.stream.session.complete and self.bridge.stream.session.complete
             assert self.client.heard == self.bridge.said
             assert self.bridge.heard == self.client.said
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from tunnel.protocol.frames import NORMAL
 from tunnel.protocol.keepalive import Keepalive
-from tunnel.protocol.stream import PlainStream, ReadBuffers
+from tunnel.protocol.plain_stream import PlainStream
+from tunnel.protocol.read_buffers import ReadBuffers
 
 
 class End:

@@ -9,15 +9,14 @@ from tunnel.protocol.beginning import COPY_LIMIT, WAIT, WAIT_AFTER_END, WAIT_WHE
 from tunnel.protocol.control import SessionOffer
 from tunnel.protocol.frames import BINARY, TEXT, frame_header
 from tunnel.protocol.keepalive import Keepalive
-from tunnel.protocol.stream import PlainStream, ReadBuffers
+from tunnel.protocol.plain_stream import PlainStream
+from tunnel.protocol.read_buffers import ReadBuffers
 
 LINE = SessionOffer("0123456789abcdef" * 2, "fedcba9876543210" * 4, 1 << 20, 60).line().encode()
 
 
 def stream() -> PlainStream:
-    plain = PlainStream(client=True, buffers=ReadBuffers(), keepalive=Keepalive(0.0))
-    plain.beginning = Beginning(0.0)
-    return plain
+    return PlainStream(client=True, buffers=ReadBuffers(), keepalive=Keepalive(0.0), beginning=Beginning(0.0))
 
 
 def message(opcode: int, data: bytes, fragment: int) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunnel.errors import RemoteProtocolError
@@ -26,9 +26,10 @@ from tunnel.protocol.frames import (
     frame_header,
 )
 from tunnel.protocol.keepalive import Keepalive
-from tunnel.protocol.resume import ResumableStream
-from tunnel.protocol.stream import PlainStream, ReadBuffers
-from tunnel.websocat.messages import Manners, MessageStream
+from tunnel.protocol.plain_stream import PlainStream
+from tunnel.protocol.read_buffers import ReadBuffers
+from tunnel.protocol.resumable_stream import ResumableStream
+from tunnel.websocat.messages import MessageCodec, MessageOptions
 
 KEY = bytes(4)  # masking with it changes nothing
 FLOOD = 100_000
@@ -40,9 +41,11 @@ def plain(*, client: bool = False) -> PlainStream:
 
 
 def websocat(*, client: bool = False) -> PlainStream:
-    manners = Manners()
-    manners.text = manners.lines = True
-    return MessageStream(client=client, buffers=ReadBuffers(), keepalive=Keepalive(0.0), manners=manners)
+    options = MessageOptions()
+    options.text = options.lines = True
+    return PlainStream(
+        client=client, buffers=ReadBuffers(), keepalive=Keepalive(0.0), codec=MessageCodec(options)
+    )  # fmt: skip
 
 
 def resumable(*, client: bool = False) -> ResumableStream:
@@ -215,7 +218,7 @@ def test_a_small_windows_acks_cost_nothing() -> None:
         receive(stream, b"".join(frame(TEXT, b"ack %d" % (acked + i)) for i in range(1, n + 1)))
         acked += n
     assert acked == 100_000 and not stream.over
-    assert stream.unacknowledged == 0
+    assert stream.session.unacknowledged == 0
 
 
 @pytest.mark.parametrize("make", [plain, resumable])
@@ -292,6 +295,7 @@ def outcome(stream: Stream, data: bytes, sizes: list[int]) -> tuple[object, ...]
     return bytes(delivered), str(stream.failure), stream.wire_is_over, close
 
 
+@settings(deadline=None)
 @given(_frames, st.lists(st.integers(1, 5000), min_size=1, max_size=5), st.sampled_from([plain, resumable]))
 def test_however_the_bytes_are_cut_the_outcome_is_the_same(
     data: bytes, sizes: list[int], make: Callable[..., Stream]

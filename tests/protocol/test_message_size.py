@@ -9,9 +9,9 @@ import pytest
 from tunnel.protocol.control import SessionOffer
 from tunnel.protocol.frames import BINARY, FrameParser, Payload, close_payload, frame_header
 from tunnel.protocol.message_size import LARGEST_MESSAGE, MessageSize
+from tunnel.protocol.read_buffers import ReadBuffers
 from tunnel.protocol.replay import ReplayBuffer
-from tunnel.protocol.resume import ResumableStream
-from tunnel.protocol.stream import ReadBuffers
+from tunnel.protocol.resumable_stream import ResumableStream
 
 DATA = random.Random("sizes").randbytes(300_000)
 

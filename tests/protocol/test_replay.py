@@ -6,9 +6,10 @@ import random
 
 from tunnel.protocol.control import SessionOffer
 from tunnel.protocol.frames import BINARY, FrameParser, Payload
+from tunnel.protocol.read_buffers import FRAME_LIMIT, ReadBuffers
 from tunnel.protocol.replay import LARGEST_CHUNK, MAX_SPARE, SMALLEST_CHUNK, ReplayBuffer
-from tunnel.protocol.resume import READ_AHEAD, ResumableStream
-from tunnel.protocol.stream import FRAME_LIMIT, ReadBuffers
+from tunnel.protocol.resumable_stream import ResumableStream
+from tunnel.protocol.sender import READ_AHEAD
 
 DATA = random.Random("replay").randbytes(3 * FRAME_LIMIT)
 

@@ -8,7 +8,8 @@ from tunnel.errors import LocalProtocolError, RemoteProtocolError
 from tunnel.protocol import frames
 from tunnel.protocol.frames import BINARY, CLOSE, PING, PONG, TEXT, close_payload, frame_header
 from tunnel.protocol.keepalive import STALL_LIMIT, Keepalive
-from tunnel.protocol.stream import CLOSE_LIMIT, FRAME_LIMIT, PlainStream, ReadBuffers
+from tunnel.protocol.plain_stream import CLOSE_LIMIT, PlainStream
+from tunnel.protocol.read_buffers import FRAME_LIMIT, ReadBuffers
 
 KEY = bytes(4)  # masking with it changes nothing
 

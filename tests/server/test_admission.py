@@ -25,7 +25,7 @@ from tests.server.clients import UPGRADE, ask, assert_echo, dial, open_tunnel, r
 from tunnel.protocol.control import SPEED_TEST
 from tunnel.run import choose_target
 from tunnel.server.bridge import Bridge as ServedBridge
-from tunnel.server.handshake import Rules, Upgrade
+from tunnel.server.handshake import Upgrade
 from tunnel.server.log import LOGGER
 from tunnel.server.settings import BridgeSettings
 from tunnel.server.state import MAX_HANDSHAKES
@@ -364,13 +364,12 @@ def test_wrong_tokens_wait_for_their_answer_and_right_ones_do_not(start: StartBr
 
 
 def test_an_unexpected_error_is_answered_and_logged(echo_target: Target, caplog: pytest.LogCaptureFixture) -> None:
-    class Faulty(Rules):
-        def admit(self, upgrade: Upgrade) -> None:
-            raise RuntimeError("a bug")
+    def fail(upgrade: Upgrade) -> None:
+        raise RuntimeError("a bug")
 
     async def work() -> None:
         settings = BridgeSettings(listen=("127.0.0.1:0",), target=f"127.0.0.1:{echo_target.port}")
-        async with ServedBridge(settings, choose_target(settings), make_rules=Faulty) as bridge:
+        async with ServedBridge(settings, choose_target(settings), negotiate=fail) as bridge:
             answer = await asyncio.to_thread(ask, bridge.urls[0])
             assert_refused(answer, 500, "internal")
             assert "a bug" not in answer.json["message"]

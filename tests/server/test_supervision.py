@@ -201,7 +201,7 @@ def test_a_reload_that_fails_is_one_line_and_the_bridge_goes_on(bed: Bed, echo_t
 @pytest.mark.parametrize(
     "more",
     [
-        "from tunnel.server import bridge\nspoilt, place = bridge.Connection, 'make_connection'",
+        "from tunnel.server import bridge\nspoilt, place = bridge.Connection, 'Connection'",
         "spoilt, place = listen.client_of, 'client_of'",
     ],
     ids=["making it", "its address"],
@@ -219,7 +219,7 @@ def spoil(*args):
 if place == "client_of":
     listen.client_of = spoil
 else:
-    bridge.Bridge.__init__.__kwdefaults__["make_connection"] = spoil
+    bridge.Connection = spoil
 """
     bridge = start_sabotaged(bed, echo_target, "False", more + spoil)
     for _ in range(300):

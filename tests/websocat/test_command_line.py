@@ -23,7 +23,7 @@ def plan(*words: str) -> Plan:
     "words", [("-B", "10"), ("-B10",), ("-B=10",), ("--buffer-size", "10"), ("--buffer-size=10",), ("-bEB", "10")]
 )
 def test_a_value_stands_wherever_websocat_takes_it(words: tuple[str, ...]) -> None:
-    assert plan(*words, *PAIR).manners.size == 10
+    assert plan(*words, *PAIR).messages.size == 10
 
 
 def test_headers_follow_one_another_but_no_address_is_taken_for_one() -> None:
@@ -54,14 +54,14 @@ def test_exec_args_takes_the_rest() -> None:
 def test_forward_is_from_the_first_address_to_the_second(
     words: tuple[str, ...], sends: int | None, receives: int | None
 ) -> None:
-    manners = plan(*words).manners
-    assert (manners.sends, manners.receives) == (sends, receives)
+    options = plan(*words).messages
+    assert (options.sends, options.receives) == (sends, receives)
 
 
 @pytest.mark.parametrize("option", ["-t", "-n", "-u", "-U", "-1", "--max-messages=2", "--close-status-code=4000"])
 def test_what_is_about_messages_needs_a_tunnel_without_sessions(option: str) -> None:
-    assert not plan(option, "-" if option == "-t" else "unix:x", URL).manners.fit_for_sessions
-    assert plan("-bE", *PAIR).manners.fit_for_sessions
+    assert not plan(option, "-" if option == "-t" else "unix:x", URL).messages.fit_for_sessions
+    assert plan("-bE", *PAIR).messages.fit_for_sessions
 
 
 @pytest.mark.parametrize("name", NEEDLESS)
@@ -110,18 +110,18 @@ def test_an_option_without_a_use_is_told_of(words: tuple[str, ...], note: str | 
         (("stdio:x", URL), "stdio: takes nothing behind it"),
         (("ws-l:127.0.0.1:1", "exec:"), "exec: which command?"),
         (("-B",), "-B needs a value: BYTES"),
-        (("-B", "0", *PAIR), "messages cannot have 0 bytes"),
+        (("-B", "0", *PAIR), "--buffer-size must be at least 1"),
         (("-B=-1", *PAIR), "'-1' is not a number"),
         (("--oneshot=1", *PAIR), "--oneshot takes no value"),
         (("--unlnik", *PAIR), "there is no option --unlnik; did you mean --unlink?"),
         (("-Z", *PAIR), "there is no option -Z"),
         (("-p", "x", *PAIR), "the option -p (--preamble) is not supported here"),
         (("--pkcs12-der=x", *PAIR), "the option --pkcs12-der is not supported here"),
-        (("-uU", "ws-l:127.0.0.1:1", "tcp:a:2"), "leave nothing to serve"),
+        (("-uU", "ws-l:127.0.0.1:1", "tcp:a:2"), "leave nothing to carry"),
         (("--websocket-version", "8", *PAIR), "13 is the only version"),
         (("--close-status-code", "99", *PAIR), "99 is not between 1000 and 4999"),
-        (("--conncap", "0", "ws-l:127.0.0.1:1", "-"), "--conncap: 0 connections"),
-        (("--restrict-uri", "ws", "ws-l:127.0.0.1:1", "-"), "'ws' is no path that begins with /"),
+        (("--conncap", "0", "ws-l:127.0.0.1:1", "-"), "--conncap must be at least 1"),
+        (("--restrict-uri", "ws", "ws-l:127.0.0.1:1", "-"), "'ws' is not a path that begins with /"),
         (("--ping-interval", "99999999", *PAIR), "is not a number from 0 to 86400"),
     ],
 )

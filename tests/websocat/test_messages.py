@@ -9,23 +9,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunnel.protocol.frames import CLOSE, MAX_HEADER, NORMAL, TEXT, FrameParser, Payload, close_payload, frame_header
-from tunnel.protocol.keepalive import Keepalive
-from tunnel.protocol.stream import ReadBuffers
-from tunnel.websocat.messages import PARTING, SILENCE, Manners, MessageStream
+from tunnel.protocol.keepalive import STALL_LIMIT, Keepalive
+from tunnel.protocol.plain_stream import PlainStream
+from tunnel.protocol.read_buffers import ReadBuffers
+from tunnel.websocat.messages import PARTING, SILENCE, MessageCodec, MessageOptions
 
 LINES = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=30), max_size=8)
 CUTS = st.lists(st.integers(1, 20), min_size=1, max_size=30)
 
 
-def manners(**values: object) -> Manners:
-    made = Manners()
+def options(**values: object) -> MessageOptions:
+    made = MessageOptions()
     for name, value in values.items():
         setattr(made, name, value)
     return made
 
 
-def stream(made: Manners, *, client: bool = True) -> MessageStream:
-    return MessageStream(client=client, buffers=ReadBuffers(), keepalive=Keepalive(0.0), manners=made)
+def stream(made: MessageOptions, *, client: bool = True) -> PlainStream:
+    return stream_with(MessageCodec(made), client=client)
+
+
+def stream_with(codec: MessageCodec, *, client: bool = True) -> PlainStream:
+    return PlainStream(client=client, buffers=ReadBuffers(), keepalive=Keepalive(0.0), codec=codec)
 
 
 def pieces(data: bytes, cuts: Sequence[int]) -> list[bytes]:
@@ -37,12 +42,12 @@ def pieces(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     return found
 
 
-def feed_source(tried: MessageStream, data: bytes) -> None:
+def feed_source(tried: PlainStream, data: bytes) -> None:
     tried.source_space()[: len(data)] = data
     tried.source_received(len(data), 0.0)
 
 
-def take_frames(tried: MessageStream) -> bytes:
+def take_frames(tried: PlainStream) -> bytes:
     sent = b"".join(map(bytes, tried.wire_output()))
     tried.wire_sent(len(sent), 0.0)
     return sent
@@ -60,7 +65,7 @@ def messages(wire: bytes) -> list[bytes]:
     return found
 
 
-def receive(tried: MessageStream, data: bytes) -> bytes:
+def receive(tried: PlainStream, data: bytes) -> bytes:
     """What the sink gets of ``data`` on the wire."""
     tried.wire_space()[: len(data)] = data
     tried.wire_received(len(data), 0.0)
@@ -69,19 +74,24 @@ def receive(tried: MessageStream, data: bytes) -> bytes:
     return delivered
 
 
-def tick(tried: MessageStream, now: float) -> None:
+def tick(tried: PlainStream, now: float) -> None:
     tried.tick(now)
     take_frames(tried)
 
 
-def is_over(tried: MessageStream) -> bool:
+def cause(tried: PlainStream) -> str | None:
+    return tried.failure.code if tried.failure else None
+
+
+def is_over(tried: PlainStream) -> bool:
     assert tried.failure is None
     return tried.complete
 
 
 @given(LINES, CUTS)
 def test_each_line_is_a_message_however_it_is_read(lines: list[str], cuts: list[int]) -> None:
-    tried = stream(manners(text=True, lines=True))
+    codec = MessageCodec(options(text=True, lines=True))
+    tried = stream_with(codec)
     wire = b""
     for piece in pieces("".join(f"{line}\n" for line in lines).encode(), cuts):
         feed_source(tried, piece)
@@ -89,12 +99,12 @@ def test_each_line_is_a_message_however_it_is_read(lines: list[str], cuts: list[
     tried.source_ended()
     wire += take_frames(tried)
     assert messages(wire) == [f"{line}\n".encode() for line in lines]
-    assert tried.repaired == 0
+    assert not codec.remark
 
 
 @given(st.text(max_size=50), CUTS)
 def test_text_without_lines_is_cut_between_characters_only(text: str, cuts: list[int]) -> None:
-    tried = stream(manners(text=True))
+    tried = stream(options(text=True))
     wire = b""
     for piece in pieces(text.encode("utf-8", "replace"), cuts):
         feed_source(tried, piece)
@@ -106,7 +116,7 @@ def test_text_without_lines_is_cut_between_characters_only(text: str, cuts: list
 
 @given(LINES.map("\r\n".join), CUTS)
 def test_each_message_is_a_line_however_it_comes(message: str, cuts: list[int]) -> None:
-    tried = stream(manners(lines=True))
+    tried = stream(options(lines=True))
     data = message.encode()
     wire = frame_header(TEXT, len(data), None) + data
     lines = b"".join(receive(tried, piece) for piece in pieces(wire, cuts))
@@ -115,7 +125,7 @@ def test_each_message_is_a_line_however_it_comes(message: str, cuts: list[int]) 
 
 
 def test_a_line_that_is_too_long_is_cut_between_characters() -> None:
-    tried = stream(manners(text=True, lines=True, size=4))
+    tried = stream(options(text=True, lines=True, size=4))
     feed_source(tried, "aäöüß€𝄞z\n".encode())
     found = messages(take_frames(tried))
     assert b"".join(found).decode() == "aäöüß€𝄞z\n"
@@ -123,7 +133,7 @@ def test_a_line_that_is_too_long_is_cut_between_characters() -> None:
 
 
 def test_with_strict_nothing_of_a_line_that_is_too_long_is_sent() -> None:
-    tried = stream(manners(text=True, lines=True, size=4, strict=True))
+    tried = stream(options(text=True, lines=True, size=4, strict=True))
     wire = b""
     for data in (b"1234567", b"890", b"12\nok\nalso too long\nha", b"lf"):
         feed_source(tried, data)
@@ -133,21 +143,22 @@ def test_with_strict_nothing_of_a_line_that_is_too_long_is_sent() -> None:
 
 
 def test_what_is_no_utf8_is_replaced_and_counted() -> None:
-    tried = stream(manners(text=True, lines=True))
+    codec = MessageCodec(options(text=True, lines=True))
+    tried = stream_with(codec)
     feed_source(tried, b"\xff\nfine\n\xc3\n")
     assert messages(take_frames(tried)) == ["\ufffd\n".encode(), b"fine\n", "\ufffd\n".encode()]
-    assert tried.repaired == 2
+    assert codec.remark.startswith("2 text messages")
 
 
 def test_an_empty_message_is_never_sent() -> None:
-    tried = stream(manners(text=True, lines=True, strip=True))
+    tried = stream(options(text=True, lines=True, strip=True))
     feed_source(tried, b"\n\r\na\r\n")
     assert messages(take_frames(tried)) == [b"a"]
 
 
 @pytest.mark.parametrize("code", [None, 4000])
 def test_the_peer_s_echo_of_our_close_code_is_success(code: int | None) -> None:
-    tried = stream(manners(close_code=code))
+    tried = stream(options(close_code=code))
     tried.source_ended()
     take_frames(tried)
     payload = close_payload(code or NORMAL)
@@ -156,7 +167,7 @@ def test_the_peer_s_echo_of_our_close_code_is_success(code: int | None) -> None:
 
 
 def test_with_exit_on_eof_silence_ends_what_the_other_end_does_not() -> None:
-    tried = stream(manners(exit_on_eof=True))
+    tried = stream(options(exit_on_eof=True))
     feed_source(tried, b"request")
     tried.source_ended()
     take_frames(tried)
@@ -172,7 +183,7 @@ def test_with_exit_on_eof_silence_ends_what_the_other_end_does_not() -> None:
 
 
 def test_with_exit_on_eof_the_source_has_the_same_time_behind_the_peer_s_close() -> None:
-    tried = stream(manners(exit_on_eof=True), client=False)
+    tried = stream(options(exit_on_eof=True), client=False)
     data = frame_header(CLOSE, 0, b"\0\0\0\0")
     tried.wire_space()[: len(data)] = data
     tried.wire_received(len(data), 10.0)
@@ -186,7 +197,7 @@ def test_with_exit_on_eof_the_source_has_the_same_time_behind_the_peer_s_close()
 
 
 def test_a_client_that_wants_no_more_waits_a_moment_for_the_close() -> None:
-    tried = stream(manners(receives=0))
+    tried = stream(options(receives=0))
     tried.source_ended()
     assert take_frames(tried)
     tick(tried, 5.0)
@@ -195,8 +206,17 @@ def test_a_client_that_wants_no_more_waits_a_moment_for_the_close() -> None:
     assert is_over(tried)
 
 
+def test_a_server_that_receives_nothing_gives_its_source_all_the_time_there_is() -> None:
+    codec = MessageCodec(options(receives=0))
+    tried = PlainStream(client=False, buffers=ReadBuffers(), keepalive=Keepalive(5000.0), codec=codec)
+    tick(tried, 5000.3)
+    assert cause(tried) is None
+    tick(tried, 5000.0 + STALL_LIMIT)
+    assert cause(tried) == "no-tail"
+
+
 def test_without_a_close_the_end_of_the_source_is_not_told() -> None:
-    tried = stream(manners(close=False))
+    tried = stream(options(close=False))
     feed_source(tried, b"request")
     take_frames(tried)
     tried.source_ended()
@@ -206,5 +226,5 @@ def test_without_a_close_the_end_of_the_source_is_not_told() -> None:
 
 
 def test_messages_are_of_the_size_that_is_wanted() -> None:
-    assert len(stream(manners(size=10)).source_space()) == 10
-    assert len(stream(manners()).source_space()) + MAX_HEADER == len(ReadBuffers().source)
+    assert len(stream(options(size=10)).source_space()) == 10
+    assert len(stream(options()).source_space()) + MAX_HEADER == len(ReadBuffers().source)

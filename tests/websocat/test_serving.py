@@ -68,6 +68,18 @@ def test_quiet_says_nothing(bed: Bed, target: str) -> None:
     assert process.err.read_text() == ""
 
 
+def test_messages_may_be_as_small_as_one_likes(bed: Bed, target: str) -> None:
+    _, url = start(bed, "-bB", "10", "ws-l:127.0.0.1:8081", target)
+    with connect(url) as client:
+        client.send(b"more than ten bytes")
+        answer: list[bytes] = []
+        while len(b"".join(answer)) < 19:
+            message = client.recv(timeout=20)
+            assert isinstance(message, bytes)
+            answer.append(message)
+    assert b"".join(answer) == b"more than ten bytes" and max(map(len, answer)) <= 10
+
+
 def test_verbose_tells_of_each_tunnel(bed: Bed, target: str) -> None:
     process, url = start(bed, "-bv", "--async-stdio", "ws-l:127.0.0.1:8081", target)
     with connect(url) as client:

@@ -72,7 +72,7 @@ class Forward:
         return f"ssh -p {address.port} USER@{'localhost' if is_loopback(address) else address.host}"
 
     def run(self) -> int:
-        """Serve until a signal; return the exit code for it. Tunnels that are open then are ended well."""
+        """Serve until a signal comes; return its exit code. Tunnels that are still open are ended in good order."""
         with SignalPipe() as signals, selectors.DefaultSelector() as selector:
             selector.register(signals, selectors.EVENT_READ)
             for listener in self._listeners:

@@ -93,7 +93,7 @@ class Outage:
         if now < self.notice_at:
             return ""
         self.notice_at = float("inf")
-        return f"no connection for {now - self.began:.0f} s ({self.reason}); trying to get it back"
+        return f"no connection for {now - self.began:.0f} s ({self.reason}); reconnecting"
 
     def next_look(self, *, dialling: bool) -> float:
         """Return when there is something to be done next, if no attempt ends before."""

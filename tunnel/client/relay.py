@@ -1,8 +1,12 @@
-"""The relay: drives the pump between a local end and the wire, until one of them ends.
+"""The client's relay: drives the pump between a local end and the wire, until the tunnel is over.
 
-This is the one way that data flows at the client's end, whatever the local end is: standard input and output for the
-ProxyCommand, a socket elsewhere. It waits with a selector in a single thread, because an SSL object must not be used
-by two. The plain tunnel is here; the resumable one, which survives its connections, in `tunnel.client.resumable`.
+All data of the client flow this way, whatever the local end is: standard input and output for the ProxyCommand, a
+socket elsewhere. The relay waits with a selector in a single thread, because two threads must not use one SSL object.
+
+The relay only moves bytes. What differs between kinds of tunnel is a `Lifecycle`, which it holds: `tunnel.client.plain`
+for tunnels that end with their connection, `tunnel.client.resumable` for those that outlive it. A lifecycle may hand
+the tunnel over to another one, with another stream: the first message of the bridge may turn a plain tunnel into a
+resumable one.
 """
 
 from __future__ import annotations
@@ -10,29 +14,20 @@ from __future__ import annotations
 import selectors
 import sys
 import time
-from abc import ABC, abstractmethod
 
 from tunnel.errors import ConnectionLost
 from tunnel.net.pump import Pump
-from tunnel.protocol.frames import (
-    GOING_AWAY,
-    INTERNAL_ERROR,
-    NO_CODE,
-    NORMAL,
-    TARGET_LOST,
-    TARGET_REFUSED_DATA,
-    TOO_BIG,
-)
+from tunnel.protocol.frames import NO_CODE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Container
     from typing import Protocol
 
     from tunnel.net.channel import Channel
     from tunnel.net.pump import Sink, Source
+    from tunnel.protocol.byte_stream import ByteStream
     from tunnel.protocol.frames import Close
-    from tunnel.protocol.resume import ResumableStream
-    from tunnel.protocol.stream import PlainStream
 
     class LocalSource(Source, Protocol):
         """What is read at this end; ``waitable``: whether a selector can tell when."""
@@ -57,6 +52,42 @@ if TYPE_CHECKING:
         def caught(self) -> int:
             """Return the exit code that it stands for; 0 is a clean end."""
 
+    class Lifecycle(Protocol):
+        """The course of one kind of tunnel: how ends are passed on, what follows a lost connection, when it is over."""
+
+        @property
+        def stream(self) -> ByteStream:
+            """The stream that the pump is to use, as long as this lifecycle is in charge."""
+
+        def start(self, pump: Pump) -> None:
+            """Take charge of the tunnel whose bytes ``pump`` moves."""
+
+        def advance(self, *, stopped: bool) -> Lifecycle | None:
+            """Do what follows from the last turn: pass ends on, let go of a connection that is lost.
+
+            Return who is in charge from now on: this lifecycle, its successor, or nobody, as the tunnel is over.
+            ``stopped``: it has been interrupted, and so is over at the latest now.
+            """
+
+        def limit_wait(self, seconds: float) -> float:
+            """Return how long the next turn may wait, which is ``seconds`` at most."""
+
+        @property
+        def descriptor(self) -> int | None:
+            """A descriptor to wait for beside those of the pump, until it is readable."""
+
+        def turn_ended(self, readable: Container[int]) -> None:
+            """Note that a turn has ended, and which descriptors had become readable."""
+
+        def say_last_words(self, *, clean: bool) -> None:
+            """Queue the last words: nothing more will be read. ``clean``: what was sent is all there is."""
+
+        def raise_failure(self) -> None:
+            """Raise what ended the tunnel, unless that was success."""
+
+        def close(self) -> None:
+            """Let go of what this lifecycle alone holds. The relay closes the wire."""
+
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -65,30 +96,14 @@ FAREWELL_LIMIT = 2.0
 LINGER_LIMIT = 0.5  # seconds that the peer then has to hang up
 
 
-class SessionNeverBegan(ConnectionLost):
-    """There is no session that we could use, and nothing has come of the connection: dial anew.
-
-    With ``without`` no session is to be asked for any more; ``sent`` is what was sent in vain then.
-    """
-
-    def __init__(self, cause: str, *, without: bool = False, sent: bytes = b"", **fields: object) -> None:
-        super().__init__(cause, **fields)
-        self.without = without
-        self.sent = sent
-
-
-class Relay(ABC):
-    """One tunnel over an open connection. A kind of tunnel says how ends are passed on, and what comes of a loss."""
+class Relay:
+    """One tunnel over the open connection ``wire``, whose course ``lifecycle`` decides."""
 
     def __init__(
-        self,
-        wire: Channel,
-        source: LocalSource,
-        sink: LocalSink,
-        stream: PlainStream | ResumableStream,
-        interrupts: Interrupts,
+        self, wire: Channel, source: LocalSource, sink: LocalSink, lifecycle: Lifecycle, interrupts: Interrupts
     ) -> None:
-        self._pump = Pump(wire, source, sink, stream)
+        self._pump = Pump(wire, source, sink, lifecycle.stream)
+        self._lifecycle = lifecycle
         self._sink_is_pipe = sink.is_pipe
         self._source_waitable = source.waitable
         self._interrupts = interrupts
@@ -97,8 +112,8 @@ class Relay(ABC):
         has_poll = sys.platform == "linux" and hasattr(selectors, "PollSelector")
         self._selector = selectors.PollSelector() if has_poll else selectors.SelectSelector()
         self._registered: dict[int, int] = {}
-        self.handed_over = False  # whether another relay goes on with all this one has
         self.interrupted: int | None = None  # the exit code of what ended it from outside
+        lifecycle.start(self._pump)
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -113,58 +128,44 @@ class Relay(ABC):
     def run(self) -> None:
         """Move bytes until the tunnel ends; return if all went as it should.
 
-        Raises ConnectionLost when the connection broke or the peer ended it for a reason, OSError when the sink cannot
-        be written (BrokenPipeError: it is closed), but nothing when it was ``interrupted``.
+        Raises ConnectionLost when the connection broke or the peer ended it for a reason, SessionNeverBegan when
+        everything may be tried again from the start, OSError when the sink cannot be written (BrokenPipeError: it is
+        closed), but nothing when it was ``interrupted``.
         """
         try:
             self._relay()
-            if self.handed_over:
-                return
             self._farewell()
         finally:
             self._selector.close()
-            if not self.handed_over:
-                self._pump.wire.close()
+            self._pump.wire.close()
+            self._lifecycle.close()
         if self.interrupted is None:
-            self._raise_failure()
-
-    def take_over(self, other: Relay) -> None:
-        """Go on where ``other`` has stopped."""
-        ours, theirs = self._pump, other._pump
-        ours.to_wire, ours.to_sink = theirs.to_wire, theirs.to_sink
-        ours.source_is_over, ours.source_error = theirs.source_is_over, theirs.source_error
-        ours.wire_error = theirs.wire_error
-        self.interrupted = other.interrupted
-
-    # ---- what a kind of tunnel decides
-
-    @abstractmethod
-    def _advance(self) -> bool:
-        """Pass ends on; return whether the tunnel is over."""
-
-    @abstractmethod
-    def _begin_farewell(self) -> None:
-        """Queue the last words: nothing more will be read."""
-
-    @abstractmethod
-    def _raise_failure(self) -> None:
-        """Raise what ended the tunnel, unless that was success."""
-
-    # ---- the loop
+            self._lifecycle.raise_failure()
 
     def _relay(self) -> None:
-        stream = self._pump.stream
         now = time.monotonic()
-        tick_at = now + stream.next_tick(now)
-        while not self._advance():
+        tick_at = now + self._pump.stream.next_tick(now)
+        while self._advance():
+            stream = self._pump.stream
             now = time.monotonic()
             tick_at = min(tick_at, now + stream.next_tick(now))
-            self._turn(max(0.0, tick_at - now))
+            self._turn(self._lifecycle.limit_wait(max(0.0, tick_at - now)))
             now = time.monotonic()
             if now >= tick_at:
                 stream.tick(now)
                 self._pump.write_wire()
                 tick_at = now + stream.next_tick(now)
+
+    def _advance(self) -> bool:
+        """Let the lifecycle do what follows from the last turn; return whether the tunnel goes on."""
+        following = self._lifecycle.advance(stopped=self.interrupted is not None)
+        while following is not None and following is not self._lifecycle:
+            self._lifecycle.close()
+            self._lifecycle = following
+            self._pump.stream = following.stream
+            following.start(self._pump)
+            following = following.advance(stopped=self.interrupted is not None)
+        return following is not None
 
     def _turn(self, limit: float) -> None:
         """Wait for at most ``limit`` seconds, then do what became possible."""
@@ -172,12 +173,13 @@ class Relay(ABC):
         wanted = self._wanted()
         ready_now = (pump.wants_wire_read and pump.wire.pending) or (pump.wants_source and not self._source_waitable)
         self._register(wanted)
-        events = {key.fd: mask for key, mask in self._selector.select(0 if ready_now else limit)}
+        events = {key.fd: mask for key, mask in self._selector.select(0 if ready_now else min(limit, _LONGEST_WAIT))}
         if self._interrupts.fileno() in events:
             self.interrupted = self._interrupts.caught()
             return
         self._serve(events)
         pump.stream.settle()
+        self._lifecycle.turn_ended(events)
 
     def _serve(self, events: dict[int, int]) -> None:
         """Do what ``events`` (descriptor → events) make possible."""
@@ -209,6 +211,8 @@ class Relay(ABC):
         elif self._sink_is_pipe:
             # A pipe's writing end never becomes readable; but poll reports that its reader is gone.
             wanted.setdefault(pump.sink.fileno(), READ)
+        if (descriptor := self._lifecycle.descriptor) is not None:
+            wanted[descriptor] = READ
         return wanted
 
     def _register(self, wanted: dict[int, int]) -> None:
@@ -233,7 +237,7 @@ class Relay(ABC):
             self._register({pump.source.fileno(): READ})
             if self._selector.select(0):
                 pump.read_source()
-        self._begin_farewell()
+        self._lifecycle.say_last_words(clean=not self.interrupted)
         while pump.wants_wire_write and (left := deadline - time.monotonic()) > 0:
             self._register({pump.wire.fileno(): WRITE})
             if self._selector.select(left):
@@ -255,72 +259,28 @@ class Relay(ABC):
         except (OSError, ValueError):
             return  # it is closed already, by whichever end
 
-    @property
-    def _is_clean(self) -> bool:
-        """Whether what ends the relay from this side, if anything does, is no failure."""
-        return not self.interrupted
 
-    def _raise_local_failure(self) -> None:
-        pump = self._pump
-        if pump.sink_error:
-            raise pump.sink_error
-        if pump.source_error:
-            raise ConnectionLost("input", reason=pump.source_error.strerror or pump.source_error)
+_LONGEST_WAIT = 3600.0  # seconds; a selector takes no infinite ones
 
 
-class PlainRelay(Relay):
-    """The relay of a plain tunnel, which ends with its connection.
+class SessionNeverBegan(ConnectionLost):
+    """There is no session that we could use, and nothing has come of the connection: dial anew.
 
-    If it turns out to be a session that can be resumed, it ends with ``handed_over``.
+    With ``without`` no session is to be asked for any more; ``sent`` is what was sent in vain then.
     """
 
-    def __init__(
-        self, wire: Channel, source: LocalSource, sink: LocalSink, stream: PlainStream, interrupts: Interrupts
-    ) -> None:
-        super().__init__(wire, source, sink, stream, interrupts)
-        self._stream = stream
+    def __init__(self, cause: str, *, without: bool = False, sent: bytes = b"", **fields: object) -> None:
+        super().__init__(cause, **fields)
+        self.without = without
+        self.sent = sent
 
-    @property
-    def stream(self) -> PlainStream:
-        return self._stream
 
-    def _advance(self) -> bool:
-        pump, stream = self._pump, self._stream
-        beginning = stream.beginning
-        if beginning is not None:
-            if beginning.decided:
-                self.handed_over = beginning.offer is not None
-                return True
-            if pump.source_is_over:
-                beginning.source_ended(time.monotonic())
-        if (pump.source_is_over and not stream.may_get_session) or stream.sink_ended:
-            # Behind the end of our input nothing follows; behind the peer's Close nothing we send has a reader.
-            if pump.source_error:
-                stream.close(INTERNAL_ERROR, "the input broke off")
-            stream.source_ended()
-            pump.write_wire()
-        if stream.failure or pump.sink_error or self.interrupted is not None:
-            return True
-        return stream.sink_ended and (stream.close_sent or stream.wire_is_over)
-
-    def _begin_farewell(self) -> None:
-        if self._stream.has_session:
-            self._stream.leave_session()
-        self._stream.close(NORMAL if self._is_clean else GOING_AWAY)
-
-    def _raise_failure(self) -> None:
-        stream = self._stream
-        if stream.beginning is not None and stream.has_session:
-            raise SessionNeverBegan(
-                "lost", without=True, sent=stream.beginning.sent, reason="an edge makes data of the session's lines"
-            )
-        if stream.failure:
-            raise stream.failure
-        self._raise_local_failure()
-        if stream.close_received:
-            _raise_close(stream.close_code, stream.close_reason)
-        else:
-            raise ConnectionLost("lost", reason=loss_reason(self._pump))
+def raise_local_failure(pump: Pump) -> None:
+    """Raise what broke at this end, if anything did."""
+    if pump.sink_error:
+        raise pump.sink_error
+    if pump.source_error:
+        raise ConnectionLost("input", reason=pump.source_error.strerror or pump.source_error)
 
 
 def loss_reason(pump: Pump, close: Close | None = None) -> str:
@@ -330,18 +290,3 @@ def loss_reason(pump: Pump, close: Close | None = None) -> str:
         return f"it was closed {code}" + (f": {close.reason}" if close.reason else "")
     error = pump.wire_error
     return (error.strerror or str(error)) if error else "the peer hung up without a Close frame"
-
-
-def _raise_close(code: int, reason: str) -> None:
-    """Raise what the peer's Close stands for, unless it stands for success."""
-    said = f": {reason}" if reason else ""
-    if code == GOING_AWAY:
-        raise ConnectionLost("going-away", reason=said)
-    if code == TARGET_LOST:
-        raise ConnectionLost("target-lost", reason=said)
-    if code == TARGET_REFUSED_DATA:
-        raise ConnectionLost("undelivered", reason=said)
-    if code == TOO_BIG:
-        raise ConnectionLost("too-big", reason=said)
-    if code not in (NORMAL, NO_CODE):
-        raise ConnectionLost("closed", code=code, reason=said)

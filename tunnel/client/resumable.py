@@ -1,39 +1,39 @@
-"""The relay of a resumable tunnel: when its connection dies it dials again and goes on, and its user never notices.
+"""The lifecycle of a resumable tunnel at the client: it outlives its connections, and its user never notices.
 
     attached ──connection lost, or silent──▶ detached ──dialled, and the bridge has the session──▶ attached
     detached ──refused for good, or the limit is over──▶ the tunnel fails
 
 While it is detached nothing is read and nothing is lost: the source waits, and what the bridge has not confirmed is
-kept. What the answers to a resume mean is told in `tunnel.client.outage`, how it is known that the bridge has the
-session in `tunnel.client.resume_offset`.
+kept. `tunnel.client.outage` knows what the answers to a resume mean, `tunnel.client.resume_offset` how the client
+learns that the bridge has the session.
 """
 
 from __future__ import annotations
 
 import time
 
-from tunnel.client.relay import READ, Relay, SessionNeverBegan, loss_reason
+from tunnel.client.relay import SessionNeverBegan, loss_reason, raise_local_failure
 from tunnel.errors import ConnectionLost, RemoteProtocolError, TunnelError, printable
 from tunnel.protocol.control import resume_request
 from tunnel.protocol.frames import INTERNAL_ERROR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from tunnel.client.dial import Connection
     from tunnel.client.outage import Outage
     from tunnel.client.redial import Dial, Redial
-    from tunnel.client.relay import Interrupts, LocalSink, LocalSource
-    from tunnel.net.channel import Channel
-    from tunnel.protocol.resume import ResumableStream
+    from tunnel.client.relay import LocalSink
+    from tunnel.net.pump import Pump
+    from tunnel.protocol.resumable_stream import ResumableStream
 
 FRUITLESS_LIMIT = 8  # connections lost in a row without progress after which an outage may be given up for its length
 JUMP = 5.0  # seconds that a wait may take too long before it is clear that this machine, or this process, stood still
 
 
-class ResumableRelay(Relay):
-    """The relay of a resumable tunnel; see `Relay`.
+class ResumableLifecycle:
+    """See `tunnel.client.relay.Lifecycle`.
 
     ``dial`` opens another connection to the same bridge, ``limit`` are the seconds that an outage may last (the bridge
     may set a lower one), ``notice`` is told what a user should know, ``step`` what explains the rest.
@@ -41,19 +41,15 @@ class ResumableRelay(Relay):
 
     def __init__(
         self,
-        wire: Channel,
-        source: LocalSource,
-        sink: LocalSink,
         stream: ResumableStream,
-        interrupts: Interrupts,
+        sink: LocalSink,
         *,
         dial: Dial,
         limit: float,
         notice: Callable[[str], None],
         step: Callable[[str, str], None],
     ) -> None:
-        super().__init__(wire, source, sink, stream, interrupts)
-        self._stream = stream
+        self.stream = stream
         self._sink = sink
         self._dial = dial
         self._limit = limit
@@ -65,24 +61,16 @@ class ResumableRelay(Relay):
         self._failure: TunnelError | None = None
         self._fruitless = 0  # connections that were lost in a row before any of what we sent had arrived …
         self._fruitless_since = 0.0  # … and when the first of them was
-
-    @property
-    def stream(self) -> ResumableStream:
-        return self._stream
-
-    def run(self) -> None:
-        """As `Relay.run`. Raises SessionNeverBegan when everything may be tried again from the start."""
-        try:
-            super().run()
-        finally:
-            if self._redial:
-                self._redial.abandon()
+        self._wait = (0.0, 0.0, 0.0)  # the turn's limit, and both clocks when it began
 
     # ---- as `Relay` asks
 
-    def _advance(self) -> bool:
-        pump, stream = self._pump, self._stream
-        if stream.sink_ended and not stream.fin_delivered:
+    def start(self, pump: Pump) -> None:
+        self._pump = pump
+
+    def advance(self, *, stopped: bool) -> ResumableLifecycle | None:
+        pump, stream = self._pump, self.stream
+        if stream.sink_ended and not stream.session.receiver.fin_delivered:
             if not pump.sink_error and not self._sink.end_stream():
                 pump.source_is_over = True
             stream.sink_half_closed()
@@ -91,68 +79,75 @@ class ResumableRelay(Relay):
         elif pump.source_is_over:
             stream.source_ended()
         pump.write_wire()
-        if self.interrupted is not None or pump.sink_error or stream.over or self._failure or stream.complete:
-            return True
+        if stopped or pump.sink_error or stream.over or self._failure or stream.session.complete:
+            return None
         if not stream.wire_is_over:
-            if self._outage and stream.heard_since_attach:
+            if self._outage and stream.connection.was_heard:
                 self._end_outage()
-            return False
-        if stream.attached:
+        elif stream.attached:
             self._detach()
-        return self._failure is not None
+        return None if self._failure else self
 
-    def _begin_farewell(self) -> None:
-        self._stream.finish(clean=self._is_clean)
+    def limit_wait(self, seconds: float) -> float:
+        now = time.monotonic()
+        if self._outage and not self.stream.attached:
+            seconds = max(0.0, self._outage.next_look(dialling=self._redial is not None) - now)
+        self._wait = (seconds, now, time.time())
+        return seconds
 
-    def _raise_failure(self) -> None:
-        if self._failure:
-            raise self._failure
-        if self._stream.failure:
-            raise self._stream.failure
-        self._raise_local_failure()
+    @property
+    def descriptor(self) -> int | None:
+        return self._redial.fileno() if self._redial else None
 
-    def _wanted(self) -> dict[int, int]:
-        wanted = super()._wanted()
-        if self._redial:
-            wanted[self._redial.fileno()] = READ
-        return wanted
-
-    def _turn(self, limit: float) -> None:
-        outage = self._outage if not self._stream.attached else None
-        if outage:
-            limit = max(0.0, outage.next_look(dialling=self._redial is not None) - time.monotonic())
-        before, wall_before = time.monotonic(), time.time()
-        super()._turn(limit)
+    def turn_ended(self, readable: Container[int]) -> None:
+        outage = self._outage if not self.stream.attached else None
+        if self._redial and self._redial.fileno() in readable:
+            self._finish_redial(self._redial)
+        limit, before, wall_before = self._wait
         # A machine that sleeps stops the one clock or the other, depending on the platform.
         if max(time.monotonic() - before, time.time() - wall_before) > limit + JUMP:
             self._wake_up()
         if outage:
             self._pursue(outage)
 
-    def _serve(self, events: dict[int, int]) -> None:
-        super()._serve(events)
-        if self._redial and self._redial.fileno() in events:
-            self._finish_redial(self._redial)
+    def say_last_words(self, *, clean: bool) -> None:
+        if clean:
+            self.stream.end()
+        else:
+            self.stream.fail("interrupted", ConnectionLost("input", reason="interrupted"), text="")
+
+    def raise_failure(self) -> None:
+        if self._failure:
+            raise self._failure
+        if self.stream.failure:
+            raise self.stream.failure
+        raise_local_failure(self._pump)
+
+    def close(self) -> None:
+        if self._redial:
+            self._redial.abandon()
 
     # ---- outages
 
     def _detach(self) -> None:
         """Let go of a connection that is lost."""
-        stream, now = self._stream, time.monotonic()
-        reason = "nothing came for too long" if stream.is_silent else loss_reason(self._pump, stream.close)
+        stream, now = self.stream, time.monotonic()
+        lost, size = stream.connection, stream.session.sender.message_size
+        close = lost.close_frame
+        reason = "nothing came for too long" if lost.is_silent else loss_reason(self._pump, close)
         if stream.offer is None:
-            self._failure = SessionNeverBegan("lost", without=stream.is_plain, reason=reason)
+            self._failure = SessionNeverBegan("lost", without=stream.session.is_plain, reason=reason)
             return
         self._count_fruitless(now)
-        limit = stream.message_size.limit
+        limit = size.limit
         stream.detach()
         self._pump.wire.close()
-        self._step("lost", f"{printable(reason)}; {stream.unacknowledged} bytes are kept to be sent again")
-        if stream.message_size.limit != limit:
-            self._step("lost", f"messages have {stream.message_size.limit} bytes at most from now on")
+        self._step("lost", f"{printable(reason)}; {stream.session.unacknowledged} bytes are kept to be sent again")
+        if size.limit != limit:
+            self._step("lost", f"messages have {size.limit} bytes at most from now on")
         longest = min(self._limit, stream.offer.retain)
-        if stream.message_size.is_hopeless and stream.close is not None:
-            self._failure = ConnectionLost("too-big", reason=f": {stream.close.reason}" if stream.close.reason else "")
+        if size.is_hopeless and close is not None:
+            self._failure = ConnectionLost("too-big", reason=f": {close.reason}" if close.reason else "")
         elif self._fruitless >= FRUITLESS_LIMIT and now - self._fruitless_since >= longest:
             self._failure = ConnectionLost("given-up", seconds=now - self._fruitless_since, reason=reason)
         elif self._outage:
@@ -164,7 +159,7 @@ class ResumableRelay(Relay):
             self._outage = Outage(now, longest, reason, self._epoch, self._fruitless)
 
     def _count_fruitless(self, now: float) -> None:
-        if self._stream.progress or not self._stream.unacknowledged:
+        if self.stream.session.sender.progress or not self.stream.session.unacknowledged:
             self._fruitless = 0
             return
         if not self._fruitless:
@@ -174,7 +169,7 @@ class ResumableRelay(Relay):
     def _pursue(self, outage: Outage) -> None:
         """While detached: dial when it is time, tell the user when it takes long, give up when it takes too long."""
         now = time.monotonic()
-        if self._stream.attached or self._failure or self.interrupted is not None:
+        if self.stream.attached or self._failure:
             return
         try:
             outage.check(now)
@@ -189,12 +184,12 @@ class ResumableRelay(Relay):
     def _begin_redial(self, outage: Outage) -> None:
         from tunnel.client.redial import Redial
 
-        stream = self._stream
+        stream = self.stream
         if stream.offer is None:
             return
         epoch = outage.begin_attempt()
-        request = resume_request(stream.offer.id, stream.offer.key, epoch, stream.delivered)
-        self._step("resume", f"attempt {epoch}, {stream.delivered} received")
+        request = resume_request(stream.offer.id, stream.offer.key, epoch, stream.session.delivered)
+        self._step("resume", f"attempt {epoch}, {stream.session.delivered} received")
         self._redial = Redial(self._dial, [("Wstunnel-Resume", request.header())])
 
     def _finish_redial(self, redial: Redial) -> None:
@@ -217,15 +212,17 @@ class ResumableRelay(Relay):
         """Go on over a new connection. Raises TunnelError when it leads to somebody who has not got our session."""
         received = connection.received
         try:
-            self._stream.attach(received, now)
+            self.stream.attach(received, now)
         except RemoteProtocolError as exc:
             connection.channel.close()
             raise ConnectionLost("session-gone", reason=exc) from exc
         # What it answers tells that the connection is not only open, but works.
-        self._stream.request_ack()
+        self.stream.request_ack()
         self._pump.wire = connection.channel
         self._pump.wire_error = None
-        self._step("resumed", f"the bridge has received {received}; {self._stream.unacknowledged} bytes go again")
+        self._step(
+            "resumed", f"the bridge has received {received}; {self.stream.session.unacknowledged} bytes go again"
+        )
 
     def _end_outage(self) -> None:
         """Note that the new connection works: the next loss is an outage of its own."""
@@ -239,5 +236,5 @@ class ResumableRelay(Relay):
         self._step("wake-up", "this machine or this process stood still")
         if self._outage:
             self._outage.slept(now)
-        self._stream.probe(now)
+        self.stream.probe(now)
         self._pump.write_wire()

@@ -1,8 +1,8 @@
-"""Two connected sockets whose one end can be reset, so that whoever has the other end cannot take that for an end.
+"""A pair of connected sockets. One end can be reset, which nobody at the other end can mistake for an end of file.
 
-A Unix socket can only be closed: what its peer reads then is an end of file, as if all had gone well. So the pair is
-one of TCP over the loopback interface, which can be reset (`tunnel.net.channel.reset`): then everything fails that
-reads or writes the other end, be it this library, another one, or a loop in C that knows the descriptor only.
+A Unix socket can only be closed, and its peer then reads an end of file, as if all had gone well. So this is a TCP pair
+over the loopback interface, which can be reset (`tunnel.net.channel.reset`). After that, every read and write at the
+other end fails, in this library, in any other, and in C code that knows the descriptor only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import socket
 from tunnel.net.channel import set_nodelay
 
 _LIMIT = 1.0  # seconds, should a firewall swallow what goes over loopback
-_STRANGERS = 16  # connections of others to a port that is there for a moment
+_STRANGERS = 16  # connections by other programs that are tolerated while the port is open
 _NONE_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tunnel.client.options import Value
     from tunnel.client.settings import Settings
 
-    # `socket.recv_into` and its kin take any writable buffer.
+    # `socket.recv_into` and the like take any writable buffer.
     WritableBuffer = Any
     T = TypeVar("T")
     Base = socket.socket
@@ -135,7 +135,7 @@ def open_socket(
     ``wstunnel-py connect`` with their long names (``ca_file=…``, ``connect_timeout=…`` in seconds, ``no_resume=True``).
     Environment variables and the config file count as they do for the command.
 
-    Raises DialError when no tunnel comes about, UsageError for options that cannot be used.
+    Raises DialError when the tunnel cannot be opened, UsageError for options that cannot be used.
     """
     make_settings = settings_maker(host, token=token, headers=headers, **options)
     tunnel = Tunnel(make_settings(), Trace(), make_settings, notice=lambda _: None)
@@ -250,7 +250,7 @@ def _relay(
 
 
 def _failure_of(exc: BaseException, tunnel: Tunnel) -> TunnelError | None:
-    """Return what ``exc``, which ended a relay, is to whoever has the socket; None if he has closed it himself."""
+    """Return the failure that the socket's owner is told of, for what ended a relay; None if the owner closed it."""
     if isinstance(exc, TunnelError):
         return exc
     if tunnel.relay is not None and exc is tunnel.relay.sink_error:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 
 from tunnel.client.dial import dial
-from tunnel.client.relay import PlainRelay, SessionNeverBegan
+from tunnel.client.relay import Relay, SessionNeverBegan
 from tunnel.protocol.control import SPEED_TEST, SUBPROTOCOL
-from tunnel.protocol.keepalive import Keepalive
-from tunnel.protocol.stream import PlainStream, ReadBuffers
+from tunnel.protocol.read_buffers import ReadBuffers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,34 +15,54 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from tunnel.client.dial import Connection
-    from tunnel.client.relay import Interrupts, LocalSink, LocalSource, Relay
-    from tunnel.client.resumable import ResumableRelay
+    from tunnel.client.plain import PlainLifecycle
+    from tunnel.client.relay import Interrupts, Lifecycle, LocalSink, LocalSource
+    from tunnel.client.resumable import ResumableLifecycle
     from tunnel.client.settings import Settings
     from tunnel.client.trace import Trace
+    from tunnel.protocol.codec import Codec
+    from tunnel.protocol.control import SessionOffer
+    from tunnel.protocol.outbox import Outbox
 
 # Connections that may be lost in a row before a session has begun on one.
 MAX_FALSE_STARTS = 3
 
 
+def binary_codec() -> Codec:
+    """Return the codec of a tunnel: its messages carry bytes."""
+    from tunnel.protocol.codec import BINARY_CODEC
+
+    return BINARY_CODEC
+
+
 class Tunnel:
     """A tunnel with ``settings``; ``reload`` makes them anew for a later connection, as a token may have changed.
 
-    ``notice`` is told in one line what a user should know while the tunnel lives. ``relay`` is what moves its bytes,
-    once `run` has begun.
+    ``notice`` is told in one line what a user should know while the tunnel lives. ``offer``: the subprotocols to offer
+    (None: as the settings say). ``make_codec`` makes the codec for a plain connection.
     """
 
     def __init__(
-        self, settings: Settings, trace: Trace, reload: Callable[[], Settings], notice: Callable[[str], None]
+        self,
+        settings: Settings,
+        trace: Trace,
+        reload: Callable[[], Settings],
+        notice: Callable[[str], None],
+        *,
+        offer: Sequence[str] | None = None,
+        make_codec: Callable[[], Codec] = binary_codec,
     ) -> None:
         self._settings = settings
         self._trace = trace
         self._reload = reload
         self._notice = notice
         # websocat's server echoes the first name, whatever it is; so Wire 2, which it cannot speak, is the second.
-        self._offer: Sequence[str] = ("binary", SUBPROTOCOL) if settings.resume else ("binary",)
-        self._max_message = settings.max_message
+        ours = ("binary", SUBPROTOCOL) if settings.resume else ("binary",)
+        self._offer: Sequence[str] = ours if offer is None else offer
+        self._make_codec = make_codec
+        self._codec: Codec | None = None  # that of the last connection, if it was a plain one
         self._sent_in_vain = b""  # on a connection that could not be used, and so to be sent first
-        self.relay: Relay | None = None
+        self.relay: Relay | None = None  # what moves the bytes, once `run` has begun
         self.is_resumable = False  # whether there is a session, once that is known
 
     def dial(self) -> Connection:
@@ -62,11 +81,27 @@ class Tunnel:
 
         ``interrupts`` are entered while the relay runs.
         """
+        try:
+            return self._run(connection, source, sink, interrupts)
+        finally:
+            if self._codec is not None and self._codec.remark:
+                self._notice(self._codec.remark)
+
+    def _run(
+        self,
+        connection: Connection,
+        source: LocalSource,
+        sink: LocalSink,
+        interrupts: Callable[[], AbstractContextManager[Interrupts]],
+    ) -> Relay:
         false_starts = 0
         while True:
             try:
                 with interrupts() as interrupting:
-                    return self._relay(connection, source, sink, interrupting)
+                    lifecycle = self._lifecycle(connection, sink)
+                    self.relay = Relay(connection.channel, source, sink, lifecycle, interrupting)
+                    self.relay.run()
+                    return self.relay
             except SessionNeverBegan as exc:
                 false_starts += 1
                 if false_starts == MAX_FALSE_STARTS:
@@ -80,66 +115,65 @@ class Tunnel:
                 raise
             connection = self.dial()
 
-    def _relay(self, connection: Connection, source: LocalSource, sink: LocalSink, interrupts: Interrupts) -> Relay:
+    def _lifecycle(self, connection: Connection, sink: LocalSink) -> Lifecycle:
+        """Return the lifecycle that the subprotocol asks for. The first message may still change it."""
         if connection.subprotocol == SUBPROTOCOL:
-            self.relay = self._resumable_relay(connection, source, sink, interrupts)
-        else:
-            self.relay = plain = self._plain_relay(connection, source, sink, interrupts)
-            plain.run()
-            beginning = plain.stream.beginning
-            if not plain.handed_over or beginning is None or beginning.offer is None:
-                return plain
-            self._trace.step("resume", "the bridge has begun a session, though something on the way hides it")
-            resumable = self._resumable_relay(connection, source, sink, interrupts)
-            resumable.stream.adopt(beginning.offer, plain.stream.take_outbox(), beginning.sent)
-            resumable.take_over(plain)
-            self.relay = resumable
-        self.relay.run()
-        return self.relay
+            return self._resumable(sink)
+        return self._plain(connection, sink)
 
-    def _resumable_relay(
-        self, connection: Connection, source: LocalSource, sink: LocalSink, interrupts: Interrupts
-    ) -> ResumableRelay:
-        from tunnel.client.resumable import ResumableRelay
-        from tunnel.protocol.resume import ResumableStream
+    def _resumable(self, sink: LocalSink) -> ResumableLifecycle:
+        from tunnel.client.resumable import ResumableLifecycle
+        from tunnel.protocol.resumable_stream import ResumableStream
 
         self.is_resumable = True
         settings = self._settings
-        return ResumableRelay(
-            connection.channel,
-            source,
+        stream = ResumableStream(
+            client=True,
+            buffers=ReadBuffers(),
+            now=time.monotonic(),
+            ping_interval=settings.ping_interval,
+            ping_timeout=settings.ping_timeout,
+            max_message=settings.max_message,
+        )
+        return ResumableLifecycle(
+            stream,
             sink,
-            ResumableStream(
-                client=True,
-                buffers=ReadBuffers(),
-                now=time.monotonic(),
-                ping_interval=settings.ping_interval,
-                ping_timeout=settings.ping_timeout,
-                max_message=self._max_message,
-            ),
-            interrupts,
             dial=self._dial_again,
             limit=settings.reconnect_for,
             notice=self._notice,
             step=self._trace.step,
         )
 
-    def _plain_relay(
-        self, connection: Connection, source: LocalSource, sink: LocalSink, interrupts: Interrupts
-    ) -> PlainRelay:
+    def _plain(self, connection: Connection, sink: LocalSink) -> PlainLifecycle:
+        from tunnel.client.plain import PlainLifecycle
+        from tunnel.protocol.keepalive import Keepalive
+        from tunnel.protocol.plain_stream import PlainStream
+
+        beginning = None
         settings, now = self._settings, time.monotonic()
-        stream = self._plain_stream(Keepalive(now, settings.ping_interval, settings.ping_timeout))
-        stream.max_message = self._max_message
         if SUBPROTOCOL in self._offer and connection.subprotocol != SPEED_TEST:
             from tunnel.protocol.beginning import Beginning
 
-            stream.beginning = Beginning(now)
+            beginning = Beginning(now)
+        self._codec = self._make_codec()
+        stream = PlainStream(
+            client=True,
+            buffers=ReadBuffers(),
+            keepalive=Keepalive(now, settings.ping_interval, settings.ping_timeout),
+            sink_limit=None,  # a user may suspend ssh for as long as they like
+            max_message=settings.max_message,
+            codec=self._codec,
+            beginning=beginning,
+        )
         stream.send_first(self._sent_in_vain)
-        return PlainRelay(connection.channel, source, sink, stream, interrupts)
 
-    def _plain_stream(self, keepalive: Keepalive) -> PlainStream:
-        # No limit for the sink: a user may suspend ssh for as long as he likes.
-        return PlainStream(client=True, buffers=ReadBuffers(), keepalive=keepalive, sink_limit=None)
+        def begin_session(offer: SessionOffer, outbox: Outbox, sent: bytes) -> ResumableLifecycle:
+            self._trace.step("resume", "the bridge has begun a session, though something on the way hides it")
+            lifecycle = self._resumable(sink)
+            lifecycle.stream.adopt(offer, outbox, sent)
+            return lifecycle
+
+        return PlainLifecycle(stream, begin_session)
 
     def _dial_again(self, headers: Sequence[tuple[str, str]]) -> Connection:
         from tunnel.client.resume_offset import find_offset
@@ -157,4 +191,4 @@ class Tunnel:
 def _import_what_resumes() -> None:
     """Import what a resumable tunnel needs, in a time in which there is nothing else to do."""
     import tunnel.client.resumable
-    import tunnel.protocol.resume  # noqa: F401
+    import tunnel.protocol.resumable_stream  # noqa: F401

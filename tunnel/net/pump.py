@@ -3,9 +3,9 @@
     source ──read──▶ stream ──frames──▶ wire
     sink ◀─payload── stream ◀──read──── wire
 
-The pump never waits. Its driver (`tunnel.client.relay`, `tunnel.server.session`) waits until something that the pump
-wants is possible, calls the step for it, and asks again what is wanted. Each step tries the write that its read
-allows at once, so that in the common case bytes pass in one turn; only what the other side does not take yet waits.
+The pump never waits. Its driver (`tunnel.client.relay`, `tunnel.server.relay`) waits until something that the pump
+wants is possible, calls the step for it, and asks again what is wanted. Each step tries at once the write that its read
+allows, so that bytes usually pass in one turn. Only what the other side does not take yet waits.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from tunnel.net.channel import Channel
+    from tunnel.protocol.byte_stream import ByteStream
     from tunnel.protocol.frames import Buffer
-    from tunnel.protocol.resume import ResumableStream
-    from tunnel.protocol.stream import PlainStream
 
     class Source(Protocol):
         """What is read at the local end; see `Channel.receive_into`."""
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Pump:
-    """Moves the bytes of one tunnel; see the module's text.
+    """Moves the bytes of one tunnel; see the module's text. ``wire`` and ``stream`` may be replaced between two turns.
 
     ``to_wire`` and ``to_sink`` count the stream's bytes that were read from the source and taken by the sink. The
     errors that ended a side are kept in ``wire_error``, ``source_error`` and ``sink_error``.
@@ -55,7 +54,7 @@ class Pump:
         "wire_error",
     )
 
-    def __init__(self, wire: Channel, source: Source, sink: Sink, stream: PlainStream | ResumableStream) -> None:
+    def __init__(self, wire: Channel, source: Source, sink: Sink, stream: ByteStream) -> None:
         self.wire = wire
         self.source = source
         self.sink = sink

@@ -12,8 +12,12 @@ Lines of other kinds are ignored, so that later versions can add some; a known o
 
 from __future__ import annotations
 
-from tunnel.errors import RemoteProtocolError, printable
+from tunnel.errors import ConnectionLost, RemoteProtocolError, printable
 from tunnel.protocol.numbers import parse_decimal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tunnel.protocol.frames import Payload
 
 LINE_LIMIT = 256  # bytes that we send at most
 MESSAGE_LIMIT = 1024  # bytes that we take in at most, so that later versions may send more
@@ -87,6 +91,40 @@ def error_line(code: str, text: str) -> str:
     """Return the line that ends a session with an error, cut to what a line may have."""
     ascii_text = printable(text).encode("ascii", "replace").decode()
     return f"error {code} {ascii_text}"[:LINE_LIMIT]
+
+
+def session_failure(error: SessionError, peer: str) -> ConnectionLost:
+    """Return what an ``error`` line of the ``peer`` (as it is called in messages) stands for."""
+    said = f": {error.text}" if error.text else ""
+    if error.code == "shutdown":
+        return ConnectionLost("going-away", reason=said)
+    if error.code in ("target-lost", "undelivered"):
+        return ConnectionLost(error.code, reason=said)
+    return ConnectionLost("session-error", peer=peer, code=error.code, reason=said)
+
+
+class ControlReader:
+    """The control line that is coming in. ``frames`` is in how many frames the last line came."""
+
+    __slots__ = ("_counted", "_line", "frames")
+
+    def __init__(self) -> None:
+        self._line = b""
+        self._counted = 0
+        self.frames = 0
+
+    def take(self, event: Payload, *, ends_frame: bool) -> bytes | None:
+        """Take a piece of a text message; return the line once it is whole. Raises RemoteProtocolError if too long."""
+        self._line += bytes(event.data)
+        if len(self._line) > MESSAGE_LIMIT:
+            raise RemoteProtocolError("the peer sent a control line that is too long")
+        if ends_frame and (event.data or event.final):
+            self._counted += 1
+        if not event.final:
+            return None
+        line, self._line = self._line, b""
+        self.frames, self._counted = self._counted, 0
+        return line
 
 
 def parse_control(message: bytes) -> Control | None:

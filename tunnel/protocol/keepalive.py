@@ -15,20 +15,23 @@ STALL_LIMIT = 900.0  # seconds in which a blocked write, or a target that was ha
 
 
 class Keepalive:
-    """The timers of one connection; all times are seconds of one monotonic clock."""
+    """The timers of one connection; all times are seconds of one monotonic clock.
 
-    __slots__ = ("_heard_at", "_interval", "_pinged_at", "_timeout", "_wrote_at")
+    ``heard_at`` is when bytes came last, or when the connection began.
+    """
+
+    __slots__ = ("_interval", "_pinged_at", "_timeout", "_wrote_at", "heard_at")
 
     def __init__(self, now: float, interval: float = PING_INTERVAL, timeout: float = PING_TIMEOUT) -> None:
         self._interval = interval
         self._timeout = timeout
-        self._heard_at = now
+        self.heard_at = now
         self._wrote_at = now
         self._pinged_at: float | None = None
 
     def heard(self, now: float) -> None:
         """Note that bytes came from the peer."""
-        self._heard_at = now
+        self.heard_at = now
         self._pinged_at = None
 
     def wrote(self, now: float) -> None:
@@ -42,7 +45,7 @@ class Keepalive:
 
     def check_silence(self, now: float, limit: float) -> None:
         """Raise ConnectionLost when nothing came for ``limit`` seconds."""
-        if now - self._heard_at >= limit:
+        if now - self.heard_at >= limit:
             raise ConnectionLost("silent", seconds=limit)
 
     def ping_due(self, now: float, *, reading: bool) -> bool:
@@ -52,14 +55,14 @@ class Keepalive:
         """
         if not reading:
             # Time spent deaf must not count against the peer later.
-            self._heard_at = now
+            self.heard_at = now
             if self._pinged_at is not None and now - self._pinged_at < self._interval:
                 return False
         elif self._pinged_at is not None:
             if now - self._pinged_at >= self._timeout:
-                raise ConnectionLost("silent", seconds=now - self._heard_at)
+                raise ConnectionLost("silent", seconds=now - self.heard_at)
             return False
-        elif now - self._heard_at < self._interval:
+        elif now - self.heard_at < self._interval:
             return False
         self._pinged_at = now
         return True

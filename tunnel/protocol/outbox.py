@@ -74,7 +74,7 @@ class Outbox:
     def sent(self, n: int) -> None:
         """Note that the wire took the first ``n`` bytes."""
         consume(self.pieces, n)
-        if not self.pieces:
+        if self._pong is not None and not self.pieces:
             self.answer_ping()
 
     def clear(self) -> None:

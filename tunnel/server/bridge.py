@@ -19,28 +19,32 @@ import re
 import socket
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from tunnel.errors import UsageError, spelled
 from tunnel.net.address import Address, Client, TCPAddress, is_loopback
 from tunnel.net.descriptors import descriptor_limit
 from tunnel.net.forwarded import TrustedProxies
 from tunnel.net.listening import ListeningSocket, open_listening
+from tunnel.protocol.codec import BINARY_CODEC
 from tunnel.protocol.frames import GOING_AWAY
 from tunnel.server.access import Origins, Tokens
 from tunnel.server.certificates import Certificates
 from tunnel.server.connection import Connection
-from tunnel.server.handshake import HEALTH_PATH, Rules
+from tunnel.server.handshake import HEALTH_PATH, Rules, Upgrade
 from tunnel.server.listen import Listener
 from tunnel.server.log import event, unexpected
-from tunnel.server.session import FAREWELL_LIMIT
-from tunnel.server.sessions import Sessions
+from tunnel.server.relay import FAREWELL_LIMIT
+from tunnel.server.session_registry import SessionRegistry
 from tunnel.server.settings import DEFAULT_LISTEN, BridgeSettings
 from tunnel.server.shares import Shares
 from tunnel.server.state import BridgeState, farewell_limit, handshake_limit, tunnel_limit
 from tunnel.server.supervision import supervise
 from tunnel.server.systemd import take_sockets
 from tunnel.server.target import Target
+
+if TYPE_CHECKING:
+    from tunnel.protocol.codec import Codec
 
 _ACCEPTS = 8  # connections that are accepted before others have their turn
 _CROWDED_PAUSE = 0.001  # seconds, while handshakes have to give way
@@ -52,8 +56,9 @@ _MODE = re.compile(r"0?[0-7]{3}")
 class Bridge:
     """A bridge with its listeners, as an async context manager; leaving it ends its tunnels at once.
 
-    Tunnels lead to ``target``, which the bridge starts and closes. Kinds of rules and of connections may be given.
-    With ``keeps_silent`` a tunnel whose client says nothing never gives way to another of the same source.
+    Tunnels lead to ``target``, which the bridge starts and closes. ``negotiate`` may change the answer to an upgrade
+    that is admitted. ``make_codec`` makes the codec of a plain tunnel. ``tunnel_ended`` is called whenever a tunnel
+    has ended. With ``keeps_silent`` a tunnel whose client says nothing never gives way to another of the same source.
     Raises UsageError when the settings cannot be used, and on entering DialError (``listen``) when an address cannot.
     """
 
@@ -62,8 +67,9 @@ class Bridge:
         settings: BridgeSettings,
         target: Target,
         *,
-        make_rules: Callable[[str | None, Tokens, Origins], Rules] = Rules,
-        make_connection: Callable[[BridgeState, socket.socket, Client], Connection] = Connection,
+        negotiate: Callable[[Upgrade], None] = lambda _: None,
+        make_codec: Callable[[], Codec] = lambda: BINARY_CODEC,
+        tunnel_ended: Callable[[], None] = lambda: None,
         keeps_silent: bool = False,
     ) -> None:
         _check(settings)
@@ -76,15 +82,16 @@ class Bridge:
         self._state = BridgeState(
             settings=settings,
             target=target,
-            rules=make_rules(settings.path, self._tokens, Origins(settings.allow_origin)),
+            rules=Rules(settings.path, self._tokens, Origins(settings.allow_origin), negotiate),
             proxies=TrustedProxies(settings.trusted_proxy),
             handshakes=Shares(handshake_limit(descriptors)),
             farewells=Shares(farewell_limit(descriptors)),
             seats=Shares(tunnel_limit(settings.max_tunnels, descriptors), protected=0 if keeps_silent else 1),
-            sessions=Sessions(settings),
+            sessions=SessionRegistry(settings),
             certificates=self._certificates,
+            make_codec=make_codec,
+            tunnel_ended=tunnel_ended,
         )
-        self._make_connection = make_connection
         self._listeners: list[Listener] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._connections: dict[asyncio.Task[None], Connection] = {}
@@ -176,17 +183,17 @@ class Bridge:
             await asyncio.wait(active, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
         ending = self._active()
         for task in ending:
-            session = self._connections[task].session
-            if session is None:
+            relay = self._connections[task].relay
+            if relay is None:
                 task.cancel()
             else:
-                session.close(GOING_AWAY, f"drained for {seconds:g} s" if seconds else "")
+                relay.close(GOING_AWAY, f"drained for {seconds:g} s" if seconds else "")
         if ending:
-            # A session limits its farewell itself; the second more is for a loop that is late.
+            # A relay limits its farewell itself; the second more is for a loop that is late.
             await asyncio.wait(ending, timeout=FAREWELL_LIMIT + 1)
         for connection in self._connections.values():
-            if connection.session is not None:
-                connection.session.close(GOING_AWAY, "the bridge stopped while it was detached")
+            if connection.relay is not None:
+                connection.relay.close(GOING_AWAY, "the bridge stopped while it was detached")
         if self._connections:
             await asyncio.wait(self._connections, timeout=1)
         for task in self._connections:
@@ -197,7 +204,7 @@ class Bridge:
 
     def _active(self) -> list[asyncio.Task[None]]:
         """Return the connections but for detached sessions."""
-        return [task for task, each in self._connections.items() if each.session is None or each.session.attached]
+        return [task for task, each in self._connections.items() if each.relay is None or each.relay.attached]
 
     def reload(self) -> None:
         """Read tokens and certificates again. What cannot be used is logged, and what was in use stays."""
@@ -228,7 +235,7 @@ class Bridge:
     def _serve(self, sock: socket.socket, client: Client) -> None:
         """Begin to serve a connection; one that cannot be served is let go, and takes nothing from others."""
         try:
-            connection = self._make_connection(self._state, sock, client)
+            connection = Connection(self._state, sock, client)
             task = connection.start()
         except Exception as exc:
             sock.close()

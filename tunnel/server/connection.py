@@ -1,4 +1,4 @@
-"""One connection at the bridge: TLS, request, checks, dialling the target, 101, session, and a line in the log.
+"""One connection at the bridge: TLS, request, checks, dialling the target, 101, relay, and a line in the log.
 
 This is the order in which a client experiences the bridge, and the only place where that order stands. At each stage a
 connection holds a place of what that stage uses up, and may have to give way to others: a handshake until the request
@@ -12,20 +12,23 @@ import errno
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+import time
 from http import HTTPStatus
 
 from tunnel.errors import DialError
 from tunnel.net.address import Client
 from tunnel.net.channel import Channel
-from tunnel.protocol.control import SUBPROTOCOL
-from tunnel.protocol.stream import PlainStream
+from tunnel.protocol.control import SUBPROTOCOL, SessionOffer
+from tunnel.protocol.keepalive import Keepalive
+from tunnel.protocol.plain_stream import PlainStream
+from tunnel.protocol.resumable_stream import ResumableStream
 from tunnel.server.certificates import start_tls
 from tunnel.server.handshake import Upgrade, health_answer, is_health_check
 from tunnel.server.http import Head, Refusal, busy, read_head, send_last
 from tunnel.server.log import Value, event, unexpected
-from tunnel.server.resumable import ResumableSession
-from tunnel.server.session import PlainSession, Session
+from tunnel.server.plain import PlainLifecycle
+from tunnel.server.relay import Relay
+from tunnel.server.resumable import ResumableLifecycle
 from tunnel.server.shares import Place, Shares
 from tunnel.server.state import BridgeState
 from tunnel.server.target import Target
@@ -48,7 +51,8 @@ class Connection:
         self._is_handed_over = False  # to the session that it has resumed
         self._is_parting = False  # whether the client has been told why there is no tunnel, or is about to be
         self._gave_way = False
-        self.session: Session | None = None
+        self._session: ResumableLifecycle | None = None  # that of our tunnel, if it can be resumed
+        self.relay: Relay | None = None
 
     def start(self) -> asyncio.Task[None]:
         """Begin to serve the connection to its end, for which the oldest handshake may have to give way.
@@ -63,7 +67,7 @@ class Connection:
         """Let go of everything, once the task has ended."""
         del self._task  # which refers to this connection, so that neither would be freed soon
         self._leave()
-        if self.session is not None or self._is_handed_over:
+        if self.relay is not None or self._is_handed_over:
             return
         if self._gave_way:
             self._wire.abort()  # leaves nothing in the kernel, as a close would
@@ -73,19 +77,22 @@ class Connection:
     async def _serve(self) -> None:
         try:
             await self._open()
-            if self.session is not None:
-                await self._run(self.session)
+            if self.relay is not None:
+                await self._run(self.relay)
         except Exception as exc:
             unexpected(exc, client=self._client.address)
-            if self.session is None and not self._is_handed_over:
+            if self.relay is None and not self._is_handed_over:
                 await self._part(_INTERNAL_ERROR.answer())
 
-    async def _run(self, session: Session) -> None:
-        ending = await session.run()
+    async def _run(self, relay: Relay) -> None:
+        try:
+            ending = await relay.run()
+        finally:
+            self._state.tunnel_ended()
         number: dict[str, Value] = {}
-        if isinstance(session, ResumableSession):
-            self._client = session.client
-            number = {"session": session.number}
+        if self._session is not None:
+            self._client = self._session.client
+            number = {"session": self._session.number}
         self._log(
             logging.INFO,
             "tunnel",
@@ -111,18 +118,18 @@ class Connection:
             self._place = None
 
     def _give_way(self) -> None:
-        if self.session is None:
+        if self.relay is None:
             self._gave_way = True
             if not self._is_parting:
                 self._log(logging.INFO, "refused", error="gave-way", message="other clients need its place")
             self._task.cancel()
         else:
-            self.session.give_way()
+            self.relay.give_way()
 
     def _standing(self) -> int:
-        return 0 if self.session is None else self.session.standing()
+        return 0 if self.relay is None else self.relay.standing()
 
-    # ---- the handshake, after which there is a session, or the client has been told why not
+    # ---- the handshake, after which there is a relay, or the client has been told why not
 
     async def _open(self) -> None:
         try:
@@ -183,54 +190,48 @@ class Connection:
         target = await self._dial()
         try:
             self._check_staying()
-            self.session = self._make_session(Channel(target, is_wire=False), upgrade, head.rest)
+            self.relay = self._make_relay(Channel(target, is_wire=False), upgrade, head.rest)
         except BaseException:
             target.close()
             raise
 
-    def _make_session(self, target: Channel, upgrade: Upgrade, rest: bytes) -> Session:
-        """Return the session, whose first words to the client are the 101. Nothing is left of one that fails."""
-        state, settings = self._state, self._state.settings
-        wire = self._wire_with(rest)
+    def _make_relay(self, target: Channel, upgrade: Upgrade, rest: bytes) -> Relay:
+        """Return the relay, whose first words to the client are the 101. Nothing is left of one that fails."""
+        state, wire = self._state, self._wire_with(rest)
         resumable = upgrade.offers_resume and not upgrade.asks_for_speed_test
         offer = state.sessions.offer(self._client.source) if resumable else None
         if offer is None or self._place is None:
-            return self._plain_session(wire, target, upgrade.accept())
-        session = ResumableSession(
-            wire,
-            target,
-            sessions=state.sessions,
-            offer=offer,
-            client=self._client,
-            seat=self._place,
+            return Relay(wire, target, self._plain(upgrade.accept()))
+        self._session = self._resumable(offer, upgrade.accept(resumable=True), self._place)
+        relay = Relay(wire, target, self._session)
+        self._place = None  # it is the session's, and is given back whenever that is detached
+        return relay
+
+    def _plain(self, answer: bytes) -> PlainLifecycle:
+        state, settings = self._state, self._state.settings
+        stream = PlainStream(
+            client=False,
             buffers=state.buffers,
+            keepalive=Keepalive(time.monotonic(), settings.ping_interval, settings.ping_timeout),
+            preamble=answer,
+            max_message=settings.max_message,
+            codec=state.make_codec(),
+        )
+        return PlainLifecycle(stream)
+
+    def _resumable(self, offer: SessionOffer, answer: bytes, seat: Place) -> ResumableLifecycle:
+        state, settings = self._state, self._state.settings
+        stream = ResumableStream(
+            client=False,
+            buffers=state.buffers,
+            now=time.monotonic(),
+            offer=offer,
             ping_interval=settings.ping_interval,
             ping_timeout=settings.ping_timeout,
-            answer=upgrade.accept(resumable=True),
-            max_message=self._max_message,
+            preamble=answer,
+            max_message=settings.max_message,
         )
-        self._place = None  # it is the session's, and is given back whenever that is detached
-        return session
-
-    def _plain_session(
-        self, wire: Channel, target: Channel, answer: bytes, make_stream: Callable[..., PlainStream] = PlainStream
-    ) -> PlainSession:
-        state = self._state
-        return PlainSession(
-            wire,
-            target,
-            buffers=state.buffers,
-            ping_interval=state.settings.ping_interval,
-            ping_timeout=state.settings.ping_timeout,
-            make_stream=make_stream,
-            answer=answer,
-            max_message=self._max_message,
-        )
-
-    @property
-    def _max_message(self) -> int:
-        """How many bytes a message to the client has at most."""
-        return self._state.settings.max_message
+        return ResumableLifecycle(stream, offer, registry=state.sessions, client=self._client, seat=seat)
 
     def _resume(self, upgrade: Upgrade, rest: bytes) -> None:
         """Give the connection to the session that it asks for; raises Refusal."""
@@ -254,7 +255,7 @@ class Connection:
             self._wire.put_back(memoryview(rest))
         return self._wire
 
-    def _seat_for(self, session: ResumableSession) -> Place:
+    def _seat_for(self, session: ResumableLifecycle) -> Place:
         """Return a seat for a session that has none while it is detached; raises Refusal."""
         seats = self._state.seats
         seat = seats.enter(self._client.source, session.give_way, standing=session.standing)

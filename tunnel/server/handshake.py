@@ -6,7 +6,7 @@ First the form (RFC 6455 section 4.2, checked by the ``websockets`` library), th
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -108,12 +108,18 @@ class Upgrade:
 
 
 class Rules:
-    """What the bridge demands of an upgrade: ``path`` (None: any), a token, and no foreign web page behind it."""
+    """What the bridge demands of an upgrade: ``path`` (None: any), a token, and no foreign web page behind it.
 
-    def __init__(self, path: str | None, tokens: Tokens, origins: Origins) -> None:
+    ``negotiate`` may change the answer to an upgrade that meets these demands, or raise Refusal.
+    """
+
+    def __init__(
+        self, path: str | None, tokens: Tokens, origins: Origins, negotiate: Callable[[Upgrade], None] = lambda _: None
+    ) -> None:
         self._path = path
         self._tokens = tokens
         self._origins = origins
+        self._negotiate = negotiate
 
     def admit(self, upgrade: Upgrade) -> None:
         """Raise Refusal unless ``upgrade`` may open a tunnel."""
@@ -123,6 +129,7 @@ class Rules:
         for origin in upgrade.origins:
             self._origins.admit(origin)
         self._tokens.admit(upgrade.authorization)
+        self._negotiate(upgrade)
 
 
 def is_health_check(head: Head) -> bool:

@@ -1,14 +1,16 @@
-"""A resumable tunnel at the bridge: a session that outlives its WebSocket connections.
+"""The lifecycle of a resumable tunnel at the bridge: a session that outlives its WebSocket connections.
 
-While a client is *attached* bytes flow as in any session. When its connection is lost the session is *detached*: it
+While a client is *attached* bytes flow as in any tunnel. When its connection is lost the session is *detached*: it
 keeps the target's connection and what the client has not confirmed, moves nothing, and waits for a client that proves
-to be the same one. Who may come back, and for how long a session waits, is decided by `tunnel.server.sessions`.
+to be the same one. `tunnel.server.session_registry` decides who may come back, and for how long a session waits.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+import weakref
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -17,77 +19,56 @@ from tunnel.errors import ConnectionLost, spelled
 from tunnel.net.async_sockets import close_gently
 from tunnel.protocol.frames import TARGET_LOST, TARGET_REFUSED_DATA
 from tunnel.protocol.keepalive import STALL_LIMIT
-from tunnel.protocol.message_size import LARGEST_MESSAGE
-from tunnel.protocol.resume import ResumableStream
 from tunnel.server.budget import ATTACHED, DETACHED, UNCONFIRMED
 from tunnel.server.http import Refusal
 from tunnel.server.log import event
-from tunnel.server.session import FAREWELL_LIMIT, GAVE_WAY, UNHEARD, Session, closed_by_client, unsent
+from tunnel.server.relay import FAREWELL_LIMIT, GAVE_WAY, UNHEARD, closed_by_client, unsent
 
 if TYPE_CHECKING:
     from tunnel.net.address import Client
     from tunnel.net.channel import Channel
     from tunnel.protocol.control import ResumeRequest, SessionOffer
-    from tunnel.protocol.stream import ReadBuffers
-    from tunnel.server.session import Ending
-    from tunnel.server.sessions import Sessions
+    from tunnel.protocol.resumable_stream import ResumableStream
+    from tunnel.server.relay import Relay
+    from tunnel.server.session_registry import SessionRegistry
     from tunnel.server.shares import Place
 
 
-class ResumableSession(Session):
-    """A tunnel on Wire 2; see `Session` for ``wire`` and ``target``.
+class ResumableLifecycle:
+    """A session; see `tunnel.server.relay.Lifecycle` for what the relay asks of it.
 
-    ``offer`` is what the client is told of it, behind ``answer``, the 101. Its ``number`` stands for it in the log,
-    where its id must not go. ``client`` is who is, or was last, connected; ``seat`` is the place of an attached session
-    among the tunnels.
+    Its ``offer`` is what the client is told of it. Its ``number`` stands for it in the log, where its id must not go.
+    ``client`` is who is, or was last, connected; ``seat`` is the place of an attached session among the tunnels.
     """
 
     def __init__(
-        self,
-        wire: Channel,
-        target: Channel,
-        *,
-        sessions: Sessions,
-        offer: SessionOffer,
-        client: Client,
-        seat: Place,
-        buffers: ReadBuffers,
-        ping_interval: float,
-        ping_timeout: float,
-        answer: bytes = b"",
-        max_message: int = LARGEST_MESSAGE,
+        self, stream: ResumableStream, offer: SessionOffer, *, registry: SessionRegistry, client: Client, seat: Place
     ) -> None:
-        self._stream = ResumableStream(
-            client=False,
-            buffers=buffers,
-            now=time.monotonic(),
-            offer=offer,
-            ping_interval=ping_interval,
-            ping_timeout=ping_timeout,
-            preamble=answer,
-            max_message=max_message,
-        )
-        super().__init__(wire, target, self._stream)
-        self._sessions = sessions
-        self._seat = seat
-        self._epoch = 0
-        self._detached_at = 0.0
-        self._target_is_closed = False
-        self._tail_at: float | None = None  # when the target, once half-closed, spoke last
-        self.number = sessions.next_number()
+        self.stream = stream
         self.offer = offer
         self.client = client
-        sessions.add(self)
+        self._registry = registry
+        self._seat = seat
+        self._epoch = 0  # of the last connection that was accepted
+        self._detached_at = 0.0
+        self._target_is_closed = False
+        self._tail_at: float | None = None  # when the target, once half-closed, spoke last …
+        self._tail = (0, False)  # … how much it had said then, and whether it had ended
+        self.number = registry.next_number()
 
     @property
     def attached(self) -> bool:
         """Whether a client is connected."""
-        return self._stream.attached
+        return self.stream.attached
 
     @property
     def confirmed(self) -> bool:
         """Whether the client has ever said that it knows of this session."""
-        return self._stream.confirmed
+        return self.stream.session.confirmed
+
+    def standing(self) -> int:
+        """As `Relay.standing`."""
+        return self._relay.standing()
 
     def memory_standing(self) -> int:
         """Return what it has to show for its memory: see `tunnel.server.budget`."""
@@ -95,16 +76,8 @@ class ResumableSession(Session):
             return UNCONFIRMED
         return ATTACHED + self.standing() if self.attached else DETACHED
 
-    async def run(self) -> Ending:
-        """As `Session.run`, but for a session that waits detached it takes as long as that."""
-        try:
-            return await super().run()
-        finally:
-            self._sessions.remove(self)
-            self._seat.leave()
-
     def take_over(
-        self, request: ResumeRequest, wire: Channel, client: Client, seat: Callable[[ResumableSession], Place],
+        self, request: ResumeRequest, wire: Channel, client: Client, seat: Callable[[ResumableLifecycle], Place],
         answer: Callable[[int], bytes],
     ) -> None:  # fmt: skip
         """Go on over ``wire``, whose client's proof was found right; it is owned from now on.
@@ -113,7 +86,7 @@ class ResumableSession(Session):
         Raises Refusal, by ``seat`` too, and then everything is as it was, as it is for any other exception of these
         two. All in one step, so that nothing comes over the old connection any more once it is known how much has come.
         """
-        if self._over.done() or self._stream.over:
+        if self._relay.is_over or self.stream.over:
             raise Refusal(HTTPStatus.GONE, "unknown-session", "the session is over")
         if request.epoch <= self._epoch:
             raise Refusal(
@@ -122,45 +95,45 @@ class ResumableSession(Session):
                 f"attempt {request.epoch} is not above {self._epoch}, which was accepted last",
                 {"Wstunnel-Epoch": str(self._epoch)},
             )
-        if not self._stream.can_attach(request.received):
+        if not self.stream.can_attach(request.received):
             raise Refusal(HTTPStatus.BAD_REQUEST, "bad-offset", f"{request.received} cannot be what was received")
-        head = answer(self._stream.delivered)
+        head = answer(self.stream.session.delivered)
         new_seat: Place | None = None
-        with self._sessions.coming_back(self):
+        with self._registry.coming_back(self):
             try:
-                if not (self._stream.attached and self._seat.is_held):
+                if not (self.stream.attached and self._seat.is_held):
                     new_seat = seat(self)
-                self._sessions.check_memory(self, client.source, self._stream.replay.memory)
+                self._registry.check_memory(self, client.source, self.stream.session.memory)
             except BaseException:
                 if new_seat is not None:
                     new_seat.leave()
                 raise
         # From here on nothing can fail but by a bug, which would end the session and not leave it half taken over.
         now = time.monotonic()
-        away = 0.0 if self._stream.attached else now - self._detached_at
-        if self._stream.attached:
+        away = 0.0 if self.stream.attached else now - self._detached_at
+        if self.stream.attached:
             self._let_go()
         if new_seat is not None:
             self._seat.leave()
             self._seat = new_seat
         self._seat.move(client.source)
+        if self._tail_at is not None:
+            self._tail_at = now  # while the client was away, the target was not heard
         self._epoch = request.epoch
         self.client = client
-        self._stream.attach(request.received, now, head)
-        self._pump.wire = wire
-        self._pump.wire_error = None
-        self._sessions.attached(self, self._stream.replay.memory)
+        self.stream.attach(request.received, now, head)
+        self._relay.take_wire(wire)
+        self._registry.attached(self, self.stream.session.memory)
         event(
             logging.INFO, "resumed", client=client.address, session=self.number, epoch=request.epoch, away=away,
-            again=self._stream.unacknowledged,
+            again=self.stream.session.unacknowledged,
         )  # fmt: skip
-        self._turn(lambda: None)
+        self._relay.turn()
 
     def expire(self, reason: str) -> None:
         """End a detached session, for ``reason``: nobody came in time, or others need the room."""
-        if not self._over.done():
-            self._asked_to_end = reason
-            self._finish()
+        if not self._relay.is_over:
+            self._relay.stop(reason)
 
     def give_way(self) -> None:
         """Leave the seat to another client; this one may come back when there is room."""
@@ -173,136 +146,144 @@ class ResumableSession(Session):
         self._leave_to_others(f"{gave_way}: there is no memory left ({spelled('resume_memory')})", is_attached)
 
     def _leave_to_others(self, reason: str, may_come_back: bool) -> None:
-        if self._stream.over:
+        if self.stream.over:
             # The client has said that it is done, and will not send again what the target has not taken so far.
-            self._loop.call_later(FAREWELL_LIMIT, self.expire, reason)
+            asyncio.get_running_loop().call_later(FAREWELL_LIMIT, self._relay.stop, reason)
         elif may_come_back:
             self._detach(reason)
         else:
             self.expire(reason)
 
-    # ---- as `Session` asks
+    # ---- as `Relay` asks
 
-    def _finish(self) -> None:
-        super()._finish()
-        self._sessions.remove(self)
-
-    async def _part(self) -> None:
-        if self._stream.failure and self._stream.attached:
-            await close_gently(self._pump.wire.sock, UNHEARD)
-        if self._stream.over and not self._stream.failure and not self._pump.source_is_over:
-            await close_gently(self._target.sock)
-
-    def _end(self, code: int, reason: str) -> None:
-        self._stream.fail("shutdown", ConnectionLost("going-away", reason=reason), text=reason)
-
-    def _pass_ends_on(self) -> None:
-        pump, stream = self._pump, self._stream
-        if stream.sink_ended and not stream.fin_delivered:
-            self._half_close_target()
-            stream.sink_half_closed()
-            self._tail_at = time.monotonic()
-        if pump.source_error:
-            stream.source_failed(TARGET_LOST, pump.source_error.strerror or "")
-        elif pump.source_is_over and stream.undelivered:
-            stream.source_failed(TARGET_REFUSED_DATA, f"{stream.undelivered} bytes")
-        elif pump.source_is_over:
-            stream.source_ended()
-        if stream.complete and not self._target_is_closed:
-            # From here on only a record is kept, for a client that has not heard yet that all is well.
-            self._watch(set())
-            self._target_is_closed = True
-            self._target.close()
-
-    def _is_over(self) -> bool:
-        stream = self._stream
-        if not stream.over:
-            return False
-        if stream.failure:
-            self._limit_farewell(FAREWELL_LIMIT)
-            return not stream.wants_wire_write
-        # The client has ended the session; what it sent before is still owed to the target.
-        self._limit_farewell(STALL_LIMIT)
-        return not stream.wants_sink_write or self._pump.sink_error is not None
+    def start(self, relay: Relay) -> None:
+        self._pump = relay.pump
+        # It refers to this lifecycle: in a circle, the memory of both would not be freed at once.
+        self._relay: Relay = weakref.proxy(relay)
+        self._registry.add(self)
 
     @property
-    def _may_read_target(self) -> bool:
-        return self._pump.wants_source and self._sessions.budget.allows(self._stream.replay.memory)
+    def may_read_target(self) -> bool:
+        return self._registry.budget.allows(self.stream.session.memory)
 
-    def _read_target(self) -> None:
-        if self._tail_at is not None:
-            self._tail_at = time.monotonic()
-        super()._read_target()
-
-    def _tick(self) -> None:
-        if self._tail_at is not None and time.monotonic() - self._tail_at >= STALL_LIMIT and not self._stream.complete:
-            self._stream.fail("no-tail", ConnectionLost("no-tail", seconds=STALL_LIMIT))
-        super()._tick()
-
-    def _step(self) -> None:
-        super()._step()
-        if self._over.done():
-            return
-        if self._stream.attached and self._stream.wire_is_over:
-            self._detach(self._wire_reason())
+    def advance(self) -> bool:
+        stream = self.stream
+        self._pass_ends_on()
+        self._check_tail()
+        self._pump.write_wire()
+        if stream.over and self._is_over():
+            return False
+        if stream.attached and stream.wire_is_over:
+            self._detach(self._loss_reason())
         else:
-            self._sessions.count_memory(self, self._stream.replay.memory)
+            self._registry.count_memory(self, stream.session.memory)
+        return True
 
-    def _detach(self, reason: str) -> None:
-        if self._over.done() or not self._stream.attached:
-            return
-        self._let_go()
+    def end(self, code: int, reason: str) -> None:
+        self.stream.fail("shutdown", ConnectionLost("going-away", reason=reason), text=reason)
+
+    def stopped(self) -> None:
+        self._registry.remove(self)
+
+    async def part(self) -> None:
+        stream, pump = self.stream, self._pump
+        if stream.failure and stream.attached:
+            await close_gently(pump.wire.sock, UNHEARD)
+        if stream.over and not stream.failure and not pump.source_is_over:
+            await close_gently(self._relay.target.sock)
+
+    def close(self) -> None:
         self._seat.leave()
-        self._detached_at = time.monotonic()
-        self._stream.replay.compact()
-        event(
-            logging.INFO, "detached", client=self.client.address, session=self.number, reason=reason,
-            unconfirmed=self._stream.unacknowledged,
-        )  # fmt: skip
-        self._sessions.detached(self, self._stream.replay.memory)
-
-    def _let_go(self) -> None:
-        """Abandon the connection without a word: nothing that still comes over it counts."""
-        self._watch(set())
-        self._stream.detach()
-        self._pump.wire.abort()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _set_timer(self) -> None:
-        if not self._stream.wire_is_over:
-            super()._set_timer()
+        self._close_target()
 
     def _close_target(self) -> None:
         """Close the target's connection; a session that broke off resets it, lest it look finished to the target."""
         if self._target_is_closed:
             return
-        pump, stream = self._pump, self._stream
+        pump, stream, target = self._pump, self.stream, self._relay.target
         ended = stream.over and not stream.failure
-        if ended or pump.source_is_over or pump.sink_error or stream.wants_sink_write or unsent(self._target):
-            self._target.close()
+        if ended or pump.source_is_over or pump.sink_error or stream.wants_sink_write or unsent(target):
+            target.close()
         else:
-            self._target.abort()
+            target.abort()
 
-    def _wire_reason(self) -> str:
-        error = self._pump.wire_error
-        if error is not None:
-            return error.strerror or str(error)
-        if self._stream.violation is not None:
-            return str(self._stream.violation)
-        if self._stream.close is not None:
-            return closed_by_client(self._stream.close.code, self._stream.close.reason)
-        return "client is silent" if self._stream.is_silent else "client hung up"
-
-    def _reason(self) -> str:
-        stream = self._stream
-        if self._asked_to_end:
-            return self._asked_to_end
-        if self._pump.source_error:
-            return f"target lost: {self._pump.source_error.strerror or self._pump.source_error}"
+    def reason(self) -> str:
+        stream, pump = self.stream, self._pump
+        if pump.source_error:
+            return f"target lost: {pump.source_error.strerror or pump.source_error}"
         if stream.failure:
             return str(stream.failure)
-        if stream.undelivered:
-            return f"target refused {stream.undelivered} bytes"
-        return "target ended" if self._pump.source_is_over else "client ended"
+        if stream.session.undelivered:
+            return f"target refused {stream.session.undelivered} bytes"
+        return "target ended" if pump.source_is_over else "client ended"
+
+    # ---- ends
+
+    def _pass_ends_on(self) -> None:
+        pump, stream = self._pump, self.stream
+        if stream.sink_ended and not stream.session.receiver.fin_delivered:
+            self._relay.half_close_target()
+            stream.sink_half_closed()
+            self._tail_at = time.monotonic()
+            self._tail = (pump.to_wire, pump.source_is_over)
+        if pump.source_error:
+            stream.source_failed(TARGET_LOST, pump.source_error.strerror or "")
+        elif pump.source_is_over and stream.session.undelivered:
+            stream.source_failed(TARGET_REFUSED_DATA, f"{stream.session.undelivered} bytes")
+        elif pump.source_is_over:
+            stream.source_ended()
+        if stream.session.complete and not self._target_is_closed:
+            # From here on only a record is kept, for a client that has not heard yet that all is well.
+            self._target_is_closed = True
+            self._relay.close_target()
+
+    def _check_tail(self) -> None:
+        """End the session when the target, once half-closed, says nothing for too long."""
+        if self._tail_at is None or self.stream.session.complete:
+            return
+        pump, now = self._pump, time.monotonic()
+        tail = (pump.to_wire, pump.source_is_over)
+        if tail != self._tail:
+            self._tail_at, self._tail = now, tail
+        elif now - self._tail_at >= STALL_LIMIT:
+            self.stream.fail("no-tail", ConnectionLost("no-tail", seconds=STALL_LIMIT))
+
+    def _is_over(self) -> bool:
+        """Return whether nothing is owed to anybody, in a session that has ended."""
+        stream = self.stream
+        if stream.failure:
+            self._relay.limit_farewell(FAREWELL_LIMIT)
+            return not stream.wants_wire_write
+        # The client has ended the session; what it sent before is still owed to the target.
+        self._relay.limit_farewell(STALL_LIMIT)
+        return not stream.wants_sink_write or self._pump.sink_error is not None
+
+    # ---- connections
+
+    def _detach(self, reason: str) -> None:
+        if self._relay.is_over or not self.stream.attached:
+            return
+        self._let_go()
+        self._seat.leave()
+        self._detached_at = time.monotonic()
+        self.stream.session.compact()
+        event(
+            logging.INFO, "detached", client=self.client.address, session=self.number, reason=reason,
+            unconfirmed=self.stream.session.unacknowledged,
+        )  # fmt: skip
+        self._registry.detached(self, self.stream.session.memory)
+
+    def _let_go(self) -> None:
+        """Abandon the connection: nothing that still comes over it counts."""
+        self.stream.detach()
+        self._relay.drop_wire()
+
+    def _loss_reason(self) -> str:
+        lost, error = self.stream.connection, self._pump.wire_error
+        if error is not None:
+            return error.strerror or str(error)
+        if lost.violation is not None:
+            return str(lost.violation)
+        if lost.close_frame is not None:
+            return closed_by_client(lost.close_frame.code, lost.close_frame.reason)
+        return "client is silent" if lost.is_silent else "client hung up"

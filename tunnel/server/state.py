@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tunnel.errors import spelled
 from tunnel.net.forwarded import TrustedProxies
-from tunnel.protocol.stream import ReadBuffers
+from tunnel.protocol.read_buffers import ReadBuffers
 from tunnel.server.certificates import Certificates
 from tunnel.server.handshake import Rules
 from tunnel.server.http import Refusal, busy
-from tunnel.server.sessions import Sessions
+from tunnel.server.session_registry import SessionRegistry
 from tunnel.server.settings import BridgeSettings
 from tunnel.server.shares import Place, Shares
 from tunnel.server.speed_test import SpeedTarget
 from tunnel.server.target import Target
+
+if TYPE_CHECKING:
+    from tunnel.protocol.codec import Codec
 
 MAX_HANDSHAKES = 1024  # connections that have not sent their request yet, if there are descriptors enough
 MAX_FAREWELLS = 256  # connections that were refused, and whose clients may still read why
@@ -24,7 +29,10 @@ _DESCRIPTORS_OF_TUNNEL = 3  # two, and one more for sessions that wait, and for 
 
 @dataclass
 class BridgeState:
-    """See the module's text. Places in `handshakes` and `farewells` are never refused: the oldest gives way."""
+    """See the module's text. Places in `handshakes` and `farewells` are never refused: the oldest gives way.
+
+    `make_codec` and `tunnel_ended` are as for `Bridge`.
+    """
 
     settings: BridgeSettings
     target: Target
@@ -33,8 +41,10 @@ class BridgeState:
     handshakes: Shares
     farewells: Shares
     seats: Shares
-    sessions: Sessions
+    sessions: SessionRegistry
     certificates: Certificates | None
+    make_codec: Callable[[], Codec]
+    tunnel_ended: Callable[[], None]
     speed_test: SpeedTarget = field(default_factory=SpeedTarget)
     buffers: ReadBuffers = field(default_factory=ReadBuffers)
     draining: bool = False

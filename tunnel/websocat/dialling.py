@@ -14,23 +14,17 @@ from tunnel.client.trace import Trace, say
 from tunnel.client.tunnel import Tunnel
 from tunnel.errors import ConnectionLost, DialError, UsageError
 from tunnel.protocol.control import SUBPROTOCOL
-from tunnel.protocol.stream import ReadBuffers
 from tunnel.websocat.addresses import DIAL, LISTEN, LISTEN_WS, STDIO
-from tunnel.websocat.messages import MessageStream
+from tunnel.websocat.messages import MessageCodec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
     from tunnel.client.config import Values
-    from tunnel.client.dial import Connection
-    from tunnel.client.relay import Interrupts, LocalSink, LocalSource, Relay
     from tunnel.client.settings import Settings
-    from tunnel.protocol.keepalive import Keepalive
-    from tunnel.protocol.stream import PlainStream
     from tunnel.websocat.command_line import CommandLine
-    from tunnel.websocat.messages import Manners
+    from tunnel.websocat.messages import MessageOptions
     from tunnel.websocat.plan import Plan
 
 _CONNECT_LIMIT = 15.0  # seconds, as long as a bridge may take to be reached
@@ -38,54 +32,13 @@ _SECRET_LIMIT = 8192  # characters of user and password
 _SOCKS5 = Option("socks5", PROXY, "")
 
 
-class MessageTunnel(Tunnel):
-    """A tunnel with ``manners`` that offers the subprotocols ``offer``."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        trace: Trace,
-        reload: Callable[[], Settings],
-        notice: Callable[[str], None],
-        *,
-        manners: Manners,
-        offer: tuple[str, ...],
-    ) -> None:
-        super().__init__(settings, trace, reload, notice)
-        self._offer = offer
-        self._manners = manners
-        if manners.size is not None:
-            self._max_message = min(manners.size, self._max_message)
-        self._stream: MessageStream | None = None
-
-    def run(
-        self,
-        connection: Connection,
-        source: LocalSource,
-        sink: LocalSink,
-        interrupts: Callable[[], AbstractContextManager[Interrupts]],
-    ) -> Relay:
-        """As `Tunnel.run`."""
-        try:
-            return super().run(connection, source, sink, interrupts)
-        finally:
-            if self._stream is not None and self._stream.repaired:
-                self._notice(f"{self._stream.repaired} text messages were no UTF-8; for other bytes there is --binary")
-
-    def _plain_stream(self, keepalive: Keepalive) -> PlainStream:
-        self._stream = MessageStream(
-            client=True, buffers=ReadBuffers(), keepalive=keepalive, sink_limit=None, manners=self._manners
-        )
-        return self._stream
-
-
 class Dialler:
     """Makes settings and tunnels for the URL ``url`` as a command line says. Raises UsageError."""
 
-    def __init__(self, url: str, line: CommandLine, manners: Manners) -> None:
+    def __init__(self, url: str, line: CommandLine, messages: MessageOptions) -> None:
         self._url, user = _split_user(url)
         self._line = line
-        self._manners = manners
+        self._messages = messages
         headers = [*line.several("header")]
         wanted = [line.text("protocol")] if line.given("protocol") else []
         # websocat sets these two like any other header.
@@ -117,7 +70,7 @@ class Dialler:
             if line.flag(name):
                 self._given[name] = True
         self._protocols = [name.strip() for text in wanted if text for name in text.split(",") if name.strip()]
-        if wanted or not manners.fit_for_sessions:
+        if wanted or not messages.fit_for_sessions:
             self._given["no-resume"] = True
         self._offer: tuple[str, ...] = tuple(self._protocols)
 
@@ -125,6 +78,8 @@ class Dialler:
         """Return the settings for a connection from now on."""
         settings = resolve(self._url, self._given)
         settings.warnings += self._warnings
+        if self._messages.size is not None:
+            settings.max_message = min(self._messages.size, settings.max_message)
         return settings
 
     def tunnel(
@@ -134,12 +89,13 @@ class Dialler:
         # Without --protocol websocat offers nothing. Where a session is possible ours is offered, which only our
         # bridge selects; "binary" comes first as for `connect`.
         offer = ("binary", SUBPROTOCOL) if settings.resume else self._offer
-        return MessageTunnel(settings, trace, reload, notice, manners=self._manners, offer=offer)
+        make_codec = functools.partial(MessageCodec, self._messages)
+        return Tunnel(settings, trace, reload, notice, offer=offer, make_codec=make_codec)
 
 
 def run(plan: Plan) -> int:
     """Do what ``plan``, whose WebSocket is dialled, asks for; return the exit code. Raises TunnelError."""
-    dialler = Dialler(plan.websocket.rest, plan.line, plan.manners)
+    dialler = Dialler(plan.websocket.rest, plan.line, plan.messages)
     settings = dialler.settings()
     trace = Trace(verbose=settings.verbose, log_file=settings.log_file)
     if not settings.quiet:

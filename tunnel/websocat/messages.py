@@ -1,7 +1,7 @@
-"""What is websocat's own on the wire: text messages, lines, limits on messages, and when a direction ends. Sans-I/O.
+"""websocat's own on the wire: text messages, lines, limits on messages, and when a direction ends. Sans-I/O.
 
-A `MessageStream` is a plain stream at either end of a WebSocket whose `Manners` say which messages it makes of what the
-source gives, and what it makes of the messages that come.
+A `MessageCodec` is the codec of a plain stream at either end of a WebSocket. Its `MessageOptions` say which messages it
+makes of what the source gives, and what it makes of the messages that come.
 
 A direction that is carried no further (after ``--max-messages``, or by ``-u``) has ended like any other: towards the
 wire behind a Close, unless there is to be none; towards the sink by a half-close at a server, while a client, whose
@@ -12,18 +12,15 @@ from __future__ import annotations
 
 import codecs
 
-from tunnel.errors import ConnectionLost
-from tunnel.protocol.frames import MAX_HEADER, NORMAL, TEXT
-from tunnel.protocol.keepalive import STALL_LIMIT
-from tunnel.protocol.stream import FRAME_LIMIT, PlainStream
+from tunnel.protocol.frames import NORMAL, TEXT
+from tunnel.protocol.read_buffers import FRAME_LIMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tunnel.protocol.frames import Payload
-    from tunnel.protocol.keepalive import Keepalive
-    from tunnel.protocol.stream import ReadBuffers
+    from tunnel.protocol.frames import Buffer, Payload
+    from tunnel.protocol.outbox import Outbox
 
 LINE_LIMIT = 64 * 1024  # bytes of a line, unless -B says otherwise
 SILENCE = 3.0  # seconds in which the other direction must say something once one has ended, with --exit-on-eof
@@ -33,7 +30,7 @@ _TICK = 0.25  # seconds between two looks at these limits
 _TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
 
 
-class Manners:
+class MessageOptions:
     """How one end of a WebSocket makes and takes messages.
 
     ``size``: bytes of a message at most (None: as is convenient). ``sends`` and ``receives``: how many messages
@@ -67,92 +64,73 @@ class Manners:
         return plain and self.close and self.close_code is None
 
 
-class MessageStream(PlainStream):
-    """A plain stream with ``manners``; the rest is as for `PlainStream`.
+class MessageCodec:
+    """The codec of one stream; see `tunnel.protocol.codec.Codec`.
 
     ``repaired`` counts the text messages whose bytes were no UTF-8, and were sent with U+FFFD in their place.
     """
 
-    def __init__(
-        self,
-        *,
-        client: bool,
-        buffers: ReadBuffers,
-        keepalive: Keepalive,
-        manners: Manners,
-        sink_limit: float | None = STALL_LIMIT,
-        preamble: bytes = b"",
-    ) -> None:
-        super().__init__(
-            client=client, buffers=buffers, keepalive=keepalive, sink_limit=sink_limit, preamble=preamble
-        )  # fmt: skip
-        self._client = client
-        self._manners = manners
-        self._size = manners.size or (LINE_LIMIT if manners.lines else FRAME_LIMIT)
+    def __init__(self, options: MessageOptions) -> None:
+        self._options = options
+        self._size = options.size or (LINE_LIMIT if options.lines else FRAME_LIMIT)
+        # Each line is a message: a read that is full of line ends must not keep everybody else waiting.
+        self.read_limit = _LINES_READ if options.lines else self._size
+        self.closes = options.close
+        self.close_code = NORMAL if options.close_code is None else options.close_code
+        self.close_reason = options.close_reason if options.close_code is not None else ""
+        self.ends_together = options.exit_on_eof
+        # From the start, as whoever has asked before an end comes would ask again too late.
+        hurried = options.exit_on_eof or options.sends is not None or options.receives is not None
+        self.tick_limit = _TICK if hurried else float("inf")
         self._line = b""  # of the source, still without its end
         self._dropping = False  # the rest of a line that is too long
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = b""  # what may be the end of a message's line
         self._sent = self._received = 0  # messages
-        self._sending = self._receiving = True
-        self._counting = False  # the seconds of silence
+        self._silent_since: float | None = None  # since when the seconds of silence count
         self.repaired = 0
-        if manners.sends == 0:
-            self._stop_sending()
-        if manners.receives == 0:
-            self._stop_receiving()
+
+    @property
+    def sent_all(self) -> bool:
+        return self._sent == self._options.sends
+
+    @property
+    def received_all(self) -> bool:
+        return self._received == self._options.receives
+
+    @property
+    def remark(self) -> str:
+        if not self.repaired:
+            return ""
+        return f"{self.repaired} text messages were not UTF-8; for other bytes use --binary"
 
     # ---- source → wire
 
-    @property
-    def wants_source(self) -> bool:
-        return self._sending and super().wants_source
-
-    def source_space(self) -> memoryview:
-        space = super().source_space()
-        # Each line is a message: a read that is full of line ends must not keep everybody else waiting.
-        return space[:_LINES_READ] if self._manners.lines else space[: self._size]
-
-    def source_received(self, n: int, now: float) -> None:
-        if not self._manners.text:
-            super().source_received(n, now)
-            self._count_sent()
-            return
-        self._source_at = now
-        data = bytes(self._buffers.source[MAX_HEADER : MAX_HEADER + n])
-        for message in self._split(data) if self._manners.lines else (self._decoder.decode(data).encode(),):
-            self._send(message)
-
-    def source_ended(self) -> None:
-        if self._sending:
-            if self._manners.lines:
-                if self._line and not self._manners.strict:
-                    self._send(self._line)
-            else:
-                self._send(self._decoder.decode(b"", final=True).encode())
-            self._stop_sending()
-        elif self.close_received:
-            super().source_ended()
-
-    def close(self, code: int, reason: str = "") -> None:
-        if self._outbox.close_queued:
-            return
-        if code == NORMAL and not self._manners.close and not self._parser.closed:
-            self._outbox.close_queued = True  # and nothing is said
-        elif code == NORMAL and self._manners.close_code is not None:
-            super().close(self._manners.close_code, self._manners.close_reason)
+    def encode(self, chunk: memoryview, start: int, end: int, outbox: Outbox) -> bool:
+        if self._options.text:
+            data = bytes(chunk[start:end])
+            for message in self._split(data) if self._options.lines else (self._decoder.decode(data).encode(),):
+                self._send(message, outbox)
         else:
-            super().close(code, reason)
+            outbox.add_data(chunk, start, end)
+            self._sent += 1
+        return not self.sent_all
+
+    def flush(self, outbox: Outbox) -> None:
+        if not self._options.lines:
+            self._send(self._decoder.decode(b"", final=True).encode(), outbox)
+        elif not self._options.strict:
+            self._send(self._line, outbox)
 
     def _split(self, data: bytes) -> Iterator[bytes]:
         """Return the lines that are complete with ``data``, and pieces of one that is too long."""
-        manners, size = self._manners, self._size
-        *lines, rest = (self._line + data).split(manners.terminator)
+        options, size = self._options, self._size
+        *lines, rest = (self._line + data).split(options.terminator)
         for line in lines:
-            whole = self._without_end(line) if manners.strip else line + manners.terminator
+            whole = self._without_end(line) if options.strip else line + options.terminator
             yield from self._pieces(whole)
             self._dropping = False
-        if len(rest) > size and manners.strict:
+        if len(rest) > size and options.strict:
             self._dropping, rest = True, b""
         while len(rest) > size:
             cut = _cut(rest, size)
@@ -161,7 +139,7 @@ class MessageStream(PlainStream):
         self._line = rest
 
     def _pieces(self, line: bytes) -> Iterator[bytes]:
-        if self._manners.strict and (self._dropping or len(line) > self._size):
+        if self._options.strict and (self._dropping or len(line) > self._size):
             return
         while line:
             cut = _cut(line, self._size)
@@ -169,128 +147,64 @@ class MessageStream(PlainStream):
             line = line[cut:]
 
     def _without_end(self, line: bytes) -> bytes:
-        return line.removesuffix(b"\r") if self._manners.terminator == b"\n" else line
+        return line.removesuffix(b"\r") if self._options.terminator == b"\n" else line
 
-    def _send(self, message: bytes) -> None:
+    def _send(self, message: bytes, outbox: Outbox) -> None:
         """Queue a text message, unless it is empty, which websocat takes for the end, or beyond the limit."""
-        if not message or not self._sending:
+        if not message or self.sent_all:
             return
         try:
             message.decode()
         except UnicodeDecodeError:
             self.repaired += 1
             message = message.decode("utf-8", "replace").encode()
-        self._outbox.add(TEXT, message)
-        self._count_sent()
-
-    def _count_sent(self) -> None:
+        outbox.add(TEXT, message)
         self._sent += 1
-        if self._sent == self._manners.sends:
-            self._stop_sending()
-
-    def _stop_sending(self) -> None:
-        """Nothing more goes to the wire but the Close, if there is to be one."""
-        self._sending = False
-        if self._manners.close or self.close_received:
-            super().source_ended()
-        self._part_if_done()
 
     # ---- wire → sink
 
-    def wire_received(self, n: int, now: float) -> int:
-        used = super().wire_received(n, now)
-        if self.close_received and self._outbox.close_queued and self.close_code == self._manners.close_code:
-            self.close_code = NORMAL  # our own code comes back, as RFC 6455 section 5.5.1 wants it
-        return used
-
-    def _receive_payload(self, event: Payload) -> None:
-        if not self._receiving:
+    def decode(self, event: Payload, sink: list[Buffer]) -> None:
+        if self.received_all:
             return
-        if not self._manners.lines:
-            super()._receive_payload(event)
-        elif self._manners.terminator == b"\n":
-            self._receive_line(event)
+        if self._options.lines and self._options.terminator == b"\n":
+            self._decode_line(event, sink)
         else:
-            super()._receive_payload(event)
-            if event.final:
-                self._deliver(b"\0")
+            if event.data:
+                sink.append(event.data)
+            if event.final and self._options.lines:
+                sink.append(b"\0")
         if event.final:
             self._received += 1
-            if self._received == self._manners.receives:
-                self._stop_receiving()
 
-    def _receive_line(self, event: Payload) -> None:
+    def _decode_line(self, event: Payload, sink: list[Buffer]) -> None:
         """Make one line of a message: its own line ends become spaces, but for the last one."""
         data = self._held + bytes(event.data)
         end = len(data.rstrip(b"\r\n"))
         end = max(end, len(data) - 2)
         self._held = data[end:]
-        self._deliver(data[:end].translate(_TO_SPACES))
+        if end:
+            sink.append(data[:end].translate(_TO_SPACES))
         if event.final:
             last = self._held.removesuffix(b"\n").removesuffix(b"\r") if self._held.endswith(b"\n") else self._held
             self._held = b""
-            self._deliver(last.translate(_TO_SPACES) + b"\n")
+            sink.append(last.translate(_TO_SPACES) + b"\n")
 
-    def _stop_receiving(self) -> None:
-        """Nothing more goes to the sink."""
-        self._receiving = False
-        if not self._client:
-            self._pretend_close()
-        elif self._manners.exit_on_eof and self._sending:
-            self._stop_sending()
-        self._part_if_done()
+    # ---- time
 
-    # ---- both
-
-    def _part_if_done(self) -> None:
-        """End at once when neither direction goes on, and no Close was sent that the peer might answer."""
-        if not (self._sending or self._receiving or self._manners.close):
-            self._pretend_close()
-            self.close(NORMAL)
-
-    def _pretend_close(self) -> None:
-        """Do as if the peer's Close had come."""
-        if not self.close_received:
-            self.close_received = True
-            self.close_code = NORMAL
-
-    def next_tick(self, now: float) -> float:
-        manners = self._manners
-        # From the start, as whoever has asked before an end comes would ask again too late.
-        hurried = manners.exit_on_eof or manners.sends is not None or manners.receives is not None
-        return min(_TICK, super().next_tick(now)) if hurried else super().next_tick(now)
-
-    @property
-    def _patience(self) -> float | None:
-        """How long to wait in silence for an end that is missing, in seconds; None: as plain streams do."""
-        if not self._sending and not self._receiving:
-            return PARTING
-        if self._manners.exit_on_eof:
-            return SILENCE
-        return None
-
-    def _check_limits(self, now: float) -> None:
-        patience = self._patience
-        if patience is not None and not self.wants_sink_write and not self.wants_wire_write:
-            self._end_in_silence(now, patience)
-        super()._check_limits(now)
-
-    def _end_in_silence(self, now: float, patience: float) -> None:
-        """End a direction that has said nothing for ``patience`` seconds since the other one ended."""
-        if self.close_received and self._sending:
-            if now - self._source_at >= patience:
-                self._stop_sending()
-                self.close(NORMAL)
-        elif not self.close_received and not (self._sending and self._receiving):
-            if not self._counting:
-                self._counting = True
-                self.keepalive.heard(now)
-            try:
-                self.keepalive.check_silence(now, patience)
-            except ConnectionLost:
-                self._stop_sending()
-                self.close(NORMAL)
-                self._pretend_close()
+    def is_overdue(self, now: float, *, sending: bool, closed: bool, source_at: float, heard_at: float) -> bool:
+        if not sending and self.received_all:
+            patience = PARTING
+        elif self._options.exit_on_eof:
+            patience = SILENCE
+        else:
+            return False
+        if closed:
+            return sending and now - source_at >= patience
+        if sending and not self.received_all:
+            return False
+        if self._silent_since is None:
+            self._silent_since = now
+        return now - max(self._silent_since, heard_at) >= patience
 
 
 def _cut(data: bytes, size: int) -> int:

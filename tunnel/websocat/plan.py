@@ -1,4 +1,4 @@
-"""What a command line of websocat's asks for: which two ends, which of them is the WebSocket, with which manners.
+"""What a command line of websocat's asks for: two ends, which of them is the WebSocket, and its messages.
 
     STDIO   + ws://, wss://           relay standard input and output, as `connect` does
     tcp:, unix:  + ws://, wss://      dial both, relay between them
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from tunnel.errors import UsageError
 from tunnel.websocat.addresses import COMMAND, DIAL, DIAL_WS, LISTEN, LISTEN_WS, STDIO, parse_address
-from tunnel.websocat.messages import Manners
+from tunnel.websocat.messages import MessageOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ _FOR_LISTENERS = ("oneshot", "unlink", "stdout-announce-listening-ports")
 class Plan:
     """Two ends: ``websocket``, and the ``other``; ``oneshot``: serve one connection and end.
 
-    ``manners`` are those of the WebSocket; ``notes`` are lines for -v, ``warnings`` for everybody.
+    ``messages`` are the options of the WebSocket's messages; ``notes`` are lines for -v, ``warnings`` for everybody.
     """
 
-    __slots__ = ("_is_text", "line", "manners", "notes", "oneshot", "other", "server_mode", "warnings", "websocket")
+    __slots__ = ("_is_text", "line", "messages", "notes", "oneshot", "other", "server_mode", "warnings", "websocket")
 
     def __init__(self, line: CommandLine) -> None:
         """Decide what ``line`` asks for. Raises UsageError for what it cannot ask for, here or with websocat."""
@@ -51,7 +51,7 @@ class Plan:
         self.oneshot = line.flag("oneshot") or second.listens
         self._is_text = self._choose_text()
         self._check_options()
-        self.manners = self._manners(forward=self.websocket is second)
+        self.messages = self._message_options(forward=self.websocket is second)
 
     @property
     def dials(self) -> bool:
@@ -76,7 +76,7 @@ class Plan:
     def _check_pair(self, first: Address, second: Address) -> None:
         pair = f"{first.shown} and {second.shown}"
         if not self.websocket.is_websocket:
-            raise UsageError(f"{pair}: neither is a WebSocket, which is not supported here")
+            raise UsageError(f"{pair}: neither is a WebSocket, and one must be")
         allowed = (STDIO, DIAL, LISTEN) if self.dials else (STDIO, DIAL, COMMAND, DIAL_WS)
         if self.other.kind not in allowed:
             raise UsageError(f"{pair}: this pair is not supported here")
@@ -102,32 +102,32 @@ class Plan:
         if line.given("websocket-version") and line.number("websocket-version") != 13:
             raise UsageError("--websocket-version: 13 is the only version that is supported here")
         if line.number("conncap") == 0:
-            raise UsageError("--conncap: 0 connections are none to serve")
+            raise UsageError("--conncap must be at least 1")
         path = line.text("restrict-uri")
         if path is not None and not path.startswith("/"):
-            raise UsageError(f"--restrict-uri: {path!r} is no path that begins with /")
+            raise UsageError(f"--restrict-uri: {path!r} is not a path that begins with /")
         if line.flag("unidirectional") and line.flag("unidirectional-reverse") and not self.dials:
-            raise UsageError("-u and -U together leave nothing to serve")
+            raise UsageError("-u and -U together leave nothing to carry")
 
-    def _manners(self, *, forward: bool) -> Manners:
-        """Return the manners; ``forward``: what goes to the WebSocket is the forward direction."""
-        line, manners = self.line, Manners()
-        manners.text = self._is_text
-        manners.lines = manners.text and not line.flag("no-line") and self.other.kind != DIAL_WS
-        manners.terminator = b"\0" if line.flag("null-terminated") else b"\n"
-        manners.strip = line.flag("linemode-strip-newlines")
-        manners.strict = line.flag("strict")
-        manners.size = line.number("buffer-size")
-        manners.close = not line.flag("no-close")
-        manners.exit_on_eof = line.flag("exit-on-eof") or self.server_mode
-        manners.close_code = line.number("close-status-code")
-        manners.close_reason = line.text("close-reason") or ""
-        if manners.close_code is not None and not (1000 <= manners.close_code <= 4999):
-            raise UsageError(f"--close-status-code: {manners.close_code} is not between 1000 and 4999")
-        if line.given("close-reason") and manners.close_code is None:
+    def _message_options(self, *, forward: bool) -> MessageOptions:
+        """Return the options of messages; ``forward``: what goes to the WebSocket is the forward direction."""
+        line, options = self.line, MessageOptions()
+        options.text = self._is_text
+        options.lines = options.text and not line.flag("no-line") and self.other.kind != DIAL_WS
+        options.terminator = b"\0" if line.flag("null-terminated") else b"\n"
+        options.strip = line.flag("linemode-strip-newlines")
+        options.strict = line.flag("strict")
+        options.size = line.number("buffer-size")
+        options.close = not line.flag("no-close")
+        options.exit_on_eof = line.flag("exit-on-eof") or self.server_mode
+        options.close_code = line.number("close-status-code")
+        options.close_reason = line.text("close-reason") or ""
+        if options.close_code is not None and not (1000 <= options.close_code <= 4999):
+            raise UsageError(f"--close-status-code: {options.close_code} is not between 1000 and 4999")
+        if line.given("close-reason") and options.close_code is None:
             self.notes.append("--close-reason changes nothing without --close-status-code")
-        if manners.size == 0:
-            raise UsageError("--buffer-size: messages cannot have 0 bytes")
+        if options.size == 0:
+            raise UsageError("--buffer-size must be at least 1")
         limits = [line.number("max-messages"), line.number("max-messages-rev")]
         if line.flag("one-message"):
             limits = [1 if limit is None else min(1, limit) for limit in limits]
@@ -135,8 +135,8 @@ class Plan:
             limits[1] = 0
         if line.flag("unidirectional-reverse"):
             limits[0] = 0
-        manners.sends, manners.receives = limits if forward else reversed(limits)
-        return manners
+        options.sends, options.receives = limits if forward else reversed(limits)
+        return options
 
     def _choose_text(self) -> bool:
         """Text is websocat's default. Here it is one for people only, as lines of text would spoil a tunnel's bytes."""
@@ -145,7 +145,7 @@ class Plan:
             return line.flag("text")
         if self.other.kind == STDIO:
             if not self.server_mode and len(line.operands) == 2:
-                self.warnings.append("lines of text are carried; a tunnel wants --binary")
+                self.warnings.append("this carries lines of text; for a tunnel use --binary")
             return True
-        self.warnings.append("bytes are carried as they are, as with --binary; for lines of text say --text")
+        self.warnings.append("this carries bytes unchanged, as --binary does; for lines of text use --text")
         return False

@@ -6,7 +6,6 @@ import asyncio
 import functools
 import logging
 import signal
-import socket
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
@@ -14,91 +13,42 @@ from tunnel.children.orphans import look_after_orphans
 from tunnel.client.signals import not_ignored
 from tunnel.client.trace import Trace, say
 from tunnel.errors import UsageError
-from tunnel.net.address import Client
-from tunnel.net.channel import Channel
 from tunnel.protocol.control import SUBPROTOCOL
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
-from tunnel.protocol.stream import PlainStream
+from tunnel.protocol.message_size import LARGEST_MESSAGE, LEAST_MESSAGE
 from tunnel.protocol.upgrade import check_header
-from tunnel.server.access import Origins, Tokens
 from tunnel.server.address_target import parse_target
 from tunnel.server.bridge import Bridge
-from tunnel.server.connection import Connection
-from tunnel.server.handshake import Rules, Upgrade
+from tunnel.server.handshake import Upgrade
 from tunnel.server.http import Refusal
 from tunnel.server.log import LOGGER, set_up
-from tunnel.server.session import PlainSession, Session
 from tunnel.server.settings import BridgeSettings
-from tunnel.server.state import BridgeState
 from tunnel.server.supervision import unhandled_errors_logged
 from tunnel.server.target import Target
 from tunnel.websocat.addresses import COMMAND, DIAL, DIAL_WS
 from tunnel.websocat.dialling import Dialler, announce, check_places, make_room, unix_mode
-from tunnel.websocat.messages import Manners, MessageStream
+from tunnel.websocat.messages import MessageCodec
 from tunnel.websocat.plan import Plan
-from tunnel.websocat.targets import Onward, Program, StandardStreams
+from tunnel.websocat.targets import OutgoingWebSocket, Program, StandardStreams
 
 _UNUSED = "127.0.0.1:22"  # a target's address where the target is none
 
 
-class Answers(Rules):
-    """Rules with websocat's way of answering: what subprotocol is selected, and with which headers.
+def negotiate(upgrade: Upgrade, *, protocol: str | None, headers: Sequence[tuple[str, str]]) -> None:
+    """Answer as websocat does: select a subprotocol, and add ``headers``.
 
-    ``protocol`` is the only one to select; None: the first that the client offers.
+    ``protocol`` is the only one to select; None: the first that the client offers. Raises Refusal for a client that
+    offers others only.
     """
-
-    def __init__(
-        self,
-        path: str | None,
-        tokens: Tokens,
-        origins: Origins,
-        *,
-        protocol: str | None,
-        headers: Sequence[tuple[str, str]],
-    ) -> None:
-        super().__init__(path, tokens, origins)
-        self._protocol = protocol
-        self._headers = headers
-
-    def admit(self, upgrade: Upgrade) -> None:
-        """As `Rules.admit`; refuses a client that offers other subprotocols than the one that is served."""
-        super().admit(upgrade)
-        offered = [name for name in upgrade.offered if name != SUBPROTOCOL]
-        if self._protocol is not None:
-            if offered and self._protocol not in offered:
-                raise Refusal(HTTPStatus.BAD_REQUEST, "subprotocol", f"the subprotocol here is {self._protocol}")
-            upgrade.offers_resume = False
-        upgrade.asks_for_speed_test = False  # websocat has no such thing
-        # A client that offers none must not be answered one (RFC 6455 section 4.2.2).
-        selected = (self._protocol or offered[0]) if offered else None
-        upgrade.answer_with(selected, self._headers)
-
-
-class MessageConnection(Connection):
-    """A connection whose plain tunnels have ``manners``; ``ended`` is called when its tunnel has."""
-
-    def __init__(
-        self, state: BridgeState, sock: socket.socket, client: Client, *, manners: Manners, ended: Callable[[], None]
-    ) -> None:
-        super().__init__(state, sock, client)
-        self._manners = manners
-        self._ended = ended
-
-    def _plain_session(
-        self, wire: Channel, target: Channel, answer: bytes, make_stream: Callable[..., PlainStream] = PlainStream
-    ) -> PlainSession:
-        return super()._plain_session(wire, target, answer, functools.partial(MessageStream, manners=self._manners))
-
-    @property
-    def _max_message(self) -> int:
-        size = self._manners.size
-        return super()._max_message if size is None else min(size, super()._max_message)
-
-    async def _run(self, session: Session) -> None:
-        try:
-            await super()._run(session)
-        finally:
-            self._ended()
+    offered = [name for name in upgrade.offered if name != SUBPROTOCOL]
+    if protocol is not None:
+        if offered and protocol not in offered:
+            raise Refusal(HTTPStatus.BAD_REQUEST, "subprotocol", f"the subprotocol here is {protocol}")
+        upgrade.offers_resume = False
+    upgrade.asks_for_speed_test = False  # websocat has no such thing
+    # A client that offers none must not be answered one (RFC 6455 section 4.2.2).
+    selected = (protocol or offered[0]) if offered else None
+    upgrade.answer_with(selected, headers)
 
 
 def run(plan: Plan) -> int:
@@ -121,7 +71,7 @@ def run(plan: Plan) -> int:
 
 def _settings(plan: Plan) -> BridgeSettings:
     line = plan.line
-    seats = line.number("conncap")
+    seats, size = line.number("conncap"), plan.messages.size
     interval, timeout = line.number("ping-interval"), line.number("ping-timeout")
     return BridgeSettings(
         listen=(plan.websocket.rest,),
@@ -129,7 +79,9 @@ def _settings(plan: Plan) -> BridgeSettings:
         target=plan.other.rest if plan.other.kind == DIAL else _UNUSED,
         path=line.text("restrict-uri"),
         max_tunnels=1 if plan.oneshot else 1000 if seats is None else seats,
-        resume_for=3600.0 if plan.manners.fit_for_sessions else 0.0,
+        max_message=LARGEST_MESSAGE if size is None else min(max(size, LEAST_MESSAGE), LARGEST_MESSAGE),
+        # Smaller messages than a session may have are left to the codec of a plain tunnel.
+        resume_for=3600.0 if plan.messages.fit_for_sessions and (size is None or size >= LEAST_MESSAGE) else 0.0,
         ping_interval=PING_INTERVAL if interval is None else interval,
         ping_timeout=PING_TIMEOUT if timeout is None else timeout,
     )
@@ -162,8 +114,9 @@ async def _run(plan: Plan, settings: BridgeSettings, headers: Sequence[tuple[str
     bridge = Bridge(
         settings,
         _target(plan, settings, trace, end),
-        make_rules=functools.partial(Answers, protocol=plan.line.text("server-protocol"), headers=headers),
-        make_connection=functools.partial(MessageConnection, manners=plan.manners, ended=tunnel_ended),
+        negotiate=functools.partial(negotiate, protocol=plan.line.text("server-protocol"), headers=headers),
+        make_codec=functools.partial(MessageCodec, plan.messages),
+        tunnel_ended=tunnel_ended,
         keeps_silent=True,
     )
     with unhandled_errors_logged(loop):
@@ -181,7 +134,7 @@ def _target(plan: Plan, settings: BridgeSettings, trace: Trace, end: Callable[[i
         arguments = plan.line.several("exec-args")
         return Program(["sh", "-c", other.rest] if other.shell else [other.rest, *arguments])
     if other.kind == DIAL_WS:
-        return Onward(Dialler(other.rest, plan.line, plan.manners), trace)
+        return OutgoingWebSocket(Dialler(other.rest, plan.line, plan.messages), trace)
     return StandardStreams(several=not plan.oneshot, end=end)
 
 

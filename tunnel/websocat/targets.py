@@ -152,7 +152,7 @@ class Program(Target):
         child.when_ended(child.reap)
 
 
-class Onward(Target):
+class OutgoingWebSocket(Target):
     """Another WebSocket, dialled for each tunnel."""
 
     def __init__(self, dialler: Dialler, trace: Trace) -> None:

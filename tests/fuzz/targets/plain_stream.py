@@ -9,8 +9,9 @@ from tests.fuzz.targets.frames import TOKENS as FRAMES
 from tunnel.errors import RemoteProtocolError
 from tunnel.protocol.frames import Close, FrameParser
 from tunnel.protocol.keepalive import Keepalive
-from tunnel.protocol.stream import PlainStream, ReadBuffers
-from tunnel.websocat.messages import Manners, MessageStream
+from tunnel.protocol.plain_stream import PlainStream
+from tunnel.protocol.read_buffers import ReadBuffers
+from tunnel.websocat.messages import MessageCodec, MessageOptions
 
 TOKENS = (*FRAMES, b"\r\n", b"\0", b"\x81\x83\0\0\0\0a\r\n", b"\x01\x81\0\0\0\0\r")
 BUFFERS = ReadBuffers()
@@ -63,24 +64,26 @@ def plain(client: bool) -> PlainStream:
     return PlainStream(client=client, buffers=BUFFERS, keepalive=Keepalive(0.0))
 
 
-def with_manners(change: Callable[[Manners], None]) -> Callable[[bool], PlainStream]:
-    manners = Manners()
-    manners.text = True
-    change(manners)
-    return lambda client: MessageStream(client=client, buffers=BUFFERS, keepalive=Keepalive(0.0), manners=manners)
+def with_options(change: Callable[[MessageOptions], None]) -> Callable[[bool], PlainStream]:
+    options = MessageOptions()
+    options.text = True
+    change(options)
+    return lambda client: PlainStream(
+        client=client, buffers=BUFFERS, keepalive=Keepalive(0.0), codec=MessageCodec(options)
+    )  # fmt: skip
 
 
-def _lines(manners: Manners) -> None:
-    manners.lines = True
+def _lines(options: MessageOptions) -> None:
+    options.lines = True
 
 
-def _zeros(manners: Manners) -> None:
-    manners.lines = True
-    manners.terminator = b"\0"
+def _zeros(options: MessageOptions) -> None:
+    options.lines = True
+    options.terminator = b"\0"
 
 
-def _first_only(manners: Manners) -> None:
-    manners.receives = 1
+def _first_only(options: MessageOptions) -> None:
+    options.receives = 1
 
 
-lines, zeros, first_only = map(with_manners, (_lines, _zeros, _first_only))
+lines, zeros, first_only = map(with_options, (_lines, _zeros, _first_only))

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
-from tunnel.errors import RemoteProtocolError
+from tunnel.errors import ConnectionLost, RemoteProtocolError
 from tunnel.protocol.control import SessionOffer
 from tunnel.protocol.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TARGET_LOST, TEXT, frame_header
-from tunnel.protocol.resume import ResumableStream
-from tunnel.protocol.stream import ReadBuffers
+from tunnel.protocol.read_buffers import ReadBuffers
+from tunnel.protocol.resumable_stream import ResumableStream
 
 TOKENS = (b"\x01\x00", b"\x01\x10\x02\x40", b"\x07\x00", b"\x04\xff\x06\xff", b"\x0b\xff", b"\x08\x00", b"\x03\xff")
 STEPS_LIMIT = 150
@@ -56,7 +56,7 @@ class Play:
         self.wire(bytes([amount, amount ^ 0x80, amount >> 1]))
 
     def line(self, amount: int) -> None:
-        ours = self.stream.replay.end
+        ours = self.stream.session.sender.replay.end
         lines = (
             f"ack {ours}", f"ack {ours + 1}", "ack 0", f"ack {amount}", f"fin {self.said}", f"fin {amount}", "ping",
             "end", OFFER % self.window, "error policy enough", "news of a later version", "ack", "x" * 1100,
@@ -109,18 +109,18 @@ class Play:
 
     def reconnect(self, amount: int) -> None:
         stream = self.stream
-        if not stream.established or stream.over:
+        if not stream.session.established or stream.over:
             return
         stream.detach()
         self.rest = b""
-        self.said = stream.delivered  # what was not delivered comes again
-        received = (stream.replay.base, stream.replay.end, amount)[amount % 3]
+        self.said = stream.session.delivered  # what was not delivered comes again
+        received = (stream.session.sender.replay.base, stream.session.sender.replay.end, amount)[amount % 3]
         possible = stream.can_attach(received)
         try:
             stream.attach(received, self.now, b"HTTP/1.1 101 \r\n\r\n")
         except RemoteProtocolError:
             assert not possible
-            stream.attach(stream.replay.base + stream.fin_acknowledged, self.now)
+            stream.attach(stream.session.sender.replay.base + stream.session.sender.fin_acked, self.now)
 
     def end(self, amount: int) -> None:
         stream = self.stream
@@ -128,7 +128,7 @@ class Play:
             stream.source_ended, lambda: stream.source_failed(TARGET_LOST, "gone"),
             lambda: stream.sink_failed(self.now), stream.wire_write_failed, stream.wire_ended,
             stream.sink_half_closed, stream.request_ack, lambda: stream.probe(self.now),
-            lambda: stream.finish(clean=bool(amount & 8)),
+            stream.end if amount & 8 else lambda: stream.fail("input", ConnectionLost("input", reason="test")),
         )[amount % 9]()  # fmt: skip
 
     # ---- what always holds
@@ -141,9 +141,9 @@ class Play:
         assert sum(map(len, waiting)) <= window, "more waits for the sink than the window allows"
         assert len(waiting) <= 2 + window // 1000, "a piece for each frame"
         assert not any(isinstance(piece, memoryview) and piece.obj is self.buffers.wire.obj for piece in waiting)
-        assert stream.unacknowledged <= window
-        assert stream.replay.memory <= 4 * window + (1 << 20)
-        assert stream.delivered <= self.delivered + stream.undelivered + 1
+        assert stream.session.unacknowledged <= window
+        assert stream.session.sender.replay.memory <= 4 * window + (1 << 20)
+        assert stream.session.delivered <= self.delivered + stream.session.receiver.undelivered + 1
         assert len(stream.wire_output()) <= 100, "the peer fills what waits for it"
         assert stream.over or stream.failure is None
         if stream.wants_source:

@@ -2,7 +2,7 @@
 
 Numbers count the bytes of the peer's stream from 0; its fin takes the number behind the last byte. *Delivered* is what
 the sink took, and the fin once the sink is half-closed: only that survives a connection, and only that is acknowledged.
-Which messages may come when is decided in `resume`.
+Which messages may come when is decided in `resumable_stream`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ACK_DELAY = 0.1  # … and seconds after which one is due in any case
 _SMALL_PIECE = 16 * 1024  # bytes; pieces that are smaller on the average are joined when they have to wait
 
 
-class Inbox:
+class Receiver:
     """What has come from the peer and waits for the sink, as ``pieces``.
 
     ``window`` is how many bytes may wait, at most. ``now`` is the driver's monotonic clock, in seconds.
@@ -149,7 +149,7 @@ class Inbox:
         return self._acked
 
     def tick(self, now: float) -> None:
-        """Look at the clock: what was delivered must not wait for its ack for too long."""
+        """Check the clock: what was delivered must not wait for its ack for too long."""
         if self.ack_at is not None and now >= self.ack_at:
             self.ack_due = True
             self.ack_at = None

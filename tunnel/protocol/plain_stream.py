@@ -1,22 +1,21 @@
 """Wire 1: one byte stream over the messages of one WebSocket connection, Sans-I/O, for either role.
 
-A stream stands between the *wire* (the WebSocket connection) and the local end: a *source* that is read and a *sink*
-that is written. It never calls anybody: its driver asks where to read into, what to write next, and tells how many
-bytes went. Each direction runs through these states, which do not depend on the other's:
+Each direction runs through these states, independently of the other one:
 
     source → wire   open ──source_ended() or close()──▶ closing ──Close frame sent──▶ close_sent
     wire → sink     open ──Close frame or wire_ended()──▶ closing ──all delivered──▶ sink_ended
 
-Frame boundaries carry no meaning. Data frames are never empty, as websocat takes an empty one for the end of file.
+Frame boundaries carry no meaning, unless the codec gives them one. Data frames are never empty, because websocat takes
+an empty one for the end of file.
 """
 
 from __future__ import annotations
 
 from tunnel.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError, TunnelError
+from tunnel.protocol.codec import BINARY_CODEC
 from tunnel.protocol.frame_budget import FRAMES_PER_TURN, FrameBudget
 from tunnel.protocol.frames import (
     BINARY,
-    GOING_AWAY,
     MAX_HEADER,
     NO_CODE,
     NORMAL,
@@ -32,62 +31,35 @@ from tunnel.protocol.frames import (
 )
 from tunnel.protocol.keepalive import STALL_LIMIT, Keepalive
 from tunnel.protocol.outbox import Outbox, consume
+from tunnel.protocol.read_buffers import FRAME_LIMIT, ReadBuffers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tunnel.protocol.beginning import Beginning
+    from tunnel.protocol.codec import Codec
     from tunnel.protocol.frames import Buffer
 
-FRAME_LIMIT = 256 * 1024  # payload bytes of one frame that we send, and of one read
 CLOSE_LIMIT = 60.0  # seconds of silence after which a Close is no longer waited for
 
 
-class ReadBuffers:
-    """The space that sources and wires are read into.
-
-    One pair serves all streams of a thread: between two turns of its driver a stream keeps nothing in it (`settle`).
-    """
-
-    __slots__ = ("source", "wire")
-
-    def __init__(self) -> None:
-        # Room in front of the source's bytes, so that a header can be put there and both sent as one piece.
-        self.source = memoryview(bytearray(MAX_HEADER + FRAME_LIMIT))
-        self.wire = memoryview(bytearray(FRAME_LIMIT))
-
-
 class PlainStream:
-    """The plain tunnel as seen from one end.
+    """One end of a plain tunnel: a `ByteStream`, and how its directions end.
 
-    ``client`` is True at the end that dialled, which masks what it sends. ``now`` is the driver's monotonic clock, in
-    seconds, wherever it appears. ``sink_limit``: for how many seconds the sink may take nothing of what waits for it
-    (None: for ever). ``preamble`` goes out before the first frame: the bridge's 101. ``max_message``, an attribute, is
-    how many bytes of payload a message that we send has at most. Nothing here raises but for misuse; what ended the
-    stream is in ``failure``.
+    ``client`` is True at the end that dialled, which masks what it sends. ``sink_limit``: for how many seconds the sink
+    may take nothing of what waits for it (None: for ever). ``preamble`` goes out before the first frame: the bridge's
+    101. ``max_message``: bytes of payload of a message that we send, at most. ``codec``: what messages look like.
+    ``beginning`` is given where we have offered to resume: the bridge may have agreed, with its answer lost on the way.
+
+    What ended the stream is in ``failure``.
     """
 
     __slots__ = (
-        "_budget",
-        "_buffers",
-        "_discarding",
-        "_outbox",
-        "_parser",
-        "_sink",
-        "_sink_at",
-        "_sink_limit",
-        "_source_at",
-        "beginning",
-        "close_code",
-        "close_reason",
-        "close_received",
-        "failure",
-        "keepalive",
-        "max_message",
-        "undelivered",
-        "wire_is_over",
-    )
+        "_budget", "_buffers", "_codec", "_decode", "_discarding", "_encode", "_is_client", "_outbox", "_parser",
+        "_sending", "_sink", "_sink_at", "_sink_limit", "_source_at", "beginning", "close_code", "close_reason",
+        "close_received", "failure", "keepalive", "max_message", "undelivered", "wire_is_over",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -97,86 +69,111 @@ class PlainStream:
         keepalive: Keepalive,
         sink_limit: float | None = STALL_LIMIT,
         preamble: bytes = b"",
+        max_message: int = FRAME_LIMIT,
+        codec: Codec = BINARY_CODEC,
+        beginning: Beginning | None = None,
     ) -> None:
+        self._is_client = client
         self._outbox = Outbox(masks=client, preamble=preamble)
         self._buffers = buffers
+        self._codec = codec
+        self._encode, self._decode = codec.encode, codec.decode
         self._parser = FrameParser(masked=not client)
         self._budget = FrameBudget()
         self.keepalive = keepalive
+        self.max_message = min(max_message, codec.read_limit)
+        self._sending = True  # whether messages may still follow
         self._sink: list[Buffer] = []  # payload on its way to the sink
         self._discarding = False
         self._sink_limit = sink_limit
         self._sink_at: float | None = None  # when the sink, with bytes waiting for it, made progress last
-        self._source_at = 0.0  # when the source, or the peer's Close, came last
+        self._source_at = keepalive.heard_at  # when the source, or the peer's Close, came last
         self.close_received = False
         self.close_code = NO_CODE  # the peer's, once close_received
         self.close_reason = ""
         self.wire_is_over = False  # nothing can come any more
         self.undelivered = 0  # payload bytes that the sink refused
         self.failure: TunnelError | None = None
-        self.max_message = FRAME_LIMIT
-        # Where we have offered to resume: the bridge may have agreed, with its word for it lost on the way.
-        self.beginning: Beginning | None = None
+        self.beginning = beginning
+        if codec.sent_all:
+            self._stop_sending()
+        if codec.received_all:
+            self._stop_receiving()
 
     # ---- source → wire
 
     @property
     def wants_source(self) -> bool:
         """Whether the source should be read: everything read before has gone."""
+        outbox = self._outbox
         return (
-            not self._outbox.pieces
-            and not self._outbox.close_queued
+            not outbox.pieces
+            and not outbox.close_queued
+            and self._sending
             and (self.beginning is None or self.beginning.room > 0)
         )
 
     def source_space(self) -> memoryview:
-        """Return the space to read the source into; valid until `source_received`."""
         if not self.wants_source:
             raise LocalProtocolError("the source was read while the wire is blocked or closing")
         size = self.max_message if self.beginning is None else min(self.max_message, self.beginning.room)
         return self._buffers.source[MAX_HEADER : MAX_HEADER + size]
 
     def source_received(self, n: int, now: float) -> None:
-        """Note that ``n`` bytes (at least 1) of the source stand in `source_space`."""
         self._source_at = now
         if self.beginning is not None:
             self.beginning.sending(self._buffers.source[MAX_HEADER : MAX_HEADER + n], now)
-        self._outbox.add_data(self._buffers.source, MAX_HEADER, MAX_HEADER + n)
+        if not self._encode(self._buffers.source, MAX_HEADER, MAX_HEADER + n, self._outbox):
+            self._stop_sending()
 
     def send_first(self, data: bytes) -> None:
         """Queue ``data`` in front of all that the source will give."""
         for at in range(0, len(data), self.max_message):
             self._outbox.add(BINARY, data[at : at + self.max_message])
 
-    def source_failed(self, code: int, reason: str) -> None:
-        """Note that the source broke: a Close with ``code`` follows what was read before."""
-        self.close(code, reason)
-
     def source_ended(self) -> None:
         """Note the source's end of file: a Close follows what was read before."""
+        if self._sending:
+            self._codec.flush(self._outbox)
+            self._stop_sending()
+        elif self.close_received:
+            self._answer_close()
+
+    def _stop_sending(self) -> None:
+        """Send no further message: the Close follows, if there is to be one."""
+        self._sending = False
+        if self._codec.closes or self.close_received:
+            self._answer_close()
+        self._end_if_unsaid()
+
+    def _answer_close(self) -> None:
         self.close(self.close_code if self.close_received else NORMAL)
 
     def close(self, code: int, reason: str = "") -> None:
         """Queue a Close frame behind what was read before; only the first call counts."""
-        if not self._outbox.close_queued:
+        if self._outbox.close_queued:
+            return
+        codec = self._codec
+        if code != NORMAL:
             self._outbox.add_close(code, reason)
+        elif codec.closes or self._parser.closed:
+            self._outbox.add_close(codec.close_code, reason or codec.close_reason)
+        else:
+            self._outbox.close_queued = True  # and nothing is said
 
     @property
     def wants_wire_write(self) -> bool:
-        """Whether bytes wait for the wire."""
         return bool(self._outbox.pieces)
 
     def wire_output(self) -> Sequence[Buffer]:
-        """Return what to write to the wire next; empty when there is nothing."""
         return self._outbox.pieces
 
     def wire_sent(self, n: int, now: float) -> None:
-        """Note that the wire took the first ``n`` bytes of `wire_output`."""
         self._outbox.sent(n)
         self.keepalive.wrote(now)
 
     def wire_write_failed(self) -> None:
-        """Note that the wire takes nothing any more; what still waits is discarded. Reading may go on."""
+        """Note that the wire takes nothing any more; what still waits is discarded."""
         self._outbox.clear()
         self._outbox.close_queued = True
 
@@ -190,20 +187,19 @@ class PlainStream:
     @property
     def wants_wire_read(self) -> bool:
         """Whether the wire should be read: everything that came before is delivered."""
-        return not self._sink and not self.close_received and not self.wire_is_over and not self.has_session
+        return (
+            not self._sink
+            and not self.close_received
+            and not self.wire_is_over
+            and (self.beginning is None or not self.beginning.decided)
+        )
 
     def wire_space(self) -> memoryview:
-        """Return the space to read the wire into; valid until `wire_received`."""
         if not self.wants_wire_read:
             raise LocalProtocolError("the wire was read while the sink is blocked, or after its end")
         return self._buffers.wire
 
     def wire_received(self, n: int, now: float) -> int:
-        """Take in what stands in `wire_space`: ``n`` bytes (at least 1) of the wire.
-
-        Return how many of them were used. The rest must come again, before all that follows, in a later turn of the
-        driver's loop: others have waited long enough (see `frame_budget`).
-        """
         self.keepalive.heard(now)
         parser = self._parser
         try:
@@ -215,32 +211,89 @@ class PlainStream:
                     if not event.data and not (event.final and parser.in_continuation):
                         self._budget.spend(now)
                     if self.beginning is None:
-                        self._receive_payload(event)
+                        self._decode(event, self._sink)
                     else:
                         self._receive_beginning(event, self.beginning)
                 elif isinstance(event, Close):
-                    self.close_received = True
-                    self._source_at = now
-                    self.close_code = event.code
-                    self.close_reason = event.reason
+                    self._receive_close(event, now)
                 else:
                     self._budget.spend(now)
                     if isinstance(event, Ping):
                         self._outbox.ping_came(event.data)
         except RemoteProtocolError as exc:
             self.fail(exc, exc.close_code)
+        if self._discarding:
+            self._discard()
+        if self._codec.received_all:
+            self._stop_receiving()
         self._outbox.answer_ping()
         return parser.used
 
-    def _receive_payload(self, event: Payload) -> None:
-        self._deliver(event.data)
+    def _receive_close(self, event: Close, now: float) -> None:
+        self.close_received = True
+        self._source_at = now
+        self.close_code = event.code
+        self.close_reason = event.reason
+        if self._outbox.close_queued and event.code == self._codec.close_code:
+            self.close_code = NORMAL  # our own code comes back, as RFC 6455 section 5.5.1 wants it
 
     def _receive_beginning(self, event: Payload, beginning: Beginning) -> None:
         """Take in what may begin a session. Raises RemoteProtocolError for one that must not begin any more."""
         data = beginning.take(event)
         if data is not None:
             self.beginning = None
-            self._receive_payload(data)
+            self._decode(data, self._sink)
+
+    def _stop_receiving(self) -> None:
+        """Deliver no further message. A client's sink knows no half-close: what still comes is discarded."""
+        if not self._is_client:
+            self._assume_close()
+        elif self._codec.ends_together and self._sending:
+            self._stop_sending()
+        self._end_if_unsaid()
+
+    def _end_if_unsaid(self) -> None:
+        """End at once when neither direction goes on, and no Close was sent that the peer might answer."""
+        if not self._sending and not self._codec.closes and self._codec.received_all:
+            self._assume_close()
+            self.close(NORMAL)
+
+    def _assume_close(self) -> None:
+        """Go on as if the peer's Close had come."""
+        if not self.close_received:
+            self.close_received = True
+            self.close_code = NORMAL
+            self._source_at = max(self._source_at, self.keepalive.heard_at)
+
+    def wire_ended(self) -> None:
+        self.wire_is_over = True
+
+    @property
+    def wants_sink_write(self) -> bool:
+        return bool(self._sink)
+
+    def sink_output(self) -> Sequence[Buffer]:
+        return self._sink
+
+    def sink_sent(self, n: int, now: float) -> None:
+        consume(self._sink, n)
+        self._sink_at = now
+
+    def sink_failed(self, now: float) -> None:
+        """Note that the sink takes nothing any more; the rest of this direction is read, counted and discarded."""
+        self._discarding = True
+        self._discard()
+
+    def _discard(self) -> None:
+        self.undelivered += sum(map(len, self._sink))
+        self._sink.clear()
+
+    @property
+    def sink_ended(self) -> bool:
+        """Whether the sink has all that will ever come: time to half-close it."""
+        return (self.close_received or self.wire_is_over) and not self._sink
+
+    # ---- a session instead
 
     @property
     def may_get_session(self) -> bool:
@@ -262,65 +315,14 @@ class PlainStream:
             self._outbox.add(TEXT, b"end")
             self.close(NORMAL)
 
-    def _deliver(self, data: Buffer) -> None:
-        if not data:
-            return
-        if self._discarding:
-            self.undelivered += len(data)
-        else:
-            self._sink.append(data)
-
-    def wire_ended(self) -> None:
-        """Note the end of file, or a broken connection, when reading the wire."""
-        self.wire_is_over = True
-
-    @property
-    def wants_sink_write(self) -> bool:
-        """Whether bytes wait for the sink."""
-        return bool(self._sink)
-
-    def sink_output(self) -> Sequence[Buffer]:
-        """Return what to write to the sink next; empty when there is nothing."""
-        return self._sink
-
-    def sink_sent(self, n: int, now: float) -> None:
-        """Note that the sink took the first ``n`` bytes of `sink_output`."""
-        consume(self._sink, n)
-        self._sink_at = now
-
-    def sink_failed(self, now: float) -> None:
-        """Note that the sink takes nothing any more; the rest of this direction is read, counted and discarded."""
-        self._discarding = True
-        self.undelivered += sum(map(len, self._sink))
-        self._sink.clear()
-
-    @property
-    def sink_ended(self) -> bool:
-        """Whether the sink has all that will ever come: time to half-close it."""
-        return (self.close_received or self.wire_is_over) and not self._sink
-
-    def sink_half_closed(self) -> None:
-        """Note that the sink knows of the end; a plain tunnel has no way to pass that on."""
-
-    # ---- both
+    # ---- both directions
 
     @property
     def complete(self) -> bool:
         """Whether both directions have ended, or can never go on."""
         return self.sink_ended and (self.close_sent or self.wire_is_over)
 
-    def finish(self, *, clean: bool) -> None:
-        """End the stream from the client; ``clean``: what was sent is all there is."""
-        self.close(NORMAL if clean else GOING_AWAY)
-
-    def next_tick(self, now: float) -> float:
-        """Return in how many seconds `tick` is to be called."""
-        if self.beginning is not None and self.beginning.open:
-            return min(self.keepalive.tick, max(0.0, self.beginning.deadline - now))
-        return self.keepalive.tick
-
     def settle(self) -> None:
-        """Move what is still in the read buffers to memory of the stream's own, before another stream reads."""
         if self._outbox.pieces:
             self._outbox.pieces = [_owned(piece) for piece in self._outbox.pieces]
         if self._sink:
@@ -332,12 +334,31 @@ class PlainStream:
         self.wire_is_over = True
         self.close(code, str(error) if code in (PROTOCOL_ERROR, POLICY) else "")
 
+    def next_tick(self, now: float) -> float:
+        limit = min(self.keepalive.tick, self._codec.tick_limit)
+        if self.beginning is not None and self.beginning.open:
+            return min(limit, max(0.0, self.beginning.deadline - now))
+        return limit
+
     def tick(self, now: float) -> None:
-        """Look at the clock: ping, or set ``failure`` when a limit is over. To be called as `next_tick` says."""
+        """Check the clock: ping, or set ``failure`` when a limit is over."""
+        if not self._sink and not self._outbox.pieces and self._waited_long_enough(now):
+            self._stop_sending()
+            self.close(NORMAL)
+            self._assume_close()
         try:
             self._check_limits(now)
         except TunnelError as exc:
             self.fail(exc, SILENT_PEER)
+
+    def _waited_long_enough(self, now: float) -> bool:
+        return self._codec.is_overdue(
+            now,
+            sending=self._sending,
+            closed=self.close_received,
+            source_at=self._source_at,
+            heard_at=self.keepalive.heard_at,
+        )
 
     def _check_limits(self, now: float) -> None:
         if self.beginning is not None:

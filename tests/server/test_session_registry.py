@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -15,11 +16,14 @@ import pytest
 from tunnel.net.address import Client
 from tunnel.net.channel import Channel
 from tunnel.protocol.control import SessionOffer, resume_request
-from tunnel.protocol.stream import ReadBuffers
+from tunnel.protocol.keepalive import STALL_LIMIT
+from tunnel.protocol.read_buffers import ReadBuffers
+from tunnel.protocol.resumable_stream import ResumableStream
 from tunnel.server.budget import DETACHED, OWN_SHARE, SMALLEST_WINDOW, UNCONFIRMED, Budget, attached_weight
 from tunnel.server.http import Refusal
-from tunnel.server.resumable import ResumableSession
-from tunnel.server.sessions import GRACE, UNCONFIRMED_WAIT, Sessions
+from tunnel.server.relay import Relay
+from tunnel.server.resumable import ResumableLifecycle
+from tunnel.server.session_registry import GRACE, UNCONFIRMED_WAIT, SessionRegistry
 from tunnel.server.settings import BridgeSettings
 from tunnel.server.shares import Place, Shares
 
@@ -28,9 +32,9 @@ MIB = 1 << 20
 
 @dataclass(eq=False)
 class Waiting:
-    """As much of a session as `Sessions` sees of it."""
+    """As much of a session as `SessionRegistry` sees of it."""
 
-    sessions: Sessions
+    sessions: SessionRegistry
     offer: SessionOffer
     source: str = "192.0.2.1"
     confirmed: bool = True
@@ -51,21 +55,21 @@ class Waiting:
     def expire(self, reason: str) -> None:
         self.ended.append(reason)
         self.end.set()
-        self.sessions.remove(cast(ResumableSession, self))
+        self.sessions.remove(cast(ResumableLifecycle, self))
 
 
-def detach(sessions: Sessions, source: str = "192.0.2.1", confirmed: bool = True, kept: int = 0) -> Waiting:
+def detach(sessions: SessionRegistry, source: str = "192.0.2.1", confirmed: bool = True, kept: int = 0) -> Waiting:
     """Make a session and let it wait, with ``kept`` bytes to be sent again."""
     offer = sessions.offer(source)
     assert offer is not None
     session = Waiting(sessions, offer, source, confirmed)
-    sessions.add(cast(ResumableSession, session))
+    sessions.add(cast(ResumableLifecycle, session))
     session.attached = False
-    sessions.detached(cast(ResumableSession, session), kept)
+    sessions.detached(cast(ResumableLifecycle, session), kept)
     return session
 
 
-def memory(sessions: Sessions) -> int:
+def memory(sessions: SessionRegistry) -> int:
     return sessions.budget.shares.taken
 
 
@@ -75,7 +79,7 @@ def settings(**options: float) -> BridgeSettings:
 
 def test_the_oldest_goes_when_there_are_too_many() -> None:
     async def work() -> None:
-        sessions = Sessions(settings(max_detached=3))
+        sessions = SessionRegistry(settings(max_detached=3))
         waiting = [detach(sessions) for _ in range(5)]
         assert [bool(each.ended) for each in waiting] == [True, True, False, False, False]
         assert sessions.detached_count == 3
@@ -85,7 +89,7 @@ def test_the_oldest_goes_when_there_are_too_many() -> None:
 
 def test_one_that_its_client_never_confirmed_goes_before_others_of_the_same_source() -> None:
     async def work() -> None:
-        sessions = Sessions(settings(max_detached=3))
+        sessions = SessionRegistry(settings(max_detached=3))
         waiting = [detach(sessions), detach(sessions, confirmed=False), detach(sessions), detach(sessions)]
         assert [bool(each.ended) for each in waiting] == [False, True, False, False]
 
@@ -94,7 +98,7 @@ def test_one_that_its_client_never_confirmed_goes_before_others_of_the_same_sour
 
 def test_one_of_the_source_that_has_most_goes_before_older_ones_of_others() -> None:
     async def work() -> None:
-        sessions = Sessions(settings(max_detached=3))
+        sessions = SessionRegistry(settings(max_detached=3))
         modest = detach(sessions, "192.0.2.1")
         greedy = [detach(sessions, "192.0.2.2") for _ in range(20)]
         assert not modest.ended
@@ -105,7 +109,7 @@ def test_one_of_the_source_that_has_most_goes_before_older_ones_of_others() -> N
 
 def test_nobody_waits_where_none_may() -> None:
     async def work() -> None:
-        sessions = Sessions(settings(max_detached=0))
+        sessions = SessionRegistry(settings(max_detached=0))
         assert detach(sessions).ended
         assert sessions.detached_count == 0
 
@@ -115,7 +119,7 @@ def test_nobody_waits_where_none_may() -> None:
 @pytest.mark.parametrize(("confirmed", "seconds"), [(True, 0.3), (False, 0.3)])
 def test_one_that_nobody_comes_back_to_expires(confirmed: bool, seconds: float) -> None:
     async def work() -> None:
-        sessions = Sessions(settings(resume_for=seconds))
+        sessions = SessionRegistry(settings(resume_for=seconds))
         session = detach(sessions, confirmed=confirmed)
         async with asyncio.timeout(10):
             await session.end.wait()
@@ -125,13 +129,13 @@ def test_one_that_nobody_comes_back_to_expires(confirmed: bool, seconds: float) 
     asyncio.run(work())
 
 
-def timer(sessions: Sessions, session: Waiting) -> asyncio.TimerHandle:
-    return sessions._waiting[cast(ResumableSession, session)][1]
+def timer(sessions: SessionRegistry, session: Waiting) -> asyncio.TimerHandle:
+    return sessions._waiting[cast(ResumableLifecycle, session)][1]
 
 
 def test_one_that_was_never_confirmed_waits_half_a_minute_only() -> None:
     async def work() -> None:
-        sessions = Sessions(settings())
+        sessions = SessionRegistry(settings())
         now = asyncio.get_running_loop().time()
         assert timer(sessions, detach(sessions, confirmed=False)).when() - now < UNCONFIRMED_WAIT + 1
         assert timer(sessions, detach(sessions)).when() - now > 3500
@@ -144,7 +148,7 @@ def test_after_a_standstill_clients_get_time_to_come_back(monkeypatch: pytest.Mo
 
     async def work() -> None:
         loop = asyncio.get_running_loop()
-        sessions = Sessions(settings(resume_for=0.05))
+        sessions = SessionRegistry(settings(resume_for=0.05))
         session = detach(sessions)
         began = loop.time()
         monkeypatch.setattr(loop, "time", lambda: began + 1000.0)
@@ -160,7 +164,7 @@ def test_after_a_standstill_clients_get_time_to_come_back(monkeypatch: pytest.Mo
 
 def test_a_request_is_checked_before_anything_else_happens() -> None:
     async def work() -> None:
-        sessions = Sessions(settings())
+        sessions = SessionRegistry(settings())
         offer = detach(sessions).offer
         good = resume_request(offer.id, offer.key, 1, 0)
         session, request = sessions.find([good.header()])
@@ -184,7 +188,7 @@ def test_a_request_is_checked_before_anything_else_happens() -> None:
 
 
 def test_without_retention_no_session_is_offered() -> None:
-    assert Sessions(settings(resume_for=0)).offer(None) is None
+    assert SessionRegistry(settings(resume_for=0)).offer(None) is None
 
 
 # ---- memory
@@ -192,7 +196,7 @@ def test_without_retention_no_session_is_offered() -> None:
 
 def test_sessions_that_wait_hold_only_what_they_keep() -> None:
     async def work() -> None:
-        sessions = Sessions(settings(resume_memory=8))
+        sessions = SessionRegistry(settings(resume_memory=8))
         waiting = [detach(sessions, kept=1000) for _ in range(500)]
         assert not any(each.ended for each in waiting)
         assert memory(sessions) == 500 * 1000
@@ -205,9 +209,9 @@ def test_sessions_that_wait_hold_only_what_they_keep() -> None:
 
 def test_the_window_is_reserved_again_and_others_that_wait_end_for_it() -> None:
     async def work() -> None:
-        sessions = Sessions(settings(resume_memory=8))
+        sessions = SessionRegistry(settings(resume_memory=8))
         waiting = [detach(sessions, kept=1 * MIB) for _ in range(6)]
-        back = cast(ResumableSession, waiting[3])
+        back = cast(ResumableLifecycle, waiting[3])
         sessions.check_memory(back, "192.0.2.1", 1 * MIB)
         assert not any(each.ended for each in waiting), "there was room"
         waiting[3].attached = True
@@ -215,7 +219,7 @@ def test_the_window_is_reserved_again_and_others_that_wait_end_for_it() -> None:
         assert memory(sessions) == 5 * MIB + attached_weight(back.offer.window, 1 * MIB)
         shares = sessions.budget.shares
         shares.overdraw("192.0.2.9", lambda: None, standing=lambda: 2, weight=shares.limit - shares.taken)
-        other = cast(ResumableSession, waiting[4])
+        other = cast(ResumableLifecycle, waiting[4])
         sessions.check_memory(other, "192.0.2.1", 1 * MIB)
         assert [bool(each.ended) for each in waiting] == [True, False, False, False, False, False]
 
@@ -224,8 +228,8 @@ def test_the_window_is_reserved_again_and_others_that_wait_end_for_it() -> None:
 
 def test_without_memory_that_others_could_give_a_client_is_told_to_come_again() -> None:
     async def work() -> None:
-        sessions = Sessions(settings(resume_memory=8))
-        session = cast(ResumableSession, detach(sessions, kept=1000))
+        sessions = SessionRegistry(settings(resume_memory=8))
+        session = cast(ResumableLifecycle, detach(sessions, kept=1000))
         sessions.budget.shares.overdraw("192.0.2.1", lambda: None, standing=lambda: 2, weight=8 * MIB - 1000)
         with pytest.raises(Refusal) as refusal:
             sessions.check_memory(session, "192.0.2.1", 1000)
@@ -237,7 +241,7 @@ def test_without_memory_that_others_could_give_a_client_is_told_to_come_again() 
 
 def test_for_a_new_tunnel_no_session_of_the_same_source_ends_but_an_unconfirmed_one() -> None:
     async def work() -> None:
-        sessions = Sessions(settings(resume_memory=2))
+        sessions = SessionRegistry(settings(resume_memory=2))
         waiting = [detach(sessions, confirmed=n > 0, kept=512 * 1024) for n in range(4)]
         assert sessions.offer("192.0.2.1") is not None
         assert [bool(each.ended) for each in waiting] == [True, False, False, False]
@@ -290,9 +294,9 @@ def test_a_greedy_session_waits_before_the_budget_is_used_up_and_a_modest_one_do
 class Attempt:
     """A session whose client is away, and somebody who comes back to it over a new connection."""
 
-    sessions: Sessions
+    sessions: SessionRegistry
     seats: Shares
-    session: ResumableSession
+    session: ResumableLifecycle
     wire: Channel
 
     def take_over(self, *, epoch: int = 1, answer: bytes | Exception = b"HTTP/1.1 101 ") -> None:
@@ -301,7 +305,7 @@ class Attempt:
                 raise answer
             return answer
 
-        def seat(session: ResumableSession) -> Place:
+        def seat(session: ResumableLifecycle) -> Place:
             found = self.seats.enter("192.0.2.1", session.give_way, standing=session.standing)
             if found is None:
                 raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "full", "no seat")
@@ -314,33 +318,33 @@ class Attempt:
         """Everything that a failed attempt must leave as it was."""
         sessions, session = self.sessions, self.session
         return (
-            session.attached, session._epoch, session._pump.wire, session.client, session._stream.delivered,
-            sessions.detached_count, len(sessions), memory(sessions), self.seats.taken,
+            session.attached, session._epoch, session._relay.pump.wire, session.client,
+            session.stream.session.delivered, sessions.detached_count, len(sessions), memory(sessions),
+            self.seats.taken,
         )  # fmt: skip
 
 
+def new_session(
+    sessions: SessionRegistry, offer: SessionOffer, seat: Place, wire: socket.socket, target: socket.socket
+) -> tuple[ResumableLifecycle, Relay]:
+    stream = ResumableStream(client=False, buffers=ReadBuffers(), now=time.monotonic(), offer=offer)
+    client = Client("192.0.2.1:1234", "192.0.2.1")
+    session = ResumableLifecycle(stream, offer, registry=sessions, client=client, seat=seat)
+    return session, Relay(Channel(wire), Channel(target), session)
+
+
 async def with_detached_session(work: Callable[[Attempt], Awaitable[None]]) -> None:
-    sessions = Sessions(settings())
+    sessions = SessionRegistry(settings())
     offer = sessions.offer("192.0.2.1")
     assert offer is not None
     (wire, far_wire), (target, far_target) = socket.socketpair(), socket.socketpair()
     seats = Shares(1, protected=0)
     seat = seats.enter("192.0.2.1", lambda: None)
     assert seat is not None
-    session = ResumableSession(
-        Channel(wire),
-        Channel(target),
-        sessions=sessions,
-        offer=offer,
-        client=Client("192.0.2.1:1234", "192.0.2.1"),
-        seat=seat,
-        buffers=ReadBuffers(),
-        ping_interval=20,
-        ping_timeout=60,
-    )
+    session, relay = new_session(sessions, offer, seat, wire, target)
     near, far = socket.socketpair()
     with far_wire, far_target, near, far:
-        running = asyncio.create_task(session.run())
+        running = asyncio.create_task(relay.run())
         await asyncio.sleep(0)
         far_wire.close()
         for _ in range(1000):
@@ -393,33 +397,32 @@ def test_an_answer_that_cannot_be_made_leaves_everything_as_it_was_and_the_next_
     asyncio.run(with_detached_session(work))
 
 
+def test_while_its_client_is_away_a_target_that_is_half_closed_cannot_be_late() -> None:
+    async def work(attempt: Attempt) -> None:
+        attempt.session._tail_at = time.monotonic() - 2 * STALL_LIMIT
+        attempt.take_over()
+        assert attempt.session.attached and attempt.session.stream.failure is None
+
+    asyncio.run(with_detached_session(work))
+
+
 def test_a_bug_in_a_turn_ends_the_session_and_gives_everything_back() -> None:
     async def work() -> None:
-        sessions = Sessions(settings())
+        sessions = SessionRegistry(settings())
         offer = sessions.offer(None)
         seats = Shares(1)
         seat = seats.enter(None, lambda: None)
         assert offer is not None and seat is not None
         (wire, far_wire), (target, far_target) = socket.socketpair(), socket.socketpair()
-        session = ResumableSession(
-            Channel(wire),
-            Channel(target),
-            sessions=sessions,
-            offer=offer,
-            client=Client("unix", None),
-            seat=seat,
-            buffers=ReadBuffers(),
-            ping_interval=20,
-            ping_timeout=60,
-        )
+        _, relay = new_session(sessions, offer, seat, wire, target)
         with far_wire, far_target:
-            running = asyncio.create_task(session.run())
+            running = asyncio.create_task(relay.run())
             await asyncio.sleep(0)
 
             def fail() -> None:
                 raise RuntimeError("a bug")
 
-            session._turn(fail)
+            relay.turn(fail)
             with pytest.raises(RuntimeError, match="a bug"):
                 await running
             assert far_wire.recv(1 << 16).startswith(b"\x81") and far_target.recv(1) == b""

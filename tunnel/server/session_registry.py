@@ -21,7 +21,7 @@ from tunnel.server.http import Refusal, busy
 from tunnel.server.shares import Shares
 
 if TYPE_CHECKING:
-    from tunnel.server.resumable import ResumableSession
+    from tunnel.server.resumable import ResumableLifecycle
     from tunnel.server.settings import BridgeSettings
     from tunnel.server.shares import Place, Source
 
@@ -30,16 +30,16 @@ JUMP = 5.0  # seconds by which a timer that rings late shows that this process, 
 GRACE = 60.0  # … and seconds that clients get then, as they could not come before
 
 
-class Sessions:
+class SessionRegistry:
     """All resumable sessions of a bridge, attached and detached."""
 
     def __init__(self, settings: BridgeSettings) -> None:
         self._retain = settings.resume_for
         self.budget = Budget(settings.resume_memory << 20)
         self.waiting = Shares(settings.max_detached)  # places of detached sessions
-        self._by_id: dict[str, ResumableSession] = {}
-        self._memory: dict[ResumableSession, Place] = {}
-        self._waiting: dict[ResumableSession, tuple[Place, asyncio.TimerHandle]] = {}
+        self._by_id: dict[str, ResumableLifecycle] = {}
+        self._memory: dict[ResumableLifecycle, Place] = {}
+        self._waiting: dict[ResumableLifecycle, tuple[Place, asyncio.TimerHandle]] = {}
         self._last_number = 0
 
     def __len__(self) -> int:
@@ -68,23 +68,23 @@ class Sessions:
         self._last_number += 1
         return self._last_number
 
-    def add(self, session: ResumableSession) -> None:
+    def add(self, session: ResumableLifecycle) -> None:
         """Let a new session be found from now on, and reserve its memory."""
         self._by_id[session.offer.id] = session
         self._reserve(session, attached_weight(session.offer.window, 0))
 
-    def _reserve(self, session: ResumableSession, weight: int) -> None:
+    def _reserve(self, session: ResumableLifecycle, weight: int) -> None:
         self._memory[session] = self.budget.shares.overdraw(
             session.client.source, session.give_memory_way, standing=session.memory_standing, weight=weight
         )
 
-    def remove(self, session: ResumableSession) -> None:
+    def remove(self, session: ResumableLifecycle) -> None:
         """Forget a session that is over, if that has not been done."""
         if self._by_id.pop(session.offer.id, None) is not None:
             self._memory.pop(session).leave()
             self._stop_waiting(session)
 
-    def count_memory(self, session: ResumableSession, kept: int) -> None:
+    def count_memory(self, session: ResumableLifecycle, kept: int) -> None:
         """Note that the replay buffer of a session takes ``kept`` bytes now."""
         place = self._memory.get(session)
         if place is None:
@@ -95,7 +95,7 @@ class Sessions:
         elif weight != place.weight:
             place.change(weight)
 
-    def find(self, headers: list[str]) -> tuple[ResumableSession, ResumeRequest]:
+    def find(self, headers: list[str]) -> tuple[ResumableLifecycle, ResumeRequest]:
         """Return the session that a request's ``Wstunnel-Resume`` fields ask for, and what they say.
 
         Raises Refusal for a malformed request (400), an unknown session (410) and a proof that is wrong (401).
@@ -116,7 +116,7 @@ class Sessions:
             )  # fmt: skip
         return session, request
 
-    def detached(self, session: ResumableSession, kept: int) -> None:
+    def detached(self, session: ResumableLifecycle, kept: int) -> None:
         """Let a session wait that has lost its client, with ``kept`` bytes; ends others if that makes too many."""
         if session.offer.id not in self._by_id:
             return
@@ -134,7 +134,7 @@ class Sessions:
         self._wait(session, place, seconds, f"nobody came back for {seconds:g} s")
 
     @contextlib.contextmanager
-    def coming_back(self, session: ResumableSession) -> Iterator[None]:
+    def coming_back(self, session: ResumableLifecycle) -> Iterator[None]:
         """Keep the place of a session that waits from being taken while others give way to the client that comes back.
 
         Whoever loses its seat or its connection to that client waits from then on, and may have to make room for that.
@@ -149,7 +149,7 @@ class Sessions:
         finally:
             place.change(1)
 
-    def check_memory(self, session: ResumableSession, source: Source, kept: int) -> None:
+    def check_memory(self, session: ResumableLifecycle, source: Source, kept: int) -> None:
         """Make room for the window of a session that a client from ``source`` comes back to.
 
         Other sessions that wait end for that. Raises Refusal (503) when it is not possible.
@@ -159,19 +159,19 @@ class Sessions:
         if more > 0 and not self.budget.shares.make_room(source, more, spared=place, protected=ATTACHED):
             raise busy("full", f"there is no memory for this session for now ({spelled('resume_memory')})")
 
-    def attached(self, session: ResumableSession, kept: int) -> None:
+    def attached(self, session: ResumableLifecycle, kept: int) -> None:
         """Note that a client has come back to a session, for which there is memory, or took it over."""
         self._stop_waiting(session)
         self._memory[session].move(session.client.source)
         self.count_memory(session, kept)
 
-    def _stop_waiting(self, session: ResumableSession) -> None:
+    def _stop_waiting(self, session: ResumableLifecycle) -> None:
         if session in self._waiting:
             place, timer = self._waiting.pop(session)
             place.leave()
             timer.cancel()
 
-    def _wait(self, session: ResumableSession, place: Place, seconds: float, reason: str) -> None:
+    def _wait(self, session: ResumableLifecycle, place: Place, seconds: float, reason: str) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time() + seconds
 
