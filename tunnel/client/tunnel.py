@@ -67,7 +67,7 @@ class Tunnel:
 
     def dial(self) -> Connection:
         """Open the first connection. Raises DialError and UsageError."""
-        meanwhile = _import_what_resumes if self._settings.resume else lambda: None
+        meanwhile = _import_resumable if self._settings.resume else _import_plain
         return dial(self._settings, self._trace, subprotocols=self._offer, meanwhile=meanwhile)
 
     def run(
@@ -188,7 +188,15 @@ class Tunnel:
         return connection
 
 
-def _import_what_resumes() -> None:
-    """Import what a resumable tunnel needs, in a time in which there is nothing else to do."""
+# A kind of tunnel is imported while the bridge answers, when there is nothing else to do.
+
+
+def _import_resumable() -> None:
     import tunnel.client.resumable
     import tunnel.protocol.resumable_stream  # noqa: F401
+
+
+def _import_plain() -> None:
+    import tunnel.client.plain
+    import tunnel.protocol.keepalive
+    import tunnel.protocol.plain_stream  # noqa: F401
