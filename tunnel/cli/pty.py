@@ -31,7 +31,7 @@ def _open(host: str | None, given: Values) -> Pty:
     settings = resolve(host, given, options=PTY_OPTIONS)
     warn(settings.warnings, quiet=settings.quiet)
     try:
-        return Pty(HttpClient(settings.place, settings.way))
+        return Pty(HttpClient(settings.place, settings.http_options))
     except UsageError as exc:
         exc.name_origin(settings.origins)
         raise

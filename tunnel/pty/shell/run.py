@@ -68,7 +68,7 @@ def _event_loop() -> asyncio.AbstractEventLoop:
 
 
 async def _run(settings: ShellSettings, trace: Trace) -> int:
-    client = AsyncHttpClient(settings.place, settings.way)
+    client = AsyncHttpClient(settings.place, settings.http_options)
     screen = Screen()
     try:
         return await RemoteShell(settings, client, screen, trace).run()

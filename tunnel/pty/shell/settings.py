@@ -34,7 +34,7 @@ class ShellSettings:
     """
 
     place: Endpoint
-    way: HttpOptions
+    http_options: HttpOptions
     quiet: bool = False
     verbose: bool = False
     attach: int | None = None
@@ -79,7 +79,7 @@ def resolve(
         headers.append((TOKEN_FIELD, token))
     place = Endpoint(url, headers)
     layers.warn_of_tls()
-    way = HttpOptions(
+    http_options = HttpOptions(
         ca_file=layers.text("ca-file"),
         client_cert=layers.text("client-cert"),
         client_key=layers.text("client-key"),
@@ -88,14 +88,14 @@ def resolve(
         connect_timeout=layers.number("connect-timeout"),
         request_timeout=ANSWER_LIMIT,
     )
-    check_client_key(way)
+    check_client_key(http_options)
     if any(option.name == "pty-escape" for option in options):
-        return _with_terminal(place, way, layers, command, environ)
-    return ShellSettings(place=place, way=way, **_shown(layers))
+        return _with_terminal(place, http_options, layers, command, environ)
+    return ShellSettings(place=place, http_options=http_options, **_shown(layers))
 
 
 def _with_terminal(
-    place: Endpoint, way: HttpOptions, layers: Layers, command: Sequence[str], environ: Mapping[str, str]
+    place: Endpoint, http_options: HttpOptions, layers: Layers, command: Sequence[str], environ: Mapping[str, str]
 ) -> ShellSettings:
     attach, escape = layers.value("pty-attach"), layers.text("pty-escape")
     if attach is not False and (command or any(map(layers.is_given, ("pty-cwd", "pty-user", "pty-env")))):
@@ -104,7 +104,7 @@ def _with_terminal(
         raise UsageError(problem, setting="pty_attach")
     return ShellSettings(
         place=place,
-        way=way,
+        http_options=http_options,
         **_shown(layers),
         attach=attach if isinstance(attach, int) and attach is not False else None,
         command=tuple(command) or None,
