@@ -65,16 +65,18 @@ class TLSChannel(Channel):
 
     def end_writing(self) -> None:
         """Half-close, behind a close_notify. What is received from then on is not decrypted: only its end counts."""
-        self._notify()
+        send_close_notify(self._tls)
         self._tls.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Send close_notify if that goes without waiting, and close."""
-        self._notify()
+        send_close_notify(self._tls)
         self.sock.close()
 
-    def _notify(self) -> None:
-        try:
-            self._tls.unwrap()
-        except (OSError, ValueError):
-            pass  # the peer's close_notify has not come, or the connection is broken: nothing more is owed
+
+def send_close_notify(tls: ssl.SSLSocket | ssl.SSLObject) -> None:
+    """Say that no more data comes, without waiting for the peer to say so, too."""
+    try:
+        tls.unwrap()
+    except (OSError, ValueError):
+        pass  # the peer's close_notify has not come, or the connection is broken: nothing more is owed

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 from tunnel.errors import RemoteProtocolError
 from tunnel.net.channel import Channel
+from tunnel.net.tls import send_close_notify
 from tunnel.protocol.frame_budget import FrameBudget
 
 if TYPE_CHECKING:
@@ -234,8 +235,5 @@ class ServerTLSChannel(Channel):
         self.sock.close()
 
     def _notify(self) -> None:
-        try:
-            self._tls.unwrap()
-        except (OSError, ValueError):
-            pass  # the peer's close_notify has not come, or the connection is broken: nothing more is owed
+        send_close_notify(self._tls)
         self._flush_quietly()
