@@ -87,9 +87,10 @@ def test_the_other_requests_survive_the_wire(
     assert messages.parse_input_request(over_json(messages.input_request(selector, sent))) == (selector, sent)
     assert messages.parse_update_request(over_json(messages.update_request(selector, size))) == (selector, size)
     assert messages.parse_signal_request(over_json(messages.signal_request(selector, number))) == (selector, number)
-    assert messages.parse_stream_message(over_json(messages.stream_start(selector))) == selector
-    assert messages.parse_stream_message(over_json(messages.stream_data(sent))) == sent
-    assert messages.parse_stream_message(over_json(messages.stream_keepalive())) is None
+    assert messages.parse_stream_message(over_json({"start": messages.selector_request(selector)})) == selector
+    data = {"data": {"input": messages.input_request(selector, sent)["input"]}}
+    assert messages.parse_stream_message(over_json(data)) == sent
+    assert messages.parse_stream_message(over_json({"keepalive": {}})) is None
 
 
 @given(events)

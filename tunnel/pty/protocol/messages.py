@@ -181,21 +181,6 @@ def parse_signal_request(message: Object) -> tuple[Selector, int]:
     return selector, number
 
 
-def stream_start(selector: Selector) -> Object:
-    """Return the first message of StreamInput."""
-    return {"start": selector_request(selector)}
-
-
-def stream_data(given: Input) -> Object:
-    """Return a message of StreamInput with input."""
-    return {"data": {"input": _input(given)}}
-
-
-def stream_keepalive() -> Object:
-    """Return a message of StreamInput without input."""
-    return {"keepalive": {}}
-
-
 def parse_stream_message(message: Object) -> Selector | Input | None:
     """Return the content of a message of StreamInput: the process (``Selector``), input, or None for a keepalive."""
     if message.get("start") is not None:
