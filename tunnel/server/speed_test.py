@@ -1,4 +1,4 @@
-"""The other end of a speed test: a target inside the bridge, for clients that want to know how fast the way is.
+"""The other end of a speed test: a target inside the bridge, for clients that measure how fast their tunnels are.
 
 A client asks for it by a subprotocol, and sends one line:
 

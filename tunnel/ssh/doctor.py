@@ -2,8 +2,8 @@
 
     url → dns → tcp → proxy → tls → upgrade → resume → ssh → throughput (on request)
 
-The hops up to the upgrade are those of `tunnel.client.dial`, whose own steps and errors are what is reported; so this
-tells of the same way that ssh's ProxyCommand takes.
+The hops up to the upgrade are those of `tunnel.client.dial`, whose own steps and errors are what is reported: the
+same code dials for ssh's ProxyCommand.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class _Steps(Trace):
 
 
 def examine(make_settings: Callable[[], Settings]) -> Iterator[Finding]:
-    """Go the way to the bridge that ``make_settings`` names; yield what is found at each hop, a failure last."""
+    """Open a tunnel to the bridge that ``make_settings`` names; yield what is found at each hop, a failure last."""
     steps = _Steps()
     try:
         settings = make_settings()
@@ -146,7 +146,7 @@ def examine(make_settings: Callable[[], Settings]) -> Iterator[Finding]:
 
 
 def examine_throughput(make_settings: Callable[[], Settings], progress: Progress) -> Finding:
-    """Return how fast the way is, once `examine` has found it good; ``progress`` is told while that is measured."""
+    """Return how fast a tunnel is, once `examine` has found no failure; ``progress`` is told while that is measured."""
     began = time.monotonic()
     try:
         speed = measure(make_settings, progress)

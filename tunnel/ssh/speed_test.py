@@ -1,4 +1,4 @@
-"""How fast the way to a bridge is: round trips and bytes a second through a tunnel alone, without SSH.
+"""How fast a tunnel to a bridge is: round trips and bytes a second, without SSH.
 
 The other end is the bridge itself (`tunnel.server.speed_test`), so it needs one of ours.
 """
@@ -41,9 +41,9 @@ class Speed:
 
 
 def measure(make_settings: Callable[[], Settings], progress: Progress) -> Speed:
-    """Measure the way to the bridge, which takes some `SECONDS` × 2.
+    """Measure a tunnel to the bridge, which takes some `SECONDS` × 2.
 
-    Raises DialError, also when the bridge knows no such test, and ConnectionLost when the way breaks down.
+    Raises DialError, also when the bridge knows no such test, and ConnectionLost when the tunnel breaks.
     """
     settings = make_settings()
     with _test(settings, make_settings, b"echo\n") as sock:
