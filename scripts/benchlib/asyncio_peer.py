@@ -20,7 +20,7 @@ CHUNK = 256 * 1024
 
 
 async def relay(websocket: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Copies both ways until either side ends, then closes the other."""
+    """Copy both ways until either side ends, then close the other."""
 
     async def outward() -> None:
         while data := await reader.read(CHUNK):

@@ -42,10 +42,10 @@ def group_lives(group: int) -> bool:
 
 
 def end_group(process: subprocess.Popen[bytes], patience: float = 0.0) -> None:
-    """Ends a process that leads its own group, and all of the group.
+    """End a process that leads its own group, and all of the group.
 
-    It may end by itself for `patience` seconds (a ProxyCommand outlives its ssh for a moment); then comes SIGTERM, and
-    SIGKILL after 3 s.
+    It may end by itself for ``patience`` seconds (a ProxyCommand outlives its ssh for a moment); then comes SIGTERM,
+    and SIGKILL after 3 s.
     """
     for number, seconds in ((0, patience), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
         limit = time.monotonic() + seconds
@@ -111,7 +111,7 @@ class Lab:
         self._stack.close()
 
     def start(self, what: str, argv: list[str], port: int) -> Process:
-        """Starts a program that is to listen on `port`, and returns once it does.
+        """Start a program that is to listen on ``port``, and return once it does.
 
         It ends with the laboratory, or before by `Process.end`. Raises BenchError, with the program's last line, if it
         ends or does not listen within 15 s.
@@ -128,7 +128,7 @@ class Lab:
         return process
 
     def open(self, peer: Peer) -> None:
-        """Starts what `peer` needs between a client and its two targets, and tells ssh about it."""
+        """Start what ``peer`` needs between a client and its two targets, and tell ssh about it."""
         ssh_door = self._door(peer, "ssh", self.sshd.port)
         self._raw_doors[peer.name] = self._door(peer, "raw", self.target_port)
         proxy_command = peer.client(ssh_door) if peer.client else ()
@@ -151,17 +151,17 @@ class Lab:
         return self._raw_doors[peer.name]
 
     def ssh(self, peer: Peer, command: str) -> list[str]:
-        """The ssh command line that runs `command` on the other side of `peer`."""
+        """Return the ssh command line that runs ``command`` on the other side of ``peer``."""
         return ["ssh", "-F", str(self._config(peer)), "-T", peer.name, command]
 
     def sftp(self, peer: Peer, commands: str) -> list[str]:
-        """The sftp command line that runs `commands` with the other side of `peer`."""
+        """Return the sftp command line that runs ``commands`` with the other side of ``peer``."""
         batch = self.directory / "batch"
         batch.write_text(commands)
         return ["sftp", "-q", "-F", str(self._config(peer)), "-b", str(batch), peer.name]
 
     def edge(self, upstream: int) -> tuple[Process, int]:
-        """An nginx of its own, with TLS, in front of the bridge on port `upstream`; and the nginx's port."""
+        """Start an nginx with TLS in front of the bridge on port ``upstream``; return it and its port."""
         port = free_port()
         folder = self.directory / f"nginx-{port}"
         folder.mkdir()

@@ -54,7 +54,7 @@ def arguments() -> argparse.Namespace:
 
 
 def stop(number: int, frame: FrameType | None) -> NoReturn:
-    """Ends the run for a signal. Further ones are ignored, because ending everything takes seconds at most."""
+    """End the run for a signal. Further ones are ignored, because ending everything takes seconds at most."""
     for other in SIGNALS:
         signal.signal(other, signal.SIG_IGN)
     print(f"\nbench: {signal.Signals(number).name}: ending what it started", file=sys.stderr)
@@ -62,7 +62,7 @@ def stop(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def warm_up(lab: Lab, peers: list[Peer], results: Results) -> list[Peer]:
-    """Starts every peer and uses it once, uncounted (bytecode, page cache). Returns those that work."""
+    """Start every peer and use it once, uncounted (bytecode, page cache). Return those that work."""
     working = []
     for peer in peers:
         try:
@@ -76,7 +76,7 @@ def warm_up(lab: Lab, peers: list[Peer], results: Results) -> list[Peer]:
 
 
 def measure(lab: Lab, name: str, rounds: int, peers: list[Peer], size: int, results: Results) -> None:
-    """Runs one measure round by round, each round in another order. A peer that fails is left out of what remains."""
+    """Run one measure round by round, each round in another order. A peer that fails is left out of what remains."""
     order = [peer for peer in peers if MEASURES[name].fits(peer)]
     if not order:
         return

@@ -96,7 +96,7 @@ def pss(pid: int) -> int:
 
 
 def read_exactly(fd: int, total: int) -> None:
-    """Reads and forgets `total` bytes. Raises BenchError when the stream ends before."""
+    """Read and forget ``total`` bytes. Raises BenchError when the stream ends before."""
     buffer = bytearray(PIECE)
     left = total
     while left:
@@ -122,7 +122,7 @@ class Link:
 
 @contextmanager
 def deadline(seconds: float, cut: Callable[[], None]) -> Iterator[None]:
-    """Cuts the link that the block uses when it takes longer than `seconds`: the block then raises BenchError."""
+    """Cut the link that the block uses when it takes longer than ``seconds``: the block then raises BenchError."""
     late = threading.Event()
 
     def strike() -> None:
@@ -143,9 +143,9 @@ def deadline(seconds: float, cut: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def link(lab: Lab, peer: Peer, limit: float) -> Iterator[tuple[Link, float]]:
-    """Opens a tunnel of `peer` to the raw target. Yields it with the seconds until the target's greeting came.
+    """Open a tunnel of ``peer`` to the raw target. Yield it with the seconds until the target's greeting came.
 
-    All that happens with the link must take at most `limit` seconds; BenchError otherwise, or when the tunnel breaks.
+    All that happens with the link must take at most ``limit`` seconds; BenchError otherwise, or when the tunnel breaks.
     """
     door = lab.raw_door(peer)
     started = time.perf_counter()
@@ -208,7 +208,7 @@ def over_ssh(lab: Lab, argv: list[str], total: int, stdin: int = subprocess.DEVN
 
 
 def transfer_limit(total: int) -> float:
-    """How long a transfer of `total` bytes may take: 20 MB/s, and 30 s for the rest."""
+    """Return how many seconds a transfer of ``total`` bytes may take: 20 MB/s, and 30 s for the rest."""
     return 30 + total / 20e6
 
 
@@ -231,7 +231,7 @@ def ssh_upload(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
 
 
 def sftp_source(lab: Lab, size: int) -> Path:
-    """A file of `size` bytes, without blocks on the disk."""
+    """Return a file of ``size`` bytes, without blocks on the disk."""
     path = lab.directory / f"source-{size}"
     path.touch()
     os.truncate(path, size)
@@ -247,7 +247,7 @@ def sftp_upload(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
 
 
 def raw_transfer(lab: Lab, peer: Peer, size: int, order: str) -> tuple[float, float, float]:
-    """Moves `size` bytes. Returns bytes per second, and CPU seconds per GB of the client and of the bridge."""
+    """Move ``size`` bytes. Return bytes per second, and CPU seconds per GB of the client and of the bridge."""
     bridge = lab.bridges.get(peer.name)
     with link(lab, peer, transfer_limit(size)) as (tunnel, _):
         client_before, bridge_before = cpu_seconds(tunnel.client), cpu_seconds(bridge)
@@ -286,7 +286,7 @@ def raw_upload(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
 
 
 def latency(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
-    """Opens a tunnel, looks at the client while it is idle, then sends one byte there and back, 2000 times."""
+    """Open a tunnel, look at the client while it is idle, then send one byte there and back, 2000 times."""
     trips = []
     with link(lab, peer, 60) as (tunnel, opened):
         found = {"open": opened}
@@ -305,7 +305,7 @@ def latency(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
 
 
 def open_idle(stack: ExitStack, door: Door, offer: tuple[str, ...]) -> None:
-    """Opens a tunnel that has carried one byte each way, and keeps it until `stack` closes."""
+    """Open a tunnel that has carried one byte each way, and keep it until ``stack`` closes."""
     from websockets.exceptions import ConnectionClosed
     from websockets.sync.client import connect
     from websockets.typing import Subprotocol

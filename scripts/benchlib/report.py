@@ -49,7 +49,7 @@ class Results:
         return (max(values) if quantity.higher else min(values)) if values else None
 
     def ratio(self, quantity: Quantity, peer: str, other: str, *, best: bool = False) -> float | None:
-        """How many times worse than `other`; None if either was not measured."""
+        """Return how many times worse than ``other`` it is; None if either was not measured."""
         pick = self.best if best else self.median
         mine, theirs = pick(quantity, peer), pick(quantity, other)
         if not mine or not theirs:
@@ -66,7 +66,7 @@ def times(ratio: float | None) -> str:
 
 
 def details(results: Results, keys: Iterable[str]) -> list[str]:
-    """The lines of one measure: every quantity in `keys` that was found, with its spread, peer by peer."""
+    """The lines of one measure: every quantity in ``keys`` that was found, with its spread, peer by peer."""
     lines = []
     for quantity in (quantity for quantity in QUANTITIES if quantity.key in keys):
         better = "higher" if quantity.higher else "lower"

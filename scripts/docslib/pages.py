@@ -34,7 +34,7 @@ commands need it. An option of the command line goes before its variable. Exit c
 
 
 def contexts(parent: click.Context) -> Iterator[click.Context]:
-    """Yields the context of every command below `parent`, groups before what is in them."""
+    """Yield the context of every command below ``parent``, groups before what is in them."""
     assert isinstance(parent.command, click.Group)
     for name in parent.command.list_commands(parent):
         command = parent.command.get_command(parent, name)

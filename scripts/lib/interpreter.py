@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def use_repository(*packages: str) -> None:
-    """Lets the script import what is in the repository, and goes on in .venv if this interpreter lacks `packages`."""
+    """Let the script import what is in the repository, and go on in .venv if this interpreter lacks ``packages``."""
     environment = ROOT / ".venv"
     python = environment / "bin" / "python"
     missing = [name for name in packages if importlib.util.find_spec(name) is None]

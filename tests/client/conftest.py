@@ -119,7 +119,7 @@ def over_tls(context: ssl.SSLContext, script: Script) -> Script:
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Starts a `Target` for a script."""
+    """Start a `Target` for a script."""
     with contextlib.ExitStack() as targets:
         yield lambda script: targets.enter_context(Target(script))
 
