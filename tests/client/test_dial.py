@@ -133,7 +133,7 @@ def test_the_zone_of_an_ipv6_address_stays_on_this_machine() -> None:
         thread.start()
         for zone in ("%251", "%1"):  # the loopback interface's number
             failure = failure_of(f"ws://[::1{zone}]:{port}")
-            assert failure.line == f"ws://[::1%251]:{port} hung up before it answered"
+            assert failure.line == f"ws://[::1%251]:{port} closed the connection before it answered"
         thread.join()
     assert hosts == [f"Host: [::1]:{port}".encode()] * 2
 
@@ -232,7 +232,7 @@ def test_a_server_that_drips(serve: Serve) -> None:
 
 def test_a_server_that_hangs_up(serve: Serve) -> None:
     url = f"ws://127.0.0.1:{serve(read_head).port}"
-    assert failure_of(url) == Failure(f"{url} hung up before it answered", 69)
+    assert failure_of(url) == Failure(f"{url} closed the connection before it answered", 69)
 
 
 def test_a_server_that_breaks_the_connection(serve: Serve) -> None:
@@ -241,7 +241,7 @@ def test_a_server_that_breaks_the_connection(serve: Serve) -> None:
         reset(connection)
 
     url = f"ws://127.0.0.1:{serve(script).port}"
-    assert failure_of(url) == Failure(f"{url} hung up before it answered", 69)
+    assert failure_of(url) == Failure(f"{url} closed the connection before it answered", 69)
 
 
 def test_a_server_that_speaks_something_else(serve: Serve) -> None:

@@ -81,7 +81,7 @@ def test_a_server_that_never_comes_to_the_point(serve: Serve, script: Script) ->
 
 def test_a_flood_of_interim_answers_is_not_read_to_the_end_of_the_time(serve: Serve) -> None:
     url = f"ws://127.0.0.1:{serve(behind_head(pour(endless(CONTINUE * 100), 0.0))).port}"
-    assert failure_of(url, limit=60) == Failure(f"{url} sent interim responses, but no answer", 75)
+    assert failure_of(url, limit=60) == Failure(f"{url} sent interim responses, but no final one", 75)
 
 
 def test_some_interim_answers_before_the_final_one_are_fine(serve: Serve) -> None:
@@ -157,14 +157,14 @@ def test_an_http_proxy_that_never_comes_to_the_point(serve: Serve, pieces: Calla
 
 def test_a_flood_of_interim_answers_of_a_proxy(serve: Serve) -> None:
     proxy = f"http://127.0.0.1:{serve(behind_head(pour(endless(CONTINUE * 100), 0.0))).port}"
-    line = f"proxy {proxy} sent interim responses, but no answer"
+    line = f"proxy {proxy} sent interim responses, but no final one"
     assert failure_of("--proxy", proxy, "ws://h.test/", limit=60) == Failure(line, 75)
 
 
 def test_a_proxys_refusal_that_drips(serve: Serve) -> None:
     script = answer("HTTP/1.1 407 Who are you", "Content-Length: 5000", then=pour(dripping(b"x" * 5000)))
     proxy = f"http://127.0.0.1:{serve(script).port}"
-    line = f"proxy {proxy} wants other credentials: it answered 407: Who are you"
+    line = f"proxy {proxy} requires valid credentials: it answered 407: Who are you"
     assert failure_in_time("--proxy", proxy, "ws://h.test/") == Failure(line, 77)
 
 

@@ -229,7 +229,7 @@ def test_a_server_that_hangs_up_in_the_tls_handshake(serve: Serve, ending: Scrip
         ending(connection)
 
     url = f"wss://127.0.0.1:{serve(script).port}"
-    assert failure_of(url) == Failure("TLS with 127.0.0.1 hung up before it answered", 69)
+    assert failure_of(url) == Failure("TLS with 127.0.0.1 closed the connection before it answered", 69)
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ def test_it_ends_when_its_limit_is_over() -> None:
     with pytest.raises(ConnectionLost) as raised:
         subject.check(160.0)
     assert raised.value.exit_code == 75
-    assert str(raised.value) == "no connection for 60 s, given up: wss://box answered 502: no"
+    assert str(raised.value) == "gave up after 60 s without a connection: wss://box answered 502: no"
 
 
 def test_a_sleep_gives_time_and_an_attempt_at_once() -> None:

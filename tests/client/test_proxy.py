@@ -149,7 +149,7 @@ def test_tls_through_tinyproxy_with_a_password(
     open_tunnel("--proxy", f"http://somebody:hunter%32@127.0.0.1:{port}", *words).channel.close()
     for credentials in ("", "somebody:wrong@"):
         failure = failure_of("--proxy", f"http://{credentials}127.0.0.1:{port}", *words)
-        assert failure.line.startswith(f"proxy http://127.0.0.1:{port} wants other credentials: it answered ")
+        assert failure.line.startswith(f"proxy http://127.0.0.1:{port} requires valid credentials: it answered ")
         assert failure.code == 77
 
 
@@ -206,7 +206,10 @@ def pour_for_ever(connection: socket.socket) -> None:
             time.sleep(0.02)
 
 
-REFUSALS = [(b"407 Who are you", "wants other credentials", 77), (b"403 No way", "did not connect to 127.0.0.1:1", 69)]
+REFUSALS = [
+    (b"407 Who are you", "requires valid credentials", 77),
+    (b"403 No way", "did not connect to 127.0.0.1:1", 69),
+]
 
 
 @pytest.mark.parametrize(("status", "verdict", "code"), REFUSALS)
@@ -233,7 +236,7 @@ def test_the_status_of_a_refusal_is_told_whatever_becomes_of_the_rest(
 @pytest.mark.parametrize("end", [wait_for_end, reset, lambda connection: connection.close()])
 def test_a_status_counts_though_its_line_breaks_off(serve: Serve, end: Callable[[socket.socket], object]) -> None:
     proxy = f"http://127.0.0.1:{serve(pieces_of(b'HTTP/1.1 407 Who a', end=end)).port}"
-    line = f"proxy {proxy} wants other credentials: it answered 407: Who a"
+    line = f"proxy {proxy} requires valid credentials: it answered 407: Who a"
     assert failure_of("--proxy", proxy, CLOSED, limit=1) == Failure(line, 77)
 
 
@@ -275,7 +278,9 @@ def test_a_proxy_that_breaks_the_connection(serve: Serve, scheme: str) -> None:
         reset(connection)
 
     proxy = f"{scheme}://127.0.0.1:{serve(script).port}"
-    assert failure_of("--proxy", proxy, CLOSED) == Failure(f"proxy {proxy} hung up before it answered", 69)
+    assert failure_of("--proxy", proxy, CLOSED) == Failure(
+        f"proxy {proxy} closed the connection before it answered", 69
+    )
 
 
 def test_a_proxy_that_hangs_up(serve: Serve) -> None:
@@ -310,7 +315,7 @@ def test_microsocks_with_a_password(bed: Bed, serve: Serve) -> None:
         ("", "it accepts no way to log in that we have"),
         ("somebody:wrong@", "it refused the user name or the password"),
     ):
-        line = f"proxy socks5://127.0.0.1:{port} wants other credentials: {reason}"
+        line = f"proxy socks5://127.0.0.1:{port} requires valid credentials: {reason}"
         assert failure_of("--proxy", f"socks5://{credentials}127.0.0.1:{port}", url) == Failure(line, 77)
 
 
@@ -430,5 +435,7 @@ def test_credentials_that_socks5_cannot_carry(serve: Serve, credentials: str) ->
         wait_for_end(connection)
 
     port = serve(script).port
-    line = f"proxy socks5://127.0.0.1:{port} wants other credentials: a name or password of SOCKS5 has 1 to 255 bytes"
+    line = (
+        f"proxy socks5://127.0.0.1:{port} requires valid credentials: a name or password of SOCKS5 has 1 to 255 bytes"
+    )
     assert failure_of("--proxy", f"socks5://{credentials}@127.0.0.1:{port}", CLOSED) == Failure(line, 77)

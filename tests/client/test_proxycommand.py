@@ -203,7 +203,7 @@ def test_the_peers_close_ends_it_at_once_though_input_stays_open(bed: Bed) -> No
     [
         (1001, 75, "the bridge is stopping: because"),
         (4001, 69, "the target behind the bridge broke the connection: because"),
-        (4002, 69, "did not take everything that was sent: because"),
+        (4002, 69, "did not accept everything that was sent: because"),
         (1011, 76, "closed the tunnel with code 1011: because"),
     ],
 )

@@ -196,7 +196,7 @@ def test_a_killed_bridge_is_no_silent_end(bed: Bed, pair: Pair) -> None:
         bridge.process.send_signal(signal.SIGKILL)
         if pair == OWN_PAIR:
             assert client.wait(20) == 75
-            assert_one_line(client, "no connection for 1 s, given up", "refused the connection")
+            assert_one_line(client, "gave up after 1 s without a connection", "refused the connection")
         else:
             assert client.wait(20) == 69
             assert_one_line(client, "connection lost")

@@ -153,7 +153,7 @@ def test_nothing_is_overwritten_unless_asked_and_nothing_half(bed: Bed, pki: PKI
     folder.mkdir()
     (folder / there).write_text("precious")
     words = ("server", "box", "--ca", pki.folder, "--out", folder / "box.pem")
-    assert line(certs(bed, *words)) == f"{folder / there} is there already; --force replaces it"
+    assert line(certs(bed, *words)) == f"{folder / there} already exists; --force replaces it"
     assert [(each.name, each.read_text()) for each in folder.iterdir()] == [(there, "precious")]
     assert certs(bed, *words, "--force").status == 0
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(folder / "box.pem", folder / "box.key")
@@ -173,7 +173,7 @@ def test_a_link_is_not_replaced(bed: Bed, pki: PKI) -> None:
 @pytest.mark.parametrize("there", ["ca.pem", "ca.key"])
 def test_an_authority_is_never_replaced(bed: Bed, tmp_path: Path, there: str) -> None:
     (tmp_path / there).write_text("precious")
-    assert line(certs(bed, "ca", tmp_path)).startswith(f"{tmp_path / there} is there already: choose another folder")
+    assert line(certs(bed, "ca", tmp_path)).startswith(f"{tmp_path / there} already exists: choose another folder")
     assert [each.name for each in tmp_path.iterdir() if each.name != "bed"] == [there]
 
 

@@ -95,7 +95,7 @@ def test_a_token_is_not_overwritten_unless_asked(bed: Bed, tmp_path: Path) -> No
     file, tokens = tmp_path / "token", tmp_path / "list"
     file.write_text("precious\n")
     file.chmod(0o644)
-    assert line(keys(bed, "token", file, "--append", tokens)) == f"{file} is there already; --force replaces it"
+    assert line(keys(bed, "token", file, "--append", tokens)) == f"{file} already exists; --force replaces it"
     assert file.read_text() == "precious\n" and not tokens.exists()
     assert keys(bed, "token", file, "--force").status == 0
     assert TOKEN.fullmatch(file.read_text().strip()) and mode(file) == 0o600
@@ -207,7 +207,7 @@ def test_an_encrypted_key_is_not_asked_about(bed: Bed, tmp_path: Path, form: tup
 def test_a_host_key_is_not_overwritten_unless_asked(bed: Bed, tmp_path: Path, there: str) -> None:
     (tmp_path / there).write_text("precious")
     key = tmp_path / "host"
-    assert line(keys(bed, "host", key)) == f"{tmp_path / there} is there already; --force replaces it"
+    assert line(keys(bed, "host", key)) == f"{tmp_path / there} already exists; --force replaces it"
     assert [path.name for path in tmp_path.iterdir() if path.name != "bed"] == [there]
     assert (tmp_path / there).read_text() == "precious"
     assert keys(bed, "host", key, "--force", "--comment", "image 7").text == fingerprint(bed, key)

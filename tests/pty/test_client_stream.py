@@ -128,7 +128,9 @@ def test_the_end_of_a_patience_is_told_with_the_last_reason() -> None:
         delays.append(stream.broke(LOST, now, arrived=False))
         now += delays[-1] + 1.0
     assert 0.12 < delays[0] <= 0.25 and max(delays) <= 10.0
-    with pytest.raises(ConnectionLost, match=r"not back within 20 s: connection lost: Connection reset by peer"):
+    with pytest.raises(
+        ConnectionLost, match=r"could not be restored within 20 s: connection lost: Connection reset by peer"
+    ):
         stream.take()
 
 
@@ -187,7 +189,7 @@ def test_output_that_is_gone_is_an_error_with_its_size() -> None:
     stream.broke(LOST, 0.0)
     stream.answered(head(12))
     assert not stream.receive(STARTED)
-    with pytest.raises(ConnectionLost, match="and 7 bytes of output with it"):
+    with pytest.raises(ConnectionLost, match="and 7 bytes of output are missing"):
         stream.take()
 
 

@@ -116,7 +116,7 @@ def test_the_type_of_the_terminal_is_passed_on(
 def test_the_time_of_the_terminal_ends_it(bed: Bed, service: Service) -> None:
     finished = shell(bed, service, "--timeout", "0.5", "--", "/bin/sleep", "60")
     assert finished.status == 255
-    assert finished.stderr.startswith("wstunnel-py: the time limit of the terminal or of the call is over")
+    assert finished.stderr.startswith("wstunnel-py: the time limit of the terminal or of the call has passed")
 
 
 def test_who_closes_our_output_ends_the_terminal(bed: Bed, service: Service, tmp_path: Path) -> None:

@@ -279,7 +279,7 @@ def test_an_outage_that_lasts_ends_with_a_line(service: Service) -> None:
         proxy.cut()
         assert typist.wait() == 255
         assert typist.modes == typist.modes_before
-        typist.see("not back within 1 s")
+        typist.see("could not be restored within 1 s")
         assert ends(pid)
 
 

@@ -49,7 +49,7 @@ def _leaf_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group(short_help="Make an authority and certificates, renew and show them.")
 def certs() -> None:
-    """Make an authority of your own and its certificates, for TLS in which each end checks the other's.
+    """Make your own authority and its certificates, for mutual TLS: each end checks the other's certificate.
 
     \b
         wstunnel-py certs ca pki
@@ -127,8 +127,8 @@ def renew(files: tuple[str, ...], ca: str, days: int | None, within: int | None)
 def show(files: tuple[str, ...], within: int | None) -> int:
     """Show what certificates are for, who issued them, until when they are valid, and whether their key fits.
 
-    The key is in FILE, or in the file of that name with the ending .key. Exit code 1: a certificate has expired, is not
-    valid yet, or has the wrong key; 2: a file cannot be used. For cron: certs show --within 14 FILE…
+    The key is in FILE, or in the file of the same name that ends in .key. Exit code 1: a certificate has expired, is
+    not valid yet, or has the wrong key; 2: a file cannot be used. For cron: certs show --within 14 FILE…
     >/dev/null || mail …"""
     from tunnel.pki.inspection import reports
 

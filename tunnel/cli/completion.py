@@ -11,7 +11,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 @click.command(
-    short_help="Print a script for completion in a shell.",
+    short_help="Print a completion script for a shell.",
     help="""Print a script for SHELL that completes commands, options, files and the hosts of the config file.
 
     \b

@@ -66,7 +66,7 @@ config_ssh = DirectCommand(
     ],
     short_help="Write the ssh_config for hosts behind bridges.",
     help=(
-        "Print ssh_config lines that lead `ssh NAME`, and every editor and program that reads them, through a tunnel. "
+        "Print ssh_config lines that make `ssh NAME`, and every program that reads ssh_config, use a tunnel. "
         "--write puts them in place, --diff shows what that would change, --remove undoes it.\n\n"
         "NAME is a host as for connect, or a pattern of the config file. Without NAME, the lines are for all hosts of "
         "the config file and for *.e2b, so that ID.e2b is the E2B sandbox ID. Options of connect become part of the "

@@ -19,7 +19,7 @@ connect = DirectCommand(
     run_connect,
     options=OPTIONS,
     params=[*map(parameter, OPTIONS), click.Argument(["host"], shell_complete=complete_host)],
-    short_help="Be ssh's ProxyCommand.",
+    short_help="Run as ssh's ProxyCommand.",
     help=(
         "Connect standard input and output to HOST through its bridge: ssh's ProxyCommand.\n\n"
         "HOST is a ws:// or wss:// URL, a name from the config file, or the text for {host} in the URL template. "

@@ -95,7 +95,7 @@ doctor = DirectCommand(
     params=[*map(parameter, DOCTOR_OPTIONS), click.Argument(["host"], shell_complete=complete_host)],
     short_help="Find out why a host cannot be reached.",
     help=(
-        "Check each hop on the way of a tunnel to HOST: name, TCP, proxy, TLS, upgrade, resume, SSH and, on request, "
+        "Check each hop of a tunnel to HOST: name, TCP, proxy, TLS, upgrade, resume, SSH and, on request, "
         "throughput. Each hop is timed. The first one that fails is shown with advice, and its exit code is the one "
         "of this command.\n\n"
         "HOST is as for connect."

@@ -46,7 +46,7 @@ forward = DirectCommand(
         click.Argument(["listen"], required=False),
         click.Argument(["host"], shell_complete=complete_host),
     ],
-    short_help="Open a local port that leads through tunnels.",
+    short_help="Forward a local port through tunnels.",
     help=(
         "Listen at LISTEN and open a tunnel to HOST for each connection: for clients without ProxyCommand (graphical "
         "SFTP clients, JetBrains).\n\n"

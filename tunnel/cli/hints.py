@@ -1,7 +1,7 @@
 """What the command line adds to the library's errors: what a user can do about each, in terms of options.
 
 The errors themselves tell what happened, and a program reads their ``code``. One table is for the end of an error's
-line, the other for the doctor, who has a line of his own for it.
+line, the other for the doctor, which shows it on a line of its own.
 """
 
 from __future__ import annotations
@@ -11,45 +11,46 @@ from tunnel.errors import TunnelError
 # Code of an error → what goes behind its text.
 HINTS = {
     "exists": "--force replaces it",
-    "late-session": "--no-resume does without sessions",
+    "late-session": "--no-resume avoids this",
     "tls-client-cert": "see --client-cert",
     "tls-handshake": "see --client-cert",
-    "too-big": "--max-message makes messages smaller",
+    "too-big": "set a smaller --max-message",
 }
 
 # Code of an error, or of something else that the doctor finds → what to do about it.
 ADVICE = {
-    "dns": "Is the name right? A sandbox that has ended has none. Is this machine online?",
+    "dns": "Is the name right? The name of a sandbox that has ended no longer resolves. Is this machine online?",
     "tcp-refused": "Does the bridge run there (wstunnel-py serve), and is the port right?",
     "tcp": "Can this machine reach that address? It may need a proxy: --proxy.",
     "tcp-timeout": "A firewall may drop the packets. This machine may need a proxy: --proxy.",
     "proxy-auth": "Put user and password into the proxy's URL, in the environment or the config file.",
     "proxy-refused": "The proxy does not allow this name or port; ask whoever runs it.",
     "proxy-protocol": "Is that address a proxy of this kind? http://, socks5:// and socks5h:// are supported.",
-    "tls-untrusted": "If the certificate is your own: --ca-file. A proxy that inspects TLS has a CA of its own. "
+    "tls-untrusted": "If the certificate is your own: --ca-file. A proxy that inspects TLS has its own CA. "
     "An expired certificate must be renewed at the edge.",
     "tls-refused": "Show a certificate that the server's authority has issued to a client: --client-cert, "
     "--client-key. wstunnel-py certs show describes yours.",
     "tls-handshake": "Does the server want a client certificate? --client-cert, --client-key.",
     "tls": "Does that port speak TLS? A URL without TLS begins with ws://.",
-    "not-http": "Something other than a web server listens there; is the port right?",
-    "not-websocket": "A web server answers, but no bridge; are the port and the path right?",
-    "redirect": "Redirects are not followed; if that place is yours, put it into the URL.",
+    "not-http": "Something other than a web server listens there. Is the port right?",
+    "not-websocket": "A web server answers, but it is no bridge. Are the port and the path right?",
+    "redirect": "Redirects are not followed. If you trust that address, use it in the URL.",
     "unauthorized": "The bridge wants a token: --token-file, or WSTUNNEL_PY_TOKEN.",
     "forbidden": "A private sandbox wants its traffic token: -H 'e2b-traffic-access-token: …' or the config file.",
     "not-found": "Are the host and the path right? The sandbox may have ended.",
     "bad-gateway": "The edge or the bridge works, but nothing answers behind it: the sandbox, its bridge, or sshd.",
     "overloaded": "Try again in a while.",
-    "no-answer": "The server there never finishes its answer; try again, or ask whoever runs it.",
-    "answer-timeout": "The hop is there, but silent; try again, or with a longer --connect-timeout.",
-    "no-speed-test": "A bridge of websocat has none; measure with scp instead.",
-    "hung-up": "The other side hung up; if it speaks TLS, the URL begins with wss://.",
-    # What is no error of a dial.
+    "no-answer": "The server never completes its answer. Try again, or ask whoever runs it.",
+    "answer-timeout": "The hop accepted the connection, but sent nothing. Try again, or with a longer "
+    "--connect-timeout.",
+    "no-speed-test": "Only wstunnel-py serve has one. With another bridge, measure with scp.",
+    "hung-up": "If that port speaks TLS, the URL must begin with wss://.",
+    # Findings that are not errors.
     "expires": "Renew its certificate at the edge or the bridge before it expires; after that nobody can connect.",
     "no-banner": "A tunnel opens, but no SSH server answers behind it: is sshd running, and is the bridge's --target "
     "right?",
-    "buffers": "Switch buffering off there (in nginx: proxy_buffering), or have WebSockets passed on unchanged. SSH "
-    "waits for small messages, so it cannot work through a buffer; sshd is not to blame.",
+    "buffers": "Switch buffering off there (in nginx: proxy_buffering), or let the edge pass WebSockets on unchanged. "
+    "SSH waits for small messages, so it cannot work through a buffer; sshd is not to blame.",
 }
 ADVICE["tls-client-cert"] = ADVICE["tls-refused"]
 

@@ -10,7 +10,7 @@ import click
 from tunnel.cli.main import option_of
 from tunnel.cli.paths import HomePath
 from tunnel.errors import spell_settings
-from tunnel.server.settings import ServeSettings, variable
+from tunnel.server.settings import ServeSettings, SourceSettings, variable
 
 
 def _option(field: dataclasses.Field[Any]) -> click.Option:
@@ -33,6 +33,9 @@ def _option(field: dataclasses.Field[Any]) -> click.Option:
     )
 
 
+_SHARED = dataclasses.fields(SourceSettings)
+
+
 def _serve(**options: Any) -> None:
     from tunnel.run import run
 
@@ -47,11 +50,12 @@ def _serve(**options: Any) -> None:
 serve = click.Command(
     "serve",
     callback=_serve,
-    params=[_option(field) for field in dataclasses.fields(ServeSettings)],
+    # What bridge and terminals share is the first of the fields, but not the first that somebody looks for.
+    params=[_option(field) for field in sorted(dataclasses.fields(ServeSettings), key=lambda field: field in _SHARED)],
     help="""Run the bridge: turn WebSocket connections into connections to the target, the SSH server.
 
-    SIGHUP reloads tokens and certificates and reopens the log file. In a terminal it ends the bridge in good order, as
-    SIGTERM does. Signals that were ignored at the start, as with nohup, stay ignored.
+    SIGHUP reloads tokens and certificates and reopens the log file. In a terminal it shuts the bridge down
+    gracefully, as SIGTERM does. Signals that were ignored at the start, as with nohup, stay ignored.
     A variable for an option that may be repeated is split at spaces.""",
     short_help="Run the bridge.",
 )

@@ -27,13 +27,13 @@ websocat = DirectCommand(
         click.Argument(["address1"], metavar="ADDRESS"),
         click.Argument(["address2"], metavar="[ADDRESS]", required=False),
     ],
-    short_help="Run a command line of websocat's.",
+    short_help="Run a websocat 1.x command line.",
     help=(
-        "Run command lines of websocat 1.x for tunnels as they are. One of the addresses is a WebSocket: a ws:// or "
+        "Run websocat 1.x command lines for tunnels unchanged. One of the addresses is a WebSocket: a ws:// or "
         "wss:// URL, ws-l:HOST:PORT, l-ws-unix:PATH or ws-u:unix-l:PATH. The other one is - for standard input and "
         "output, tcp:HOST:PORT, unix:PATH; beside a URL tcp-l:HOST:PORT or unix-l:PATH; beside a listening WebSocket "
-        "sh-c:COMMAND, exec:PROGRAM or a URL. A URL alone connects standard input and output. The command refuses by "
-        "name what it does not support.\n\n"
+        "sh-c:COMMAND, exec:PROGRAM or a URL. A URL alone connects standard input and output. An error "
+        "names what is not supported.\n\n"
         "With --binary, and without options for single messages, tunnels between this command and wstunnel-py survive "
         "lost connections.\n\n"
         'The program does the same when it is started under the name websocat: ln -s "$(command -v wstunnel-py)" '

@@ -91,7 +91,7 @@ OPTIONS = (
     Option("ping-interval", SECONDS, "Send a ping after this much silence.", metavar="SECONDS", default=20.0),
     Option("ping-timeout", SECONDS, "Give up if nothing arrives for this long after a ping.", metavar="SECONDS",
            default=60.0),
-    Option("no-resume", FLAG, "End when the connection is lost, instead of restoring it unnoticed by ssh."),
+    Option("no-resume", FLAG, "Exit when the connection is lost, instead of resuming the session."),
     Option("reconnect-for", SECONDS, "How long to try to restore a lost connection; the bridge may allow less.",
            metavar="SECONDS", default=600.0),
     Option("max-message", SIZE, "Largest message to send, for an edge that accepts no larger ones. A resumable session "
@@ -144,8 +144,8 @@ SHELL_OPTIONS = (
 
 DOCTOR_OPTIONS = (
     Option("doctor-json", FLAG, "Print one JSON object instead of text."),
-    Option("doctor-throughput", FLAG, "Also measure round trips and throughput for some seconds, of the tunnel alone, "
-           "without SSH. The bridge must be one of this program."),
+    Option("doctor-throughput", FLAG, "Also measure round trips and throughput of the tunnel alone, without "
+           "SSH. Takes some seconds; the bridge must be wstunnel-py serve."),
     *FORWARD_OPTIONS,
 )  # fmt: skip
 

@@ -85,7 +85,7 @@ class Authority:
         paths = os.path.join(folder, CERTIFICATE), os.path.join(folder, KEY)
         for path in paths:
             if os.path.lexists(path):
-                raise UsageError(f"{path} is there already: choose another folder, or renew it by certs renew")
+                raise UsageError(f"{path} already exists: choose another folder, or renew it with certs renew")
         storage.write(
             [
                 storage.NewFile(paths[1], _key_pem(key), storage.SECRET),

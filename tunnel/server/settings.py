@@ -39,7 +39,7 @@ class SourceSettings:
     trusted_proxy: tuple[str, ...] = _option(
         (),
         "Take a client's address from the X-Forwarded-For header of proxies in this network (CIDR), or of proxies that "
-        "connect to a Unix socket (unix). May be repeated. Limits are shared between addresses.",
+        "connect to a Unix socket (unix). May be repeated. Limits are applied per client address.",
         metavar="NETWORK",
     )
 
@@ -58,7 +58,7 @@ class BridgeSettings(SourceSettings):
     unix_mode: str = _option("0600", "Permissions of the Unix sockets to listen on.", metavar="MODE")
     target: str = _option(
         "127.0.0.1:22",
-        "Where tunnels lead: HOST:PORT, unix:PATH, or 'embedded' for this program's own SSH server.",
+        "Connect tunnels to this address: HOST:PORT, unix:PATH, or 'embedded' for this program's own SSH server.",
         metavar="ADDRESS",
     )
     authorized_keys: str | None = _option(
@@ -76,12 +76,12 @@ class BridgeSettings(SourceSettings):
         False, "Refuse to forward authentication agents (ssh -A) in the embedded SSH server."
     )
     path: str | None = _option(
-        None, "Accept tunnels at this path of the URL only. Default: at any path.", metavar="PATH"
+        None, "Accept tunnels only at this path of the URL. Default: at any path.", metavar="PATH"
     )
     tls_cert: str | None = _option(None, "Speak TLS with this certificate chain (PEM).", metavar="FILE")
     tls_key: str | None = _option(None, "Key of the certificate (PEM), if it is not in the same file.", metavar="FILE")
     tls_client_ca: str | None = _option(
-        None, "Require a client certificate of this authority (PEM; mutual TLS).", metavar="FILE"
+        None, "Require a client certificate issued by this authority (PEM; mutual TLS).", metavar="FILE"
     )
     token_file: tuple[str, ...] = _option(
         (),
@@ -95,7 +95,7 @@ class BridgeSettings(SourceSettings):
     )
     max_tunnels: int = _option(
         1000,
-        "Maximum number of tunnels. At the limit, the address that holds the most gives way to others.",
+        "Maximum number of tunnels. At the limit, a new one replaces one of the address that has the most.",
         metavar="N",
         limits=(1, 1_000_000),
     )
@@ -107,13 +107,13 @@ class BridgeSettings(SourceSettings):
     )
     max_detached: int = _option(
         1000,
-        "Maximum number of sessions that wait like this. Beyond it, the oldest of the address that has the most ends.",
+        "Maximum number of sessions without a connection. Beyond it, the address that has the most loses its oldest.",
         metavar="N",
         limits=(0, 1_000_000),
     )
     resume_memory: int = _option(
         512,
-        "Memory for data that may have to be sent again, both ways. When it is used up, new tunnels are plain.",
+        "Memory for data that may have to be sent again. When it is used up, new tunnels cannot be resumed.",
         metavar="MIB",
         limits=(1, 1_000_000),
     )
@@ -134,7 +134,7 @@ class BridgeSettings(SourceSettings):
     )
     ping_timeout: float = _option(
         PING_TIMEOUT,
-        "Give up a client if nothing arrives for this long after a ping.",
+        "Disconnect a client if nothing arrives for this long after a ping.",
         metavar="SECONDS",
         limits=(0.1, _DAY),
     )
