@@ -106,6 +106,19 @@ def test_every_room_is_there() -> None:
     assert missing == []
 
 
+def test_every_package_lists_its_modules() -> None:
+    unlisted = []
+    for package in PACKAGE.rglob("__init__.py"):
+        folder = package.parent
+        if folder in (PACKAGE, PACKAGE / "cli"):  # the public names, and a module for each command
+            continue
+        told = ast.get_docstring(ast.parse(package.read_text())) or ""
+        modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+        modules |= {path.parent.name for path in folder.glob("*/__init__.py")}
+        unlisted += [f"{module_of(package)}.{name}" for name in modules if not re.search(rf"\b{name}\b", told)]
+    assert unlisted == []
+
+
 @pytest.mark.parametrize(
     "source",
     [

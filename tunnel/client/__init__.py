@@ -2,4 +2,13 @@
 
 ssh starts this program for every connection, so what the ProxyCommand imports is `tunnel.protocol`, `tunnel.net`, this
 room, and of the standard library only what starts quickly.
+
+- `proxycommand`: one run of the ProxyCommand. `forward`: local ports. `sockets`, `streams`: tunnels for programs.
+- `options`: the table of options. `words`: reading a command line. `config`: the config file. `layers`: which of the
+  places a value comes from. `settings`: the result. `credentials`: what of it must never be shown.
+- `dial`: one connection, from DNS to the upgrade. `address`: URLs and templates. `tcp`, `proxy`, `tls`: its parts.
+- `tunnel`: dials, and chooses the kind of tunnel. `relay`: moves the bytes. `plain`, `resumable`: the lifecycles.
+- `outage`: when to dial again, and when to give up. `redial`: dialling beside a relay. `resume_offset`: where a session
+  goes on.
+- `stdio`, `local_socket`, `socket_pair`: local ends of tunnels. `signals`: signals that end a relay. `trace`: ``-v``.
 """

@@ -1,4 +1,4 @@
-"""Waiting for plain sockets in asyncio's loop, for what happens before a session watches them itself."""
+"""Waiting for plain sockets in asyncio's loop, for what happens before a relay watches them itself."""
 
 from __future__ import annotations
 

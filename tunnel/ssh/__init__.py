@@ -1,6 +1,11 @@
 """SSH itself: clients for programs, the embedded server, ssh's configuration, and diagnosis.
 
 Importing this costs nothing; each public name is imported when it is first used.
+
+- `client`: asyncssh through a tunnel. `sync_client`: paramiko through a tunnel.
+- `embedded`: the embedded server as a target of the bridge. `logins`: its pending logins. `server`: its processes.
+- `config`, `config_file`: what ``config-ssh`` writes. `host_key`: keys of SSH servers.
+- `doctor`: checks each hop to a bridge. `buffering`, `speed_test`: two of its measurements.
 """
 
 TYPE_CHECKING = False

@@ -1,6 +1,8 @@
 """websocat's command lines, run by this project's client and bridge.
 
-`command_line` reads the words and `addresses` what stands between them; `plan` decides what they ask for; `dialling`
-and `serving` do it with `tunnel.client` and `tunnel.server`, of which only the one that is needed is imported.
-`messages` is what is websocat's own on the wire: text, lines, and when a direction ends.
+- `run`: from the words to the exit code. `command_line`, `options`, `addresses`: what the words say. `plan`: what they
+  ask for.
+- `dialling`: does it with `tunnel.client`. `serving`: with `tunnel.server`. Only the one that is needed is imported.
+- `targets`: what a bridge leads to beside sockets: standard input and output, programs, other WebSockets.
+- `messages`: what is websocat's own on the wire: text, lines, and when a direction ends.
 """

@@ -1,4 +1,4 @@
-"""Runs a command line of websocat's from its words to its exit code."""
+"""Running a command line of websocat's, from its words to its exit code."""
 
 from __future__ import annotations
 
