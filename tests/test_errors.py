@@ -128,7 +128,7 @@ def test_a_caller_in_python_reads_no_option(tmp_path: Path) -> None:
         ),
         ({"trusted_proxy": ("x",)}, "trusted_proxy: 'x' does not appear to be an IPv4 or IPv6 network: give a network"),
         ({"unix_mode": "9"}, "unix_mode: '9' is not a mode such as 0600"),
-        ({"max_tunnels": 0}, "max_tunnels: 0 is not between 1 and 1e+06"),
+        ({"max_tunnels": 0}, "max_tunnels: 0 is not between 1 and 1000000"),
     ],
 )
 def test_a_program_that_serves_reads_no_option(options: dict[str, Any], line: str) -> None:

@@ -75,7 +75,7 @@ def test_a_bridge_takes_all_the_descriptors_that_it_may_have_and_warns_of_too_fe
         (("--drain", "nan"), "--drain: nan is not between 0 and 86400"),
         (("--drain", "-1"), "--drain: -1.0 is not between 0 and 86400"),
         (("--ping-interval", "inf"), "--ping-interval: inf is not between 0.1 and 86400"),
-        (("--max-tunnels", "0"), "--max-tunnels: 0 is not between 1 and 1e+06"),
+        (("--max-tunnels", "0"), "--max-tunnels: 0 is not between 1 and 1000000"),
         (("--dial-timeout", "soon"), "Invalid value for '--dial-timeout'"),
         (("--log-format", "xml"), "Invalid value for '--log-format'"),
         (("--no-such-option",), "No such option"),

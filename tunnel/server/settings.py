@@ -210,6 +210,6 @@ def _check(settings: BridgeSettings | TerminalSettings) -> None:
         value, limits, choices = getattr(settings, option.name), option.metadata["limits"], option.metadata["choices"]
         # Written so that a NaN fails too.
         if limits and not limits[0] <= value <= limits[1]:
-            raise UsageError(f"{value} is not between {limits[0]:g} and {limits[1]:g}", setting=option.name)
+            raise UsageError(f"{value} is not between {limits[0]:.15g} and {limits[1]:.15g}", setting=option.name)
         if choices and value not in choices:
             raise UsageError(f"{value!r} is not one of {', '.join(choices)}", setting=option.name)
