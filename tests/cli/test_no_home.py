@@ -182,3 +182,20 @@ def test_what_is_no_absolute_path_is_no_home(monkeypatch: pytest.MonkeyPatch) ->
     assert base_folder("XDG_STATE_HOME", "state") == "/elsewhere"
     with pytest.raises(UsageError, match="file: ~nobody-here/x: there is no user nobody-here"):
         expand_home("~nobody-here/x", setting="file")
+
+
+def test_a_home_that_may_not_be_entered_has_no_config_file(bed: Bed, tmp_path: Path) -> None:
+    """As with curl and git; containers often run under any uid, with HOME=/root."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0)
+    with Target(echo) as target:
+        url = start_bridge(bed, "ours", target.port).url
+        words = ("env", "-u", "XDG_CONFIG_HOME", f"HOME={home}", *BECOME, *OURS, "connect")
+        assert bed.run(*words, url) == Finished(0, b"", "")
+        named = bed.run(*words, "--config", str(home / "config.toml"), url)
+        assert (named.status, "Permission denied" in named.stderr) == (2, True)
+    home.chmod(0o700)
+    (home / ".config" / "wstunnel-py").mkdir(parents=True)
+    (home / ".config" / "wstunnel-py" / "config.toml").touch(mode=0)
+    unreadable = bed.run(*words, "ws://127.0.0.1:1")
+    assert (unreadable.status, "Permission denied" in unreadable.stderr) == (2, True)

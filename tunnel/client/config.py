@@ -93,20 +93,29 @@ def load_config(path: str | None) -> Config:
         return Config(path, {}, {})
     try:
         os.stat(path)
-        # Behind that, as an import less is worth something to whoever has no such file.
-        from tunnel.net.files import LENIENT, exposure_warning, read_regular
-
-        data, info = read_regular(path, SIZE_LIMIT, guard=LENIENT, too_long="the file is larger than {limit} bytes")
     except (FileNotFoundError, NotADirectoryError) as exc:
         if wanted:
             raise UsageError("there is no such file", code="config", path=path) from exc
         return Config(path, {}, {})
     except OSError as exc:
-        raise UsageError(exc.strerror or str(exc), code="config", path=path) from exc
+        # In a container HOME is often the folder of another user, which may not be entered.
+        if isinstance(exc, PermissionError) and not wanted:
+            return Config(path, {}, {})
+        raise _unusable(path, exc) from exc
+    from tunnel.net.files import LENIENT, exposure_warning, read_regular  # late, as most users have no such file
+
+    try:
+        data, info = read_regular(path, SIZE_LIMIT, guard=LENIENT, too_long="the file is larger than {limit} bytes")
+    except OSError as exc:
+        raise _unusable(path, exc) from exc
     config = parse_config(data, path)
     if _holds_secrets(config):
         config.warnings += exposure_warning(path, info, "the secrets in ")
     return config
+
+
+def _unusable(path: str, error: OSError) -> UsageError:
+    return UsageError(error.strerror or str(error), code="config", path=path)
 
 
 def _holds_secrets(config: Config) -> bool:
