@@ -158,6 +158,12 @@ def test_no_command_sends_what_is_for_all_hosts_to_a_literal_url(folder: Path, c
     assert note == "not sent to a literal URL: header, client-cert, token of the environment or of all hosts"
 
 
+def test_a_value_for_a_pattern_of_names_is_called_by_it_beside_a_literal_url_too(folder: Path) -> None:
+    file = folder / "wstunnel-py" / "config.toml"
+    file.write_text("[hosts.'*.Box']\nca-file = '/nowhere'\n")
+    assert resolve("a.box", {"url": "wss://h.test/"}, {}).origins["ca_file"] == f"{file}: hosts.*.Box: ca-file"
+
+
 def test_whoever_wrote_a_value_reads_the_name_that_he_used(folder: Path) -> None:
     file = folder / "wstunnel-py" / "config.toml"
     missing = f"cannot use {folder / 'none'}: No such file or directory"

@@ -74,6 +74,7 @@ def test_the_network_may_fail_as_often_as_it_likes(error: DialError) -> None:
         refused(407),
         DialError("proxy-auth", proxy="p", reason="no"),
         DialError("tls-refused", host="h", reason="the client certificate has expired"),
+        DialError("tls-client-cert", host="h", reason="it wants a client certificate, or another one"),
         UsageError("the token file is empty"),
     ],
 )

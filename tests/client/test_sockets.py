@@ -12,12 +12,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import paramiko
 import pytest
 import uvloop
+from websockets.sync.server import ServerConnection
+from websockets.sync.server import serve as serve_websocket
 
 import tunnel
 from tests.bed.processes import Bed, ticks
@@ -413,6 +416,22 @@ def test_a_forward_that_is_stopped_ends_its_tunnels_well(bed: Bed) -> None:
             assert bed.processes[number].wait(LIMIT) == 130
             assert read_to_end(sock) == b""
         wait_for_tunnels(bridge, 0)
+
+
+def test_a_forward_says_what_to_do_about_a_tunnel_that_broke(bed: Bed) -> None:
+    def refuse(connection: ServerConnection) -> None:
+        connection.recv()
+        connection.close(1009)
+
+    with serve_websocket(refuse, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        address, number = start_forward(bed, "0", f"ws://127.0.0.1:{server.socket.getsockname()[1]}")
+        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), LIMIT) as sock:
+            sock.sendall(b"hello")
+            bed.processes[number].wait_for_line(r"1009; --max-message")
+        server.shutdown()
+        thread.join(LIMIT)
 
 
 def test_a_forward_whose_bridge_is_gone_says_so_for_each_connection_and_goes_on(bed: Bed) -> None:

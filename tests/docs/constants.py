@@ -152,7 +152,7 @@ CODES = {name: value for name, value in vars(frames).items() if isinstance(value
 WIRE_ELSEWHERE = (
     "CONTINUATION", "TEXT", "BINARY", "CLOSE", "PING", "PONG", "MAX_HEADER",
     "SMALLEST_CHUNK", "LARGEST_CHUNK", "MAX_SPARE", "MAX_SEGMENTS", "READ_AHEAD", "LONGEST",
-    "OWN_SHARE", "UNCONFIRMED", "DETACHED", "ATTACHED", "GREETING", "GAVE_WAY",
+    "OWN_SHARE", "UNCONFIRMED", "DETACHED", "ATTACHED", "GREETING",
     "READ", "WRITE",
 )  # fmt: skip
 

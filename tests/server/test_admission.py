@@ -141,7 +141,7 @@ def test_a_full_bridge_lets_the_source_that_holds_most_give_way(start: StartBrid
         for peer in greedy[:3]:
             assert_echoes(peer, b"still here")
         line = bridge.process.wait_for_line(r"(?m)^.* tunnel client=127\.0\.0\.2:\d+ .*$")[0]
-        assert "gave way to another client" in line
+        assert "gave way to another client: the bridge is full (--max-tunnels, ulimit -n)" in line
     assert_nothing_is_left(bridge, before)
 
 

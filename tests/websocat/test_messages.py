@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.protocol.frames import CLOSE, MAX_HEADER, NORMAL, TEXT, FrameParser, Payload, close_payload, frame_header
+from tunnel.protocol.frames import (
+    CLOSE,
+    INTERNAL_ERROR,
+    MAX_HEADER,
+    NORMAL,
+    TEXT,
+    FrameParser,
+    Payload,
+    close_payload,
+    frame_header,
+)
 from tunnel.protocol.keepalive import STALL_LIMIT, Keepalive
 from tunnel.protocol.plain_stream import PlainStream
 from tunnel.protocol.read_buffers import ReadBuffers
@@ -228,3 +238,12 @@ def test_without_a_close_the_end_of_the_source_is_not_told() -> None:
 def test_messages_are_of_the_size_that_is_wanted() -> None:
     assert len(stream(options(size=10)).source_space()) == 10
     assert len(stream(options()).source_space()) + MAX_HEADER == len(ReadBuffers().source)
+
+
+def test_nothing_follows_a_close_not_even_the_rest_of_a_line() -> None:
+    tried = stream(options(text=True, lines=True))
+    feed_source(tried, b"half a line")
+    tried.close(INTERNAL_ERROR, "the input broke off")
+    assert take_frames(tried)
+    tried.source_ended()
+    assert take_frames(tried) == b"" and tried.close_sent

@@ -6,6 +6,7 @@ import click
 
 from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
+from tunnel.cli.hints import told
 from tunnel.cli.main import begin
 from tunnel.client.options import FORWARD_OPTIONS, parse_command_line
 from tunnel.client.trace import say, warn
@@ -29,6 +30,7 @@ def _forward(words: list[str]) -> int:
         lambda: resolve(host, given),
         trace=trace,
         tell=(lambda _: None) if settings.quiet else say,
+        text_of=told,
     )
     if forward.is_open_to_all:
         warn(["other machines can connect to this port, too"], quiet=settings.quiet)

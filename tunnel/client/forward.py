@@ -31,7 +31,7 @@ class Forward:
     """Listens at ``listen`` (as for ``--listen`` of the bridge) and tunnels each connection to a bridge.
 
     ``make_settings`` makes the settings of each tunnel, which ``make_tunnel`` makes of them; ``tell`` is told in one
-    line what happens. ``unix_mode`` are the permissions of a Unix socket.
+    line what happens, with what ``text_of`` makes of an error. ``unix_mode`` are the permissions of a Unix socket.
     Raises UsageError and DialError (``listen``) when it cannot listen.
     """
 
@@ -42,6 +42,7 @@ class Forward:
         *,
         trace: Trace,
         tell: Callable[[str], None],
+        text_of: Callable[[TunnelError], str] = str,
         unix_mode: int = 0o600,
         make_tunnel: Callable[[Settings, Trace, Callable[[], Settings], Callable[[str], None]], Tunnel] = Tunnel,
     ) -> None:
@@ -50,6 +51,7 @@ class Forward:
         self._make_tunnel = make_tunnel
         self._trace = trace
         self._tell = tell
+        self._text_of = text_of
         self._tunnels: set[Stop] = set()
         self._lock = threading.Lock()
         self._none_left = threading.Condition(self._lock)
@@ -107,13 +109,13 @@ class Forward:
                 settings = self._make_settings()
                 self._start(sock, who, self._make_tunnel(settings, self._trace, self._make_settings, self._tell))
             except TunnelError as exc:  # a token file that is gone, for example, or no descriptors are left
-                self._tell(f"{who}: {exc}")
+                self._tell(f"{who}: {self._text_of(exc)}")
                 reset(sock)
 
     def _start(self, sock: socket.socket, who: str, tunnel: Tunnel) -> None:
         def ended(failure: TunnelError | None) -> None:
             if failure is not None:
-                self._tell(f"{who}: {failure}")
+                self._tell(f"{who}: {self._text_of(failure)}")
             with self._lock:
                 self._tunnels.discard(stop)
                 self._none_left.notify_all()

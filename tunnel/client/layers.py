@@ -118,6 +118,10 @@ class Layers:
         if names:
             self.notes.append(f"not sent to a literal URL: {', '.join(names)} of the environment or of all hosts")
 
+    def withhold_of_table(self) -> None:
+        """Take the credentials out of the host entry, which is one for a pattern of names."""
+        self._layers[1] = {name: value for name, value in self._layers[1].items() if name not in CREDENTIALS}
+
     def headers(self) -> list[tuple[str, str]]:
         """Return the headers of all layers; those of the same name only from the nearest layer that has it."""
         headers: list[tuple[str, str]] = []
@@ -186,11 +190,13 @@ def layers_for(
     environment = read_environment(environ, options)
     config = configured(given, environment)
     literal = _literal_of(host, given.get(url))
-    name, table = _table_of(config, host, literal)
+    name, table, is_foreign = _table_of(config, host, literal)
     layers = Layers(config, given, table, environment, options, host=name, prefix=prefix)
     layers.token = environ.get(token_variable(prefix))
     if literal is not None or (url not in given and url in table and _is_literal(table[url])):
         layers.withhold()
+    if is_foreign:
+        layers.withhold_of_table()
     return layers
 
 
@@ -239,8 +245,8 @@ def _literal_of(host: str, url: object) -> str | None:
     return host if "://" in host else None
 
 
-def _table_of(config: Config, host: str, literal: str | None) -> tuple[str, Values]:
-    """Return what becomes {host}, and the table of the config file for it.
+def _table_of(config: Config, host: str, literal: str | None) -> tuple[str, Values, bool]:
+    """Return what becomes {host}, the table of the config file for it, and whether its credentials are not for the URL.
 
     What is said of a pattern of names is meant for the URLs that are built from them, not for any ``literal`` URL that
     comes along: of a pattern's table that URL gets no credentials.
@@ -248,11 +254,11 @@ def _table_of(config: Config, host: str, literal: str | None) -> tuple[str, Valu
     found = config.lookup(host) if "://" not in host else None
     name, table = found if found else (host, {})
     if literal is None or host.lower() in config.hosts:
-        return name, table
+        return name, table, False
     url_host = host_of(literal.replace("{port}", "1")).lower().removesuffix(".")
     if url_host in config.hosts:
-        return name, config.hosts[url_host]
-    return name, {option: value for option, value in table.items() if option not in CREDENTIALS}
+        return name, config.hosts[url_host], False
+    return name, table, True
 
 
 def _checked(token: str, origin: str, setting: str | None) -> str:

@@ -31,7 +31,7 @@ STALE_LIMIT, CREDENTIALS_LIMIT = 8, 3
 FRUITLESS = 4  # connections that may be lost without progress before it is tried more seldom
 _GONE, _REFUSED = (400, 410), (401, 403)  # of the bridge itself
 _CREDENTIALS = (401, 403, 407)  # of anyone else
-_OUR_CREDENTIALS = ("proxy-auth", "tls-refused")
+_OUR_CREDENTIALS = ("proxy-auth", "tls-client-cert", "tls-refused")
 
 
 class Outage:

@@ -134,7 +134,8 @@ class PlainStream:
     def source_ended(self) -> None:
         """Note the source's end of file: a Close follows what was read before."""
         if self._sending:
-            self._codec.flush(self._outbox)
+            if not self._outbox.close_queued:
+                self._codec.flush(self._outbox)
             self._stop_sending()
         elif self.close_received:
             self._answer_close()

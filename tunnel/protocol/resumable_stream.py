@@ -229,7 +229,7 @@ class ResumableStream:
         connection.liveness.heard(now)
         self._receiver.begin_chunk()
         try:
-            for event in connection.events(self._buffers.wire[:n], is_sure=session.established):
+            for event in connection.events(self._buffers.wire[:n], session):
                 if isinstance(event, Payload):
                     if event.opcode == BINARY:
                         self._receive_data(event, now)

@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from tunnel.protocol.session_state import SessionState
+
 
 class SessionConnection:
     """A connection that began at ``now``; the other arguments are as for `ResumableStream`.
@@ -75,15 +77,15 @@ class SessionConnection:
 
     # ---- reading
 
-    def events(self, data: memoryview, *, is_sure: bool) -> Iterator[Payload | Ping | Pong | Close]:
-        """Yield what ``data`` are. ``is_sure``: the peer is one of ours, so what are no frames are a hop's doing.
+    def events(self, data: memoryview, session: SessionState) -> Iterator[Payload | Ping | Pong | Close]:
+        """Yield what ``data`` are. Once there is a ``session``, what are no frames are a hop's doing.
 
-        They break the connection only. Otherwise raises RemoteProtocolError.
+        They break the connection only. Before, raises RemoteProtocolError.
         """
         try:
             yield from self.parser.feed(data, FRAMES_PER_TURN)
         except RemoteProtocolError as exc:
-            if not is_sure:
+            if not session.established:  # asked now, as it may have begun with what came in front
                 raise
             self.violation = exc
             self.is_over = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunnel.errors import ConnectionLost, RemoteProtocolError
+from tunnel.errors import ConnectionLost, RemoteProtocolError, spelled
 from tunnel.protocol.control import (
     MESSAGE_LIMIT,
     Ack,
@@ -165,7 +165,7 @@ class SessionState:
             # An edge says that the peer would begin with a session, but it knows nothing of it.
             self.is_plain = True
         elif not self._is_client and is_last and self._is_ack(data):
-            raise RemoteProtocolError("an edge makes data of the client's control lines: use no_resume")
+            raise RemoteProtocolError(f"an edge makes data of the client's control lines: use {spelled('no_resume')}")
 
     def _is_ack(self, data: Buffer) -> bool:
         """Return whether ``data`` is what a client begins with, once it knows of the session."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tunnel.errors import RemoteProtocolError
 from tunnel.net.async_sockets import close_gently
 from tunnel.protocol.frames import NO_CODE, NORMAL, TARGET_LOST, TARGET_REFUSED_DATA, TRY_AGAIN_LATER
-from tunnel.server.relay import FAREWELL_LIMIT, GAVE_WAY, UNHEARD, closed_by_client, unsent
+from tunnel.server.relay import FAREWELL_LIMIT, UNHEARD, closed_by_client, gave_way, unsent
 
 if TYPE_CHECKING:
     from tunnel.protocol.plain_stream import PlainStream
@@ -33,7 +33,7 @@ class PlainLifecycle:
     def give_way(self) -> None:
         """End the tunnel; one whose client has shown nothing yet without waiting for its answer."""
         at_once = not self._relay.standing()
-        self._relay.close(TRY_AGAIN_LATER, GAVE_WAY)
+        self._relay.close(TRY_AGAIN_LATER, gave_way())
         if at_once:
             self._relay.stop()
 

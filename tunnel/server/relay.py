@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from tunnel.errors import printable
+from tunnel.errors import printable, spelled
 from tunnel.net.pump import Pump
 from tunnel.protocol.frames import GOING_AWAY, NO_CODE
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 # How long a last Close may take to go out, and the peer to hang up after it, in seconds.
 FAREWELL_LIMIT = 5.0
-GAVE_WAY = "gave way to another client: the bridge is full"
 GREETING = 64 * 1024  # bytes that a target may say to whoever connects
 UNHEARD = 4 << 20  # bytes that a peer may have sent, at most, before it heard that it broke the rules
 
@@ -292,6 +291,11 @@ class Relay:
             else:
                 self._loop.add_reader(fd, self._read_wire if fd == wire else self._read_target)
         self._watched = wanted
+
+
+def gave_way() -> str:
+    """Return why a tunnel ended, or its client lost its seat, when another client needed it."""
+    return f"gave way to another client: the bridge is full ({spelled('max_tunnels')}, ulimit -n)"
 
 
 def closed_by_client(code: int, reason: str) -> str:

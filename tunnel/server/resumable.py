@@ -22,7 +22,7 @@ from tunnel.protocol.keepalive import STALL_LIMIT
 from tunnel.server.budget import ATTACHED, DETACHED, UNCONFIRMED
 from tunnel.server.http import Refusal
 from tunnel.server.log import event
-from tunnel.server.relay import FAREWELL_LIMIT, GAVE_WAY, UNHEARD, closed_by_client, unsent
+from tunnel.server.relay import FAREWELL_LIMIT, UNHEARD, closed_by_client, gave_way, unsent
 
 if TYPE_CHECKING:
     from tunnel.net.address import Client
@@ -137,13 +137,13 @@ class ResumableLifecycle:
 
     def give_way(self) -> None:
         """Leave the seat to another client; this one may come back when there is room."""
-        self._leave_to_others(GAVE_WAY, self.confirmed)
+        self._leave_to_others(gave_way(), self.confirmed)
 
     def give_memory_way(self) -> None:
         """Leave the memory to another session, but for what must be sent again to a client that is connected."""
         is_attached = self.memory_standing() >= ATTACHED
-        gave_way = "gave way to another session" if is_attached else "evicted"
-        self._leave_to_others(f"{gave_way}: there is no memory left ({spelled('resume_memory')})", is_attached)
+        how = "gave way to another session" if is_attached else "evicted"
+        self._leave_to_others(f"{how}: there is no memory left ({spelled('resume_memory')})", is_attached)
 
     def _leave_to_others(self, reason: str, may_come_back: bool) -> None:
         if self.stream.over:
