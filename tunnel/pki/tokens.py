@@ -23,7 +23,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # b64token, RFC 6750 section 2.1
 def make_token(path: str | None, *, append_to: str | None = None, force: bool = False) -> str:
     """Make a token of 256 bits, write it to the new file ``path``, if any, and add it to ``append_to``, if any.
 
-    Returns the token. Raises UsageError when a file cannot be written, is there already (unless ``force``), or is no
+    Returns the token. Raises UsageError when a file cannot be written, exists already (unless ``force``), or is no
     file of tokens.
     """
     token = secrets.token_urlsafe(ENTROPY)

@@ -22,7 +22,7 @@ _KINDS = {
 def make_host_key(path: str, *, comment: str = COMMENT, force: bool = False) -> str:
     """Write a new key to ``path`` (mode 0600) and its public half to ``path``.pub; return its fingerprint's line.
 
-    Raises UsageError when a file cannot be written, or is there already, unless ``force``.
+    Raises UsageError when a file cannot be written, or exists already, unless ``force``.
     """
     key, files = new_host_key(path, printable(comment))
     storage.write(files, force=force)
