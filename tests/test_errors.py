@@ -17,6 +17,7 @@ import pytest
 import tunnel
 from tests.bed.earlier import ROOT
 from tests.bed.processes import Bed
+from tunnel import errors
 from tunnel.cli.hints import ADVICE, HINTS, told
 from tunnel.cli.main import option_of
 from tunnel.errors import CODES, EXTRAS, DialError, UsageError, spell_settings, spelled
@@ -79,7 +80,8 @@ def test_hints_and_advice_are_for_codes_that_exist() -> None:
     assert set(ADVICE) - set(CODES) == {"expires", "no-banner", "buffers"}
 
 
-def test_a_program_reads_the_names_of_python_and_a_user_those_of_options() -> None:
+def test_a_program_reads_the_names_of_python_and_a_user_those_of_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "_secrets", {})  # of other tests
     error = UsageError("it is wrong", setting="ca_file")
     assert str(error) == "ca_file: it is wrong" and error.problem == "it is wrong"
     try:

@@ -80,7 +80,7 @@ def ansible(bed: Bed, server: Route, tmp_path: Path, short_folder: Path) -> Iter
         bed.run(*server.ssh("-o", f"ControlPath={socket}", "-O", "exit", "box"))
 
 
-@pytest.mark.parametrize("server", ["embedded"], indirect=True)  # each start of Ansible takes seconds
+@pytest.mark.parametrize("server", ["embedded_route"], indirect=True)  # each start of Ansible takes seconds
 def test_ansible_pings_without_keeping_the_connection(ansible: Ansible) -> None:
     finished = ansible.run(
         "ansible", "by-sftp", "-m", "ping", "--ssh-extra-args=-o ControlMaster=no -o ControlPath=none"

@@ -196,7 +196,7 @@ def test_without_a_token_file_there_is_no_page(bed: Bed, tmp_path: Path) -> None
     empty = tmp_path / "empty"
     empty.touch()
     assert "--web: a page for browsers needs --pty-token-file" in refusal("--pty", "127.0.0.1:0", "--web")
-    assert "--web: the page needs --pty ADDRESS" in refusal("--web")
+    assert "--web: the page needs --pty\n" in refusal("--web")
     assert "there is no token in it" in refusal("--pty", "127.0.0.1:0", "--web", "--pty-token-file", str(empty))
 
 
