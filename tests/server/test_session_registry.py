@@ -406,6 +406,23 @@ def test_while_its_client_is_away_a_target_that_is_half_closed_cannot_be_late() 
     asyncio.run(with_detached_session(work))
 
 
+@pytest.mark.parametrize("is_read", [True, False])
+def test_a_target_that_is_half_closed_is_late_only_while_it_is_read(is_read: bool) -> None:
+    async def work(attempt: Attempt) -> None:
+        session = attempt.session
+        attempt.take_over()
+        if not is_read:  # because the client has not acknowledged what was sent before
+            while session.stream.wants_source:
+                room = session.stream.source_space()
+                session.stream.source_received(len(room), time.monotonic())
+        session._tail_at = time.monotonic() - 2 * STALL_LIMIT
+        session._tail = (session._pump.to_wire, False)
+        session.advance()
+        assert (session.stream.failure is not None) is is_read
+
+    asyncio.run(with_detached_session(work))
+
+
 def test_a_bug_in_a_turn_ends_the_session_and_gives_everything_back() -> None:
     async def work() -> None:
         sessions = SessionRegistry(settings())

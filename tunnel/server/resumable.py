@@ -238,12 +238,12 @@ class ResumableLifecycle:
             self._relay.close_target()
 
     def _check_tail(self) -> None:
-        """End the session when the target, once half-closed, says nothing for too long."""
+        """End the session when the target, once half-closed, says nothing for too long while it is read."""
         if self._tail_at is None or self.stream.session.complete:
             return
         pump, now = self._pump, time.monotonic()
         tail = (pump.to_wire, pump.source_is_over)
-        if tail != self._tail:
+        if tail != self._tail or not (pump.wants_source and self.may_read_target):
             self._tail_at, self._tail = now, tail
         elif now - self._tail_at >= STALL_LIMIT:
             self.stream.fail("no-tail", ConnectionLost("no-tail", seconds=STALL_LIMIT))
