@@ -1,0 +1,115 @@
+"""The commands of docs/editors.md are run as they stand there; its settings are well formed."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.bed.processes import Bed, free_port, program
+from tests.bed.sshd import Sshd
+from tests.bed.tunnels import PROGRAMS, start_bridge
+from tests.docs.blocks import blocks_of, languages_of
+from tests.docs.page import text_of
+
+PAGE = text_of("editors.md")
+BLOCKS = [block.strip() for block in blocks_of(PAGE, "sh")]
+SETTINGS = [json.loads(block) for block in blocks_of(PAGE, "json")]
+CONFIG_SSH = "wstunnel-py config-ssh --write --user user SANDBOX-ID.e2b"
+SSH = "ssh SANDBOX-ID.e2b true"
+FORWARD = "wstunnel-py forward 2222 SANDBOX-ID"
+
+# What cannot be run on a machine without a screen and an account; nothing else may be left out.
+NOT_RUN_HERE = {
+    "code --remote ssh-remote+SANDBOX-ID.e2b /home/user": "VS Code is not here",
+    "zed ssh://user@SANDBOX-ID.e2b/home/user": "Zed is not here",
+}
+# The settings that exist, by the editors' own words, with their type. A new one is looked up before it is added.
+KNOWN = {
+    "remote.SSH.reconnectionGraceTime": int,
+    "remote.SSH.connectTimeout": int,
+    "remote.SSH.serverShutdownTimeout": int,
+    "remote.windsurfSSH.reconnectionGraceTime": int,
+    "remote.windsurfSSH.connectTimeout": int,
+    "ssh_connections": list,
+    "host": str,
+    "username": str,
+    "connection_timeout": int,
+    "upload_binary_over_ssh": bool,
+}
+
+
+@pytest.fixture
+def home(bed: Bed, sshd: Sshd, tmp_path: Path) -> dict[str, str]:
+    """A home with the sandbox's key and a bridge to dial, and an ssh that takes this home for the account's."""
+    folder = tmp_path / ".ssh"
+    folder.mkdir(mode=0o700)
+    shutil.copy(sshd.folder / "user", folder / "id_ed25519")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    options = f"-F {folder}/config -o IdentityFile={folder}/id_ed25519 -o UserKnownHostsFile={folder}/known"
+    (tools / "ssh").write_text(f'#!/bin/sh\nexec {program("ssh")} {options} "$@"\n')
+    (tools / "ssh").chmod(0o755)
+    return {
+        "HOME": str(tmp_path),
+        "XDG_CONFIG_HOME": str(tmp_path),
+        "PATH": f"{tools}:{PROGRAMS}:/usr/bin:/bin",
+        "WSTUNNEL_PY_URL": f"{start_bridge(bed, 'ours', sshd.port).url}/{{host}}",
+    }
+
+
+def test_what_config_ssh_writes_lets_ssh_in_without_a_question(bed: Bed, home: dict[str, str]) -> None:
+    bed.check("bash", "-c", CONFIG_SSH.replace("--user user", f"--user {getpass.getuser()}"), env=home)
+    bed.check("bash", "-c", SSH, env=home)
+
+
+def test_each_call_replaces_what_the_one_before_wrote(bed: Bed, home: dict[str, str]) -> None:
+    for name in ("SANDBOX-ID.e2b", "other.e2b"):
+        bed.check("bash", "-c", CONFIG_SSH.replace("SANDBOX-ID.e2b", name), env=home)
+    user = {
+        name: re.search("^user (.*)$", bed.check("bash", "-c", f"ssh -G {name}", env=home).text, re.MULTILINE)
+        for name in ("SANDBOX-ID.e2b", "other.e2b")
+    }
+    assert [found and found[1] == "user" for found in user.values()] == [False, True]
+
+
+def test_a_port_of_ones_own_leads_to_the_sandbox(bed: Bed, sshd: Sshd, home: dict[str, str]) -> None:
+    port = free_port()
+    forward = bed.start("bash", "-c", f"exec {FORWARD.replace('2222', str(port))}", env=home)
+    forward.wait_for_line(str(port))
+    options = f"-o StrictHostKeyChecking=accept-new -p {port} -F /dev/null"
+    bed.check("bash", "-c", f"ssh {options} {getpass.getuser()}@127.0.0.1 true", env=home)
+
+
+@pytest.mark.parametrize("command", NOT_RUN_HERE)
+def test_what_is_not_run_here_says_why(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command in BLOCKS
+    with capsys.disabled():
+        print(f"\nNOT RUN: {command}\n  {NOT_RUN_HERE[command]}")
+
+
+def test_no_block_is_left_out() -> None:
+    assert languages_of(PAGE) == {"sh", "json"}
+    assert sorted([CONFIG_SSH, SSH, FORWARD, *NOT_RUN_HERE]) == sorted(BLOCKS)
+
+
+def test_every_setting_is_one_that_was_looked_up() -> None:
+    assert len(SETTINGS) == 4
+    hosts = [host for each in SETTINGS for host in each.get("ssh_connections", [])]
+    for name, value in (item for each in (*SETTINGS, *hosts) for item in each.items()):
+        assert type(value) is KNOWN[name], name
+
+
+@pytest.mark.parametrize("editor", ["VS Code", "VSCodium", "Cursor", "Windsurf", "Zed", "JetBrains Gateway"])
+def test_every_editor_is_marked_as_tried_or_not(editor: str) -> None:
+    [mark] = re.findall(rf"^\| {editor}[^|]*\|[^|]*\| ([^|]+) \|$", PAGE, re.MULTILINE)
+    assert re.match(r"(yes|no|not the editor)\b", mark)
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`(tests/[\w/.]+)`", PAGE))))
+def test_a_test_that_is_named_exists(path: str) -> None:
+    assert (Path(__file__).parents[2] / path).is_file()
