@@ -42,7 +42,7 @@ NOT_RUN_HERE = {
     ),
 }
 
-pytestmark = pytest.mark.timeout(2 * LIMIT)
+pytestmark = [pytest.mark.full, pytest.mark.timeout(2 * LIMIT)]  # they download packages
 
 
 class Machine:
