@@ -65,6 +65,7 @@ SETTINGS: list[tuple[str, tuple[str, ...], list[str], Callable[[Any], object]]] 
     ("ca-file", (*TUNNELS, *TERMINALS), [f"/ca{n}" for n in range(4)], plain("ca_file")),
     ("client-cert", (*TUNNELS, *TERMINALS), [f"/cert{n}" for n in range(4)], plain("client_cert")),
     ("reconnect-for", TUNNELS, ["1.0", "2.0", "3.0", "4.0"], plain("reconnect_for")),
+    ("wait", ("connect",), ["1.0", "2.0", "3.0", "4.0"], plain("wait")),
     ("pty-reconnect-for", ("shell",), ["1.0", "2.0", "3.0", "4.0"], plain("reconnect_for")),
     ("token-file", TUNNELS, [f"token{n}" for n in range(4)], header("Authorization")),
     ("pty-token-file", TERMINALS, [f"token{n}" for n in range(4)], header("X-Access-Token")),
