@@ -71,6 +71,7 @@ CODES: dict[str, tuple[int, str]] = {
     "not-found": (UNREACHABLE, "{url} answered {status}: {message}"),
     "bad-gateway": (UNREACHABLE, "{url} answered {status}: {message}"),
     "overloaded": (TRY_LATER, "{url} answered {status}: {message}"),
+    "not-ready": (TRY_LATER, "{url} answered {status}: {message}"),
     "no-speed-test": (PROTOCOL, "{url} has no speed test: the bridge is another program, or old, or an edge hides it"),
     "http-status": (PROTOCOL, "{url} answered {status}: {message}"),
     # The bridge.

@@ -178,6 +178,38 @@ class NameProxy(Target):
             back.join(LIMIT)
 
 
+class StartingEdge(Target):
+    """An edge whose sandbox is not up: it answers each request with the next of ``statuses``, the last one for ever.
+
+    Once ``bridge``, a port, is set, and all statuses were seen, it passes connections on.
+    """
+
+    def __init__(self, *statuses: str, headers: str = "") -> None:
+        super().__init__(self._connect)
+        self._statuses = list(statuses)
+        self._headers = headers
+        self.bridge: int | None = None
+        self.answers = 0
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+    def _connect(self, client: socket.socket) -> None:
+        if self.bridge is None or self.answers < len(self._statuses):
+            while not client.recv(65536).endswith(b"\r\n\r\n"):
+                pass
+            status = self._statuses[min(self.answers, len(self._statuses) - 1)]
+            self.answers += 1
+            client.sendall(f"HTTP/1.1 {status}\r\n{self._headers}Content-Length: 0\r\n\r\n".encode())
+            return
+        with socket.create_connection(("127.0.0.1", self.bridge), timeout=LIMIT) as bridge:
+            back = threading.Thread(target=_copy, args=(bridge, client))
+            back.start()
+            _copy(client, bridge)
+            back.join(LIMIT)
+
+
 class BufferingEdge(Target):
     """An edge before the bridge at ``bridge`` that lets heads pass, and then only whole blocks of ``size`` bytes."""
 

@@ -48,8 +48,47 @@ def test_without_a_word_it_says_what_it_is_for(bed: Bed) -> None:
     assert "ProxyCommand wstunnel-py connect -- %h" in finished.stderr
 
 
-def test_the_version(bed: Bed) -> None:
-    assert run(bed, "--version").text == f"wstunnel-py {__version__}\n"
+@pytest.mark.parametrize("words", ["", "box", "connect", *sorted(COMMANDS), "pty ps", "keys token", "certs show"])
+@pytest.mark.parametrize("option", ["-V", "--version", "-h", "--help"])
+def test_every_command_tells_its_version_and_its_options(
+    words: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words.split(), option]) == 0
+    told = capsys.readouterr().out
+    if option in ("-V", "--version"):
+        assert told == f"wstunnel-py {__version__}\n"
+    else:
+        assert told.startswith(f"Usage: wstunnel-py {words.removeprefix('box')}".rstrip())
+        assert "-h, --help" in told
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("sever", "serve"), ("verson", "--version"), ("version", "--version"), ("conect", "connect"), ("Shel", "shell"),
+     ("docotr", "doctor"), ("config-shh", "config-ssh"), ("tpy", "pty")],
+)  # fmt: skip
+def test_a_word_that_is_nearly_a_command_is_not_dialled(bed: Bed, word: str, meant: str) -> None:
+    finished = run(bed, word, "--listen", "127.0.0.1:0", WSTUNNEL_PY_URL=NOWHERE)
+    line = f"there is no command {word}; did you mean {meant}? (a host of that name: wstunnel-py connect -- {word})"
+    assert (finished.status, finished.stdout, finished.stderr) == (2, b"", f"wstunnel-py: {line}\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["connect", "--", "sever"], ["connect", "sever"], ["--", "sever"], ["sever1"], ["sever.e2b"], ["i7x0serve"],
+     ["test"], ["box"], ["prod"], ["build"], ["web"], ["dev"], ["sandbox"]],
+)  # fmt: skip
+def test_a_host_that_is_like_no_command_is_dialled(bed: Bed, words: list[str]) -> None:
+    assert run(bed, *words, WSTUNNEL_PY_URL=NOWHERE).stderr == NOWHERE_LINE
+
+
+@pytest.mark.parametrize("name", ["sever", '"*ver"'])
+def test_a_host_of_the_config_file_may_be_like_a_command(bed: Bed, tmp_path: Path, name: str) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f'[hosts.{name}]\nurl = "{NOWHERE}"\n')
+    assert run(bed, "sever", "--config", str(config)).stderr == NOWHERE_LINE
+    assert run(bed, "sever", WSTUNNEL_PY_CONFIG=str(config)).stderr == NOWHERE_LINE
+    assert run(bed, "serv", "--config", str(config)).status == 2
 
 
 @pytest.mark.parametrize("words", [["--help"], ["connect", "--help"], ["box", "-v", "--help"], ["help", "connect"]])

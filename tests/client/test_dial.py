@@ -299,6 +299,7 @@ def test_a_server_with_the_wrong_accept_key(serve: Serve) -> None:
         ("401 Unauthorized", 77),
         ("403 Forbidden", 77),
         ("404 Not Found", 69),
+        ("408 Request Timeout", 75),
         ("429 Too Many Requests", 75),
         ("502 Bad Gateway", 69),
         ("503 Service Unavailable", 75),
@@ -311,6 +312,19 @@ def test_an_edges_refusal_is_shown_in_its_own_words(serve: Serve, status: str, c
     url = f"ws://127.0.0.1:{serve(answer(*lines, body=body, then=wait_for_end)).port}"
     line = f"{url} answered {status[:3]}: The sandbox was not found"
     assert failure_of(url) == Failure(line, code)
+
+
+@pytest.mark.parametrize("status", ["409 Conflict", "425 Too Early"])
+def test_a_sandbox_that_is_still_starting_is_a_matter_of_time(serve: Serve, status: str) -> None:
+    url = f"ws://127.0.0.1:{serve(answer(f'HTTP/1.1 {status}', 'Content-Length: 0')).port}"
+    line = f"{url} answered {status[:3]}: {status[4:]}; it may still be starting: see connect --wait"
+    assert failure_of(url) == Failure(line, 75)
+
+
+def test_a_conflict_that_the_bridge_itself_tells_of_is_not_about_starting(serve: Serve) -> None:
+    script = answer("HTTP/1.1 409 Conflict", "Wstunnel-Error: stale-epoch", "Content-Length: 0")
+    url = f"ws://127.0.0.1:{serve(script).port}"
+    assert failure_of(url) == Failure(f"{url} answered 409: Conflict", 76)
 
 
 def test_a_refusal_in_chunks(serve: Serve) -> None:

@@ -52,7 +52,12 @@ def url(settings: Any) -> object:
 
 
 def plain(name: str) -> Callable[[Any], object]:
-    return lambda settings: getattr(getattr(settings, "way", settings), name, None) or getattr(settings, name, None)
+    """Read a setting where it is kept: with the settings, or with those for HTTP."""
+
+    def read(settings: Any) -> object:
+        return getattr(getattr(settings, "http_options", settings), name, None) or getattr(settings, name, None)
+
+    return read
 
 
 # Option, the commands that have it, two or more values as they are written, and what reads it.
@@ -65,6 +70,7 @@ SETTINGS: list[tuple[str, tuple[str, ...], list[str], Callable[[Any], object]]] 
     ("ca-file", (*TUNNELS, *TERMINALS), [f"/ca{n}" for n in range(4)], plain("ca_file")),
     ("client-cert", (*TUNNELS, *TERMINALS), [f"/cert{n}" for n in range(4)], plain("client_cert")),
     ("reconnect-for", TUNNELS, ["1.0", "2.0", "3.0", "4.0"], plain("reconnect_for")),
+    ("wait", ("connect",), ["1.0", "2.0", "3.0", "4.0"], plain("wait")),
     ("pty-reconnect-for", ("shell",), ["1.0", "2.0", "3.0", "4.0"], plain("reconnect_for")),
     ("token-file", TUNNELS, [f"token{n}" for n in range(4)], header("Authorization")),
     ("pty-token-file", TERMINALS, [f"token{n}" for n in range(4)], header("X-Access-Token")),

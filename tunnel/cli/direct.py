@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tunnel.cli.main import option_of
+from tunnel.cli.main import HELP, VERSION, option_of
 from tunnel.client.options import FLAG, PATH, SEVERAL, Option
 from tunnel.errors import spell_settings
 
@@ -46,7 +46,7 @@ class DirectCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.obj = list(args)
         words = args[: args.index("--")] if "--" in args else args
-        return super().parse_args(ctx, args) if "--help" in words else []
+        return super().parse_args(ctx, args) if any(word in HELP + VERSION for word in words) else []
 
     def invoke(self, ctx: click.Context) -> int:
         if self._flags:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from tunnel._version import __version__
+from tunnel.cli.main import HELP, VERSION
 
 COMMANDS = {
     "connect": "tunnel.cli.connect",
@@ -39,7 +40,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name.replace("-", "_"))
-        return command if isinstance(command, click.Command) else None
+        return _with_version(command) if isinstance(command, click.Command) else None
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete commands, and hosts, for which ``connect`` need not be written."""
@@ -63,12 +64,28 @@ class LazyGroup(click.Group):
             formatter.write_dl(records)
 
 
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+
+
+def _with_version(command: click.Command) -> click.Command:
+    """Let a command and those below it know --version, which their own help need not show."""
+    if not any("--version" in parameter.opts for parameter in command.params):
+        _version(hidden=True)(command)
+    for each in command.commands.values() if isinstance(command, click.Group) else ():
+        _with_version(each)
+    return command
+
+
+def _version(*, hidden: bool = False) -> Callable[[_Decorated], _Decorated]:
+    return click.version_option(__version__, *VERSION, message="wstunnel-py %(version)s", hidden=hidden)
+
+
 @click.group(
     cls=LazyGroup,
     short_help="SSH over WebSocket",
-    context_settings={"help_option_names": ["--help"], "max_content_width": 110},
+    context_settings={"help_option_names": HELP, "max_content_width": 110},
 )
-@click.version_option(__version__, message="wstunnel-py %(version)s")
+@_version()
 def group() -> None:
     """SSH over WebSocket, for machines that can only be reached over HTTPS.
 

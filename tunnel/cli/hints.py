@@ -12,6 +12,7 @@ from tunnel.errors import TunnelError
 HINTS = {
     "exists": "--force replaces it",
     "late-session": "--no-resume avoids this",
+    "not-ready": "it may still be starting: see connect --wait",
     "tls-client-cert": "see --client-cert",
     "tls-handshake": "see --client-cert",
     "too-big": "set a smaller --max-message",
@@ -40,6 +41,7 @@ ADVICE = {
     "not-found": "Are the host and the path right? The sandbox may have ended.",
     "bad-gateway": "The edge or the bridge works, but nothing answers behind it: the sandbox, its bridge, or sshd.",
     "overloaded": "Try again in a while.",
+    "not-ready": "It may still be starting. Try again in a while; connect --wait does so by itself.",
     "no-answer": "The server never completes its answer. Try again, or ask whoever runs it.",
     "answer-timeout": "The hop accepted the connection, but sent nothing. Try again, or with a longer "
     "--connect-timeout.",

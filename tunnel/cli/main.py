@@ -32,6 +32,9 @@ RESERVED = frozenset(
      "help")
 )  # fmt: skip
 
+# What shows the help and the version, of every command.
+HELP, VERSION = ("-h", "--help"), ("-V", "--version")
+
 HINT = """\
 wstunnel-py carries ssh over a WebSocket; ssh starts it for you. Put this into ~/.ssh/config,
 or have it put there by wstunnel-py config-ssh --write:
@@ -109,18 +112,22 @@ def _dispatch(words: list[str]) -> int:
     if words[0] in RESERVED and words[0] != "connect":
         return _group(words)
     options = words[: words.index("--")] if "--" in words else words
-    if "--version" in options:
+    if any(word in VERSION for word in options):
         return _group(["--version"])
-    if "--help" in options:
+    if any(word in HELP for word in options):
         return _group(["connect", "--help"] if words[0] == "connect" else ["--help"])
+    if words[0] != "connect" and words[0].isascii() and words[0].replace("-", "a").isalpha() and words[0][0] != "-":
+        from tunnel.cli.misspelt import check_first_word
+
+        check_first_word(words, RESERVED)
     return connect(words[1:] if words[0] == "connect" else words)
 
 
 def _websocat(words: list[str]) -> int:
     options = words[: words.index("--")] if "--" in words else words
-    if any(word in ("--version", "-V") for word in options):
+    if any(word in VERSION for word in options):
         return _group(["--version"])
-    if any(word in ("--help", "-h") or word.startswith("--help=") for word in options):
+    if any(word in HELP or word.startswith("--help=") for word in options):
         return _group(["websocat", "--help"])
     # Without click, as ssh starts this too.
     from tunnel.websocat.run import run

@@ -8,7 +8,7 @@ room, and of the standard library only what starts quickly.
   places a value comes from. `settings`: the result. `credentials`: what of it must never be shown.
 - `dial`: one connection, from DNS to the upgrade. `address`: URLs and templates. `tcp`, `proxy`, `tls`: its parts.
 - `tunnel`: dials, and chooses the kind of tunnel. `relay`: moves the bytes. `plain`, `resumable`: the lifecycles.
-- `outage`: when to dial again, and when to give up. `redial`: dialling beside a relay. `resume_offset`: where a session
-  goes on.
+- `waiting`: for a bridge that is not up yet. `outage`: when to dial again, and when to give up. `redial`: dialling
+  beside a relay. `resume_offset`: where a session goes on.
 - `stdio`, `local_socket`, `socket_pair`: local ends of tunnels. `signals`: signals that end a relay. `trace`: ``-v``.
 """

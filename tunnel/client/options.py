@@ -88,6 +88,8 @@ OPTIONS = (
            metavar="URL"),
     Option("connect-timeout", SECONDS, "Time limit for DNS, TCP, proxy, TLS and upgrade together.", metavar="SECONDS",
            default=15.0),
+    Option("wait", LIMIT, "How long to try again while the bridge or the edge before it is not up yet; 0: not at all.",
+           metavar="SECONDS", default=0.0),
     Option("ping-interval", SECONDS, "Send a ping after this much silence.", metavar="SECONDS", default=20.0),
     Option("ping-timeout", SECONDS, "Give up if nothing arrives for this long after a ping.", metavar="SECONDS",
            default=60.0),
@@ -105,8 +107,9 @@ OPTIONS = (
     Option("stdin-thread", FLAG, "Read standard input in a thread, as on Windows.", hidden=True),
 )  # fmt: skip
 
-# `forward` has no standard input to relay.
-FORWARD_OPTIONS = tuple(option for option in OPTIONS if option.name != "stdin-thread")
+# Options for the one tunnel of a ProxyCommand: other commands have no standard input to relay, and do not wait.
+PROXYCOMMAND_ONLY = ("stdin-thread", "wait")
+FORWARD_OPTIONS = tuple(option for option in OPTIONS if option.name not in PROXYCOMMAND_ONLY)
 
 BY_NAME = {option.name: option for option in OPTIONS}
 

@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tunnel.client.dial import Connection
     from tunnel.client.settings import Settings
     from tunnel.client.stdio import StandardInput, ThreadedInput
     from tunnel.client.trace import Trace
@@ -45,16 +46,30 @@ def run(
     except OSError as exc:
         sink.close()
         raise ConnectionLost("input", reason=exc.strerror) from exc
-    tunnel = make_tunnel(settings, trace, reload, (lambda _: None) if settings.quiet else say)
+    notice: Callable[[str], None] = (lambda _: None) if settings.quiet else say
+    tunnel = make_tunnel(settings, trace, reload, notice)
     try:
-        return _relay(tunnel, source, sink, trace)
+        return _relay(tunnel, _dial(tunnel, settings.wait, notice), source, sink, trace)
     finally:
         source.close()
         sink.close()
 
 
-def _relay(tunnel: Tunnel, source: StandardInput | ThreadedInput, sink: StandardOutput, trace: Trace) -> int:
-    connection = tunnel.dial()
+def _dial(tunnel: Tunnel, wait: float, notice: Callable[[str], None]) -> Connection:
+    if not wait:
+        return tunnel.dial()
+    from tunnel.client.waiting import dial_when_up  # late, as few runs need it
+
+    return dial_when_up(tunnel.dial, wait, notice)
+
+
+def _relay(
+    tunnel: Tunnel,
+    connection: Connection,
+    source: StandardInput | ThreadedInput,
+    sink: StandardOutput,
+    trace: Trace,
+) -> int:
     trace.step("relay", "standard input and output are connected")
     try:
         relay = tunnel.run(connection, source, sink, SignalPipe)

@@ -43,7 +43,7 @@ class Settings:
     __slots__ = (
         "address", "ca_file", "client_cert", "client_key", "connect_timeout", "family", "headers", "insecure",
         "log_file", "max_message", "notes", "origins", "ping_interval", "ping_timeout", "proxy", "quiet",
-        "reconnect_for", "resume", "stdin_thread", "verbose", "warnings",
+        "reconnect_for", "resume", "stdin_thread", "verbose", "wait", "warnings",
     )  # fmt: skip
 
     def __init__(self, address: Address, headers: list[tuple[str, str]], layers: Layers) -> None:
@@ -62,6 +62,7 @@ class Settings:
         self.insecure = layers.flag("insecure")
         self.resume = not layers.flag("no-resume")
         self.reconnect_for = layers.number("reconnect-for")
+        self.wait = layers.number("wait")
         self.max_message = int(layers.number("max-message"))
         self.stdin_thread = layers.flag("stdin-thread")
         self.connect_timeout = layers.number("connect-timeout")

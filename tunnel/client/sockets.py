@@ -154,7 +154,7 @@ def settings_maker(
     given: dict[str, Value] = {}
     for name, value in options.items():
         option = BY_NAME.get(name.replace("_", "-"))
-        if option is None or option.kind == HEADERS:
+        if option is None or option.kind == HEADERS or option.name == "wait":
             raise UsageError(f"there is no option {name}; headers are given as headers={{name: value}}")
         given[option.name] = parse_value(option, os.fspath(value) if isinstance(value, os.PathLike) else value, name)
     lines = [f"{name}: {value}" for name, value in (headers or {}).items()]

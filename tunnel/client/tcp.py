@@ -184,7 +184,8 @@ def _tcp_error(named: str, failures: list[OSError]) -> DialError:
     if all(failure.errno == errno.ECONNREFUSED for failure in failures):
         return DialError("tcp-refused", address=named)
     reasons = dict.fromkeys(failure.strerror or str(failure) for failure in failures)
-    return DialError("tcp", address=named, reason=", ".join(reasons))
+    refused = any(failure.errno == errno.ECONNREFUSED for failure in failures)
+    return DialError("tcp", address=named, reason=", ".join(reasons), refused=refused)
 
 
 def _place_text(place: Sequence[object]) -> str:

@@ -271,7 +271,8 @@ def check_upgrade(response: Response, *, url: str, key: str, subprotocols: Seque
 
 
 _CODES = {401: "unauthorized", 403: "forbidden", 404: "not-found", 410: "not-found", 502: "bad-gateway"}
-_OVERLOADED = (408, 425, 429, 503, 504)
+_NOT_READY = (409, 425)  # of edges and sandboxes that are still starting
+_OVERLOADED = (408, 429, 503, 504)
 
 
 def refusal(response: Response, url: str) -> UpgradeRefused:
@@ -284,6 +285,8 @@ def refusal(response: Response, url: str) -> UpgradeRefused:
         reason = f"it answered {status}, as to a browser"
         return UpgradeRefused("not-websocket", status=status, headers=headers, url=url, reason=reason)
     cause = "overloaded" if status in _OVERLOADED else _CODES.get(status, "http-status")
+    if status in _NOT_READY and not response.get("wstunnel-error"):  # a bridge's own 409 is about a resume
+        cause = "not-ready"
     return UpgradeRefused(cause, status=status, headers=headers, url=url, message=message_of(response))
 
 

@@ -1,0 +1,57 @@
+"""Waiting for a bridge that is not up yet: a sandbox and its edge may take a while to start.
+
+What counts as that is a refused connection, or an answer that a starting edge or bridge gives (`NOT_UP_YET`).
+Everything else, wrong credentials for one, ends the wait at once.
+"""
+
+from __future__ import annotations
+
+import time
+
+from tunnel.errors import DialError, UpgradeRefused
+from tunnel.net.backoff import backoff
+from tunnel.protocol.numbers import parse_decimal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tunnel.client.dial import Connection
+
+NOT_UP_YET = (404, 409, 425, 429, 502, 503, 504)
+FIRST_DELAY, LONGEST_DELAY, GROWTH = 0.5, 5.0, 1.5  # seconds between two attempts; each is jittered down to half
+LONGEST_RETRY_AFTER = 60.0  # seconds that a server may ask us to wait
+
+
+def dial_when_up(dial: Callable[[], Connection], limit: float, notice: Callable[[str], None]) -> Connection:
+    """Return what ``dial`` opens; while nothing is up yet, try again for ``limit`` seconds and ``notice`` it once.
+
+    The last attempt begins when the limit is over. Raises what it raises, and at once what no waiting helps against.
+    """
+    deadline = time.monotonic() + limit
+    failures = 0
+    while True:
+        try:
+            return dial()
+        except DialError as exc:
+            left = deadline - time.monotonic()
+            if not is_not_up_yet(exc) or left <= 0.0:
+                raise
+            if not failures:
+                notice(f"not up yet ({exc}); trying for {limit:g} s")
+            delay = max(backoff(failures, first=FIRST_DELAY, longest=LONGEST_DELAY, growth=GROWTH), _asked_for(exc))
+        failures += 1
+        time.sleep(min(delay, left))
+
+
+def is_not_up_yet(error: DialError) -> bool:
+    """Return whether an attempt failed as it does while the edge or the bridge is still starting."""
+    if isinstance(error, UpgradeRefused):
+        return error.status in NOT_UP_YET
+    return error.code == "tcp-refused" or error.fields.get("refused") is True
+
+
+def _asked_for(error: DialError) -> float:
+    """Return how many seconds the server wants us to wait, within reason."""
+    headers = dict(error.headers) if isinstance(error, UpgradeRefused) else {}
+    return min(float(parse_decimal(headers.get("retry-after", ""), 18) or 0), LONGEST_RETRY_AFTER)
