@@ -84,7 +84,8 @@ def serve(
     The parameters are the options of ``wstunnel-py serve``. Where several values are possible, one may be given as it
     is: ``listen="127.0.0.1:0"``. Times are in seconds.
 
-    - ``listen``: addresses to listen on, ``HOST:PORT`` or ``unix:PATH``; port 0 takes a free one (`Bridge.urls`).
+    - ``listen``: addresses to listen on, ``HOST:PORT``, ``PORT`` (all addresses) or ``unix:PATH``; port 0 takes a free
+      one (`Bridge.urls`).
       Default: the sockets that systemd passes, else ``0.0.0.0:8081``.
     - ``unix_mode``: permissions of Unix sockets, in octal.
     - ``target``: where tunnels lead, ``HOST:PORT`` or ``unix:PATH``; ``embedded`` is an SSH server of this package,

@@ -68,7 +68,8 @@ def test_a_bridge_takes_all_the_descriptors_that_it_may_have_and_warns_of_too_fe
     ("options", "problem"),
     [
         (("--target", "nowhere"), "--target: 'nowhere' is not HOST:PORT or unix:PATH"),
-        (("--listen", "8081"), "--listen: '8081' is not HOST:PORT or unix:PATH"),
+        (("--listen", "ssh"), "--listen: 'ssh' is not HOST:PORT or unix:PATH"),
+        (("--listen", "65536"), "--listen: ':65536' is not HOST:PORT or unix:PATH"),
         (("--path", "ssh"), "--path: 'ssh' is not a path that begins with /"),
         (("--path", "/healthz"), "--path: /healthz is where the bridge reports its health"),
         (("--unix-mode", "rw"), "--unix-mode: 'rw' is not a mode such as 0600"),
@@ -79,7 +80,7 @@ def test_a_bridge_takes_all_the_descriptors_that_it_may_have_and_warns_of_too_fe
         (("--dial-timeout", "soon"), "Invalid value for '--dial-timeout'"),
         (("--log-format", "xml"), "Invalid value for '--log-format'"),
         (("--no-such-option",), "No such option"),
-        (("extra",), "Got unexpected extra argument (extra)"),
+        (("extra",), "--listen: 'extra' is not HOST:PORT or unix:PATH"),
     ],
 )
 def test_an_option_that_cannot_be_used_is_one_line(bed: Bed, options: tuple[str, ...], problem: str) -> None:

@@ -32,7 +32,7 @@ from tunnel.server.access import Origins, Tokens
 from tunnel.server.certificates import Certificates
 from tunnel.server.connection import Connection
 from tunnel.server.handshake import HEALTH_PATH, Rules, Upgrade
-from tunnel.server.listen import Listener
+from tunnel.server.listen import Listener, with_host
 from tunnel.server.log import event, unexpected
 from tunnel.server.relay import FAREWELL_LIMIT
 from tunnel.server.session_registry import SessionRegistry
@@ -145,7 +145,8 @@ class Bridge:
         self._listeners = [Listener(ListeningSocket(sock)) for sock in take_sockets(os.environ)]
         specs = self._settings.listen or (() if self._listeners else (DEFAULT_LISTEN,))
         try:
-            opened = open_listening([(spec, "listen") for spec in specs], unix_mode=int(self._settings.unix_mode, 8))
+            named = [(with_host(spec), "listen") for spec in specs]
+            opened = open_listening(named, unix_mode=int(self._settings.unix_mode, 8))
             self._listeners += map(Listener, opened)
             await self._state.target.start()
         except BaseException:
