@@ -222,6 +222,8 @@ async def _serve(settings: ServeSettings, log: LogHandler) -> int:
         status = 0 if stop.is_set() else INTERNAL
         _tell_systemd("STOPPING=1")
         event(logging.INFO, "draining", seconds=settings.drain)
+        if bridge is not None and settings.drain:
+            _announce_drain(bridge.tunnels, settings, log)
         await _first_of(_drain(bridge, terminals, settings.drain), stop_at_once.wait())
         return status
 
@@ -276,6 +278,13 @@ def _announce(bridge: Bridge, settings: ServeSettings, log: LogHandler) -> None:
             f"{spelled('max_tunnels')} {settings.max_tunnels}: the limit is {bridge.max_tunnels} tunnels"
         )
     _tell("warning", logging.WARNING, warnings, settings, log)
+
+
+def _announce_drain(tunnels: int, settings: ServeSettings, log: LogHandler) -> None:
+    """Tell whoever has pressed Ctrl-C why the program does not end yet; the log's line is enough for anybody else."""
+    if settings.log_format != "json" and os.isatty(2):
+        open_ones = {0: "no tunnel is open", 1: "1 tunnel is open"}.get(tunnels, f"{tunnels} tunnels are open")
+        log.say(f"draining for up to {settings.drain:g} s: {open_ones}; a second Ctrl-C or SIGTERM stops at once")
 
 
 def _tell(kind: str, level: int, lines: Sequence[str], settings: ServeSettings, log: LogHandler) -> None:

@@ -114,6 +114,11 @@ class Bridge:
         return str(self._state.target)
 
     @property
+    def tunnels(self) -> int:
+        """How many tunnels have a connection; sessions that wait for their clients have none."""
+        return self._state.seats.taken
+
+    @property
     def max_tunnels(self) -> int:
         """How many tunnels there may be; less than the settings say where there are too few descriptors."""
         return self._state.seats.limit
