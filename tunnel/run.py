@@ -17,7 +17,7 @@ from tunnel.net.descriptors import descriptor_limit, raise_descriptor_limit
 from tunnel.net.standard_streams import fill_standard_descriptors
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
 from tunnel.protocol.message_size import LARGEST_MESSAGE
-from tunnel.server.address_target import parse_target
+from tunnel.server.address_target import AddressTarget, parse_target
 from tunnel.server.bridge import Bridge
 from tunnel.server.log import LogHandler, event, set_up, unexpected
 from tunnel.server.secret_files import exposed_secrets
@@ -25,6 +25,7 @@ from tunnel.server.settings import EMBEDDED, BridgeSettings, ServeSettings
 from tunnel.server.supervision import unhandled_errors_logged
 from tunnel.server.systemd import notify, reloading
 from tunnel.server.target import Target
+from tunnel.server.target_check import why_unanswered
 
 if TYPE_CHECKING:
     from tunnel.pty.server.service import TerminalService
@@ -181,7 +182,8 @@ async def _serve(settings: ServeSettings, log: LogHandler) -> int:
     stop, stop_at_once = asyncio.Event(), asyncio.Event()
     raise_descriptor_limit()
     # "none" is no address, so that a bridge is what happens unless somebody says so.
-    bridge = None if settings.listen == ("none",) else Bridge(settings, choose_target(settings))
+    target = None if settings.listen == ("none",) else choose_target(settings)
+    bridge = None if target is None else Bridge(settings, target)
     terminals = _terminals(settings)
     if bridge is None and terminals is None:
         raise UsageError(f"none leaves nothing to serve: add {spelled('pty')}", setting="listen")
@@ -217,6 +219,8 @@ async def _serve(settings: ServeSettings, log: LogHandler) -> int:
         # No warning, as it may be how the platform mounts its secrets.
         _tell("note", logging.INFO, exposed_secrets(settings), settings, log)
         _tell_systemd("READY=1")
+        if isinstance(target, AddressTarget):
+            doors.callback(asyncio.create_task(_check_target(target, settings, log)).cancel)
         services = [each for each in (bridge, terminals) if each is not None]
         await _first_of(stop.wait(), *(each.wait_for_failure() for each in services))
         status = 0 if stop.is_set() else INTERNAL
@@ -278,6 +282,16 @@ def _announce(bridge: Bridge, settings: ServeSettings, log: LogHandler) -> None:
             f"{spelled('max_tunnels')} {settings.max_tunnels}: the limit is {bridge.max_tunnels} tunnels"
         )
     _tell("warning", logging.WARNING, warnings, settings, log)
+
+
+async def _check_target(target: AddressTarget, settings: ServeSettings, log: LogHandler) -> None:
+    """Warn if nothing answers at the target: nobody else tells whoever starts the bridge, only the first client."""
+    try:
+        if reason := await why_unanswered(target):
+            line = f"no tunnel can be opened yet: {reason}; start the SSH server, or see {spelled('target')}"
+            _tell("warning", logging.WARNING, [line], settings, log)
+    except Exception as exc:
+        unexpected(exc, during="a look at the target")
 
 
 def _announce_drain(tunnels: int, settings: ServeSettings, log: LogHandler) -> None:

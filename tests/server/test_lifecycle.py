@@ -43,12 +43,13 @@ def test_one_line_tells_where_it_listens_where_it_leads_and_who_may_come_in(
     )
 
 
-def test_a_bridge_that_is_open_to_the_network_warns(bed: Bed, tmp_path: Path) -> None:
+def test_a_bridge_that_is_open_to_the_network_warns(bed: Bed, tmp_path: Path, echo_target: Target) -> None:
     process = bed.start(*OURS, "serve", "--listen", "0.0.0.0:0")
     process.wait_for_line("wstunnel-py: warning: anybody who can reach this address may open tunnels: see --token-file")
     tokens = tmp_path / "tokens"
     tokens.write_text("token\n")
-    guarded = bed.start(*OURS, "serve", "--listen", "0.0.0.0:0", "--token-file", str(tokens))
+    target = ("--target", f"127.0.0.1:{echo_target.port}")
+    guarded = bed.start(*OURS, "serve", "--listen", "0.0.0.0:0", "--token-file", str(tokens), *target)
     guarded.wait_for_line("ready on")
     stop(guarded)
     assert guarded.wait(LIMIT) == 0
