@@ -179,6 +179,19 @@ def test_a_service_whose_terminal_hangs_up_ends_in_good_order() -> None:
         assert typist.wait() == 0
 
 
+def test_a_service_with_a_tunnel_takes_no_more_once_its_terminal_hangs_up() -> None:
+    with Target(echo) as target:
+        command = ("serve", "127.0.0.1:0", "--target", f"127.0.0.1:{target.port}", "--drain", "2")
+        with Typist(*OURS, *command, cols=200) as typist:
+            typist.see(" (auth: none")
+            url = "ws://" + typist.output.data.decode().partition("ws://")[2].split()[0]
+            with open_tunnel(url) as tunnel:
+                assert_echo(tunnel)
+                typist.hang_up()
+                assert any(not answers(url) for _ in ticks(LIMIT))
+                assert typist.wait() == 0
+
+
 def test_a_service_in_a_terminal_ends_at_a_sighup() -> None:
     with Typist(*OURS, *SERVE) as typist:
         typist.see("ready on")
