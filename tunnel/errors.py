@@ -38,6 +38,7 @@ CODES: dict[str, tuple[int, str]] = {
     "config": (USAGE, "{path}: {problem}"),
     "file": (USAGE, "cannot use {path}: {reason}"),
     "exists": (USAGE, "{path} already exists"),
+    "no-keys": (USAGE, "{problem}"),  # no key that somebody could log in with
     "file-changed": (
         TRY_LATER,
         "{path} was changed by another program in the meantime, so it was left alone: try again",

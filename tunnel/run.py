@@ -17,7 +17,7 @@ from tunnel.net.descriptors import descriptor_limit, raise_descriptor_limit
 from tunnel.net.standard_streams import fill_standard_descriptors
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
 from tunnel.protocol.message_size import LARGEST_MESSAGE
-from tunnel.server.address_target import parse_target
+from tunnel.server.address_target import AddressTarget, parse_target
 from tunnel.server.bridge import Bridge
 from tunnel.server.log import LogHandler, event, set_up, unexpected
 from tunnel.server.secret_files import exposed_secrets
@@ -25,6 +25,7 @@ from tunnel.server.settings import EMBEDDED, BridgeSettings, ServeSettings
 from tunnel.server.supervision import unhandled_errors_logged
 from tunnel.server.systemd import notify, reloading
 from tunnel.server.target import Target
+from tunnel.server.target_check import why_unanswered
 
 if TYPE_CHECKING:
     from tunnel.pty.server.service import TerminalService
@@ -84,7 +85,8 @@ def serve(
     The parameters are the options of ``wstunnel-py serve``. Where several values are possible, one may be given as it
     is: ``listen="127.0.0.1:0"``. Times are in seconds.
 
-    - ``listen``: addresses to listen on, ``HOST:PORT`` or ``unix:PATH``; port 0 takes a free one (`Bridge.urls`).
+    - ``listen``: addresses to listen on, ``HOST:PORT``, ``PORT`` (all addresses) or ``unix:PATH``; port 0 takes a free
+      one (`Bridge.urls`).
       Default: the sockets that systemd passes, else ``0.0.0.0:8081``.
     - ``unix_mode``: permissions of Unix sockets, in octal.
     - ``target``: where tunnels lead, ``HOST:PORT`` or ``unix:PATH``; ``embedded`` is an SSH server of this package,
@@ -180,7 +182,8 @@ async def _serve(settings: ServeSettings, log: LogHandler) -> int:
     stop, stop_at_once = asyncio.Event(), asyncio.Event()
     raise_descriptor_limit()
     # "none" is no address, so that a bridge is what happens unless somebody says so.
-    bridge = None if settings.listen == ("none",) else Bridge(settings, choose_target(settings))
+    target = None if settings.listen == ("none",) else choose_target(settings)
+    bridge = None if target is None else Bridge(settings, target)
     terminals = _terminals(settings)
     if bridge is None and terminals is None:
         raise UsageError(f"none leaves nothing to serve: add {spelled('pty')}", setting="listen")
@@ -216,11 +219,15 @@ async def _serve(settings: ServeSettings, log: LogHandler) -> int:
         # No warning, as it may be how the platform mounts its secrets.
         _tell("note", logging.INFO, exposed_secrets(settings), settings, log)
         _tell_systemd("READY=1")
+        if isinstance(target, AddressTarget):
+            doors.callback(asyncio.create_task(_check_target(target, settings, log)).cancel)
         services = [each for each in (bridge, terminals) if each is not None]
         await _first_of(stop.wait(), *(each.wait_for_failure() for each in services))
         status = 0 if stop.is_set() else INTERNAL
         _tell_systemd("STOPPING=1")
         event(logging.INFO, "draining", seconds=settings.drain)
+        if bridge is not None and settings.drain:
+            _announce_drain(bridge.tunnels, settings, log)
         await _first_of(_drain(bridge, terminals, settings.drain), stop_at_once.wait())
         return status
 
@@ -275,6 +282,23 @@ def _announce(bridge: Bridge, settings: ServeSettings, log: LogHandler) -> None:
             f"{spelled('max_tunnels')} {settings.max_tunnels}: the limit is {bridge.max_tunnels} tunnels"
         )
     _tell("warning", logging.WARNING, warnings, settings, log)
+
+
+async def _check_target(target: AddressTarget, settings: ServeSettings, log: LogHandler) -> None:
+    """Warn if nothing answers at the target: nobody else tells whoever starts the bridge, only the first client."""
+    try:
+        if reason := await why_unanswered(target):
+            line = f"no tunnel can be opened yet: {reason}; start the SSH server, or see {spelled('target')}"
+            _tell("warning", logging.WARNING, [line], settings, log)
+    except Exception as exc:
+        unexpected(exc, during="a look at the target")
+
+
+def _announce_drain(tunnels: int, settings: ServeSettings, log: LogHandler) -> None:
+    """Tell whoever has pressed Ctrl-C why the program does not end yet; the log's line is enough for anybody else."""
+    if settings.log_format != "json" and os.isatty(2):
+        open_ones = {0: "no tunnel is open", 1: "1 tunnel is open"}.get(tunnels, f"{tunnels} tunnels are open")
+        log.say(f"draining for up to {settings.drain:g} s: {open_ones}; a second Ctrl-C or SIGTERM stops at once")
 
 
 def _tell(kind: str, level: int, lines: Sequence[str], settings: ServeSettings, log: LogHandler) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tests.bed.targets import Target, echo
 from tests.bed.tunnels import OURS, Bridge, start_bridge
 from tests.pty.beds import alive, start_service
 from tests.pty.typist import Typist
+from tests.server.clients import assert_echo, open_tunnel
 
 LIMIT = 20.0
 A_WHILE = 0.5  # seconds in which a signal that was not ignored has done its work
@@ -177,12 +179,55 @@ def test_a_service_whose_terminal_hangs_up_ends_in_good_order() -> None:
         assert typist.wait() == 0
 
 
+def test_a_service_with_a_tunnel_takes_no_more_once_its_terminal_hangs_up() -> None:
+    with Target(echo) as target:
+        command = ("serve", "127.0.0.1:0", "--target", f"127.0.0.1:{target.port}", "--drain", "2")
+        with Typist(*OURS, *command, cols=200) as typist:
+            typist.see(" (auth: none")
+            url = "ws://" + typist.output.data.decode().partition("ws://")[2].split()[0]
+            with open_tunnel(url) as tunnel:
+                assert_echo(tunnel)
+                typist.hang_up()
+                assert any(not answers(url) for _ in ticks(LIMIT))
+                assert typist.wait() == 0
+
+
 def test_a_service_in_a_terminal_ends_at_a_sighup() -> None:
     with Typist(*OURS, *SERVE) as typist:
         typist.see("ready on")
         typist.send_signal(signal.SIGHUP)
         typist.see("draining")
         assert typist.wait() == 0
+
+
+@pytest.mark.parametrize("by", ["Ctrl-C", "SIGTERM"])
+def test_a_service_in_a_terminal_says_that_it_drains_and_how_to_stop_it_at_once(by: str) -> None:
+    def stop(typist: Typist) -> None:
+        if by == "Ctrl-C":
+            typist.type("\x03")
+        else:
+            typist.send_signal(signal.SIGTERM)
+
+    with Target(echo) as target, ExitStack() as tunnels:
+        command = ("serve", "127.0.0.1:0", "--target", f"127.0.0.1:{target.port}", "--drain", "3600")
+        with Typist(*OURS, *command, cols=200) as typist:
+            typist.see(" (auth: none")
+            url = "ws://" + typist.output.data.decode().partition("ws://")[2].split()[0]
+            for _ in range(2):
+                assert_echo(tunnels.enter_context(open_tunnel(url)))
+            stop(typist)
+            typist.see("wstunnel-py: draining for up to 3600 s: 2 tunnels are open; ")
+            typist.see("a second Ctrl-C or SIGTERM stops at once\r\n")
+            stop(typist)
+            assert typist.wait() == 0
+
+
+def test_a_service_without_a_terminal_only_logs_that_it_drains(bed: Bed) -> None:
+    process = bed.start(*OURS, *SERVE)
+    process.wait_for_line("ready on")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(LIMIT) == 0
+    assert "draining seconds=1" in process.log() and "second Ctrl-C" not in process.log()
 
 
 def test_a_service_under_nohup_outlives_its_terminal(bed: Bed, tmp_path: Path) -> None:

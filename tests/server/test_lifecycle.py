@@ -43,12 +43,13 @@ def test_one_line_tells_where_it_listens_where_it_leads_and_who_may_come_in(
     )
 
 
-def test_a_bridge_that_is_open_to_the_network_warns(bed: Bed, tmp_path: Path) -> None:
+def test_a_bridge_that_is_open_to_the_network_warns(bed: Bed, tmp_path: Path, echo_target: Target) -> None:
     process = bed.start(*OURS, "serve", "--listen", "0.0.0.0:0")
     process.wait_for_line("wstunnel-py: warning: anybody who can reach this address may open tunnels: see --token-file")
     tokens = tmp_path / "tokens"
     tokens.write_text("token\n")
-    guarded = bed.start(*OURS, "serve", "--listen", "0.0.0.0:0", "--token-file", str(tokens))
+    target = ("--target", f"127.0.0.1:{echo_target.port}")
+    guarded = bed.start(*OURS, "serve", "--listen", "0.0.0.0:0", "--token-file", str(tokens), *target)
     guarded.wait_for_line("ready on")
     stop(guarded)
     assert guarded.wait(LIMIT) == 0
@@ -68,7 +69,8 @@ def test_a_bridge_takes_all_the_descriptors_that_it_may_have_and_warns_of_too_fe
     ("options", "problem"),
     [
         (("--target", "nowhere"), "--target: 'nowhere' is not HOST:PORT or unix:PATH"),
-        (("--listen", "8081"), "--listen: '8081' is not HOST:PORT or unix:PATH"),
+        (("--listen", "ssh"), "--listen: 'ssh' is not HOST:PORT or unix:PATH"),
+        (("--listen", "65536"), "--listen: ':65536' is not HOST:PORT or unix:PATH"),
         (("--path", "ssh"), "--path: 'ssh' is not a path that begins with /"),
         (("--path", "/healthz"), "--path: /healthz is where the bridge reports its health"),
         (("--unix-mode", "rw"), "--unix-mode: 'rw' is not a mode such as 0600"),
@@ -79,7 +81,7 @@ def test_a_bridge_takes_all_the_descriptors_that_it_may_have_and_warns_of_too_fe
         (("--dial-timeout", "soon"), "Invalid value for '--dial-timeout'"),
         (("--log-format", "xml"), "Invalid value for '--log-format'"),
         (("--no-such-option",), "No such option"),
-        (("extra",), "Got unexpected extra argument (extra)"),
+        (("extra",), "--listen: 'extra' is not HOST:PORT or unix:PATH"),
     ],
 )
 def test_an_option_that_cannot_be_used_is_one_line(bed: Bed, options: tuple[str, ...], problem: str) -> None:

@@ -61,6 +61,39 @@ def test_no_host_means_all_addresses_of_both_families(bed: Bed, echo_target: Tar
     process.wait_for_line(r"tunnel client=127\.0\.0\.1:\d+ ")  # not as ::ffff:127.0.0.1
 
 
+@pytest.mark.parametrize("words", [("0",), (":0",), ("--listen", "0"), ("--listen=:0",)], ids=" ".join)
+def test_a_port_alone_means_all_addresses(bed: Bed, echo_target: Target, words: tuple[str, ...]) -> None:
+    process = bed.start(*OURS, "serve", *words, "--target", f"127.0.0.1:{echo_target.port}")
+    port = process.wait_for_line(r"ready on ws://\[::\]:(\d+) ")[1]
+    for address in ("127.0.0.1", "[::1]"):
+        with open_tunnel(f"ws://{address}:{port}") as tunnel:
+            assert_echo(tunnel)
+
+
+def test_the_port_in_the_variable_may_be_alone(bed: Bed) -> None:
+    process = bed.start(*OURS, "serve", env={"WSTUNNEL_PY_SERVE_LISTEN": "0 127.0.0.1:0"})
+    process.wait_for_line(r"ready on ws://\[::\]:\d+, ws://127\.0\.0\.1:\d+ ")
+
+
+def test_an_address_without_an_option_is_one_to_listen_on(bed: Bed, echo_target: Target) -> None:
+    target = ("--target", f"127.0.0.1:{echo_target.port}")
+    process = bed.start(*OURS, "serve", "[::1]:0", *target, "127.0.0.1:0", "--listen", "127.0.0.2:0")
+    urls = process.wait_for_line(r"ready on (.+) →")[1].split(", ")
+    assert [url.rpartition(":")[0] for url in urls] == ["ws://127.0.0.2", "ws://[::1]", "ws://127.0.0.1"]
+    for url in urls:
+        with open_tunnel(url) as tunnel:
+            assert_echo(tunnel)
+
+
+def test_an_address_takes_the_place_of_the_variable(bed: Bed) -> None:
+    variable = {"WSTUNNEL_PY_SERVE_LISTEN": "[::1]:0"}
+    process = bed.start(*OURS, "serve", "127.0.0.1:0", env=variable)
+    process.wait_for_line(r"ready on ws://127\.0\.0\.1:\d+ →")
+    refused = bed.run(*OURS, "serve", "nowhere", env=variable)
+    assert refused.status == 2
+    assert refused.stderr == "wstunnel-py: --listen: 'nowhere' is not HOST:PORT or unix:PATH\n"
+
+
 def test_a_name_is_resolved(bed: Bed, echo_target: Target) -> None:
     process = bed.start(*OURS, "serve", "--listen", "localhost:0", "--target", f"127.0.0.1:{echo_target.port}")
     url = process.wait_for_line(r"ready on (ws://[^\s,]+)")[1]

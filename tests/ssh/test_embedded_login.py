@@ -51,14 +51,21 @@ def refuses_to_start(bed: Bed, *options: str, env: dict[str, str] | None = None)
 def test_without_a_usable_key_it_refuses_to_start(bed: Bed, tmp_path: Path, public_key: str) -> None:
     start = ("--target", "embedded", "--host-key", str(tmp_path / "host"))
     env = {"HOME": str(tmp_path)}
-    assert "authorized_keys: No such file" in refuses_to_start(bed, *start, env=env)
+    hint = (
+        "; put your public key into it, a line such as 'ssh-ed25519 AAAAC3Nz… you@laptop': "
+        "on your machine it is in ~/.ssh/id_ed25519.pub"
+    )
+    missing = f"--authorized-keys: cannot use {tmp_path}/.ssh/authorized_keys: No such file or directory"
+    assert refuses_to_start(bed, *start, env=env) == f"wstunnel-py: {missing}{hint}"
     for lines, reason in (
         ([], "no usable public key"),
         (["# nobody", "", "not a key at all", "ssh-ed25519 AAAA"], "no usable public key"),
         ([f'from="192.0.2.1" {public_key}'], "no usable public key"),
     ):
         keys = write_keys(tmp_path / "keys", *lines)
-        assert reason in refuses_to_start(bed, *start, "--authorized-keys", str(keys))
+        error = refuses_to_start(bed, *start, "--authorized-keys", str(keys))
+        assert error.startswith(f"wstunnel-py: --authorized-keys: cannot use {keys}: it has {reason}")
+        assert error.endswith(hint)
     keys = write_keys(tmp_path / "keys", public_key, mode=0o620)
     assert "others may write to it" in refuses_to_start(bed, *start, "--authorized-keys", str(keys))
 

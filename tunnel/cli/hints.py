@@ -11,6 +11,8 @@ from tunnel.errors import TunnelError
 # Code of an error → what goes behind its text.
 HINTS = {
     "exists": "--force replaces it",
+    "no-keys": "put your public key into it, a line such as 'ssh-ed25519 AAAAC3Nz… you@laptop': "
+    "on your machine it is in ~/.ssh/id_ed25519.pub",
     "late-session": "--no-resume avoids this",
     "not-ready": "it may still be starting: see connect --wait",
     "tls-client-cert": "see --client-cert",

@@ -43,6 +43,10 @@ def _serve(**options: Any) -> None:
     from_environment = {
         name for name in options if context.get_parameter_source(name) is click.core.ParameterSource.ENVIRONMENT
     }
+    if addresses := options.pop("address"):
+        # What the command line says takes the place of the variable, as with any option.
+        options["listen"] = addresses if "listen" in from_environment else options["listen"] + addresses
+        from_environment.discard("listen")
     spell_settings(lambda setting: variable(setting) if setting in from_environment else option_of(setting))
     run(ServeSettings(**options))
 
@@ -51,8 +55,13 @@ serve = click.Command(
     "serve",
     callback=_serve,
     # What bridge and terminals share is the first of the fields, but not the first that somebody looks for.
-    params=[_option(field) for field in sorted(dataclasses.fields(ServeSettings), key=lambda field: field in _SHARED)],
+    params=[
+        click.Argument(["address"], nargs=-1, metavar="[ADDRESS]..."),
+        *(_option(field) for field in sorted(dataclasses.fields(ServeSettings), key=lambda field: field in _SHARED)),
+    ],
     help="""Run the bridge: turn WebSocket connections into connections to the target, the SSH server.
+
+    An ADDRESS is the same as --listen ADDRESS: wstunnel-py serve 9000.
 
     SIGHUP reloads tokens and certificates and reopens the log file. In a terminal it shuts the bridge down
     gracefully, as SIGTERM does. Signals that were ignored at the start, as with nohup, stay ignored.

@@ -32,7 +32,7 @@ from tunnel.server.access import Origins, Tokens
 from tunnel.server.certificates import Certificates
 from tunnel.server.connection import Connection
 from tunnel.server.handshake import HEALTH_PATH, Rules, Upgrade
-from tunnel.server.listen import Listener
+from tunnel.server.listen import Listener, with_host
 from tunnel.server.log import event, unexpected
 from tunnel.server.relay import FAREWELL_LIMIT
 from tunnel.server.session_registry import SessionRegistry
@@ -114,6 +114,11 @@ class Bridge:
         return str(self._state.target)
 
     @property
+    def tunnels(self) -> int:
+        """How many tunnels have a connection; sessions that wait for their clients have none."""
+        return self._state.seats.taken
+
+    @property
     def max_tunnels(self) -> int:
         """How many tunnels there may be; less than the settings say where there are too few descriptors."""
         return self._state.seats.limit
@@ -145,7 +150,8 @@ class Bridge:
         self._listeners = [Listener(ListeningSocket(sock)) for sock in take_sockets(os.environ)]
         specs = self._settings.listen or (() if self._listeners else (DEFAULT_LISTEN,))
         try:
-            opened = open_listening([(spec, "listen") for spec in specs], unix_mode=int(self._settings.unix_mode, 8))
+            named = [(with_host(spec), "listen") for spec in specs]
+            opened = open_listening(named, unix_mode=int(self._settings.unix_mode, 8))
             self._listeners += map(Listener, opened)
             await self._state.target.start()
         except BaseException:

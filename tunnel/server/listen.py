@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import re
 import socket
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ from tunnel.server.log import event, unexpected
 _PAUSE = 1.0  # seconds without accepting when the system has no file descriptors or memory left
 _SHORT_PAUSE = 0.01  # the same if a connection gives way
 _SILENCE = 60.0  # seconds between two log lines about it
+_PORT = re.compile(r"[0-9]{1,5}")
 # Errors of accept(2) that concern a connection, not the listening socket: the client or its network is gone.
 _OF_CONNECTION = frozenset(
     getattr(errno, name)
@@ -34,6 +36,11 @@ _OF_CONNECTION = frozenset(
     )
     if hasattr(errno, name)
 )
+
+
+def with_host(text: str) -> str:
+    """Return an address to listen on, as somebody wrote it, with the empty host that a port alone means."""
+    return f":{text}" if _PORT.fullmatch(text) else text
 
 
 class Listener:

@@ -50,8 +50,8 @@ class BridgeSettings(SourceSettings):
 
     listen: tuple[str, ...] = _option(
         (),
-        f"Where to listen: HOST:PORT, [IPV6]:PORT, :PORT (all addresses) or unix:PATH; port 0 takes a free one. "
-        f"May be repeated. 'none': no bridge, only --pty. "
+        f"Where to listen: HOST:PORT, [IPV6]:PORT, PORT or :PORT (all addresses), or unix:PATH; port 0 takes a free "
+        f"one. May be repeated. 'none': no bridge, only --pty. "
         f"Default: the sockets that systemd passes, else {DEFAULT_LISTEN}.",
         metavar="ADDRESS",
     )

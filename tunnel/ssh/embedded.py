@@ -276,7 +276,8 @@ def _parse_event(line: bytes) -> dict[str, Any]:
 
 def _start_error(told: dict[str, Any]) -> UsageError:
     message, setting = str(told.get("message", "its process cannot start")), str(told.get("setting", ""))
-    return UsageError(message, setting=setting or None)
+    code = "no-keys" if told.get("code") == "no-keys" else "usage"
+    return UsageError(message, code=code, setting=setting or None)
 
 
 def _texts(told: dict[str, Any], *names: str) -> dict[str, str]:

@@ -97,6 +97,8 @@ def load_authorized_keys(given: str | None, warn: Callable[[str], None]) -> tupl
     try:
         # A comment may be in any encoding.
         text = text_of(read_regular(str(path), _SIZE_LIMIT, guard=OWNED)[0], "surrogateescape")
+    except FileNotFoundError as exc:
+        raise _no_keys(setting, path, exc.strerror or str(exc)) from exc
     except OSError as exc:
         raise _unusable(setting, path, exc.strerror or str(exc)) from exc
     except UnicodeDecodeError as exc:
@@ -114,7 +116,7 @@ def load_authorized_keys(given: str | None, warn: Callable[[str], None]) -> tupl
         else:
             usable.append(entry)
     if not usable:
-        raise _unusable(setting, path, "it has no usable public key, so nobody could log in")
+        raise _no_keys(setting, path, "it has no usable public key, so nobody could log in")
     return asyncssh.import_authorized_keys("\n".join(usable)), len(usable)
 
 
@@ -206,3 +208,7 @@ def _key_types() -> list[str]:
 
 def _unusable(setting: str, path: Path, reason: str) -> UsageError:
     return UsageError(code="file", setting=setting, path=path, reason=reason)
+
+
+def _no_keys(setting: str, path: Path, reason: str) -> UsageError:
+    return UsageError(f"cannot use {path}: {reason}", code="no-keys", setting=setting)

@@ -53,7 +53,7 @@ def main(options: str) -> None:
             given["authorized_keys"], lambda message: events.tell("warning", id=0, message=message)
         )
     except UsageError as exc:
-        events.tell("failed", message=exc.problem, setting=exc.setting or "")
+        events.tell("failed", message=exc.problem, setting=exc.setting or "", code=exc.code)
         return
     # asyncssh needs HOME, and would use a relative path as it is.
     os.environ["HOME"] = home_folder() or user.home

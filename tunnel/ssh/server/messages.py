@@ -8,7 +8,8 @@ When that socket is closed, the bridge has ended, and the server ends, too.
 
 From the server, as lines on a pipe:
 
-    {"event": "ready", "user": …, "host_key": "SHA256:…", "keys": 2}    or    {"event": "failed", "message": …}
+    {"event": "ready", "user": …, "host_key": "SHA256:…", "keys": 2}    or
+    {"event": "failed", "message": …, "setting": …, "code": …}
     {"event": "hello", "id": 1}                                         the client has sent data
     {"event": "begin", "id": 1}                                         keys were exchanged, the login begins
     {"event": "login", "id": 1, "user": …, "key": "SHA256:…", "authority": …}

@@ -1,0 +1,77 @@
+"""A look at the target when the bridge starts: does anything listen there?
+
+A server that listens on this machine is found in the kernel's table of sockets, where there is one. So it sees no
+connection that ends at once, which sshd would log, and which a server for a single connection would have spent on us.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from tunnel.errors import DialError
+from tunnel.net.address import Client, TCPAddress, UnixAddress
+from tunnel.server.address_target import AddressTarget
+
+_LIMIT = 2.0  # seconds for the one attempt to connect
+_TABLE_LIMIT = 1 << 20  # bytes of a table; those that listen come first
+_LISTENING = "0A"  # TCP_LISTEN
+_ACCEPTS = 1 << 16  # SO_ACCEPTCON among the flags of a Unix socket
+_NOBODY = Client("", None)
+
+
+async def why_unanswered(target: AddressTarget) -> str | None:
+    """Return why nothing answers at ``target``; None if something does, or if it is only slow."""
+    if _is_listed(target):
+        return None
+    try:
+        (await target.dial(_LIMIT, _NOBODY)).close()
+    except DialError as exc:
+        return None if exc.code == "tcp-timeout" else str(exc)
+    return None
+
+
+def _is_listed(target: AddressTarget) -> bool:
+    """Return whether the kernel's tables show a socket that listens at ``target``; not every system has them."""
+    address = target.address
+    if isinstance(address, UnixAddress):
+        return any(_is_unix_listener(line, address.path) for line in _lines("unix"))
+    wanted = set(_entries(address))
+    return bool(wanted) and any(
+        words[1] in wanted and words[3] == _LISTENING
+        for table in ("tcp", "tcp6")
+        for line in _lines(table)
+        if len(words := line.split()) > 3
+    )
+
+
+def _lines(table: str) -> Iterator[str]:
+    """Yield the lines of a table below /proc/net, but for its heading."""
+    try:
+        with Path("/proc/net", table).open("rb") as file:
+            text = file.read(_TABLE_LIMIT).decode(errors="surrogateescape")
+    except OSError:
+        return
+    yield from text.split("\n")[1:]
+
+
+def _is_unix_listener(line: str, path: str) -> bool:
+    words = line.split(maxsplit=7)  # Num RefCount Protocol Flags Type St Inode Path
+    return len(words) == 8 and words[7] == path and bool(int(words[3], 16) & _ACCEPTS)
+
+
+def _entries(address: TCPAddress) -> Iterator[str]:
+    """Yield how the tables show a socket that listens at ``address``, if that is one of the loopback's."""
+    for host in ("127.0.0.1", "::1") if address.host == "localhost" else (address.host,):
+        try:
+            ip = ipaddress.ip_address(host)
+        except ValueError:
+            continue
+        if ip.is_loopback:
+            for each in (ip, ipaddress.IPv4Address(0), ipaddress.IPv6Address(0)):
+                # Words of 32 bits, each in the machine's byte order.
+                count = len(each.packed) // 4
+                words = struct.unpack(f"={count}I", each.packed)
+                yield "".join(f"{word:08X}" for word in words) + f":{address.port:04X}"
