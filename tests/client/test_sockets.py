@@ -429,7 +429,7 @@ def test_a_forward_says_what_to_do_about_a_tunnel_that_broke(bed: Bed) -> None:
         address, number = start_forward(bed, "0", f"ws://127.0.0.1:{server.socket.getsockname()[1]}")
         with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), LIMIT) as sock:
             sock.sendall(b"hello")
-            bed.processes[number].wait_for_line(r"1009; --max-message")
+            bed.processes[number].wait_for_line(r"1009; set a smaller --max-message")
         server.shutdown()
         thread.join(LIMIT)
 
