@@ -86,7 +86,7 @@ class Outage:
             self.epoch = max(self.epoch, _number(headers.get("wstunnel-epoch")))
             self.next_at = now
             return
-        self._delay(now, min(float(_number(headers.get("retry-after"))), LONGEST_RETRY_AFTER))
+        self._delay(now, retry_after(error))
 
     def notice(self, now: float) -> str:
         """Return what to tell the user now, once; else nothing."""
@@ -117,6 +117,15 @@ class Outage:
         self.next_at = now + max(delay, at_least)
 
 
+def retry_after(error: TunnelError) -> float:
+    """Return how many seconds a server that refused wants us to wait, within reason.
+
+    0 if it does not say so, or names a date, which is not worth parsing.
+    """
+    headers = dict(error.headers) if isinstance(error, UpgradeRefused) else {}
+    return min(float(_number(headers.get("retry-after"))), LONGEST_RETRY_AFTER)
+
+
 def _number(text: str | None) -> int:
-    """Return the number in a header; 0 when there is none (a Retry-After may also be a date, which is not worth it)."""
+    """Return the number in a header; 0 when there is none."""
     return parse_decimal(text or "", 18) or 0

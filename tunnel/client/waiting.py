@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 
+from tunnel.client.outage import retry_after
 from tunnel.errors import DialError, UpgradeRefused
 from tunnel.net.backoff import backoff
-from tunnel.protocol.numbers import parse_decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 NOT_UP_YET = (404, 409, 425, 429, 502, 503, 504)
 FIRST_DELAY, LONGEST_DELAY, GROWTH = 0.5, 5.0, 1.5  # seconds between two attempts; each is jittered down to half
-LONGEST_RETRY_AFTER = 60.0  # seconds that a server may ask us to wait
 
 
 def dial_when_up(dial: Callable[[], Connection], limit: float, notice: Callable[[str], None]) -> Connection:
@@ -39,7 +38,7 @@ def dial_when_up(dial: Callable[[], Connection], limit: float, notice: Callable[
                 raise
             if not failures:
                 notice(f"not up yet ({exc}); trying for {limit:g} s")
-            delay = max(backoff(failures, first=FIRST_DELAY, longest=LONGEST_DELAY, growth=GROWTH), _asked_for(exc))
+            delay = max(backoff(failures, first=FIRST_DELAY, longest=LONGEST_DELAY, growth=GROWTH), retry_after(exc))
         failures += 1
         time.sleep(min(delay, left))
 
@@ -49,9 +48,3 @@ def is_not_up_yet(error: DialError) -> bool:
     if isinstance(error, UpgradeRefused):
         return error.status in NOT_UP_YET
     return error.code == "tcp-refused" or error.fields.get("refused") is True
-
-
-def _asked_for(error: DialError) -> float:
-    """Return how many seconds the server wants us to wait, within reason."""
-    headers = dict(error.headers) if isinstance(error, UpgradeRefused) else {}
-    return min(float(parse_decimal(headers.get("retry-after", ""), 18) or 0), LONGEST_RETRY_AFTER)
