@@ -17,7 +17,7 @@ from tunnel.net.descriptors import descriptor_limit, raise_descriptor_limit
 from tunnel.net.standard_streams import fill_standard_descriptors
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
 from tunnel.protocol.message_size import LARGEST_MESSAGE
-from tunnel.server.address_target import AddressTarget, parse_target
+from tunnel.server.address_target import parse_target
 from tunnel.server.bridge import Bridge
 from tunnel.server.log import LogHandler, event, set_up, unexpected
 from tunnel.server.secret_files import exposed_secrets
@@ -25,7 +25,6 @@ from tunnel.server.settings import EMBEDDED, BridgeSettings, ServeSettings
 from tunnel.server.supervision import unhandled_errors_logged
 from tunnel.server.systemd import notify, reloading
 from tunnel.server.target import Target
-from tunnel.server.target_check import why_unanswered
 
 if TYPE_CHECKING:
     from tunnel.pty.server.service import TerminalService
@@ -219,7 +218,7 @@ async def _serve(settings: ServeSettings, log: LogHandler) -> int:
         # No warning, as it may be how the platform mounts its secrets.
         _tell("note", logging.INFO, exposed_secrets(settings), settings, log)
         _tell_systemd("READY=1")
-        if isinstance(target, AddressTarget):
+        if target is not None:
             doors.callback(asyncio.create_task(_check_target(target, settings, log)).cancel)
         services = [each for each in (bridge, terminals) if each is not None]
         await _first_of(stop.wait(), *(each.wait_for_failure() for each in services))
@@ -284,10 +283,10 @@ def _announce(bridge: Bridge, settings: ServeSettings, log: LogHandler) -> None:
     _tell("warning", logging.WARNING, warnings, settings, log)
 
 
-async def _check_target(target: AddressTarget, settings: ServeSettings, log: LogHandler) -> None:
+async def _check_target(target: Target, settings: ServeSettings, log: LogHandler) -> None:
     """Warn if nothing answers at the target: nobody else tells whoever starts the bridge, only the first client."""
     try:
-        if reason := await why_unanswered(target):
+        if reason := await target.why_unanswered():
             line = f"no tunnel can be opened yet: {reason}; start the SSH server, or see {spelled('target')}"
             _tell("warning", logging.WARNING, [line], settings, log)
     except Exception as exc:

@@ -17,8 +17,9 @@ from tests.bed.targets import Target, echo
 from tests.bed.tunnels import OURS, start_embedded
 from tests.server.clients import assert_echo, open_tunnel
 from tunnel.net.address import TCPAddress, UnixAddress
-from tunnel.server import target_check
+from tunnel.server import address_target
 from tunnel.server.address_target import AddressTarget
+from tunnel.server.listening_sockets import is_listed
 
 SERVE = (*OURS, "serve", "127.0.0.1:0", "--target")
 
@@ -77,17 +78,17 @@ def test_listeners_are_found_in_the_kernels_table(host: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as listener:
         port = listener.getsockname()[1]
-        assert target_check._is_listed(AddressTarget(TCPAddress("::1" if ":" in host else "127.0.0.1", port)))
-        assert not target_check._is_listed(AddressTarget(TCPAddress("192.0.2.1", port)))
+        assert is_listed(TCPAddress("::1" if ":" in host else "127.0.0.1", port))
+        assert not is_listed(TCPAddress("192.0.2.1", port))
 
 
 def test_a_unix_socket_that_listens_sees_no_connection(bed: Bed, short_folder: Path) -> None:
     path = short_folder / "a target"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
-        assert not target_check._is_listed(AddressTarget(UnixAddress(str(path))))
+        assert not is_listed(UnixAddress(str(path)))
         listener.listen()
-        assert target_check._is_listed(AddressTarget(UnixAddress(str(path))))
+        assert is_listed(UnixAddress(str(path)))
         process = bed.start(*SERVE, f"unix:{path}")
         process.wait_for_line("ready on")
         listener.settimeout(0.5)
@@ -97,11 +98,11 @@ def test_a_unix_socket_that_listens_sees_no_connection(bed: Bed, short_folder: P
 
 
 def test_where_there_is_no_table_it_connects_and_a_slow_target_is_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target_check, "_is_listed", lambda _: False)
-    monkeypatch.setattr(target_check, "_LIMIT", 0.3)
+    monkeypatch.setattr(address_target, "is_listed", lambda _: False)
+    monkeypatch.setattr(address_target, "_LOOK_LIMIT", 0.3)
 
     def why(port: int) -> str | None:
-        return asyncio.run(target_check.why_unanswered(AddressTarget(TCPAddress("127.0.0.1", port))))
+        return asyncio.run(AddressTarget(TCPAddress("127.0.0.1", port)).why_unanswered())
 
     with Target(echo) as target:
         assert why(target.port) is None

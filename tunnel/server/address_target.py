@@ -16,9 +16,12 @@ from typing import Any
 from tunnel.errors import DialError, UsageError
 from tunnel.net.address import Address, Client, UnixAddress, join, parse_address
 from tunnel.net.channel import set_nodelay
+from tunnel.server.listening_sockets import is_listed
 from tunnel.server.target import Target
 
 _LOCAL_ROOM = 512 << 10  # bytes that a target on loopback may send ahead of the wire
+_LOOK_LIMIT = 2.0  # seconds for the one attempt to connect that finds out whether anything answers
+_NOBODY = Client("", None)
 _BUSY_PAUSE = 0.05  # seconds between two tries at a Unix socket with a full backlog
 
 
@@ -49,6 +52,15 @@ class AddressTarget(Target):
             raise DialError("tcp-refused", address=self) from exc
         except OSError as exc:
             raise DialError("tcp", address=self, reason=_reason(exc)) from exc
+
+    async def why_unanswered(self) -> str | None:
+        if is_listed(self.address):
+            return None
+        try:
+            (await self.dial(_LOOK_LIMIT, _NOBODY)).close()
+        except DialError as exc:
+            return None if exc.code == "tcp-timeout" else str(exc)
+        return None
 
     async def _dial_tcp(self, host: str, port: int, seconds: float) -> socket.socket:
         loop = asyncio.get_running_loop()

@@ -17,6 +17,10 @@ class Target(ABC):
         """Get ready, before the first `dial`; raises UsageError when that cannot be. Most need nothing."""
         return
 
+    async def why_unanswered(self) -> str | None:
+        """Return why no tunnel can be opened, when that is known; None if something answers, or is only slow."""
+        return None
+
     async def close(self) -> None:
         """Let go of everything, when all tunnels have ended."""
         return

@@ -1,7 +1,7 @@
-"""A look at the target when the bridge starts: does anything listen there?
+"""Whether something on this machine listens at an address, as the kernel's tables of sockets show.
 
-A server that listens on this machine is found in the kernel's table of sockets, where there is one. So it sees no
-connection that ends at once, which sshd would log, and which a server for a single connection would have spent on us.
+Who looks there need not connect: sshd would log a connection that ends at once, and a server for a single connection
+would have spent it on us.
 """
 
 from __future__ import annotations
@@ -11,31 +11,15 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from tunnel.errors import DialError
-from tunnel.net.address import Client, TCPAddress, UnixAddress
-from tunnel.server.address_target import AddressTarget
+from tunnel.net.address import Address, TCPAddress, UnixAddress
 
-_LIMIT = 2.0  # seconds for the one attempt to connect
 _TABLE_LIMIT = 1 << 20  # bytes of a table; those that listen come first
 _LISTENING = "0A"  # TCP_LISTEN
 _ACCEPTS = 1 << 16  # SO_ACCEPTCON among the flags of a Unix socket
-_NOBODY = Client("", None)
 
 
-async def why_unanswered(target: AddressTarget) -> str | None:
-    """Return why nothing answers at ``target``; None if something does, or if it is only slow."""
-    if _is_listed(target):
-        return None
-    try:
-        (await target.dial(_LIMIT, _NOBODY)).close()
-    except DialError as exc:
-        return None if exc.code == "tcp-timeout" else str(exc)
-    return None
-
-
-def _is_listed(target: AddressTarget) -> bool:
-    """Return whether the kernel's tables show a socket that listens at ``target``; not every system has them."""
-    address = target.address
+def is_listed(address: Address) -> bool:
+    """Return whether the kernel's tables show a socket that listens at ``address``; not every system has them."""
     if isinstance(address, UnixAddress):
         return any(_is_unix_listener(line, address.path) for line in _lines("unix"))
     wanted = set(_entries(address))
