@@ -17,6 +17,7 @@ import pytest
 import tunnel
 from tests.bed.earlier import ROOT
 from tests.bed.processes import Bed
+from tests.bed.sources import constants_in
 from tunnel import errors
 from tunnel.cli.hints import ADVICE, HINTS, told
 from tunnel.cli.main import option_of
@@ -42,16 +43,8 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
 def texts(source: str) -> Iterator[tuple[int, str]]:
     """Yield the string literals of a module, but for its docstrings."""
-    tree = ast.parse(source)
-    documentation = {
-        id(node.body[0].value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.body
-        and isinstance(node.body[0], ast.Expr)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) and id(node) not in documentation:
+    for node in constants_in(ast.parse(source)):
+        if isinstance(node.value, str | bytes):
             yield node.lineno, node.value if isinstance(node.value, str) else node.value.decode("latin-1")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.bed.earlier import ROOT
+from tests.bed.sources import constants_in
 
 PACKAGE = ROOT / "tunnel"
 
@@ -59,13 +60,6 @@ def room_of(module: str) -> str | None:
 def imports(source: str) -> Iterator[str]:
     """Yield the modules of the package, without ``tunnel.``, that a module imports or names in a string."""
     tree = ast.parse(source)
-    documentation = {
-        id(node.body[0].value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.body
-        and isinstance(node.body[0], ast.Expr)
-    }
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and (node.module + ".").startswith("tunnel."):
             module = node.module.removeprefix("tunnel").removeprefix(".")
@@ -75,8 +69,9 @@ def imports(source: str) -> Iterator[str]:
             yield f"(a relative import in line {node.lineno})"  # there are none, so that names can be looked for
         elif isinstance(node, ast.Import):
             yield from (each.name[7:] for each in node.names if (each.name + ".").startswith("tunnel."))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
-            yield from re.findall(r"\btunnel\.((?:[a-z_]+\.)*[a-z_]+)", node.value)
+    for constant in constants_in(tree):
+        if isinstance(constant.value, str):
+            yield from re.findall(r"\btunnel\.((?:[a-z_]+\.)*[a-z_]+)", constant.value)
 
 
 def strangers(module: str, source: str) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.docs.page import Constant
+from tests.docs.page import Constant, value_of
 from tunnel.client import dial, outage, relay, resume_offset
 from tunnel.client import options as client_options
 from tunnel.client import resumable as client_resumable
@@ -135,6 +135,7 @@ CLIENT_OPTIONS = {
     for option in client_options.OPTIONS
     if option.name in ("connect-timeout", "reconnect-for") and isinstance(option.default, (int, float))
 }
+WIRE_VALUES = {**{name: value_of(group[0]) for name, group in WIRE.items()}, **BRIDGE_OPTIONS, **CLIENT_OPTIONS}
 # Defaults of both ends, which must be the constants of the protocol.
 SHARED_OPTIONS = {"ping-interval": "ping-interval", "ping-timeout": "ping-timeout", "max-message": "largest-message"}
 
@@ -216,6 +217,7 @@ TERMINAL_OPTIONS = {
     name: float(getattr(settings.TerminalSettings(), name.replace("-", "_")))
     for name in ("pty-scrollback", "pty-max-processes", "pty-max-subscribers")
 }
+TERMINAL_VALUES = {**{name: value_of(group[0]) for name, group in TERMINALS.items()}, **TERMINAL_OPTIONS}
 PAGE_SCRIPT, PAGE_PATHS = Path(web.__file__).with_name("terminal.js"), web.PATHS
 KEEPALIVE_BOUNDS = rpc._KEEPALIVE_LIMITS
 TERMINAL_WORDS: tuple[Constant, ...] = (

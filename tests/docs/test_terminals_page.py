@@ -13,18 +13,14 @@ from tests.docs.page import (
     constants_of,
     headers,
     headers_told,
-    listed,
     modules,
-    numbers,
     rows,
     text_of,
     unknown,
     unwrapped,
-    value_of,
 )
 
 PAGE = text_of("terminals.md")
-VALUES = {**{name: value_of(group[0]) for name, group in constants.TERMINALS.items()}, **constants.TERMINAL_OPTIONS}
 
 
 def test_every_constant_of_the_service_is_known_to_the_page_or_to_have_no_business_there() -> None:
@@ -34,21 +30,6 @@ def test_every_constant_of_the_service_is_known_to_the_page_or_to_have_no_busine
     scope = {module for group in constants.TERMINALS.values() for module, _ in group}
     scope |= {module for module, _ in constants.TERMINAL_WORDS}
     assert not unknown((each for module in scope for each in constants_of(module)), known)
-
-
-@pytest.mark.parametrize("name", VALUES)
-def test_a_number_stands_in_the_table(name: str) -> None:
-    assert listed(PAGE).count(name) == 1
-
-
-@pytest.mark.parametrize(("name", "value"), sorted(set(numbers(PAGE))))
-def test_a_number_has_the_codes_value_wherever_it_stands(name: str, value: float) -> None:
-    assert value == VALUES.get(name), f"`{name}` is {VALUES.get(name)} in the code"
-
-
-@pytest.mark.parametrize("name", [name for name, group in constants.TERMINALS.items() if group[1:]])
-def test_constants_that_mean_the_same_agree(name: str) -> None:
-    assert len({value_of(each) for each in constants.TERMINALS[name]}) == 1
 
 
 @pytest.mark.parametrize(("module", "name"), constants.TERMINAL_WORDS)

@@ -19,15 +19,12 @@ from tests.docs.page import (
     constants_of,
     headers,
     headers_told,
-    listed,
     modules,
-    numbers,
     rows,
     text_of,
     tree,
     unknown,
     unwrapped,
-    value_of,
 )
 from tunnel.client.outage import Outage
 from tunnel.errors import RemoteProtocolError, TunnelError, UpgradeRefused
@@ -39,11 +36,6 @@ PAGE = text_of("wire.md")
 PROTOCOL = list(modules(tunnel.protocol))
 BRIDGE = list(modules(tunnel.server))
 CLIENT = list(modules(tunnel.client))
-VALUES = {
-    **{name: value_of(group[0]) for name, group in constants.WIRE.items()},
-    **constants.BRIDGE_OPTIONS,
-    **constants.CLIENT_OPTIONS,
-}
 
 
 # ---- numbers
@@ -57,26 +49,11 @@ def test_every_constant_of_the_wire_is_known_to_the_page_or_to_have_no_business_
     assert not unknown((each for module in scope for each in constants_of(module)), known)
 
 
-@pytest.mark.parametrize(("name", "group"), [(name, group) for name, group in constants.WIRE.items() if group[1:]])
-def test_constants_that_mean_the_same_agree(name: str, group: tuple[tuple[ModuleType, str], ...]) -> None:
-    assert len({value_of(each) for each in group}) == 1
-
-
 @pytest.mark.parametrize(("option", "name"), constants.SHARED_OPTIONS.items())
 def test_both_ends_have_the_protocols_default(option: str, name: str) -> None:
     at_client = constants.CLIENT_DEFAULTS[option]
     at_bridge = getattr(constants.BRIDGE_DEFAULTS, option.replace("-", "_"))
-    assert at_client == at_bridge == VALUES[name]
-
-
-@pytest.mark.parametrize("name", VALUES)
-def test_a_number_stands_in_the_table(name: str) -> None:
-    assert listed(PAGE).count(name) == 1
-
-
-@pytest.mark.parametrize(("name", "value"), sorted(set(numbers(PAGE))))
-def test_a_number_has_the_codes_value_wherever_it_stands(name: str, value: float) -> None:
-    assert value == VALUES.get(name), f"`{name}` is {VALUES.get(name)} in the code"
+    assert at_client == at_bridge == constants.WIRE_VALUES[name]
 
 
 # ---- words
@@ -194,9 +171,9 @@ def test_a_client_does_what_the_table_says_with_an_answer(status: int, from_brid
     if from_bridge and status in (400, 401, 403, 410):
         limit = 1
     elif from_bridge and status == 409:
-        limit = VALUES["stale-limit"]
+        limit = constants.WIRE_VALUES["stale-limit"]
     elif status in (401, 403, 407):
-        limit = VALUES["credentials-limit"]
+        limit = constants.WIRE_VALUES["credentials-limit"]
     outage = Outage(0.0, 600.0, "lost", 0)
     headers = (("wstunnel-error", "x"),) if from_bridge else ()
     error = UpgradeRefused("http-status", status=status, headers=headers, url="", message="")
