@@ -122,6 +122,17 @@ def test_what_is_not_given_comes_from_the_users_own_files(
         tunnel.ssh.paramiko_client("box")
 
 
+def test_a_relative_home_lets_no_current_folder_say_which_host_keys_are_trusted(
+    bridge: Bridge, login: dict[str, Any], sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home" / ".ssh").mkdir(parents=True)
+    (tmp_path / "home" / ".ssh" / "known_hosts").write_bytes((sshd.folder / "known_hosts").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "home")
+    with pytest.raises(paramiko.SSHException, match="known hosts have no key for bed"):
+        tunnel.ssh.paramiko_client(bridge.url, **login | {"known_hosts": (), "host_key_alias": "bed"})
+
+
 def test_a_key_that_nobody_lets_in_is_refused_and_its_tunnel_ends(
     bed: Bed, sshd: Sshd, login: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ import paramiko
 from paramiko.pkey import UnknownKeyType
 
 from tunnel.client.sockets import open_socket
+from tunnel.net.home import expand_home, home_folder
 
 if TYPE_CHECKING:
     from tunnel.client.options import Value
@@ -99,7 +100,8 @@ class HostKeyCheck(paramiko.MissingHostKeyPolicy):
         self._keys: dict[bytes, paramiko.PKey] = {}
         self._revoked: set[bytes] = set()
         if self._checks:
-            default = os.path.expanduser("~/.ssh/known_hosts")
+            home = home_folder()
+            default = os.path.join(home, ".ssh", "known_hosts") if home else ""
             known_hosts = known_hosts or (default if os.access(default, os.R_OK) else b"")
             trusted, _, revoked, *_ = asyncssh.match_known_hosts(known_hosts, name, "", None)
             self._revoked = {key.public_data for key in revoked}
@@ -136,4 +138,4 @@ def _paths(files: Files | bytes | None) -> Any:
     """Return files as asyncssh takes them: its own empty tuple, None and bytes stay what they are."""
     if files is None or files == () or isinstance(files, bytes):
         return files
-    return [os.path.expanduser(file) for file in ((files,) if isinstance(files, str | os.PathLike) else files)]
+    return [expand_home(os.fspath(file)) for file in ((files,) if isinstance(files, str | os.PathLike) else files)]
