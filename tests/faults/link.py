@@ -394,6 +394,8 @@ class Link:
             bridge = None
             if plan.answer is None and not plan.refuse:
                 bridge = socket.socket()
+                if plan.rate:  # a slow line holds little; the kernel's own buffers grow to what they like
+                    bridge.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CHUNK)
                 bridge.setblocking(False)
                 bridge.connect_ex(("127.0.0.1", self._bridge_port))
             for sock in (client, bridge):
