@@ -35,6 +35,10 @@ class Finished:
     def text(self) -> str:
         return self.stdout.decode()
 
+    def last_words(self) -> str:
+        """What may tell why it failed; some programs complain on standard output."""
+        return f"{self.stderr}\n{self.stdout[-2000:].decode(errors='replace')}"
+
 
 class Process:
     """A running program in a process group of its own, with its output in files under ``folder``."""
@@ -182,7 +186,7 @@ class Bed:
     ) -> Finished:
         """`run`, for a command that must succeed."""
         finished = self.run(*argv, stdin=stdin, env=env, seconds=seconds)
-        assert finished.status == 0, f"exit status {finished.status}: {shlex.join(argv)}\n{finished.stderr}"
+        assert finished.status == 0, f"exit status {finished.status}: {shlex.join(argv)}\n{finished.last_words()}"
         return finished
 
     def start_on_free_port(

@@ -153,7 +153,7 @@ def test_unison_brings_two_folders_together(bed: Bed, server: Route, tree: Path,
     far = tmp_path / "far"
     far.mkdir()
     (far / "there").write_text("there")
-    unison = ("unison", "-batch", "-silent", "-ui", "text", "-sshargs", f"-F {server.config}")
+    unison = ("unison", "-batch", "-ui", "text", "-sshargs", f"-F {server.config}")
     env = {"UNISON": str(tmp_path / "archive"), "UNISONLOCALHOSTNAME": "here"}
     bed.check(*unison, str(tree), f"ssh://bed/{far}", env=env)
     assert contents(far) == contents(tree)
