@@ -1,7 +1,7 @@
 """The client's relay: drives the pump between a local end and the wire, until the tunnel is over.
 
 All data of the client flow this way, whatever the local end is: standard input and output for the ProxyCommand, a
-socket elsewhere. The relay waits with a selector in a single thread, because two threads must not use one SSL object.
+socket elsewhere. The relay waits in a single thread, because two threads must not use one SSL object.
 
 The relay only moves bytes. What differs between kinds of tunnel is a `Lifecycle`, which it holds: `tunnel.client.plain`
 for tunnels that end with their connection, `tunnel.client.resumable` for those that outlive it. A lifecycle may hand
@@ -11,12 +11,11 @@ resumable one.
 
 from __future__ import annotations
 
-import selectors
-import sys
 import time
 
 from tunnel.errors import ConnectionLost
 from tunnel.net.pump import Pump
+from tunnel.net.waiter import READ, WRITE, Waiter
 from tunnel.protocol.frames import NO_CODE
 
 TYPE_CHECKING = False
@@ -89,11 +88,12 @@ if TYPE_CHECKING:
             """Let go of what this lifecycle alone holds. The relay closes the wire."""
 
 
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-
 # After an interrupt, or once the sink is closed: what was read is still sent, for this many seconds at most.
 FAREWELL_LIMIT = 2.0
 LINGER_LIMIT = 0.5  # seconds that the peer then has to hang up
+# Seconds after which the stream looks at the clock again when anything has happened. Nothing that happens is due sooner
+# (an ack is what is due first), so that a turn need not ask when.
+NEXT_LOOK = 0.1
 
 
 class Relay:
@@ -107,11 +107,7 @@ class Relay:
         self._sink_is_pipe = sink.is_pipe
         self._source_waitable = source.waitable
         self._interrupts = interrupts
-        # poll, unlike epoll, takes files and devices too, and needs no system call when the interest changes.
-        # eventlet takes poll away from a program that it patches.
-        has_poll = sys.platform == "linux" and hasattr(selectors, "PollSelector")
-        self._selector = selectors.PollSelector() if has_poll else selectors.SelectSelector()
-        self._registered: dict[int, int] = {}
+        self._waiter = Waiter()
         self.interrupted: int | None = None  # the exit code of what ended it from outside
         lifecycle.start(self._pump)
 
@@ -136,25 +132,24 @@ class Relay:
             self._relay()
             self._farewell()
         finally:
-            self._selector.close()
             self._pump.wire.close()
             self._lifecycle.close()
         if self.interrupted is None:
             self._lifecycle.raise_failure()
 
     def _relay(self) -> None:
-        now = time.monotonic()
-        tick_at = now + self._pump.stream.next_tick(now)
+        tick_at = time.monotonic()
         while self._advance():
-            stream = self._pump.stream
             now = time.monotonic()
-            tick_at = min(tick_at, now + stream.next_tick(now))
             self._turn(self._lifecycle.limit_wait(max(0.0, tick_at - now)))
             now = time.monotonic()
             if now >= tick_at:
+                stream = self._pump.stream
                 stream.tick(now)
                 self._pump.write_wire()
                 tick_at = now + stream.next_tick(now)
+            else:
+                tick_at = min(tick_at, now + NEXT_LOOK)
 
     def _advance(self) -> bool:
         """Let the lifecycle do what follows from the last turn; return whether the tunnel goes on."""
@@ -169,78 +164,58 @@ class Relay:
 
     def _turn(self, limit: float) -> None:
         """Wait for at most ``limit`` seconds, then do what became possible."""
-        pump = self._pump
-        wanted = self._wanted()
-        ready_now = (pump.wants_wire_read and pump.wire.pending) or (pump.wants_source and not self._source_waitable)
-        self._register(wanted)
-        events = {key.fd: mask for key, mask in self._selector.select(0 if ready_now else min(limit, _LONGEST_WAIT))}
+        pump, lifecycle = self._pump, self._lifecycle
+        wire, source, sink = pump.wire.fileno(), pump.source.fileno(), pump.sink.fileno()
+        reads_wire, reads_source = pump.wants_wire_read, pump.wants_source
+        wanted = {self._interrupts.fileno(): READ}
+        if reads_source:
+            if self._source_waitable:
+                wanted[source] = READ
+            else:
+                limit = 0.0
+        if reads_wire:
+            wanted[wire] = READ
+            if pump.wire.pending:
+                limit = 0.0
+        if pump.wants_wire_write:
+            wanted[wire] = wanted.get(wire, 0) | WRITE
+        if pump.wants_sink:
+            wanted[sink] = wanted.get(sink, 0) | WRITE
+        elif self._sink_is_pipe:
+            # A pipe's writing end never becomes readable; but poll reports that its reader is gone.
+            wanted.setdefault(sink, READ)
+        if (descriptor := lifecycle.descriptor) is not None:
+            wanted[descriptor] = READ
+        events = self._waiter.wait(wanted, limit)
         if self._interrupts.fileno() in events:
             self.interrupted = self._interrupts.caught()
             return
-        self._serve(events)
-        pump.stream.settle()
-        self._lifecycle.turn_ended(events)
-
-    def _serve(self, events: dict[int, int]) -> None:
-        """Do what ``events`` (descriptor → events) make possible."""
-        pump = self._pump
-        wire, source, sink = pump.wire.fileno(), pump.source.fileno(), pump.sink.fileno()
-        if events.get(wire, 0) & WRITE:
+        at_wire, at_sink = events.get(wire, 0), events.get(sink, 0)
+        if at_wire & WRITE:
             pump.write_wire()
-        if pump.wants_wire_read and (events.get(wire, 0) & READ or pump.wire.pending):
+        if at_wire & READ or (reads_wire and pump.wire.pending):
             pump.read_wire()
-        if events.get(sink, 0):
+        if at_sink:
             if pump.wants_sink:
                 pump.write_sink()
-            elif self._sink_is_pipe and not events[sink] & WRITE:
+            elif self._sink_is_pipe and not at_sink & WRITE:
                 pump.sink_error = BrokenPipeError("closed by its reader")
-        if pump.wants_source and (events.get(source, 0) or not self._source_waitable):
+        if reads_source and (source in events or not self._source_waitable):
             pump.read_source()
-
-    def _wanted(self) -> dict[int, int]:
-        """Return what to wait for: descriptor → events."""
-        pump = self._pump
-        wanted = {self._interrupts.fileno(): READ}
-        wire = (READ if pump.wants_wire_read else 0) | (WRITE if pump.wants_wire_write else 0)
-        if wire:
-            wanted[pump.wire.fileno()] = wire
-        if pump.wants_source and self._source_waitable:
-            wanted[pump.source.fileno()] = READ
-        if pump.wants_sink:
-            wanted[pump.sink.fileno()] = wanted.get(pump.sink.fileno(), 0) | WRITE
-        elif self._sink_is_pipe:
-            # A pipe's writing end never becomes readable; but poll reports that its reader is gone.
-            wanted.setdefault(pump.sink.fileno(), READ)
-        if (descriptor := self._lifecycle.descriptor) is not None:
-            wanted[descriptor] = READ
-        return wanted
-
-    def _register(self, wanted: dict[int, int]) -> None:
-        registered, selector = self._registered, self._selector
-        if wanted == registered:
-            return
-        for fd in registered.keys() - wanted.keys():
-            selector.unregister(fd)
-        for fd, events in wanted.items():
-            if fd not in registered:
-                selector.register(fd, events)
-            elif registered[fd] != events:
-                selector.modify(fd, events)
-        self._registered = wanted
+        pump.stream.settle()
+        lifecycle.turn_ended(events)
 
     def _farewell(self) -> None:
         """Send what was read, and the last words, as far as the peer takes them in time."""
         pump = self._pump
         deadline = time.monotonic() + FAREWELL_LIMIT
-        if self.interrupted is not None and pump.wants_source and self._source_waitable:
-            # What ssh wrote last may still be in the pipe; a terminal, though, would block an unprompted read.
-            self._register({pump.source.fileno(): READ})
-            if self._selector.select(0):
-                pump.read_source()
+        # What ssh wrote last may still be in the pipe; a terminal, though, would block an unprompted read.
+        has_rest = self.interrupted is not None and pump.wants_source and self._source_waitable
+        if has_rest and self._waiter.wait({pump.source.fileno(): READ}, 0):
+            pump.read_source()
         self._lifecycle.say_last_words(clean=not self.interrupted)
         while pump.wants_wire_write and (left := deadline - time.monotonic()) > 0:
-            self._register({pump.wire.fileno(): WRITE})
-            if self._selector.select(left):
+            if self._waiter.wait({pump.wire.fileno(): WRITE}, left):
                 pump.write_wire()
         if self.interrupted is not None or pump.sink_error:
             self._linger()
@@ -252,15 +227,11 @@ class Relay:
         space = memoryview(bytearray(64 * 1024))
         try:
             wire.end_writing()
-            self._register({wire.fileno(): READ})
             while (left := deadline - time.monotonic()) > 0:
-                if self._selector.select(left) and wire.receive_into(space) == 0:
+                if self._waiter.wait({wire.fileno(): READ}, left) and wire.receive_into(space) == 0:
                     return
         except (OSError, ValueError):
             return  # it is closed already, by whichever end
-
-
-_LONGEST_WAIT = 3600.0  # seconds; a selector takes no infinite ones
 
 
 class SessionNeverBegan(ConnectionLost):

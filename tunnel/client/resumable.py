@@ -61,12 +61,14 @@ class ResumableLifecycle:
         self._failure: TunnelError | None = None
         self._fruitless = 0  # connections that were lost in a row before any of what we sent had arrived …
         self._fruitless_since = 0.0  # … and when the first of them was
-        self._wait = (0.0, 0.0, 0.0)  # the turn's limit, and both clocks when it began
+        self._wait_limit = 0.0  # of this turn, in seconds
+        self._clocks = (0.0, 0.0)  # monotonic and wall clock when the last turn ended
 
     # ---- as `Relay` asks
 
     def start(self, pump: Pump) -> None:
         self._pump = pump
+        self._clocks = (time.monotonic(), time.time())
 
     def advance(self, *, stopped: bool) -> ResumableLifecycle | None:
         pump, stream = self._pump, self.stream
@@ -89,10 +91,9 @@ class ResumableLifecycle:
         return None if self._failure else self
 
     def limit_wait(self, seconds: float) -> float:
-        now = time.monotonic()
         if self._outage and not self.stream.attached:
-            seconds = max(0.0, self._outage.next_look(dialling=self._redial is not None) - now)
-        self._wait = (seconds, now, time.time())
+            seconds = max(0.0, self._outage.next_look(dialling=self._redial is not None) - time.monotonic())
+        self._wait_limit = seconds
         return seconds
 
     @property
@@ -103,9 +104,10 @@ class ResumableLifecycle:
         outage = self._outage if not self.stream.attached else None
         if self._redial and self._redial.fileno() in readable:
             self._finish_redial(self._redial)
-        limit, before, wall_before = self._wait
+        (before, wall_before), (now, wall) = self._clocks, (time.monotonic(), time.time())
+        self._clocks = (now, wall)
         # A machine that sleeps stops the one clock or the other, depending on the platform.
-        if max(time.monotonic() - before, time.time() - wall_before) > limit + JUMP:
+        if max(now - before, wall - wall_before) > self._wait_limit + JUMP:
             self._wake_up()
         if outage:
             self._pursue(outage)

@@ -176,9 +176,9 @@ class ResumableStream:
     @property
     def wants_wire_write(self) -> bool:
         connection = self.connection
-        if connection.outbox.pieces or connection.control:
-            return not connection.is_deaf
-        return self.attached and not connection.is_deaf and self._has_more
+        if connection.is_deaf:
+            return False
+        return bool(connection.outbox.pieces or connection.control) or (self.attached and self._has_more)
 
     @property
     def _has_more(self) -> bool:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tunnel.errors import printable, spelled
 from tunnel.net.pump import Pump
+from tunnel.net.waiter import READ, WRITE
 from tunnel.protocol.frames import GOING_AWAY, NO_CODE
 
 if sys.platform == "linux":  # imported early: who runs out of descriptors cannot open a module
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from tunnel.net.channel import Channel
     from tunnel.protocol.byte_stream import ByteStream
 
+# Seconds after which the stream looks at the clock again when anything has happened; see `tunnel.client.relay`.
+NEXT_LOOK = 0.1
 # How long a last Close may take to go out, and the peer to hang up after it, in seconds.
 FAREWELL_LIMIT = 5.0
 GREETING = 64 * 1024  # bytes that a target may say to whoever connects
@@ -103,7 +106,8 @@ class Relay:
         self.pump = Pump(wire, target, target, lifecycle.stream)
         self._lifecycle = lifecycle
         self._over: asyncio.Future[None] = self._loop.create_future()
-        self._watched: set[tuple[int, bool]] = set()
+        self._at_wire = 0  # what is watched of the wire …
+        self._at_target = 0  # … and of the target: READ and WRITE
         self._again: asyncio.Handle | None = None  # a turn for what waits inside the wire
         self._asked_to_end = ""
         self._started = time.monotonic()
@@ -178,7 +182,7 @@ class Relay:
         for handle in (self._timer, self._farewell, self._again):
             if handle is not None:
                 handle.cancel()
-        self._watch(set())
+        self._watch(0, 0)
         self._lifecycle.stopped()
 
     def limit_farewell(self, seconds: float) -> None:
@@ -196,7 +200,7 @@ class Relay:
 
     def drop_wire(self) -> None:
         """Abandon the connection without a word: nothing that still comes over it counts."""
-        self._watch(set())
+        self._watch(0, 0)
         self.pump.wire.abort()
         if self._timer is not None:
             self._timer.cancel()
@@ -209,7 +213,7 @@ class Relay:
 
     def close_target(self) -> None:
         """Close the target's connection while the client's stays open."""
-        self._watch(set())
+        self._watch(0, 0)
         self.target.close()
 
     # ---- what the loop calls
@@ -232,10 +236,6 @@ class Relay:
     def _write_target(self) -> None:
         self.turn(self.pump.write_sink)
 
-    def _tick(self) -> None:
-        self._timer = None
-        self.turn(lambda: self.pump.stream.tick(time.monotonic()))
-
     def _step(self) -> None:
         """After each turn: let the lifecycle do what follows, then watch what is wanted next."""
         if self._over.done():
@@ -244,53 +244,60 @@ class Relay:
             self.stop()
         if self._over.done():
             return
-        if self._again is None and self.pump.wants_wire_read and self.pump.wire.pending:
+        pump = self.pump
+        reads_wire = pump.wants_wire_read
+        if reads_wire and self._again is None and pump.wire.pending:
             self._again = self._loop.call_soon(self._read_again)
-        self.pump.stream.settle()
-        self._watch_wanted()
-        self._set_timer()
-
-    def _set_timer(self) -> None:
+        pump.stream.settle()
+        self._watch(
+            (READ if reads_wire else 0) | (WRITE if pump.wants_wire_write else 0),
+            (READ if pump.wants_source and self._lifecycle.may_read_target else 0) | (WRITE if pump.wants_sink else 0),
+        )
         now = time.monotonic()
-        delay = self.pump.stream.next_tick(now)
-        if math.isinf(delay):
-            return
-        # A timer that rings too early sets the next one; so it need not be moved at every turn.
-        if self._timer is None or now + delay < self._tick_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._tick_at = now + delay
-            self._timer = self._loop.call_later(delay, self._tick)
+        if self._timer is None or self._tick_at > now + NEXT_LOOK:
+            self._set_timer(now, NEXT_LOOK)
+
+    # ---- time
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.turn(self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        stream, now = self.pump.stream, time.monotonic()
+        stream.tick(now)
+        self.pump.write_wire()
+        self._set_timer(now, stream.next_tick(now))
+
+    def _set_timer(self, now: float, delay: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._tick_at = now + delay
+        self._timer = None if math.isinf(delay) else self._loop.call_later(delay, self._tick)
 
     # ---- watching
 
-    def _watch_wanted(self) -> None:
-        pump = self.pump
-        wire, target = pump.wire.fileno(), self.target.fileno()
-        wanted = set()
-        if pump.wants_wire_read:
-            wanted.add((wire, False))
-        if pump.wants_wire_write:
-            wanted.add((wire, True))
-        if pump.wants_source and self._lifecycle.may_read_target:
-            wanted.add((target, False))
-        if pump.wants_sink:
-            wanted.add((target, True))
-        self._watch(wanted)
+    def _watch(self, at_wire: int, at_target: int) -> None:
+        """Let the loop call when what is wanted of the two connections is possible."""
+        if at_wire != self._at_wire:
+            self._watch_for(self.pump.wire.fileno(), self._at_wire, at_wire, self._read_wire, self._write_wire)
+            self._at_wire = at_wire
+        if at_target != self._at_target:
+            self._watch_for(self.target.fileno(), self._at_target, at_target, self._read_target, self._write_target)
+            self._at_target = at_target
 
-    def _watch(self, wanted: set[tuple[int, bool]]) -> None:
-        """Watch the descriptors in ``wanted``: (descriptor, whether for writing)."""
-        if wanted == self._watched:
-            return
-        wire = self.pump.wire.fileno()
-        for fd, writing in self._watched - wanted:
-            (self._loop.remove_writer if writing else self._loop.remove_reader)(fd)
-        for fd, writing in wanted - self._watched:
-            if writing:
-                self._loop.add_writer(fd, self._write_wire if fd == wire else self._write_target)
+    def _watch_for(self, fd: int, before: int, now: int, read: Callable[[], None], write: Callable[[], None]) -> None:
+        changed = before ^ now
+        if changed & READ:
+            if now & READ:
+                self._loop.add_reader(fd, read)
             else:
-                self._loop.add_reader(fd, self._read_wire if fd == wire else self._read_target)
-        self._watched = wanted
+                self._loop.remove_reader(fd)
+        if changed & WRITE:
+            if now & WRITE:
+                self._loop.add_writer(fd, write)
+            else:
+                self._loop.remove_writer(fd)
 
 
 def gave_way() -> str:
