@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _PONG_BACKLOG = 8  # pieces waiting for the wire beyond which pings are answered later, and only the last of them
 
+_SMALL_PAYLOAD = 4096  # bytes that are copied, as one piece costs the kernel less than two
+
 
 class Outbox:
     """The pieces that the wire is to take next; ``masks`` is True at a client (RFC 6455, section 5.3).
@@ -44,8 +46,7 @@ class Outbox:
         """
         if self._masks:
             key = os.urandom(4)
-            self.pieces.append(frame_header(BINARY, end - start, key))
-            self.pieces.append(apply_mask(chunk[start:end], key))
+            self.add_masked(apply_mask(chunk[start:end], key), key)
         elif not has_room:
             self.pieces += [frame_header(BINARY, end - start, None), chunk[start:end]]
         else:
@@ -53,6 +54,14 @@ class Outbox:
             header = frame_header(BINARY, end - start, None)
             chunk[start - len(header) : start] = header
             self.pieces.append(chunk[start - len(header) : end])
+
+    def add_masked(self, payload: Buffer, key: bytes) -> None:
+        """Queue a binary frame whose ``payload`` is masked with ``key`` already."""
+        header = frame_header(BINARY, len(payload), key)
+        if len(payload) <= _SMALL_PAYLOAD:
+            self.pieces.append(b"".join((header, payload)))
+        else:
+            self.pieces += [header, payload]
 
     def add_close(self, code: int, reason: str = "") -> None:
         """Queue a Close behind everything else."""

@@ -15,7 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tunnel.protocol.frames import Buffer
 
-ACK_BYTES = 2 << 20  # delivered bytes after which an ack is due at once, if the window is not smaller …
+# Delivered bytes after which an ack is due at once, if the window is not smaller. What the peer keeps for us should fit
+# into its processor's cache, as each byte that it sends passes through that memory …
+ACK_BYTES = 512 << 10
 ACK_DELAY = 0.1  # … and seconds after which one is due in any case
 _SMALL_PIECE = 16 * 1024  # bytes; pieces that are smaller on the average are joined when they have to wait
 

@@ -1,4 +1,4 @@
-"""What a resumable sender keeps until the peer has confirmed it.
+"""What a resumable bridge keeps until the client has confirmed it; `tunnel.protocol.masked_replay` is the client's.
 
 The source is read straight into a chunk of this buffer and sent from there, with room for a frame's header in front of
 each segment; so a byte is copied once on its way in and once on its way out, and again only when it is sent again.
@@ -11,6 +11,10 @@ from __future__ import annotations
 from collections import deque
 
 from tunnel.protocol.frames import MAX_HEADER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tunnel.protocol.outbox import Outbox
 
 SEGMENT_LIMIT = 256 * 1024  # bytes of a segment, which becomes one frame if messages may be as large
 SMALLEST_CHUNK = 16 * 1024  # an idle terminal needs no more
@@ -133,6 +137,20 @@ class ReplayBuffer:
             self._taken = taken + len(part)
         self.next += len(part)
         return part, not taken
+
+    def queue_next(self, outbox: Outbox, limit: int) -> int:
+        """Queue what is to be sent next on this connection, of ``limit`` bytes at most; return its size in bytes."""
+        taken = self.take(limit)
+        if taken is None:
+            return 0
+        part, has_room = taken
+        outbox.add_data(part.chunk, part.start, part.end, has_room=has_room)
+        return len(part)
+
+    def note_sent(self) -> None:
+        """Note that all that is here was sent on this connection, by somebody else."""
+        while self.take() is not None:
+            pass
 
     def confirm(self, offset: int) -> None:
         """Let go of everything before ``offset``, which is between ``base`` and ``end``."""

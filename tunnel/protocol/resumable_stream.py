@@ -25,7 +25,9 @@ from tunnel.errors import LocalProtocolError, RemoteProtocolError, TunnelError
 from tunnel.protocol.control import Ack, SessionOffer, parse_control
 from tunnel.protocol.frames import BINARY, NORMAL, POLICY, TEXT, TOO_BIG, Close, Payload, Ping
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
+from tunnel.protocol.masked_replay import MaskedReplay
 from tunnel.protocol.message_size import LARGEST_MESSAGE
+from tunnel.protocol.replay import ReplayBuffer
 from tunnel.protocol.session_connection import SessionConnection
 from tunnel.protocol.session_state import SessionState
 
@@ -67,7 +69,8 @@ class ResumableStream:
         self._is_client = client
         self._ping_limits = (ping_interval, ping_timeout)
         self._buffers = buffers
-        self.session = SessionState(client=client, max_message=max_message)
+        replay = MaskedReplay(buffers.source) if client else ReplayBuffer()
+        self.session = SessionState(client=client, max_message=max_message, replay=replay)
         self._sender, self._receiver = self.session.sender, self.session.receiver
         self.attached = True
         self.connection = self._new_connection(now, preamble)
@@ -201,7 +204,7 @@ class ResumableStream:
         )
         if not has_more:
             return
-        self._sender.send_segment(outbox)
+        self._sender.send_some(outbox)
         if fin := self._sender.take_fin():
             outbox.add(TEXT, fin.encode("ascii"))
 
@@ -316,7 +319,7 @@ class ResumableStream:
 
     def end(self) -> None:
         """End the session from the client: what was read goes out, then the last ack, `end` and a Close."""
-        while self.attached and not self.over and self.offer and self._sender.send_segment(self.connection.outbox):
+        while self.attached and not self.over and self.offer and self._sender.send_some(self.connection.outbox):
             pass
         self.session.end()
         self._say_last_words()

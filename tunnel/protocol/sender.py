@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from tunnel.errors import RemoteProtocolError
 from tunnel.protocol.message_size import MessageSize
-from tunnel.protocol.replay import ReplayBuffer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from tunnel.protocol.masked_replay import MaskedReplay
     from tunnel.protocol.outbox import Outbox
+    from tunnel.protocol.replay import ReplayBuffer
 
+SOME = 128 << 10  # bytes that are framed at once where messages have to be smaller than that
 READ_AHEAD = 128 << 10  # bytes that may wait for the wire when more is read; on a slow line, what is typed waits, too
 
 
 class Sender:
-    """What our source gave; ``max_message`` is as for `ResumableStream`.
+    """What our source gave, kept in ``replay``; ``max_message`` is as for `ResumableStream`.
 
     ``window``: bytes that may be unacknowledged; 0 until there is a session. ``ended``: whether the source has ended.
     ``acked``: numbers that the peer has delivered. ``ever_sent``: numbers that were sent, on any connection.
@@ -30,8 +32,8 @@ class Sender:
         "window",
     )  # fmt: skip
 
-    def __init__(self, max_message: int) -> None:
-        self.replay = ReplayBuffer()
+    def __init__(self, max_message: int, replay: ReplayBuffer | MaskedReplay) -> None:
+        self.replay = replay
         self.message_size = MessageSize(max_message)
         self.window = 0
         self.ended = False
@@ -89,8 +91,7 @@ class Sender:
             space[:] = rest[:n]
             self.replay.extend(n)
             rest = rest[n:]
-        while self.replay.take() is not None:
-            pass
+        self.replay.note_sent()
         self.ever_sent = len(sent)
 
     # ---- the wire
@@ -100,16 +101,14 @@ class Sender:
         """Whether data or the fin wait for this connection."""
         return self.replay.next < self.replay.end or (self.ended and not self._fin_sent)
 
-    def send_segment(self, outbox: Outbox) -> bool:
-        """Queue what of the stream is to go next, as one message; return whether there was anything."""
-        taken = self.replay.take(self.message_size.limit)
-        if taken is None:
-            return False
-        part, has_room = taken
-        outbox.add_data(part.chunk, part.start, part.end, has_room=has_room)
-        self.ever_sent = max(self.ever_sent, self.replay.next)
-        self._largest_sent = max(self._largest_sent, len(part))
-        return True
+    def send_some(self, outbox: Outbox) -> bool:
+        """Queue what of the stream is to go next, `SOME` bytes or a little more; return whether there was anything."""
+        replay, limit = self.replay, self.message_size.limit
+        before = replay.next
+        while replay.next - before < SOME and (size := replay.queue_next(outbox, limit)):
+            self._largest_sent = max(self._largest_sent, size)
+        self.ever_sent = max(self.ever_sent, replay.next)
+        return replay.next > before
 
     def take_fin(self) -> str:
         """Return the control line that tells of our end, once all data before it have gone; else nothing."""

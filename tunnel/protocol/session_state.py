@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from tunnel.errors import TunnelError
     from tunnel.protocol.control import Control
     from tunnel.protocol.frames import Buffer
+    from tunnel.protocol.masked_replay import MaskedReplay
+    from tunnel.protocol.replay import ReplayBuffer
 
 WINDOW = 16 << 20  # bytes that may be on their way, by default
 
 
 class SessionState:
-    """The state of a session at one end; ``max_message`` is as for `ResumableStream`.
+    """The state of a session at one end; the arguments are as for `ResumableStream` and `Sender`.
 
     ``offer`` is None until there is a session; ``is_plain``: the peer has turned out not to speak of sessions at all.
     ``confirmed``: the peer has spoken in this session, so it knows of it. ``over``: it has ended, because of
@@ -43,12 +45,12 @@ class SessionState:
         "offer", "over", "receiver", "sender",
     )  # fmt: skip
 
-    def __init__(self, *, client: bool, max_message: int) -> None:
+    def __init__(self, *, client: bool, max_message: int, replay: ReplayBuffer | MaskedReplay) -> None:
         self._is_client = client
         self._source_failure: tuple[str, str] | None = None
         self._last_words: tuple[list[str], int] | None = None
         self.offer: SessionOffer | None = None
-        self.sender = Sender(max_message)
+        self.sender = Sender(max_message, replay)
         self.receiver = Receiver(WINDOW)
         self.budget = FrameBudget()
         self.is_plain = False
