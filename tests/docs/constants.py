@@ -152,9 +152,9 @@ CODES = {name: value for name, value in vars(frames).items() if isinstance(value
 # Opcodes (RFC 6455), sizes of buffers, what shares go by (docs/bridge.md), selectors.
 WIRE_ELSEWHERE = (
     "CONTINUATION", "TEXT", "BINARY", "CLOSE", "PING", "PONG", "MAX_HEADER",
-    "SMALLEST_CHUNK", "LARGEST_CHUNK", "MAX_SPARE", "MAX_SEGMENTS", "READ_AHEAD", "LONGEST",
+    "SMALLEST_CHUNK", "LARGEST_CHUNK", "MAX_SPARE", "MAX_SEGMENTS", "READ_AHEAD", "SOME", "LONGEST",
     "OWN_SHARE", "UNCONFIRMED", "DETACHED", "ATTACHED", "GREETING",
-    "READ", "WRITE",
+    "NEXT_LOOK",
 )  # fmt: skip
 
 # ---- docs/terminals.md
