@@ -94,8 +94,7 @@ class Upgrade:
         """
         headers = [] if received is None else [("Wstunnel-Received", str(received))]
         self.answer_with(SUBPROTOCOL if resumable else None, headers)
-        self._protocol.send_response(self._response)
-        return b"".join(self._protocol.data_to_send())
+        return self._response.serialize()
 
     def _select_subprotocol(self, offered: Sequence[Subprotocol]) -> Subprotocol | None:
         """Select ``binary`` if it is offered, else none, which every client takes; `accept` may choose another."""
