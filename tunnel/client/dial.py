@@ -98,16 +98,16 @@ def _dial(
             from tunnel.client import tls
 
             alarm = tls.Alarm()
-            sock = plain = standard_socket(sock)
-            sock = tls.start_tls(plain, context, address, limit, trace, alarm)
+            sock = standard_socket(sock)
+            sock = tls.start_tls(sock, context, address, limit, trace, alarm)
         from tunnel.client.handshake import upgrade
 
         headers = [*settings.headers, *extra_headers]
         subprotocol, answered, rest = upgrade(sock, address, subprotocols, headers, limit, meanwhile)
         selected = f", subprotocol {subprotocol}" if subprotocol else ""
         trace.step("upgrade", f"{address} opened a WebSocket{selected}")
-        sock = standard = standard_socket(sock)
-        connection = Connection(_channel(standard, rest, secure=address.secure), subprotocol, answered)
+        sock = standard_socket(sock)
+        connection = Connection(_channel(sock, rest, secure=address.secure), subprotocol, answered)
         if alarm is not None and alarm.cancel():
             raise DialError("answer-timeout", hop=str(address), seconds=limit.seconds)
         return connection
