@@ -9,11 +9,10 @@ Importing this package costs next to nothing; each public name is imported when 
 - Errors: `TunnelError` and the classes below it.
 """
 
-from tunnel._version import __version__
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tunnel import ssh
+    from tunnel._version import __version__
     from tunnel.client.sockets import TunnelSocket, open_socket
     from tunnel.client.streams import open_connection
     from tunnel.errors import (
@@ -51,6 +50,7 @@ _HOMES = {
     "TunnelSocket": "tunnel.client.sockets",
     "UpgradeRefused": "tunnel.errors",
     "UsageError": "tunnel.errors",
+    "__version__": "tunnel._version",
     "open_connection": "tunnel.client.streams",
     "open_socket": "tunnel.client.sockets",
     "serve": "tunnel.run",

@@ -298,6 +298,11 @@ def test_certificates_that_are_not_there_or_none(tmp_path: Path, option: str) ->
     assert failure.code == 2
 
 
+def test_files_that_cannot_be_used_are_told_of_before_the_name_is_looked_up() -> None:
+    failure = failure_of("--ca-file", "/nowhere/ca.pem", "wss://box.invalid")
+    assert failure == Failure("--ca-file: cannot use /nowhere/ca.pem: no such file or directory", 2)
+
+
 def test_an_encrypted_key_is_refused_without_a_prompt(tmp_path: Path, client_files: tuple[str, str]) -> None:
     certificate, key = client_files
     locked = str(tmp_path / "locked.key")

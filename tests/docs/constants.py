@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.docs.page import Constant, value_of
-from tunnel.client import dial, outage, relay, resume_offset
+from tunnel.client import handshake as client_handshake
 from tunnel.client import options as client_options
+from tunnel.client import outage, relay, resume_offset
 from tunnel.client import resumable as client_resumable
 from tunnel.client import tunnel as client_tunnel
 from tunnel.net import async_sockets
@@ -58,7 +59,7 @@ WIRE: dict[str, tuple[Constant, ...]] = {
     "head-limit": ((upgrade, "HEAD_LIMIT"), (http, "HEAD_LIMIT")),
     "interim-limit": ((upgrade, "MAX_INTERIM"),),
     "body-limit": ((upgrade, "BODY_LIMIT"),),
-    "body-wait": ((dial, "BODY_WAIT"),),
+    "body-wait": ((client_handshake, "BODY_WAIT"),),
     "retry-after": ((http, "RETRY_AFTER"),),
     "slow-answer": ((bridge_connection, "SLOW_ANSWER"),),
     "largest-message": (

@@ -6,33 +6,24 @@ in turn (`tcp`).
 
 from __future__ import annotations
 
-import socket
+import os
 
-from tunnel.client.proxy import Proxy, choose_proxy, connect_http, connect_socks
-from tunnel.client.tcp import Limit, connect_tcp, resolve_name
+from tunnel.client.tcp import Limit, connect_tcp, resolve_name, standard_socket
 from tunnel.errors import DialError, UsageError
-from tunnel.net.channel import Channel
-from tunnel.protocol.upgrade import (
-    NoFinalResponse,
-    ResponseError,
-    ResponseParser,
-    check_upgrade,
-    new_key,
-    upgrade_request,
-)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
+    import socket
     import ssl
     from collections.abc import Callable, Sequence
 
     from tunnel.client.address import Address
+    from tunnel.client.proxy import Proxy
     from tunnel.client.settings import Settings, TLSSettings
     from tunnel.client.tls import Alarm
     from tunnel.client.trace import Trace
-
-
-BODY_WAIT = 2.0  # seconds that are spent, once a refusal's head is there, on the body that says why
+    from tunnel.net.channel import Channel
 
 
 class Connection:
@@ -78,15 +69,26 @@ def _dial(
 ) -> Connection:
     limit = Limit(settings.connect_timeout)
     address = settings.address
+    context: ssl.SSLContext | None = None
+
+    def prepare() -> None:
+        """Import what a connection needs as soon as it is there; of TLS that is a lot."""
+        nonlocal context
+        import tunnel.client.handshake  # noqa: F401
+
+        if address.secure and context is None:
+            context = _tls_context(settings)
+
     # Before any packet is sent: what the user wrote may be wrong.
     try:
-        context = _tls_context(settings) if address.secure else None
-        proxy = choose_proxy(settings.proxy, address)
+        if settings.ca_file or settings.client_cert:
+            prepare()
+        proxy = _proxy(settings, address)
     except UsageError as exc:
         exc.name_origin(settings.origins)
         raise
     hop = proxy or address
-    sock = connect_tcp(hop.host, hop.port, settings.family, limit, trace, proxy=str(proxy or ""))
+    sock = connect_tcp(hop.host, hop.port, settings.family, limit, trace, proxy=str(proxy or ""), meanwhile=prepare)
     alarm: Alarm | None = None
     try:
         if proxy:
@@ -96,9 +98,16 @@ def _dial(
             from tunnel.client import tls
 
             alarm = tls.Alarm()
+            sock = standard_socket(sock)
             sock = tls.start_tls(sock, context, address, limit, trace, alarm)
+        from tunnel.client.handshake import upgrade
+
         headers = [*settings.headers, *extra_headers]
-        connection = _upgrade(sock, address, subprotocols, headers, limit, trace, meanwhile)
+        subprotocol, answered, rest = upgrade(sock, address, subprotocols, headers, limit, meanwhile)
+        selected = f", subprotocol {subprotocol}" if subprotocol else ""
+        trace.step("upgrade", f"{address} opened a WebSocket{selected}")
+        sock = standard_socket(sock)
+        connection = Connection(_channel(sock, rest, secure=address.secure), subprotocol, answered)
         if alarm is not None and alarm.cancel():
             raise DialError("answer-timeout", hop=str(address), seconds=limit.seconds)
         return connection
@@ -116,18 +125,36 @@ def _tls_context(settings: TLSSettings) -> ssl.SSLContext:
     return tls_context(settings)
 
 
-def _tls_error(exc: OSError, address: Address) -> DialError | None:
-    if not address.secure:
-        return None
-    from tunnel.client.tls import tls_error
+def _channel(sock: socket.socket, received: bytes, *, secure: bool) -> Channel:
+    """Return the channel for an open WebSocket, of which ``received`` has been received already."""
+    if secure:
+        import ssl
 
-    return tls_error(exc, address)
+        from tunnel.net.tls import TLSChannel
+
+        if isinstance(sock, ssl.SSLSocket):
+            return TLSChannel(sock, received)
+    from tunnel.net.channel import Channel
+
+    return Channel(sock, received)
 
 
 # ---- the proxy
 
 
-def _pass_proxy(sock: socket.socket, proxy: Proxy, address: Address, settings: Settings, limit: Limit) -> None:
+def _proxy(settings: Settings, address: Address) -> Proxy | None:
+    """Return the proxy that the settings or the environment name. Raises UsageError."""
+    if settings.proxy is None and not any(name.lower().endswith("_proxy") for name in os.environ):
+        return None  # as for most users, who do without the import
+    from tunnel.client.proxy import choose_proxy
+
+    return choose_proxy(settings.proxy, address)
+
+
+def _pass_proxy(sock: _socket.socket, proxy: Proxy, address: Address, settings: Settings, limit: Limit) -> None:
+    from tunnel.client.handshake import BODY_WAIT
+    from tunnel.client.proxy import connect_http, connect_socks
+
     def send(data: bytes) -> None:
         limit.send(sock, data)
 
@@ -148,60 +175,3 @@ def _pass_proxy(sock: socket.socket, proxy: Proxy, address: Address, settings: S
         raise DialError("answer-timeout", hop=f"proxy {proxy}", seconds=limit.seconds) from exc
     except OSError as exc:
         raise DialError("hung-up", hop=f"proxy {proxy}") from exc
-
-
-# ---- the upgrade
-
-
-def _upgrade(
-    sock: socket.socket,
-    address: Address,
-    subprotocols: Sequence[str],
-    headers: Sequence[tuple[str, str]],
-    limit: Limit,
-    trace: Trace,
-    meanwhile: Callable[[], None],
-) -> Connection:
-    key, url = new_key(), str(address)
-    parser = ResponseParser()
-    try:
-        try:
-            limit.send(sock, upgrade_request(address.resource, address.host_field, key, subprotocols, headers))
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # a server that refuses early has said why, which can still be read
-        meanwhile()
-        while not parser.done:
-            data = limit.apply(sock).recv(65536)
-            if not data:
-                parser.end()
-                break
-            parser.feed(data)
-            if parser.head is not None:
-                limit.shorten(BODY_WAIT)
-    except NoFinalResponse as exc:
-        raise DialError("no-answer", hop=url) from exc
-    except ResponseError as exc:
-        if not parser.salvage():
-            if limit.over:  # the alarm has ended the connection
-                raise DialError("answer-timeout", hop=url, seconds=limit.seconds) from exc
-            if not str(exc):
-                raise DialError("hung-up", hop=url) from exc
-            raise DialError("not-http", url=url, reason=exc) from exc
-    except OSError as exc:
-        if not parser.salvage():
-            if isinstance(exc, TimeoutError) or limit.over:
-                raise DialError("answer-timeout", hop=url, seconds=limit.seconds) from exc
-            raise _tls_error(exc, address) or DialError("hung-up", hop=url) from exc
-    if parser.head is None:
-        raise DialError("hung-up", hop=url)
-    # A refusal that did not come in time, or was cut off, is still a refusal.
-    subprotocol = check_upgrade(parser.head, url=url, key=key, subprotocols=subprotocols)
-    trace.step("upgrade", f"{url} opened a WebSocket" + (f", subprotocol {subprotocol}" if subprotocol else ""))
-    if address.secure:
-        import ssl
-
-        from tunnel.net.tls import TLSChannel
-
-        if isinstance(sock, ssl.SSLSocket):
-            return Connection(TLSChannel(sock, parser.rest), subprotocol, parser.head.headers)
-    return Connection(Channel(sock, parser.rest), subprotocol, parser.head.headers)

@@ -11,7 +11,6 @@ from tunnel.client.words import Words, refuse_value, unknown_option
 from tunnel.errors import UsageError
 from tunnel.net.home import expand_home
 from tunnel.protocol.message_size import LARGEST_MESSAGE, LEAST_MESSAGE
-from tunnel.protocol.upgrade import check_header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -226,6 +225,8 @@ def split_header(line: str) -> tuple[str, str]:
 def _check_header_line(option: Option, line: str, origin: str | None) -> None:
     if ":" not in line:
         raise UsageError("write a header as 'Name: value'", setting=option.setting, origin=origin)
+    from tunnel.protocol.upgrade import check_header
+
     try:
         check_header(*split_header(line))
     except UsageError as exc:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 
-from tunnel.client.signals import SignalPipe
-from tunnel.client.stdio import StandardOutput, discard_standard_output, open_input
 from tunnel.client.trace import say
 from tunnel.client.tunnel import Tunnel
 from tunnel.errors import ConnectionLost
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
     from tunnel.client.dial import Connection
     from tunnel.client.settings import Settings
-    from tunnel.client.stdio import StandardInput, ThreadedInput
+    from tunnel.client.stdio import StandardInput, StandardOutput, ThreadedInput
     from tunnel.client.trace import Trace
 
 
@@ -37,30 +35,50 @@ def run(
         # There is a null device now, but a tunnel for nobody is not what was meant.
         if is_missing(descriptor):
             raise ConnectionLost(name, reason=os.strerror(errno.EBADF))
-    try:
-        sink = StandardOutput()
-    except OSError as exc:
-        raise ConnectionLost("output", reason=exc.strerror) from exc
-    try:
-        source = open_input(threaded=settings.stdin_thread)
-    except OSError as exc:
-        sink.close()
-        raise ConnectionLost("input", reason=exc.strerror) from exc
     notice: Callable[[str], None] = (lambda _: None) if settings.quiet else say
     tunnel = make_tunnel(settings, trace, reload, notice)
+    connection = _dial(tunnel, settings.wait, notice)
     try:
-        return _relay(tunnel, _dial(tunnel, settings.wait, notice), source, sink, trace)
+        source, sink = _open_ends(settings)
+    except ConnectionLost:
+        connection.channel.close()
+        raise
+    try:
+        return _relay(tunnel, connection, source, sink, trace)
     finally:
         source.close()
         sink.close()
 
 
 def _dial(tunnel: Tunnel, wait: float, notice: Callable[[str], None]) -> Connection:
+    def dial() -> Connection:
+        return tunnel.dial(meanwhile=_import_ends)
+
     if not wait:
-        return tunnel.dial()
+        return dial()
     from tunnel.client.waiting import dial_when_up  # late, as few runs need it
 
-    return dial_when_up(tunnel.dial, wait, notice)
+    return dial_when_up(dial, wait, notice)
+
+
+def _import_ends() -> None:
+    import tunnel.client.signals
+    import tunnel.client.stdio  # noqa: F401
+
+
+def _open_ends(settings: Settings) -> tuple[StandardInput | ThreadedInput, StandardOutput]:
+    """Return standard input and output as the ends of a tunnel. Raises ConnectionLost."""
+    from tunnel.client.stdio import StandardOutput, open_input
+
+    try:
+        sink = StandardOutput()
+    except OSError as exc:
+        raise ConnectionLost("output", reason=exc.strerror) from exc
+    try:
+        return open_input(threaded=settings.stdin_thread), sink
+    except OSError as exc:
+        sink.close()
+        raise ConnectionLost("input", reason=exc.strerror) from exc
 
 
 def _relay(
@@ -70,6 +88,9 @@ def _relay(
     sink: StandardOutput,
     trace: Trace,
 ) -> int:
+    from tunnel.client.signals import SignalPipe
+    from tunnel.client.stdio import discard_standard_output
+
     trace.step("relay", "standard input and output are connected")
     try:
         relay = tunnel.run(connection, source, sink, SignalPipe)

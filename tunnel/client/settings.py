@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _socket  # not `socket`, for the reason that `tunnel.client.tcp` gives
 import os
-import socket
 
 from tunnel.client.address import DEFAULT_TEMPLATE, fill_template, parse_url
 from tunnel.client.layers import bearer_field, layers_for
@@ -71,7 +71,7 @@ class Settings:
         only4, only6 = layers.flag("ipv4"), layers.flag("ipv6")
         if only4 and only6:
             raise UsageError(f"{spelled('ipv4')} and {spelled('ipv6')} exclude each other")
-        self.family = socket.AF_INET if only4 else socket.AF_INET6 if only6 else 0
+        self.family = _socket.AF_INET if only4 else _socket.AF_INET6 if only6 else 0
         check_client_key(self)
 
 

@@ -2,28 +2,39 @@
 
 A host's addresses are tried in turn, IPv6 and IPv4 alternating, with a head start of 250 ms for each (RFC 8305 in
 short).
+
+A ProxyCommand does without the modules ``socket`` and ``selectors`` until its request is sent: with what they import
+(``enum``, ``collections``, …) they would take a third of its start. Sockets are those of ``_socket``, the part of
+``socket`` that is written in C: all that a dial needs of them is there. `standard_socket` gives them their usual class.
 """
 
 from __future__ import annotations
 
+import _socket
 import _thread
 import errno
 import os
-import selectors
-import socket
+import select
+import sys
 import time
 
 from tunnel.client.address import bracketed
 from tunnel.errors import DialError
-from tunnel.net.channel import set_nodelay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import socket
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import TypeVar
 
     from tunnel.client.trace import Trace
 
+    Socket = TypeVar("Socket", bound=_socket.socket)
     Place = tuple[int, tuple[str, int] | tuple[str, int, int, int]]
+elif "socket" in sys.modules:
+    import socket  # it costs nothing more; and gevent and others, which replace its parts, are to be asked
+else:
+    socket = _socket
 
 HEAD_START = 0.25  # seconds that an address is given before the next is tried beside it
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", 0))
@@ -48,7 +59,7 @@ class Limit:
         """Leave ``seconds`` at most."""
         self._end = min(self._end, time.monotonic() + seconds)
 
-    def apply(self, sock: socket.socket) -> socket.socket:
+    def apply(self, sock: Socket) -> Socket:
         """Return ``sock``, whose next operation has what is left. Raises TimeoutError when nothing is.
 
         Without that, a loop whose every operation succeeds at once would never end.
@@ -58,29 +69,48 @@ class Limit:
         sock.settimeout(self.left())
         return sock
 
-    def send(self, sock: socket.socket, data: bytes) -> None:
+    def send(self, sock: _socket.socket, data: bytes) -> None:
         """Send all of ``data``; `sendall` of a TLS socket would give each of its writes the whole time anew."""
         rest = memoryview(data)
         while rest:
             rest = rest[self.apply(sock).send(rest) :]
 
 
-def connect_tcp(host: str, port: int, family: int, limit: Limit, trace: Trace, *, proxy: str = "") -> socket.socket:
-    """Return a socket connected to ``host``. Raises DialError, which calls a ``proxy`` by its URL."""
+def connect_tcp(
+    host: str,
+    port: int,
+    family: int,
+    limit: Limit,
+    trace: Trace,
+    *,
+    proxy: str = "",
+    meanwhile: Callable[[], None] = lambda: None,
+) -> _socket.socket:
+    """Return a socket connected to ``host``. Raises DialError, which calls a ``proxy`` by its URL.
+
+    ``meanwhile`` is called while an address answers, for each that is tried; what it raises ends the attempt.
+    """
     places = _interleave(resolve_name(host, port, family, limit))
     trace.step("dns", f"{host} is {', '.join(_host_text(place[1]) for place in places)}")
     named = " and ".join(dict.fromkeys(_place_text(place[1]) for place in places))
     # An address of the proxy says nothing to a user who has forgotten that there is one.
     named = f"proxy {proxy} ({named})" if proxy else named
-    sock = _first_to_connect(places, named, limit)
+    sock = _first_to_connect(places, named, limit, meanwhile)
     try:
-        set_nodelay(sock)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         trace.step("tcp", f"connected to {_place_text(sock.getpeername())}")
     except OSError as exc:  # what was connected a moment ago is not any more
         sock.close()
         raise DialError("hung-up", hop=named) from exc
     return sock
+
+
+def standard_socket(sock: _socket.socket) -> socket.socket:
+    """Return ``sock``, which is given up, as one of the class that everybody else knows."""
+    import socket
+
+    return sock if isinstance(sock, socket.socket) else socket.socket(fileno=sock.detach())
 
 
 def resolve_name(host: str, port: int, family: int, limit: Limit) -> list[Place]:
@@ -131,41 +161,48 @@ def _interleave(places: list[Place]) -> list[Place]:
     return mixed + first[len(second) :] + second[len(first) :]
 
 
-def _first_to_connect(places: list[Place], named: str, limit: Limit) -> socket.socket:
+def _first_to_connect(places: list[Place], named: str, limit: Limit, meanwhile: Callable[[], None]) -> _socket.socket:
     """Return a socket connected to whichever of ``places`` answers first. Raises DialError, which shows ``named``."""
     waiting = list(places)
     failures: list[OSError] = []
-    with selectors.DefaultSelector() as selector:
-        try:
-            while True:
-                if waiting:
-                    begun = _begin_connect(waiting.pop(0), failures)
-                    if begun is not None:
-                        selector.register(begun, selectors.EVENT_WRITE)
-                pending = selector.get_map()
-                if not pending and not waiting:
-                    raise _tcp_error(named, failures)
-                if not pending:
-                    continue
-                for key, _ in selector.select(min(HEAD_START, limit.left()) if waiting else limit.left()):
-                    sock = key.fileobj
-                    if not isinstance(sock, socket.socket):
-                        continue
-                    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                    selector.unregister(sock)
-                    if code == 0:
-                        return sock
-                    failures.append(OSError(code, os.strerror(code)))
-                    sock.close()
-                if limit.over:
-                    raise DialError("tcp-timeout", address=named, seconds=limit.seconds)
-        finally:
-            for key in list(selector.get_map().values()):
-                if isinstance(key.fileobj, socket.socket):
-                    key.fileobj.close()
+    pending: dict[int, _socket.socket] = {}  # by descriptor
+    try:
+        while True:
+            if waiting and (begun := _begin_connect(waiting.pop(0), failures)) is not None:
+                pending[begun.fileno()] = begun
+                meanwhile()
+            if not pending and not waiting:
+                raise _tcp_error(named, failures)
+            if not pending:
+                continue
+            for fd in _decided(pending, min(HEAD_START, limit.left()) if waiting else limit.left()):
+                sock = pending.pop(fd)
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if code == 0:
+                    return sock
+                failures.append(OSError(code, os.strerror(code)))
+                sock.close()
+            if limit.over:
+                raise DialError("tcp-timeout", address=named, seconds=limit.seconds)
+    finally:
+        for sock in pending.values():
+            sock.close()
 
 
-def _begin_connect(place: Place, failures: list[OSError]) -> socket.socket | None:
+def _decided(descriptors: Iterable[int], seconds: float) -> Iterable[int]:
+    """Return which sockets have connected or failed, after ``seconds`` at most."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        for fd in descriptors:
+            poll.register(fd, select.POLLOUT)
+        return [fd for fd, _ in poll.poll(seconds * 1000)]
+    # Windows has no poll; its select tells of a failure as of something exceptional.
+    watched = list(descriptors)
+    _, connected, failed = select.select([], watched, watched, seconds)
+    return {*connected, *failed}
+
+
+def _begin_connect(place: Place, failures: list[OSError]) -> _socket.socket | None:
     try:
         sock = socket.socket(place[0], socket.SOCK_STREAM)
     except OSError as exc:

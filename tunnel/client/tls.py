@@ -7,7 +7,6 @@ import socket
 import ssl
 
 from tunnel.errors import DialError, UsageError
-from tunnel.net.files import check_regular
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,18 +21,18 @@ def tls_context(settings: TLSSettings) -> ssl.SSLContext:
     # The default context honours SSLKEYLOGFILE, SSL_CERT_FILE and SSL_CERT_DIR.
     try:
         if settings.ca_file:
-            check_regular(settings.ca_file)
+            _check_regular(settings.ca_file)
         context = ssl.create_default_context(cafile=settings.ca_file)
     except (OSError, ssl.SSLError) as exc:
         raise _unusable("ca_file", settings.ca_file, exc) from exc
     if settings.client_cert:
         try:
-            check_regular(settings.client_cert)
+            _check_regular(settings.client_cert)
         except OSError as exc:
             raise _unusable("client_cert", settings.client_cert, exc) from exc
         try:
             if settings.client_key:
-                check_regular(settings.client_key)
+                _check_regular(settings.client_key)
         except OSError as exc:
             raise _unusable("client_key", settings.client_key, exc) from exc
         try:
@@ -46,6 +45,13 @@ def tls_context(settings: TLSSettings) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def _check_regular(path: str) -> None:
+    """Raise OSError unless ``path`` is a file that can be read without waiting."""
+    from tunnel.net.files import check_regular  # late, as most users name no file
+
+    check_regular(path)
 
 
 def set_verify_flags(context: ssl.SSLContext) -> None:

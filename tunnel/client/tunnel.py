@@ -1,13 +1,14 @@
-"""One tunnel from a local end, whatever that is, to a bridge: dials, and chooses between plain and resumable."""
+"""One tunnel from a local end, whatever that is, to a bridge: dials, and chooses between plain and resumable.
+
+What is needed once the tunnel is open is imported while the bridge answers, when there is nothing else to do.
+"""
 
 from __future__ import annotations
 
 import time
 
 from tunnel.client.dial import dial
-from tunnel.client.relay import Relay, SessionNeverBegan
 from tunnel.protocol.control import SPEED_TEST, SUBPROTOCOL
-from tunnel.protocol.read_buffers import ReadBuffers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from tunnel.client.dial import Connection
     from tunnel.client.plain import PlainLifecycle
-    from tunnel.client.relay import Interrupts, Lifecycle, LocalSink, LocalSource
+    from tunnel.client.relay import Interrupts, Lifecycle, LocalSink, LocalSource, Relay
     from tunnel.client.resumable import ResumableLifecycle
     from tunnel.client.settings import Settings
     from tunnel.client.trace import Trace
@@ -65,10 +66,17 @@ class Tunnel:
         self.relay: Relay | None = None  # what moves the bytes, once `run` has begun
         self.is_resumable = False  # whether there is a session, once that is known
 
-    def dial(self) -> Connection:
-        """Open the first connection. Raises DialError and UsageError."""
-        meanwhile = _import_resumable if self._settings.resume else _import_plain
-        return dial(self._settings, self._trace, subprotocols=self._offer, meanwhile=meanwhile)
+    def dial(self, meanwhile: Callable[[], None] = lambda: None) -> Connection:
+        """Open the first connection. Raises DialError and UsageError.
+
+        ``meanwhile`` is called while the bridge answers.
+        """
+
+        def get_ready() -> None:
+            meanwhile()
+            _import_resumable() if self._settings.resume else _import_plain()
+
+        return dial(self._settings, self._trace, subprotocols=self._offer, meanwhile=get_ready)
 
     def run(
         self,
@@ -94,6 +102,8 @@ class Tunnel:
         sink: LocalSink,
         interrupts: Callable[[], AbstractContextManager[Interrupts]],
     ) -> Relay:
+        from tunnel.client.relay import Relay, SessionNeverBegan
+
         false_starts = 0
         while True:
             try:
@@ -123,6 +133,7 @@ class Tunnel:
 
     def _resumable(self, sink: LocalSink) -> ResumableLifecycle:
         from tunnel.client.resumable import ResumableLifecycle
+        from tunnel.protocol.read_buffers import ReadBuffers
         from tunnel.protocol.resumable_stream import ResumableStream
 
         self.is_resumable = True
@@ -148,6 +159,7 @@ class Tunnel:
         from tunnel.client.plain import PlainLifecycle
         from tunnel.protocol.keepalive import Keepalive
         from tunnel.protocol.plain_stream import PlainStream
+        from tunnel.protocol.read_buffers import ReadBuffers
 
         beginning = None
         settings, now = self._settings, time.monotonic()
@@ -188,15 +200,14 @@ class Tunnel:
         return connection
 
 
-# A kind of tunnel is imported while the bridge answers, when there is nothing else to do.
-
-
 def _import_resumable() -> None:
+    import tunnel.client.relay
     import tunnel.client.resumable
     import tunnel.protocol.resumable_stream  # noqa: F401
 
 
 def _import_plain() -> None:
     import tunnel.client.plain
+    import tunnel.client.relay
     import tunnel.protocol.keepalive
     import tunnel.protocol.plain_stream  # noqa: F401

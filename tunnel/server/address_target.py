@@ -15,6 +15,7 @@ from typing import Any
 
 from tunnel.errors import DialError, UsageError
 from tunnel.net.address import Address, Client, UnixAddress, join, parse_address
+from tunnel.net.async_sockets import writable
 from tunnel.net.channel import set_nodelay
 from tunnel.server.listening_sockets import is_listed
 from tunnel.server.target import Target
@@ -65,15 +66,13 @@ class AddressTarget(Target):
     async def _dial_tcp(self, host: str, port: int, seconds: float) -> socket.socket:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        async with asyncio.timeout_at(end):
-            found = await _resolve(host, port)
+        found = await _resolve(host, port, seconds)
         failures: list[tuple[str, OSError]] = []
         for n, (family, sockaddr) in enumerate(found):
             # An address that does not answer must leave time for the others.
             share = max(0.0, end - loop.time()) / (len(found) - n)
             try:
-                async with asyncio.timeout(share):
-                    return await _dial_one(family, sockaddr)
+                return await _dial_one(family, sockaddr, share)
             except OSError as exc:
                 failures.append((join(str(sockaddr[0]), port), exc))
         if len(failures) == 1:
@@ -92,29 +91,31 @@ def parse_target(text: str) -> Target:
     return AddressTarget(address)
 
 
-async def _resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
-    """Return the addresses of ``host``; raises DialError when it has none."""
+async def _resolve(host: str, port: int, seconds: float) -> list[tuple[int, tuple[Any, ...]]]:
+    """Return the addresses of ``host``; raises DialError when it has none, TimeoutError when nobody says so in time."""
     try:
         # An IP address, the usual case, asks no resolver and so needs no thread to ask it from.
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except (socket.gaierror, UnicodeError):
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            async with asyncio.timeout(seconds):
+                found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (socket.gaierror, UnicodeError) as exc:
             reason = exc.strerror if isinstance(exc, socket.gaierror) else exc
             raise DialError("dns", host=host, reason=reason) from exc
     return [(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
-async def _dial_one(family: int, sockaddr: tuple[Any, ...]) -> socket.socket:
+async def _dial_one(family: int, sockaddr: tuple[Any, ...], seconds: float) -> socket.socket:
+    """Return a socket connected to an address. Raises OSError; TimeoutError when nothing answers."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         set_nodelay(sock)
         if ipaddress.ip_address(sockaddr[0].partition("%")[0]).is_loopback:
             _bound_room(sock)
-        await asyncio.get_running_loop().sock_connect(sock, sockaddr)
-        if sock.getsockname() == sock.getpeername():
+        peer = await _connect(sock, sockaddr, seconds)
+        if sock.getsockname() == peer:
             # TCP's simultaneous open: nothing listens on a port of the ephemeral range, and the kernel chose that
             # very port for our end.
             raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
@@ -122,6 +123,23 @@ async def _dial_one(family: int, sockaddr: tuple[Any, ...]) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+async def _connect(sock: socket.socket, sockaddr: tuple[Any, ...], seconds: float) -> object:
+    """Connect ``sock``, and return its peer's address. Raises OSError."""
+    try:
+        sock.connect(sockaddr)
+    except BlockingIOError:
+        pass  # as it always is
+    try:
+        # On loopback it is connected by now. To ask costs less than a timer and a turn of the loop for every tunnel.
+        return sock.getpeername()
+    except OSError:
+        async with asyncio.timeout(seconds):
+            await writable(sock.fileno())
+    if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(code, os.strerror(code))
+    return sock.getpeername()
 
 
 def _bound_room(sock: socket.socket) -> None:

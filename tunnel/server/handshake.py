@@ -5,12 +5,13 @@ First the form (RFC 6455 section 4.2, checked by the ``websockets`` library), th
 
 from __future__ import annotations
 
+import email.utils
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from websockets.exceptions import InvalidHandshake, InvalidHeader
+from websockets.exceptions import InvalidHandshake, InvalidHeader, InvalidUpgrade
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
@@ -44,6 +45,8 @@ class Upgrade:
         self.offered: Sequence[str] = ()  # the subprotocols that the client knows, once it was checked
         self.offers_resume = False  # whether the client can speak Wire 2
         self.asks_for_speed_test = False  # rather than for the target
+        self._subprotocol: str | None = None  # what the 101 selects, and the headers that it has besides
+        self._added: list[tuple[str, str]] = []
         # The library makes a method of its own of what it is given, which a bound method would not become.
         self._protocol = ServerProtocol(
             select_subprotocol=lambda _, offered: self._select_subprotocol(offered), logger=_NO_LOG
@@ -59,32 +62,25 @@ class Upgrade:
 
     def check(self) -> None:
         """Raise Refusal when the request asks for no WebSocket, or not properly."""
-        response = self._protocol.accept(self._request)
-        if response.status_code == HTTPStatus.UPGRADE_REQUIRED:
+        try:
+            self._digest, _, self._subprotocol = self._protocol.process_request(self._request)
+        except InvalidUpgrade as exc:
             raise Refusal(
                 HTTPStatus.UPGRADE_REQUIRED,
                 "upgrade-required",
                 "this is a tunnel for WebSocket clients: ssh -o ProxyCommand='wstunnel-py connect URL' USER@HOST",
                 {"Upgrade": "websocket", "Connection": "close, Upgrade"},
-            )
-        problem = self._protocol.handshake_exc
-        if isinstance(problem, InvalidHeader):
-            raise _bad_request(f"invalid {problem.name} header" if problem.value else str(problem))
-        if isinstance(problem, InvalidHandshake):
-            raise _bad_request("it is no proper request for a WebSocket (RFC 6455)")
-        if problem is not None:
-            raise problem
-        self._response = response
+            ) from exc
+        except InvalidHeader as exc:
+            raise _bad_request(f"invalid {exc.name} header" if exc.value else str(exc)) from exc
+        except InvalidHandshake as exc:
+            raise _bad_request("it is no proper request for a WebSocket (RFC 6455)") from exc
 
     def answer_with(self, subprotocol: str | None, headers: Iterable[tuple[str, str]]) -> None:
         """Let the 101 for a request that was checked select ``subprotocol`` (None: as it is), and have ``headers``."""
-        fields = self._response.headers
         if subprotocol is not None:
-            if "Sec-WebSocket-Protocol" in fields:
-                del fields["Sec-WebSocket-Protocol"]
-            fields["Sec-WebSocket-Protocol"] = subprotocol
-        for name, value in headers:
-            fields[name] = value
+            self._subprotocol = subprotocol
+        self._added += headers
 
     def accept(self, *, resumable: bool = False, received: int | None = None) -> bytes:
         """Return the bytes of the 101 for a request that was checked.
@@ -94,8 +90,16 @@ class Upgrade:
         """
         headers = [] if received is None else [("Wstunnel-Received", str(received))]
         self.answer_with(SUBPROTOCOL if resumable else None, headers)
-        self._protocol.send_response(self._response)
-        return b"".join(self._protocol.data_to_send())
+        fields = [
+            ("Date", email.utils.formatdate(usegmt=True)),
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Accept", self._digest),
+        ]
+        if self._subprotocol is not None:
+            fields.append(("Sec-WebSocket-Protocol", self._subprotocol))
+        lines = "".join(f"{name}: {value}\r\n" for name, value in (*fields, *self._added))
+        return f"HTTP/1.1 101 Switching Protocols\r\n{lines}\r\n".encode("latin-1")
 
     def _select_subprotocol(self, offered: Sequence[Subprotocol]) -> Subprotocol | None:
         """Select ``binary`` if it is offered, else none, which every client takes; `accept` may choose another."""
