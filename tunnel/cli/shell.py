@@ -6,9 +6,10 @@ import click
 
 from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
+from tunnel.cli.hints import told
 from tunnel.cli.main import tell, tell_bug
 from tunnel.client.options import SHELL_OPTIONS, parse_command_line
-from tunnel.client.trace import Trace, warn
+from tunnel.client.trace import Trace, say, warn
 from tunnel.errors import TunnelError, UsageError, optional_packages
 
 FAILED = 255  # what ssh returns for failures of its own; every other code may be the remote shell's
@@ -50,6 +51,9 @@ def _run(words: list[str]) -> int:
     except UsageError as exc:
         exc.name_origin(settings.origins)
         raise
+    except TunnelError as exc:
+        say(str(exc) if settings.quiet else told(exc, settings.layers))
+        return FAILED
 
 
 shell = DirectCommand(

@@ -86,7 +86,7 @@ def _dial(
         exc.name_origin(settings.origins)
         raise
     hop = proxy or address
-    sock = connect_tcp(hop.host, hop.port, settings.family, limit, trace, proxy=str(proxy or ""))
+    sock = connect_tcp(hop.host, hop.port, settings.family, limit, trace, proxy=proxy)
     alarm: Alarm | None = None
     try:
         if proxy:

@@ -10,6 +10,7 @@ from tunnel.client.signals import SignalPipe
 from tunnel.client.sockets import EXIT_LIMIT, relay_in_thread
 from tunnel.client.trace import Trace
 from tunnel.client.tunnel import Tunnel
+from tunnel.client.waiting import dial_when_up
 from tunnel.errors import TunnelError
 from tunnel.net.address import UnixAddress, client_of, is_loopback
 from tunnel.net.channel import reset
@@ -19,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tunnel.client.dial import Connection
     from tunnel.client.local_socket import Stop
     from tunnel.client.settings import Settings
     from tunnel.net.listening import ListeningSocket
@@ -106,21 +108,27 @@ class Forward:
                 reset(sock)
                 return
             try:
-                settings = self._make_settings()
-                self._start(sock, who, self._make_tunnel(settings, self._trace, self._make_settings, self._tell))
+                self._start(sock, who, self._make_settings())
             except TunnelError as exc:  # a token file that is gone, for example, or no descriptors are left
                 self._tell(f"{who}: {self._text_of(exc)}")
                 reset(sock)
 
-    def _start(self, sock: socket.socket, who: str, tunnel: Tunnel) -> None:
+    def _start(self, sock: socket.socket, who: str, settings: Settings) -> None:
+        def notice(line: str) -> None:
+            self._tell(f"{who}: {line}")
+
+        def dial() -> Connection:
+            return dial_when_up(tunnel.dial, settings.wait, notice) if settings.wait else tunnel.dial()
+
         def ended(failure: TunnelError | None) -> None:
             if failure is not None:
-                self._tell(f"{who}: {self._text_of(failure)}")
+                notice(self._text_of(failure))
             with self._lock:
                 self._tunnels.discard(stop)
                 self._none_left.notify_all()
 
-        stop = relay_in_thread(tunnel, tunnel.dial, sock, ended=ended)
+        tunnel = self._make_tunnel(settings, self._trace, self._make_settings, notice)
+        stop = relay_in_thread(tunnel, dial, sock, ended=ended)
         self._tunnels.add(stop)
 
     def _close(self) -> None:

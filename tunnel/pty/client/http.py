@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunnel.client.proxy import choose_proxy
-from tunnel.client.tls import tls_context
+from tunnel.client.tls import tls_context, untrusted
 from tunnel.errors import ConnectionLost, DialError, TunnelError, optional_packages, require_package
 from tunnel.protocol.upgrade import Response
 from tunnel.pty.client.calls import Call
@@ -140,7 +140,7 @@ def _error(exc: httpx.HTTPError | httpx.StreamError, endpoint: Endpoint, options
         if isinstance(cause, socket.gaierror):
             return DialError("dns", host=endpoint.address.host, reason=cause.strerror)
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return DialError("tls-untrusted", host=endpoint.address.host, reason=cause.verify_message or cause.reason)
+            return untrusted(cause, endpoint.address.host)
         if isinstance(cause, ssl.SSLError):
             reason = (cause.reason or str(cause)).replace("_", " ").lower()
             return DialError("tls", host=endpoint.address.host, reason=reason)
