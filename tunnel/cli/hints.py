@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 # Code of an error → what goes behind its text; a setting in braces becomes its name in the command that runs.
 HINTS = {
     "exists": "--force replaces it",
-    "given-up": "connect again for a new one; {reconnect_for} sets how long to try, serve --resume-for how "
-    "long the bridge waits",
+    "given-up": "connect again for a new one; {reconnect_for} sets how long it is tried",
     "going-away": "connect again for a new one once the bridge is back",
     "late-session": "{no_resume} avoids this",
     "no-keys": "put your public key into it, a line such as 'ssh-ed25519 AAAAC3Nz… you@laptop': "
@@ -102,6 +101,8 @@ def told(error: TunnelError, layers: Layers | None = None, host: str = "", *, ha
     the command line ``has_options``.
     """
     steps = _own_steps(error, layers)
+    if error.code == "not-ready" and layers is not None and not layers.prefix:
+        steps.append(f"it may still be starting: see {spelled('wait')}")
     if error.code in HINTS and (not steps or error.code.endswith("-refused")):
         steps.append(HINTS[error.code].format_map(_Names()))
     if host and isinstance(error, DialError) and (not steps or error.code in _OF_NAMES):
@@ -126,11 +127,9 @@ def _own_steps(error: TunnelError, layers: Layers | None) -> list[str]:
     if layers is None or isinstance(error, UsageError):
         return []
     if isinstance(error, UpgradeRefused) and error.status in (401, 403):
-        return _of_credentials(layers, dict(error.headers).get("wstunnel-error"))
+        return _of_credentials(layers, error.status, dict(error.headers).get("wstunnel-error"))
     if error.code == "pty-unauthenticated":
-        return _of_credentials(layers, "unauthorized")
-    if error.code == "not-ready" and not layers.prefix:
-        return [f"it may still be starting: see {spelled('wait')}"]
+        return _of_credentials(layers, 401, "unauthorized")
     if error.code in _OF_PROXIES:
         return _of_proxy(error, layers)
     if error.code in _OF_CERTIFICATES:
@@ -140,8 +139,8 @@ def _own_steps(error: TunnelError, layers: Layers | None) -> list[str]:
     return []
 
 
-def _of_credentials(layers: Layers, verdict: str | None) -> list[str]:
-    """Return what a refusal is about; ``verdict`` is the bridge's own word for it, None if an edge refuses."""
+def _of_credentials(layers: Layers, status: int, verdict: str | None) -> list[str]:
+    """Return what a 401 or 403 is about; ``verdict`` is the bridge's own word for it, None if an edge has answered."""
     if verdict == "origin":
         return ["send no Origin header, or let the bridge allow it: serve --allow-origin"]
     from tunnel.client.layers import token_variable
@@ -150,20 +149,20 @@ def _of_credentials(layers: Layers, verdict: str | None) -> list[str]:
     sent = layers.credentials()
     if sent:
         steps.append(f"it was sent {' and '.join(sent.values())}")
+    wants_token = not layers.withheld and not {"token", "authorization"} & sent.keys()
     if layers.withheld:
-        what = ", ".join(layers.withheld)
         steps.append(
-            f"{what} of the environment or of all hosts is not sent to a URL that is written out: "
-            f"give it on the command line, or in a table for this host in {layers.config_path}"
+            f"credentials of the environment and of all hosts ({', '.join(layers.withheld)}) are not sent to a URL that "
+            f"is written out; give them on the command line, or in a table for this host in {layers.config_path}"
         )
-    elif not {"token", "authorization"} & sent.keys():
-        who = "the service" if layers.prefix else "the bridge"
-        option = spelled(f"{layers.prefix.replace('-', '_')}token_file")
-        steps.append(f"{who} wants a token: {option}, or {token_variable(layers.prefix)}" if verdict else "")
     if not verdict and not layers.withheld and _TRAFFIC_TOKEN not in sent:
         place = layers.config_path
         steps.append(f"a private sandbox wants its traffic token: -H '{_TRAFFIC_TOKEN}: …', or headers in {place}")
-    return list(filter(None, steps))
+    if wants_token and (verdict or status == 401):
+        who = "the service" if layers.prefix else "the bridge" if verdict else "a bridge"
+        option = spelled(f"{layers.prefix.replace('-', '_')}token_file")
+        steps.append(f"{who} wants a token: {option}, or {token_variable(layers.prefix)}")
+    return steps
 
 
 def _of_proxy(error: TunnelError, layers: Layers) -> list[str]:

@@ -107,11 +107,12 @@ class Layers:
         return self._origin(name, next((at for at, layer in enumerate(self._layers) if name in layer), None))
 
     def _origin(self, name: str, at: int | None) -> str | None:
+        key = "headers" if name == "header" else name
         if at == 1:
-            return f"{self.config_path}: hosts.{self._entry}: {name}"
+            return f"{self.config_path}: hosts.{self._entry}: {key}"
         if at == 2:
             return self._options[name].variable
-        return f"{self.config_path}: {name}" if at == 3 else None
+        return f"{self.config_path}: {key}" if at == 3 else None
 
     # ---- credentials
 
