@@ -85,6 +85,7 @@ CODES: dict[str, tuple[int, str]] = {
     "lost": (UNREACHABLE, "connection lost: {reason}"),
     "session-gone": (UNREACHABLE, "the session is over and cannot be resumed: {reason}"),
     "session-refused": (REFUSED, "the session is over, as this client may not resume it: {reason}"),
+    "session-expired": (TRY_LATER, "the session is over: it expired after {lasted} without a connection: {reason}"),
     "given-up": (TRY_LATER, "the session is over: gave up after {lasted} without a connection: {reason}"),
     "silent": (UNREACHABLE, "connection lost: nothing came from the peer for {seconds:g} s"),
     "stalled": (TRY_LATER, "connection closed: the peer accepted no data for {seconds:g} s"),

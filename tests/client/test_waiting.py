@@ -82,7 +82,7 @@ def test_the_environment_and_the_config_file_say_so_too(bed: Bed, tmp_path: Path
 def test_without_it_nothing_is_tried_again(bed: Bed) -> None:
     with StartingEdge("409 Conflict") as edge:
         finished = bed.run(*OURS, "connect", edge.url)
-    line = f"{edge.url} answered 409: Conflict; it may still be starting: see connect --wait"
+    line = f"{edge.url} answered 409: Conflict; it may still be starting: see --wait"
     assert (finished.status, finished.stderr, edge.answers) == (75, f"wstunnel-py: {line}\n", 1)
 
 
@@ -94,7 +94,8 @@ def test_when_the_time_is_over_the_last_failure_is_told(bed: Bed) -> None:
         69,
         [
             f"wstunnel-py: not up yet ({edge.url} answered 409: Conflict); trying for 1 s",
-            f"wstunnel-py: {edge.url} answered 502: Bad Gateway",
+            f"wstunnel-py: {edge.url} answered 502: Bad Gateway; "
+            f"wstunnel-py doctor {edge.url} with the same options tells more",
         ],
     )
 
@@ -104,7 +105,7 @@ def test_what_no_waiting_helps_against_ends_it_at_once(bed: Bed, status: str) ->
     with StartingEdge("503 Service Unavailable", status) as edge:
         finished = bed.run(*OURS, "connect", "--wait", "600", edge.url)
     assert edge.answers == 2
-    assert finished.stderr.splitlines()[1] == f"wstunnel-py: {edge.url} answered {status[:3]}: {status[4:]}"
+    assert finished.stderr.splitlines()[1].startswith(f"wstunnel-py: {edge.url} answered {status[:3]}: {status[4:]}; ")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15), (signal.SIGHUP, -1)])

@@ -30,6 +30,7 @@ HINTS = {
     "pty-unauthenticated": "the service wants a token: {pty_token_file}, or WSTUNNEL_PY_PTY_TOKEN",
     "pty-lost": "once it can be reached again, pty ps tells what still runs, and {pty_attach} joins it",
     "session-error": "connect again for a new one",
+    "session-expired": "connect again for a new one; serve --resume-for sets how long the bridge keeps one",
     "session-gone": "connect again for a new one",
     "session-refused": "connect again with valid credentials for a new one",
     "tls-client-cert": "see {client_cert}",
@@ -116,6 +117,8 @@ def advice(code: str, error: TunnelError | None, layers: Layers | None) -> str:
     steps = _own_steps(error, layers) if error is not None else []
     if error is not None and str(error.fields.get("hop", "")).startswith("proxy "):
         code = "proxy-unreachable"
+    if code in _OF_CERTIFICATES and layers is not None and layers.text("client-cert") is None:
+        steps = []  # the advice says so
     sentences = [f"{step[0].upper()}{step[1:]}." for step in steps]
     return " ".join([*([ADVICE[code]] if code in ADVICE else []), *sentences])
 
@@ -152,8 +155,8 @@ def _of_credentials(layers: Layers, status: int, verdict: str | None) -> list[st
     wants_token = not layers.withheld and not {"token", "authorization"} & sent.keys()
     if layers.withheld:
         steps.append(
-            f"credentials of the environment and of all hosts ({', '.join(layers.withheld)}) are not sent to a URL that "
-            f"is written out; give them on the command line, or in a table for this host in {layers.config_path}"
+            f"credentials of the environment and of all hosts ({', '.join(layers.withheld)}) are not sent to a URL "
+            f"that is written out; give them on the command line, or in a table for this host in {layers.config_path}"
         )
     if not verdict and not layers.withheld and _TRAFFIC_TOKEN not in sent:
         place = layers.config_path
@@ -174,7 +177,7 @@ def _of_proxy(error: TunnelError, layers: Layers) -> list[str]:
 def _of_certificate(layers: Layers) -> list[str]:
     path = layers.text("client-cert")
     if path is None:
-        return [f"show a client certificate: {spelled('client_cert')}"]
+        return [f"see {spelled('client_cert')}"]
     return [f"it was shown {path} ({layers.origin('client-cert') or spelled('client_cert')})"]
 
 

@@ -10,7 +10,7 @@ import os
 from tunnel.net.files import read_regular
 
 PEM_LIMIT = 1 << 20  # bytes of a file of certificates or keys
-CERTIFICATE, KEY = b"-----BEGIN CERTIFICATE-----", b"PRIVATE KEY-----"
+CERTIFICATE, KEY = b"CERTIFICATE-----", b"PRIVATE KEY-----"
 
 
 def key_path(certificate: str, key: str | None) -> str | None:

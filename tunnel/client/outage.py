@@ -59,16 +59,20 @@ def back_line(seconds: float) -> str:
 class Outage:
     """The time from the loss of a connection, at ``now``, for ``reason``, until the session goes on or is given up.
 
-    ``limit`` are the seconds that it may last. ``epoch`` is the number of the last attempt, of this outage or before.
-    ``fruitless`` is how many connections in a row were lost before anything that was sent on them had arrived.
+    ``limit`` are the seconds that it may last, and ``verdict`` the code of the error when they are over. ``epoch`` is
+    the number of the last attempt, of this outage or before. ``fruitless`` is how many connections in a row were lost
+    before anything that was sent on them had arrived.
     """
 
-    def __init__(self, now: float, limit: float, reason: str, epoch: int, fruitless: int = 0) -> None:
+    def __init__(
+        self, now: float, limit: float, reason: str, epoch: int, fruitless: int = 0, verdict: str = "given-up"
+    ) -> None:
         self.began = now
         self.notice_at = now + NOTICE_AFTER  # when the user is to be told; infinite once they were
         self.reason = reason
         self.epoch = epoch
         self.deadline = now + limit
+        self._verdict = verdict
         self.next_at = now + FIRST_DELAY * jitter() / 2
         self._failures = max(0, fruitless - FRUITLESS)
         if self._failures:
@@ -131,7 +135,7 @@ class Outage:
     def check(self, now: float) -> None:
         """Raise ConnectionLost when the limit is over."""
         if now >= self.deadline:
-            raise ConnectionLost("given-up", lasted=span(now - self.began), reason=self.reason)
+            raise ConnectionLost(self._verdict, lasted=span(now - self.began), reason=self.reason)
 
     def slept(self, now: float) -> None:
         """Note that this machine, or this process, stood still: the network may be back, and time was lost."""

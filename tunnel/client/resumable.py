@@ -158,7 +158,8 @@ class ResumableLifecycle:
             # Imported late, as most tunnels need it never.
             from tunnel.client.outage import Outage
 
-            self._outage = Outage(now, longest, reason, self._epoch, self._fruitless)
+            verdict = "given-up" if longest == self._limit else "session-expired"
+            self._outage = Outage(now, longest, reason, self._epoch, self._fruitless, verdict)
 
     def _count_fruitless(self, now: float) -> None:
         if self.stream.session.sender.progress or not self.stream.session.unacknowledged:

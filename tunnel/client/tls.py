@@ -6,7 +6,7 @@ import _thread
 import socket
 import ssl
 
-from tunnel.client.client_key import CERTIFICATE, holds, key_beside, key_path
+from tunnel.client.client_key import CERTIFICATE, KEY, holds, key_beside, key_path
 from tunnel.errors import DialError, UsageError, spelled
 from tunnel.net.files import check_regular
 
@@ -59,23 +59,27 @@ def set_verify_flags(context: ssl.SSLContext) -> None:
 
 def _show_certificate(context: ssl.SSLContext, certificate: str, named_key: str | None) -> None:
     """Let ``context`` show the client certificate. Raises UsageError, which names the file that is wrong."""
+    setting, path, reason = "client_cert", certificate, ""
     try:
         key = key_path(certificate, named_key)
-        if key is None:
-            problem = f"{certificate} has no key in it, and there is no {key_beside(certificate)}"
-            raise UsageError(f"{problem}: name the key's file with {spelled('client_key')}", setting="client_cert")
-        context.load_cert_chain(certificate, key, password=_no_password)
-    except ssl.SSLError as exc:
-        setting, path, reason = "client_cert", certificate, exc.reason or ""
-        if reason == "KEY_VALUES_MISMATCH":
-            reason = f"the key in {key} is not the one of this certificate"
-        elif not holds(certificate, CERTIFICATE):
+        if not holds(certificate, CERTIFICATE):
             reason = "there is no certificate in PEM form in it"
-        elif not reason:  # OpenSSL does not tell which of the two files it cannot read
-            setting, path, reason = "client_key", key or "", "there is no key in PEM form in it"
-        raise UsageError(code="file", setting=setting, path=path, reason=reason.replace("_", " ").lower()) from exc
+        elif key is None:
+            reason = f"it has no key in it, and there is no {key_beside(certificate)}; see {spelled('client_key')}"
+        else:
+            setting, path = "client_key", key
+            if holds(key, KEY):
+                setting, path = "client_cert", certificate
+                context.load_cert_chain(certificate, key, password=_no_password)
+                return
+            reason = "there is no key in PEM form in it"
+    except ssl.SSLError as exc:
+        if exc.reason != "KEY_VALUES_MISMATCH":
+            raise _unusable(setting, path, exc) from exc
+        reason = f"the key in {key} is not the one of this certificate"
     except OSError as exc:
-        raise _unusable("client_cert", certificate, exc) from exc
+        raise _unusable(setting, path, exc) from exc
+    raise UsageError(code="file", setting=setting, path=path, reason=reason)
 
 
 def _no_password() -> str:

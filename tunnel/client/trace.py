@@ -85,12 +85,14 @@ def say(text: str) -> None:
 
 def _is_raw(stream: TextIO) -> bool:
     """Return whether ``stream`` is a terminal on which a line feed does not return to the first column."""
+    if not stream.isatty():
+        return False
     try:
         import termios  # POSIX only
     except ImportError:
         return False
     try:
         output_modes: int = termios.tcgetattr(stream.fileno())[1]
-    except (OSError, termios.error):
-        return False  # no terminal
+    except termios.error:
+        return False  # it has gone
     return not output_modes & termios.OPOST
