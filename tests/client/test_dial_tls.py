@@ -32,10 +32,10 @@ from tests.client.conftest import (
     failure_of,
     open_tunnel,
     over_tls,
-    settings_of,
     upgrade,
     wait_for_end,
 )
+from tests.client.test_settings import settings_of
 
 
 def test_a_tunnel_over_tls(serve: Serve, server_tls: ssl.SSLContext, ca_file: str) -> None:

@@ -152,13 +152,14 @@ def _of_credentials(layers: Layers, status: int, verdict: str | None) -> list[st
     sent = layers.credentials()
     if sent:
         steps.append(f"it was sent {' and '.join(sent.values())}")
-    wants_token = not layers.withheld and not {"token", "authorization"} & sent.keys()
-    if layers.withheld:
+    withheld = layers.withheld if not sent else []
+    wants_token = not withheld and not {"token", "authorization"} & sent.keys()
+    if withheld:
         steps.append(
-            f"credentials of the environment and of all hosts ({', '.join(layers.withheld)}) are not sent to a URL "
+            f"credentials of the environment and of all hosts ({', '.join(withheld)}) are not sent to a URL "
             f"that is written out; give them on the command line, or in a table for this host in {layers.config_path}"
         )
-    if not verdict and not layers.withheld and _TRAFFIC_TOKEN not in sent:
+    if not verdict and not withheld and _TRAFFIC_TOKEN not in sent:
         place = layers.config_path
         steps.append(f"a private sandbox wants its traffic token: -H '{_TRAFFIC_TOKEN}: …', or headers in {place}")
     if wants_token and (verdict or status == 401):
