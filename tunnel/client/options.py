@@ -80,7 +80,8 @@ OPTIONS = (
     Option("ca-file", PATH, "Trust the certificates in this PEM file instead of the system's.", metavar="FILE"),
     Option("client-cert", PATH, "Certificate to show to the server (PEM). The file may contain the key too.",
            metavar="FILE"),
-    Option("client-key", PATH, "Key of --client-cert (PEM).", metavar="FILE"),
+    Option("client-key", PATH, "Key of --client-cert (PEM). Default: in that file, else NAME.key beside NAME.pem.",
+           metavar="FILE"),
     Option("insecure", FLAG, "Do not check the server's certificate. Anyone on the network path can then read "
            "and change the traffic."),
     Option("proxy", PROXY, "Proxy (http://, socks5:// or socks5h://), or 'none'. Default: from the usual variables. "
