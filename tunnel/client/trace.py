@@ -83,6 +83,16 @@ def say(text: str) -> None:
         pass  # nobody can be told
 
 
+def end_line() -> None:
+    """Leave the line that a terminal in raw mode is in, before somebody gives it back its modes."""
+    try:
+        if _is_raw(sys.stderr):
+            sys.stderr.write("\r\n")
+            sys.stderr.flush()
+    except (OSError, AttributeError, ValueError):
+        pass  # nobody can be told
+
+
 def _is_raw(stream: TextIO) -> bool:
     """Return whether ``stream`` is a terminal on which a line feed does not return to the first column."""
     if not stream.isatty():

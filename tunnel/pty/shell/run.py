@@ -25,7 +25,7 @@ from typing import Any
 
 from tunnel.client.outage import NOTICE_AFTER, back_line, lost_line, span
 from tunnel.client.signals import not_ignored
-from tunnel.client.trace import Trace
+from tunnel.client.trace import Trace, end_line
 from tunnel.errors import ConnectionLost, TunnelError, spelled
 from tunnel.net.standard_streams import CLOSED_OUTPUT
 from tunnel.pty.client import calls
@@ -119,6 +119,8 @@ class RemoteShell:
                 self._start(self._serve)
                 ending = await self._ending
             finally:
+                if self._stream.result is None:  # something may be said that is not the terminal's
+                    end_line()
                 self._local.restore()
                 await self._stop()
             await self._finish_terminal(ending)
