@@ -193,7 +193,7 @@ def test_an_unknown_authority_is_accepted_on_demand(serve: Serve, server_tls: ss
 @pytest.mark.parametrize(
     ("name", "not_after", "reason"),
     [
-        ("other.test", None, "IP address mismatch, certificate is not valid for '127.0.0.1'."),
+        ("other.test", None, "IP address mismatch, certificate is not valid for '127.0.0.1'"),
         ("127.0.0.1", "2020-01-01", "certificate has expired"),
     ],
 )

@@ -130,7 +130,7 @@ def untrusted(exc: ssl.SSLCertVerificationError, host: str) -> DialError:
     """Return the error for a certificate of ``host`` that was looked at and not accepted."""
     number = exc.verify_code
     code = "tls-wrong-name" if number in _WRONG_NAME else "tls-expired" if number in _WRONG_TIME else "tls-untrusted"
-    return DialError(code, host=host, reason=exc.verify_message or exc.reason)
+    return DialError(code, host=host, reason=(exc.verify_message or exc.reason).removesuffix("."))
 
 
 class Alarm:
