@@ -30,7 +30,7 @@ def _forward(words: list[str]) -> int:
         lambda: resolve(host, given),
         trace=trace,
         tell=(lambda _: None) if settings.quiet else say,
-        text_of=lambda error: told(error, settings.layers),
+        text_of=told,
     )
     if forward.is_open_to_all:
         warn(["other machines can connect to this port, too"], quiet=settings.quiet)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tunnel.client.dial import Connection
+    from tunnel.client.layers import Layers
     from tunnel.client.local_socket import Stop
     from tunnel.client.settings import Settings
     from tunnel.net.listening import ListeningSocket
@@ -33,8 +34,8 @@ class Forward:
     """Listens at ``listen`` (as for ``--listen`` of the bridge) and tunnels each connection to a bridge.
 
     ``make_settings`` makes the settings of each tunnel, which ``make_tunnel`` makes of them; ``tell`` is told in one
-    line what happens, with what ``text_of`` makes of an error. ``unix_mode`` are the permissions of a Unix socket.
-    Raises UsageError and DialError (``listen``) when it cannot listen.
+    line what happens, with what ``text_of`` makes of an error and the layers of the settings. ``unix_mode`` are the
+    permissions of a Unix socket. Raises UsageError and DialError (``listen``) when it cannot listen.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Forward:
         *,
         trace: Trace,
         tell: Callable[[str], None],
-        text_of: Callable[[TunnelError], str] = str,
+        text_of: Callable[[TunnelError, Layers | None], str] = lambda error, _: str(error),
         unix_mode: int = 0o600,
         make_tunnel: Callable[[Settings, Trace, Callable[[], Settings], Callable[[str], None]], Tunnel] = Tunnel,
     ) -> None:
@@ -110,7 +111,7 @@ class Forward:
             try:
                 self._start(sock, who, self._make_settings())
             except TunnelError as exc:  # a token file that is gone, for example, or no descriptors are left
-                self._tell(f"{who}: {self._text_of(exc)}")
+                self._tell(f"{who}: {self._text_of(exc, None)}")
                 reset(sock)
 
     def _start(self, sock: socket.socket, who: str, settings: Settings) -> None:
@@ -122,7 +123,7 @@ class Forward:
 
         def ended(failure: TunnelError | None) -> None:
             if failure is not None:
-                notice(self._text_of(failure))
+                notice(self._text_of(failure, settings.layers))
             with self._lock:
                 self._tunnels.discard(stop)
                 self._none_left.notify_all()

@@ -21,7 +21,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tunnel.client.proxy import Proxy
     from tunnel.client.trace import Trace
 
     Place = tuple[int, tuple[str, int] | tuple[str, int, int, int]]
@@ -66,21 +65,8 @@ class Limit:
             rest = rest[self.apply(sock).send(rest) :]
 
 
-def connect_tcp(
-    host: str, port: int, family: int, limit: Limit, trace: Trace, *, proxy: Proxy | None = None
-) -> socket.socket:
-    """Return a socket connected to ``host``, which is that of ``proxy`` if there is one. Raises DialError."""
-    try:
-        return _connect_tcp(host, port, family, limit, trace)
-    except DialError as exc:
-        if proxy is None or exc.code == "resources":
-            raise
-        # An address of the proxy says nothing to a user who has forgotten that there is one.
-        refused = exc.code == "tcp-refused" or exc.fields.get("refused")
-        raise DialError("proxy-unreachable", proxy=proxy, reason=exc, refused=refused) from exc
-
-
-def _connect_tcp(host: str, port: int, family: int, limit: Limit, trace: Trace) -> socket.socket:
+def connect_tcp(host: str, port: int, family: int, limit: Limit, trace: Trace) -> socket.socket:
+    """Return a socket connected to ``host``. Raises DialError."""
     places = _interleave(resolve_name(host, port, family, limit))
     trace.step("dns", f"{host} is {', '.join(_host_text(place[1]) for place in places)}")
     named = " and ".join(dict.fromkeys(_place_text(place[1]) for place in places))
