@@ -146,6 +146,9 @@ def test_a_signal_while_nobody_types_leaves_no_orphan(bed: Bed, service: Service
     ("words", "line"),
     [
         (["http://127.0.0.1:1"], "127.0.0.1:1 refused the connection: nothing listens there"),
+        (["--proxy", "http://127.0.0.1:1", "https://box.test"],
+         "cannot connect to proxy http://127.0.0.1:1: 127.0.0.1:1 refused the connection: nothing listens there; "
+         "the proxy is that of --proxy; --proxy none goes without it"),
         (["ws://127.0.0.1:1"], "ws://127.0.0.1:1: a terminal service's URL begins with http:// or https://"),
         (["--foo"], "there is no option --foo; see wstunnel-py shell --help"),
         (["--usr", "x"], "there is no option --usr; did you mean --user?; see wstunnel-py shell --help"),
