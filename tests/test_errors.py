@@ -21,7 +21,10 @@ from tests.bed.sources import constants_in
 from tunnel import errors
 from tunnel.cli.hints import ADVICE, HINTS, told
 from tunnel.cli.main import option_of
-from tunnel.errors import CODES, EXTRAS, DialError, UsageError, spell_settings, spelled
+from tunnel.client.options import BY_NAME
+from tunnel.errors import CODES, EXTRAS, DialError, RemoteProtocolError, UsageError, spell_settings, spelled
+from tunnel.websocat.options import SUPPORTED
+from tunnel.websocat.options import option_of as of_websocat
 
 PACKAGE = ROOT / "tunnel"
 # Where names of options may stand: the command line, the composition root, the tables that options are made from, what
@@ -70,7 +73,7 @@ def test_every_code_has_a_text_and_an_exit_code(code: str) -> None:
 
 def test_hints_and_advice_are_for_codes_that_exist() -> None:
     assert set(HINTS) <= set(CODES)
-    assert set(ADVICE) - set(CODES) == {"expires", "no-banner", "buffers"}
+    assert set(ADVICE) - set(CODES) == {"expires", "insecure", "plain", "no-banner", "buffers"}
 
 
 def test_a_program_reads_the_names_of_python_and_a_user_those_of_options(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +92,23 @@ def test_a_program_reads_the_names_of_python_and_a_user_those_of_options(monkeyp
 def test_a_hint_stands_behind_the_text_on_the_command_line_only() -> None:
     error = DialError("tls-client-cert", host="h", reason="it wants a client certificate")
     assert str(error) == "h refuses this client: it wants a client certificate"
-    assert told(error) == f"{error}; see --client-cert"
+    try:
+        spell_settings(option_of)
+        assert told(error) == f"{error}; see --client-cert"
+        spell_settings(of_websocat)  # whose command line has no such option
+        assert told(error) == f"{error}; see client-cert in the config file"
+        assert told(RemoteProtocolError("late", code="late-session")) == "late; --protocol binary avoids this"
+    finally:
+        spell_settings()
+
+
+@pytest.mark.parametrize("setting", [*BY_NAME])
+def test_websocat_s_users_read_of_options_that_there_are(setting: str) -> None:
+    shown = of_websocat(BY_NAME[setting].setting)
+    if shown.startswith("--"):
+        assert shown.split()[0][2:] in {option.name for option in SUPPORTED}
+    else:
+        assert shown == f"{setting} in the config file"
 
 
 def test_a_caller_in_python_reads_no_option(tmp_path: Path) -> None:

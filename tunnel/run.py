@@ -100,7 +100,8 @@ def serve(
     - ``resume_for``: how long a session waits for its client after its connection is lost; 0: no session is resumed.
     - ``resume_memory``: MiB for all that may have to be sent again.
     - ``handshake_timeout``, ``dial_timeout``: limits for a client's request and for connecting to the target.
-    - ``ping_interval``, ``ping_timeout``: ping a client after this much silence, and give it up after that much more.
+    - ``ping_interval``, ``ping_timeout``: ping a client after this much silence, and give it up after that much more;
+      the connection of a session that can be resumed after 8 s at most.
     - ``max_message``: the largest message to send, in bytes.
 
     `Bridge.drain` ends the tunnels in good order. Raises UsageError for a value that cannot be used; entering the

@@ -25,7 +25,12 @@ from tunnel.cli.main import RESERVED, main
 from tunnel.client.options import OPTIONS
 
 NOWHERE = "ws://127.0.0.1:1/"
-NOWHERE_LINE = "wstunnel-py: 127.0.0.1:1 refused the connection: nothing listens there\n"
+REFUSED = "wstunnel-py: 127.0.0.1:1 refused the connection: nothing listens there"
+
+
+def nowhere_line(host: str = NOWHERE, *, options: bool = False) -> str:
+    """What is told of `NOWHERE` to a user who has called it ``host``, with or without ``options``."""
+    return f"{REFUSED}; wstunnel-py doctor {host}{' with the same options' * options} tells more\n"
 
 
 def run(bed: Bed, *words: str, **environ: str) -> Finished:
@@ -79,15 +84,15 @@ def test_a_word_that_is_nearly_a_command_is_not_dialled(bed: Bed, word: str, mea
      ["test"], ["box"], ["prod"], ["build"], ["web"], ["dev"], ["sandbox"]],
 )  # fmt: skip
 def test_a_host_that_is_like_no_command_is_dialled(bed: Bed, words: list[str]) -> None:
-    assert run(bed, *words, WSTUNNEL_PY_URL=NOWHERE).stderr == NOWHERE_LINE
+    assert run(bed, *words, WSTUNNEL_PY_URL=NOWHERE).stderr.startswith(REFUSED)
 
 
 @pytest.mark.parametrize("name", ["sever", '"*ver"'])
 def test_a_host_of_the_config_file_may_be_like_a_command(bed: Bed, tmp_path: Path, name: str) -> None:
     config = tmp_path / "config.toml"
     config.write_text(f'[hosts.{name}]\nurl = "{NOWHERE}"\n')
-    assert run(bed, "sever", "--config", str(config)).stderr == NOWHERE_LINE
-    assert run(bed, "sever", WSTUNNEL_PY_CONFIG=str(config)).stderr == NOWHERE_LINE
+    assert run(bed, "sever", "--config", str(config)).stderr == nowhere_line("sever", options=True)
+    assert run(bed, "sever", WSTUNNEL_PY_CONFIG=str(config)).stderr == nowhere_line("sever")
     assert run(bed, "serv", "--config", str(config)).status == 2
 
 
@@ -109,13 +114,13 @@ def test_help_offers_no_command_that_there_is_not(bed: Bed) -> None:
 
 def test_a_host_with_the_name_of_a_command_can_be_reached(bed: Bed) -> None:
     finished = run(bed, "connect", "--", "serve", WSTUNNEL_PY_URL=NOWHERE)
-    assert (finished.status, finished.stderr) == (69, NOWHERE_LINE)
+    assert (finished.status, finished.stderr) == (69, nowhere_line("serve"))
 
 
 def test_the_short_form_is_the_long_one(bed: Bed) -> None:
     for words in (["box"], ["connect", "box"], ["connect", "--", "box"], ["--", "box"]):
         finished = run(bed, *words, WSTUNNEL_PY_URL=NOWHERE)
-        assert (finished.status, finished.stdout, finished.stderr) == (69, b"", NOWHERE_LINE)
+        assert (finished.status, finished.stdout, finished.stderr) == (69, b"", nowhere_line(words[-1]))
 
 
 def test_one_host_is_wanted(bed: Bed) -> None:
@@ -146,9 +151,10 @@ SANDBOX = json.dumps({"sandboxId": "x", "message": "The sandbox was not found", 
         (["--log-file", "/nonexistent/log", "box"], 2,
          "--log-file: cannot use /nonexistent/log: No such file or directory"),
         (["--ca-file", "/nonexistent", "box"], 2, "--ca-file: cannot use /nonexistent: no such file or directory"),
-        ([NOWHERE], 69, "127.0.0.1:1 refused the connection: nothing listens there"),
+        ([NOWHERE], 69, nowhere_line().removeprefix("wstunnel-py: ").rstrip()),
         (["--proxy", "http://127.0.0.1:1", "box"], 69,
-         "proxy http://127.0.0.1:1 (127.0.0.1:1) refused the connection: nothing listens there"),
+         "cannot connect to proxy http://127.0.0.1:1: 127.0.0.1:1 refused the connection: nothing listens there; "
+         "the proxy is that of --proxy; --proxy none goes without it"),
     ],
 )  # fmt: skip
 def test_a_failure_is_one_line_and_an_exit_code(bed: Bed, words: list[str], status: int, line: str) -> None:
@@ -161,7 +167,8 @@ def test_an_edges_words_reach_the_user(bed: Bed) -> None:
     with Target(script) as target:
         url = f"ws://127.0.0.1:{target.port}"
         finished = run(bed, url)
-    assert (finished.status, finished.stderr) == (69, f"wstunnel-py: {url} answered 502: The sandbox was not found\n")
+    line = f"{url} answered 502: The sandbox was not found; wstunnel-py doctor {url} tells more"
+    assert (finished.status, finished.stderr) == (69, f"wstunnel-py: {line}\n")
 
 
 def test_a_bug_is_one_line_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,8 +214,8 @@ def test_on_a_terminal_it_says_that_ssh_starts_it(bed: Bed) -> None:
     hint = (
         "wstunnel-py: ssh starts this as its ProxyCommand; run by hand, it sends what you type to the server as it is\n"
     )
-    assert process.log() == hint + NOWHERE_LINE
-    assert quiet.log() == NOWHERE_LINE
+    assert process.log() == hint + nowhere_line()
+    assert quiet.log() == f"{REFUSED}\n"
 
 
 def test_by_default_it_is_silent(bed: Bed, bridge: str) -> None:
@@ -240,7 +247,7 @@ def test_the_log_file_is_private_and_goes_on_where_it_ended(bed: Bed, tmp_path: 
 def test_a_log_file_that_cannot_be_written_is_given_up(bed: Bed) -> None:
     finished = run(bed, "--log-file", "/dev/full", NOWHERE)
     given_up = "wstunnel-py: cannot write to the log file any more: No space left on device\n"
-    assert (finished.status, finished.stderr) == (69, given_up + NOWHERE_LINE)
+    assert (finished.status, finished.stderr) == (69, given_up + nowhere_line(options=True))
 
 
 def test_secrets_that_are_withheld_are_told_of(bed: Bed) -> None:
@@ -259,5 +266,5 @@ def test_the_config_file_can_ask_for_both(bed: Bed, tmp_path: Path) -> None:
 
 def test_warnings_are_one_line_each_and_can_be_silenced(bed: Bed) -> None:
     warning = "wstunnel-py: warning: the server's certificate is not checked (--insecure)\n"
-    assert run(bed, "--insecure", NOWHERE).stderr == warning + NOWHERE_LINE
-    assert run(bed, "--insecure", "-q", NOWHERE).stderr == NOWHERE_LINE
+    assert run(bed, "--insecure", NOWHERE).stderr == warning + nowhere_line(options=True)
+    assert run(bed, "--insecure", "-q", NOWHERE).stderr == f"{REFUSED}\n"

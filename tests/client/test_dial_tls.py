@@ -35,6 +35,7 @@ from tests.client.conftest import (
     upgrade,
     wait_for_end,
 )
+from tests.client.test_settings import settings_of
 
 
 def test_a_tunnel_over_tls(serve: Serve, server_tls: ssl.SSLContext, ca_file: str) -> None:
@@ -167,7 +168,7 @@ def test_a_newer_python_takes_a_corporate_authority_too(corporate: CorporateAuth
     url = f"wss://127.0.0.1:{serve(over_tls(corporate.server_tls(), answer('HTTP/1.1 418 Teapot'))).port}"
     command = "import sys; from tunnel.cli.main import main; sys.exit(main())"
     finished = bed.run(newer_python(), "-c", command, "connect", "--ca-file", str(corporate.ca_file), url, stdin=b"")
-    assert finished.stderr == f"wstunnel-py: {url} answered 418: Teapot\n"
+    assert finished.stderr.startswith(f"wstunnel-py: {url} answered 418: Teapot; ")
 
 
 def test_an_intermediate_authority_is_enough(serve: Serve, authority: trustme.CA, tmp_path: Path) -> None:
@@ -192,7 +193,7 @@ def test_an_unknown_authority_is_accepted_on_demand(serve: Serve, server_tls: ss
 @pytest.mark.parametrize(
     ("name", "not_after", "reason"),
     [
-        ("other.test", None, "IP address mismatch, certificate is not valid for '127.0.0.1'."),
+        ("other.test", None, "IP address mismatch, certificate is not valid for '127.0.0.1'"),
         ("127.0.0.1", "2020-01-01", "certificate has expired"),
     ],
 )
@@ -258,6 +259,44 @@ def test_a_clients_certificate_is_shown(strict_url: str, ca_file: str, client_fi
     open_tunnel(*words, strict_url).channel.close()
 
 
+def test_a_clients_key_is_found_beside_its_certificate(
+    strict_url: str, ca_file: str, client_files: tuple[str, str], tmp_path: Path
+) -> None:
+    certificate, key = (Path(path).read_text() for path in client_files)
+    alone, beside = tmp_path / "alice.pem", tmp_path / "alice.key"
+    alone.write_text(certificate)
+    words = ("--ca-file", ca_file, "--client-cert", str(alone))
+    line = f"--client-cert: cannot use {alone}: it has no key in it, and there is no {beside}; see "
+    failure = failure_of(*words, strict_url)
+    assert failure.line.startswith(line) and failure.code == 2
+    beside.write_text("no key")
+    failure = failure_of(*words, strict_url)
+    assert failure == Failure(f"--client-key: cannot use {beside}: there is no key in PEM form in it", 2)
+    beside.unlink()
+    beside.mkdir()
+    assert failure_of(*words, strict_url) == Failure(f"--client-key: cannot use {beside}: is a directory", 2)
+    beside.rmdir()
+    beside.write_text(key)
+    beside.chmod(0o640)
+    assert settings_of(*words, strict_url).warnings == [f"others can read the key in {beside}: chmod 600 it"]
+    open_tunnel(*words, strict_url).channel.close()
+    # What is in the file itself goes first.
+    beside.write_text("no key")
+    alone.write_text(certificate + key)
+    open_tunnel(*words, strict_url).channel.close()
+
+
+def test_a_key_that_is_another_certificates_is_named(
+    tmp_path: Path, client_files: tuple[str, str], authority: trustme.CA
+) -> None:
+    certificate, _ = client_files
+    other = tmp_path / "other.key"
+    authority.issue_cert("other.test").private_key_pem.write_to_path(str(other))
+    failure = failure_of("--client-cert", certificate, "--client-key", str(other), "wss://127.0.0.1:1")
+    reason = f"the key in {other} is not the one of this certificate"
+    assert failure == Failure(f"--client-cert: cannot use {certificate}: {reason}", 2)
+
+
 def test_a_server_that_misses_the_clients_certificate(strict_url: str, ca_file: str) -> None:
     failure = failure_of("--ca-file", ca_file, strict_url)
     assert failure == Failure("127.0.0.1 refuses this client: it wants a client certificate; see --client-cert", 77)
@@ -295,6 +334,7 @@ def test_certificates_that_are_not_there_or_none(tmp_path: Path, option: str) ->
     path.write_text("no certificate")
     failure = failure_of(option, str(path), url)
     assert failure.line.startswith(f"{option}: cannot use {path}: ")
+    assert "no certificate" in failure.line and "ssl" not in failure.line.lower()
     assert failure.code == 2
 
 

@@ -12,6 +12,8 @@ from tunnel.client.outage import (
     LONGEST_RETRY_AFTER,
     STALE_LIMIT,
     Outage,
+    lost_line,
+    span,
 )
 from tunnel.errors import ConnectionLost, DialError, TunnelError, UpgradeRefused, UsageError
 
@@ -31,14 +33,15 @@ def outage(limit: float = 600.0) -> Outage:
     [
         (refused(410, *FROM_BRIDGE), "session-gone", 69),
         (refused(400, *FROM_BRIDGE), "session-gone", 69),
-        (UpgradeRefused("unauthorized", status=401, headers=FROM_BRIDGE, url="", message=""), "unauthorized", 77),
-        (UpgradeRefused("forbidden", status=403, headers=FROM_BRIDGE, url="", message=""), "forbidden", 77),
+        (refused(401, *FROM_BRIDGE), "session-refused", 77),
+        (refused(403, *FROM_BRIDGE), "session-refused", 77),
     ],
 )
 def test_a_refusal_of_the_bridge_itself_is_final(error: TunnelError, cause: str, exit_code: int) -> None:
     with pytest.raises(TunnelError) as raised:
         outage().failed(error, 101.0)
     assert raised.value.code == cause and raised.value.exit_code == exit_code
+    assert str(raised.value).startswith("the session is over") and str(error) in str(raised.value)
 
 
 @pytest.mark.parametrize("status", [404, 410, 429, 500, 502, 503, 504])
@@ -82,8 +85,9 @@ def test_credentials_that_are_refused_on_the_way_are_tried_three_times(error: Tu
     subject = outage()
     for _ in range(CREDENTIALS_LIMIT - 1):
         subject.failed(error, 101.0)
-    with pytest.raises(type(error)):
+    with pytest.raises(ConnectionLost) as raised:
         subject.failed(error, 101.0)
+    assert raised.value.code == "session-refused" and raised.value.__cause__ is error
 
 
 def test_only_refusals_in_a_row_count() -> None:
@@ -101,8 +105,9 @@ def test_a_stale_epoch_is_raised_above_the_bridge_s() -> None:
     assert subject.begin_attempt() == 42
     for _ in range(STALE_LIMIT - 2):
         subject.failed(refused(409, *FROM_BRIDGE), 101.0)
-    with pytest.raises(UpgradeRefused):
+    with pytest.raises(ConnectionLost) as raised:
         subject.failed(refused(409, *FROM_BRIDGE), 101.0)
+    assert raised.value.code == "session-gone"
 
 
 def test_attempts_come_later_and_later_but_never_much_later() -> None:
@@ -146,7 +151,32 @@ def test_it_ends_when_its_limit_is_over() -> None:
     with pytest.raises(ConnectionLost) as raised:
         subject.check(160.0)
     assert raised.value.exit_code == 75
-    assert str(raised.value) == "gave up after 60 s without a connection: wss://box answered 502: no"
+    line = "the session is over: gave up after 60 s without a connection: wss://box answered 502: no"
+    assert str(raised.value) == line
+
+
+def test_a_long_outage_is_told_once_with_its_limit_and_once_when_it_is_over() -> None:
+    subject = outage()
+    assert subject.notice(109.9) == "" and subject.over(109.9) == ""
+    assert subject.notice(110.0) == "connection lost, trying again for 10 min (reset)"
+    for now in (110.1, 200.0):
+        subject.lost_again(now, "it was closed")
+        assert subject.notice(now) == ""
+    assert subject.over(131.4) == "connected again after 31 s"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.25, "0.2 s"), (9.0, "9 s"), (31.4, "31 s"), (119.0, "119 s"), (120.0, "2 min"), (600.0, "10 min"),
+     (3600.0, "60 min"), (7200.0, "2 h"), (86400.0, "24 h")],
+)  # fmt: skip
+def test_a_time_is_told_as_one_would_say_it(seconds: float, words: str) -> None:
+    assert span(seconds) == words
+
+
+def test_the_reason_of_a_loss_is_not_told_twice() -> None:
+    lost = ConnectionLost("lost", reason="Connection reset by peer")
+    assert lost_line(lost, 600.0) == "connection lost, trying again for 10 min (Connection reset by peer)"
 
 
 def test_a_sleep_gives_time_and_an_attempt_at_once() -> None:

@@ -293,7 +293,7 @@ def test_a_proxy_that_hangs_up(serve: Serve) -> None:
 def test_a_proxy_that_is_not_there() -> None:
     proxy = f"http://127.0.0.1:{free_port()}"
     place = proxy.removeprefix("http://")
-    line = f"proxy {proxy} ({place}) refused the connection: nothing listens there"
+    line = f"cannot connect to proxy {proxy}: {place} refused the connection: nothing listens there"
     assert failure_of("--proxy", proxy, CLOSED) == Failure(line, 69)
 
 

@@ -100,7 +100,7 @@ def test_a_resume_at_what_is_no_number_ends_in_one_line(bed: Bed, received: str)
         words = ("connect", "--reconnect-for", "10", f"ws://127.0.0.1:{target.port}")
         finished = bed.run(*OURS, *words, stdin=b"x" * 100, seconds=30)
     assert finished.status == 69 and finished.stderr.count("\n") == 1, finished.stderr
-    assert "the session cannot be resumed" in finished.stderr and received[:100] != finished.stderr
+    assert "the session is over and cannot be resumed" in finished.stderr and received[:100] != finished.stderr
 
 
 @pytest.mark.parametrize("epoch", ["9" * 5000, "9" * 18, "²", "-5"])

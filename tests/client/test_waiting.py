@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import tunnel
 from tests.bed.edges import StartingEdge
 from tests.bed.processes import Bed, Process, free_port
-from tests.bed.targets import Target, echo
+from tests.bed.targets import Target, echo, read_exactly
 from tests.bed.tunnels import OURS, start_bridge
 from tunnel.client.tcp import _tcp_error
 from tunnel.client.waiting import NOT_UP_YET, dial_when_up, is_not_up_yet
@@ -82,7 +83,7 @@ def test_the_environment_and_the_config_file_say_so_too(bed: Bed, tmp_path: Path
 def test_without_it_nothing_is_tried_again(bed: Bed) -> None:
     with StartingEdge("409 Conflict") as edge:
         finished = bed.run(*OURS, "connect", edge.url)
-    line = f"{edge.url} answered 409: Conflict; it may still be starting: see connect --wait"
+    line = f"{edge.url} answered 409: Conflict; it may still be starting: see --wait"
     assert (finished.status, finished.stderr, edge.answers) == (75, f"wstunnel-py: {line}\n", 1)
 
 
@@ -94,7 +95,8 @@ def test_when_the_time_is_over_the_last_failure_is_told(bed: Bed) -> None:
         69,
         [
             f"wstunnel-py: not up yet ({edge.url} answered 409: Conflict); trying for 1 s",
-            f"wstunnel-py: {edge.url} answered 502: Bad Gateway",
+            f"wstunnel-py: {edge.url} answered 502: Bad Gateway; "
+            f"wstunnel-py doctor {edge.url} with the same options tells more",
         ],
     )
 
@@ -104,7 +106,7 @@ def test_what_no_waiting_helps_against_ends_it_at_once(bed: Bed, status: str) ->
     with StartingEdge("503 Service Unavailable", status) as edge:
         finished = bed.run(*OURS, "connect", "--wait", "600", edge.url)
     assert edge.answers == 2
-    assert finished.stderr.splitlines()[1] == f"wstunnel-py: {edge.url} answered {status[:3]}: {status[4:]}"
+    assert finished.stderr.splitlines()[1].startswith(f"wstunnel-py: {edge.url} answered {status[:3]}: {status[4:]}; ")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15), (signal.SIGHUP, -1)])
@@ -150,6 +152,28 @@ def test_what_counts_as_not_up_yet() -> None:
     assert not is_not_up_yet(DialError("dns", host="box", reason="unknown"))
 
 
-def test_only_the_command_waits() -> None:
+def test_forward_waits_for_each_connection(bed: Bed, echo_port: int) -> None:
+    with StartingEdge("502 Bad Gateway") as edge:
+        forward = bed.start(*OURS, "forward", "--wait", "60", edge.url)
+        port = int(forward.wait_for_line(r"forwarding 127\.0\.0\.1:(\d+)")[1])
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.settimeout(LIMIT)
+            client.sendall(b"hello")
+            forward.wait_for_line(r"127\.0\.0\.1:\d+: not up yet \(.*\); trying for 60 s", LIMIT)
+            edge.bridge = port_of(start_bridge(bed, "ours", echo_port).url)
+            assert read_exactly(client, 5) == b"hello"
+
+
+def test_forward_that_waits_can_be_ended(bed: Bed) -> None:
+    forward = bed.start(*OURS, "forward", "--wait", "600", f"ws://127.0.0.1:{free_port()}")
+    port = int(forward.wait_for_line(r"forwarding 127\.0\.0\.1:(\d+)")[1])
+    with socket.create_connection(("127.0.0.1", port)):
+        forward.wait_for_line("not up yet", LIMIT)
+        forward.send_signal(signal.SIGTERM)
+        assert forward.wait(LIMIT) == 143
+
+
+def test_only_these_commands_wait(bed: Bed) -> None:
+    assert "there is no option --wait" in bed.run(*OURS, "doctor", "--wait", "5", "box").stderr
     with pytest.raises(UsageError, match="there is no option wait"):
         tunnel.open_socket("ws://127.0.0.1:1", wait=5)

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,11 @@ def refusal(finished: Finished, status: int = 77) -> str:
     return finished.stderr.removeprefix("wstunnel-py: ").strip()
 
 
+def was_shown(options: Sequence[str]) -> str:
+    """What the line of a refused client says of its certificate."""
+    return f"; it was shown {options[1]} (--client-cert)"
+
+
 # ---- what works
 
 
@@ -51,6 +57,11 @@ def test_ssh_passes_when_each_end_knows_the_other(bed: Bed, sshd: Sshd, made: PK
 def test_every_name_of_the_certificate_is_good(bed: Bed, start: StartBridge, made: PKI, host: str) -> None:
     url = start(*made.serve_alone).url.replace("127.0.0.1", host)
     assert connect(bed, url, *made.trust).stdout == b"hello"
+
+
+def test_the_key_beside_the_certificate_needs_no_option(bed: Bed, start: StartBridge, made: PKI) -> None:
+    words = (*made.trust, "--client-cert", f"{made.folder}/alice.pem")
+    assert connect(bed, localhost(start(*made.serve)), *words).stdout == b"hello"
 
 
 def test_openssl_reaches_the_bridge_and_finds_nothing_wrong(bed: Bed, start: StartBridge, made: PKI) -> None:
@@ -74,20 +85,23 @@ def test_a_client_without_a_certificate(bed: Bed, start: StartBridge, made: PKI)
 def test_a_client_of_another_authority(bed: Bed, start: StartBridge, made: PKI, tmp_path: Path) -> None:
     other = make_pki(bed, tmp_path / "other")
     line = "localhost refuses this client: it does not know the authority of the client certificate"
-    assert refusal(connect(bed, localhost(start(*made.serve)), *made.trust, *other.show())) == line
+    shown = other.show()
+    assert refusal(connect(bed, localhost(start(*made.serve)), *made.trust, *shown)) == line + was_shown(shown)
 
 
 def test_a_client_whose_certificate_has_expired(bed: Bed, start: StartBridge, made: PKI, old: PKI) -> None:
     bridge = start(*made.serve_alone, "--tls-client-ca", str(old.ca_file))
     line = "localhost refuses this client: the client certificate has expired"
-    assert refusal(connect(bed, localhost(bridge), *made.trust, *old.show("alice"))) == line
+    shown = old.show("alice")
+    assert refusal(connect(bed, localhost(bridge), *made.trust, *shown)) == line + was_shown(shown)
     assert connect(bed, localhost(bridge), *made.trust, *old.show("bob")).stdout == b"hello"
 
 
 def test_a_bridge_that_would_be_a_client(bed: Bed, start: StartBridge, made: PKI) -> None:
     url = localhost(start(*made.serve))
     line = "localhost refuses this client: the client certificate is not for clients"
-    assert refusal(connect(bed, url, *made.trust, *made.show("localhost"))) == line
+    shown = made.show("localhost")
+    assert refusal(connect(bed, url, *made.trust, *shown)) == line + was_shown(shown)
 
 
 def test_a_client_that_would_be_a_bridge(bed: Bed, start: StartBridge, made: PKI) -> None:
@@ -98,7 +112,9 @@ def test_a_client_that_would_be_a_bridge(bed: Bed, start: StartBridge, made: PKI
 
 def test_a_bridge_whose_certificate_has_expired(bed: Bed, start: StartBridge, old: PKI) -> None:
     line = "the certificate of localhost is not trusted: certificate has expired"
-    assert refusal(connect(bed, localhost(start(*old.serve_alone)), *old.trust)) == line
+    assert refusal(connect(bed, localhost(start(*old.serve_alone)), *old.trust)).startswith(
+        f"{line}; wstunnel-py doctor "
+    )
 
 
 def test_a_bridge_of_another_authority(bed: Bed, start: StartBridge, made: PKI, tmp_path: Path) -> None:
@@ -150,7 +166,7 @@ def test_nginx_takes_the_same_files(bed: Bed, sshd: Sshd, made: PKI) -> None:
     config = sshd.write_client_config(bed.folder / "ssh_config", command)
     assert bed.check("ssh", "-F", str(config), "box", "echo passed").text == "passed\n"
     line = refusal(connect(bed, url, *made.trust), 76)
-    assert line == f"{url} answered 400: No required SSL certificate was sent"
+    assert line.startswith(f"{url} answered 400: No required SSL certificate was sent; wstunnel-py doctor ")
 
 
 # ---- renewal

@@ -1,4 +1,4 @@
-"""What a resumable client keeps, masked: that it is what the source said whenever it is sent, and never by an old key."""
+"""What a resumable client keeps, masked: it is what the source said whenever it is sent, and no key is used twice."""
 
 from __future__ import annotations
 

@@ -129,7 +129,8 @@ def test_the_end_of_a_patience_is_told_with_the_last_reason() -> None:
         now += delays[-1] + 1.0
     assert 0.12 < delays[0] <= 0.25 and max(delays) <= 10.0
     with pytest.raises(
-        ConnectionLost, match=r"could not be restored within 20 s: connection lost: Connection reset by peer"
+        ConnectionLost,
+        match=r"gave up after 20 s without a connection to http://box.test: connection lost: Connection reset by peer",
     ):
         stream.take()
 

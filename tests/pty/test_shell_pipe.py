@@ -146,6 +146,9 @@ def test_a_signal_while_nobody_types_leaves_no_orphan(bed: Bed, service: Service
     ("words", "line"),
     [
         (["http://127.0.0.1:1"], "127.0.0.1:1 refused the connection: nothing listens there"),
+        (["--proxy", "http://127.0.0.1:1", "https://box.test"],
+         "cannot connect to proxy http://127.0.0.1:1: 127.0.0.1:1 refused the connection: nothing listens there; "
+         "the proxy is that of --proxy; --proxy none goes without it"),
         (["ws://127.0.0.1:1"], "ws://127.0.0.1:1: a terminal service's URL begins with http:// or https://"),
         (["--foo"], "there is no option --foo; see wstunnel-py shell --help"),
         (["--usr", "x"], "there is no option --usr; did you mean --user?; see wstunnel-py shell --help"),
@@ -189,6 +192,33 @@ def test_a_host_of_the_config_file(bed: Bed, guarded: Service, tmp_path: Path) -
     config.write_text(f'[hosts.box]\npty-url = "{guarded.url}"\npty-token-file = "token"\npty-user = "root"\n')
     finished = bed.run(*OURS, "shell", "--config", str(config), "box", "--", "/bin/echo", "hi")
     assert (finished.status, finished.stdout, finished.stderr) == (0, b"hi\r\n", "")
+
+
+@pytest.mark.parametrize("words", [["shell"], ["pty", "ps"]])
+def test_a_host_whose_terminals_nobody_has_named_is_not_guessed(bed: Bed, tmp_path: Path, words: list[str]) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(
+        '[hosts.box]\nurl = "wss://box.test/ssh"\n[hosts."*.lab"]\nurl = "wss://{port}-{host}.lab.test"\n'
+    )
+    for host, name in (("box", "box"), ("one.lab", "one")):
+        finished = bed.run(*OURS, *words, "--config", str(config), host)
+        entry = "box" if host == "box" else "*.lab"
+        remedy = f"{config}: hosts.{entry}: url is its bridge's; add pty-url beside it, or --url"
+        assert finished.stderr == f"wstunnel-py: no address is known for terminals of {name}: {remedy}\n"
+        assert finished.status == (255 if words == ["shell"] else 2)
+    finished = bed.run(*OURS, *words, "box", env={"WSTUNNEL_PY_URL": "wss://{host}.test"})
+    remedy = "WSTUNNEL_PY_URL is its bridge's; set WSTUNNEL_PY_PTY_URL, or --url"
+    assert finished.stderr == f"wstunnel-py: no address is known for terminals of box: {remedy}\n"
+    given = bed.run(*OURS, *words, "--config", str(config), "--url", "http://127.0.0.1:1", "box")
+    assert "127.0.0.1:1 refused the connection" in given.stderr
+
+
+def test_a_terminal_that_is_killed_says_so_and_not_to_the_quiet(bed: Bed, service: Service) -> None:
+    command = ("--", "/bin/sh", "-c", "kill -9 $$")
+    finished = bed.run(*OURS, "shell", service.url, *command)
+    assert (finished.status, finished.stderr) == (137, "wstunnel-py: the terminal was killed (signal: killed)\n")
+    finished = bed.run(*OURS, "shell", "-q", service.url, *command)
+    assert (finished.status, finished.stderr) == (137, "")
 
 
 # ---- ps and kill

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.bed.processes import ticks
+from tests.bed.processes import Bed, ticks
 from tests.bed.tunnels import OURS
-from tests.pty.beds import Service, alive
+from tests.pty.beds import Service, alive, start_service
 from tests.pty.cutting import CuttingProxy
 from tests.pty.typist import Typist
 from tunnel import Sandbox
@@ -56,6 +56,7 @@ def test_a_signal_in_the_sandbox_is_told_as_shells_do(service: Service) -> None:
         typist.see(PROMPT)
         typist.type("kill -9 $$\r")
         assert typist.wait() == 128 + 9
+        typist.see("\r\nwstunnel-py: the terminal was killed (signal: killed)\r\n")
         assert typist.modes == typist.modes_before
 
 
@@ -136,7 +137,7 @@ def test_tilde_ampersand_leaves_the_terminal_running(service: Service, sandbox: 
         pid = remote_pid(typist)
         typist.type("\r~&")
         assert typist.wait() == 0
-        typist.see(f"the terminal keeps running; join it again with --attach {pid}")
+        typist.see(f"\r\nwstunnel-py: the terminal keeps running; join it again with --attach {pid}")
     for _ in ticks(2.5):
         assert alive(pid)
     assert sandbox.pty.kill(pid)
@@ -279,7 +280,9 @@ def test_an_outage_that_lasts_ends_with_a_line(service: Service) -> None:
         proxy.cut()
         assert typist.wait() == 255
         assert typist.modes == typist.modes_before
-        typist.see("could not be restored within 1 s")
+        line = f"the terminal cannot be reached: gave up after 1 s without a connection to {proxy.url}: "
+        typist.see(f"\r\nwstunnel-py: {line}")  # not behind the prompt
+        typist.see("; once it can be reached again, pty ps tells what still runs, and --attach joins it\r\n")
         assert ends(pid)
 
 
@@ -295,3 +298,38 @@ def test_tilde_dot_works_during_an_outage(service: Service) -> None:
         assert typist.wait() == 0
         typist.see("cannot tell the service that we left")
         assert ends(pid)
+
+
+def test_a_long_outage_is_told_in_words_and_so_is_its_end(service: Service) -> None:
+    with CuttingProxy(service.url) as proxy, Typist(*OURS, "shell", proxy.url, "-e", f"PS1={PROMPT}", *PLAIN) as typist:
+        typist.see(PROMPT)
+        proxy.away = True
+        proxy.cut()
+        typist.see("\r\nwstunnel-py: connection lost, trying again for 10 min (")
+        typist.see("; the terminal itself is ended after 60 s (--grace)\r\n")
+        proxy.away = False
+        typist.see("\r\nwstunnel-py: connected again after ")
+        typist.type("echo still-$((40 + 2)); exit 5\r")
+        typist.see("still-42")
+        assert typist.wait() == 5
+        assert typist.output.data.count(b"wstunnel-py: ") == 2
+
+
+def test_a_token_that_was_withdrawn_ends_the_connection_with_the_next_step(bed: Bed, tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    for file in (theirs, ours):
+        file.write_text("open-sesame\n")
+        file.chmod(0o600)
+    guarded = start_service(bed, "--pty-token-file", str(theirs))
+    options = ("--token-file", str(ours), "-e", f"PS1={PROMPT}")
+    with CuttingProxy(guarded.url) as proxy, Typist(*OURS, "shell", proxy.url, *options, *PLAIN) as typist:
+        typist.see(PROMPT)
+        theirs.write_text("another-one\n")
+        guarded.process.send_signal(signal.SIGHUP)
+        guarded.process.wait_for_line("reload")
+        proxy.cut()
+        assert typist.wait() == 255
+        typist.see("the connection to the terminal is over, as this client may not resume it: ")
+        typist.see(
+            f"; it was sent the token in {ours} (--token-file); with valid credentials --attach may still join it"
+        )

@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from tests.bed.edges import BufferingEdge
-from tests.bed.processes import Bed, Finished
+from tests.bed.processes import Bed, Finished, free_port
 from tests.bed.sshd import Sshd
 from tests.bed.targets import Target, echo, read_to_end
 from tests.bed.tunnels import OURS, start_bridge
@@ -32,9 +32,9 @@ def doctor(bed: Bed, *words: str) -> Finished:
 
 
 def failure(done: Finished) -> tuple[str, str]:
-    """The hop that failed, and all that is said of it; what came before it went well."""
+    """The hop that failed, and all that is said of it; what came before it went well, or well enough."""
     *good, bad, advice = done.text.splitlines()
-    assert all(line.startswith("✓ ") for line in good)
+    assert all(line.startswith(("✓ ", "! ", " ")) for line in good)
     assert bad.startswith("✗ ") and advice.startswith(" ")
     return bad.split()[1], f"{bad}\n{advice}"
 
@@ -102,6 +102,12 @@ def test_a_speed_test_that_breaks_off(bed: Bed, sshd: Sshd) -> None:
 def test_a_plain_websocat_is_good_enough_and_said_to_be_plain(bed: Bed, sshd: Sshd) -> None:
     done = doctor(bed, start_bridge(bed, "websocat", sshd.port).url)
     assert done.status == 0 and "a plain tunnel" in done.text and "SSH-2.0" in done.text
+    assert re.search(r"^! resume .* a plain tunnel\n +It ends when its connection is lost\.", done.text, re.MULTILINE)
+
+
+def test_a_session_that_was_not_asked_for_is_no_good_news_either(bed: Bed, sshd: Sshd) -> None:
+    done = doctor(bed, "--no-resume", start_bridge(bed, "ours", sshd.port).url)
+    assert done.status == 0 and re.search(r"^! resume .* not asked for \(--no-resume\)$", done.text, re.MULTILINE)
 
 
 def test_a_wrong_name(bed: Bed) -> None:
@@ -134,6 +140,90 @@ def test_a_certificate_that_has_expired(bed: Bed, sshd: Sshd, tmp_path: Path) ->
     done = doctor(bed, "--ca-file", str(tmp_path / "ca.pem"), bridge.url)
     hop, said = failure(done)
     assert hop == "tls" and "expired" in said and done.status == 77
+
+
+def test_a_certificate_that_is_not_checked_is_said_to_be_so(bed: Bed, sshd: Sshd, tmp_path: Path) -> None:
+    trustme.CA().issue_cert("other.test").private_key_and_cert_chain_pem.write_to_path(tmp_path / "leaf.pem")
+    bridge = start_bridge(bed, "ours", sshd.port, "--tls-cert", str(tmp_path / "leaf.pem"))
+    done = doctor(bed, "--insecure", bridge.url)
+    assert done.status == 0
+    assert re.search(r"^! tls .*, whose certificate was not checked \(--insecure\)\n +Anybody", done.text, re.MULTILINE)
+    hops = json.loads(doctor(bed, "--json", "--insecure", bridge.url).stdout)["hops"]
+    assert [hop["code"] for hop in hops if hop["hop"] == "tls"] == ["insecure"]
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_certificate_for_another_name_is_no_matter_of_trust(
+    bed: Bed, sshd: Sshd, tmp_path: Path, trusted: bool
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("other.test").private_key_and_cert_chain_pem.write_to_path(tmp_path / "leaf.pem")
+    bridge = start_bridge(bed, "ours", sshd.port, "--tls-cert", str(tmp_path / "leaf.pem"))
+    done = doctor(bed, *(("--ca-file", str(tmp_path / "ca.pem")) if trusted else ()), bridge.url)
+    hop, said = failure(done)
+    assert hop == "tls" and done.status == 77
+    assert ("Use a name that the certificate has" in said) == trusted
+    assert ("--ca-file" in said) != trusted
+
+
+# ---- proxies
+
+
+def test_a_proxy_that_is_not_there_is_blamed_and_not_the_bridge(bed: Bed) -> None:
+    place = f"http://127.0.0.1:{free_port()}"
+    option = doctor(bed, "--proxy", place, "wss://box.test")
+    environment = bed.run(*OURS, "doctor", "wss://box.test", env={"https_proxy": place})
+    for done, name in ((option, "--proxy"), (environment, "https_proxy")):
+        hop, said = failure(done)
+        assert hop == "proxy" and done.status == 69
+        assert f"cannot connect to proxy {place}: " in said and "The bridge was not tried." in said
+        assert f"The proxy is that of {name}; --proxy none goes without it." in said
+        assert "wstunnel-py serve" not in said
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        ("403 Forbidden", "does not allow this name or port"),
+        ("502 Bad Gateway", "cannot reach that name or port"),
+        ("407 Proxy Authentication Required", "user and password"),
+    ],
+)
+def test_what_a_proxy_answers_is_the_proxy_s(bed: Bed, status: str, advice: str) -> None:
+    def refuse(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    with Target(refuse) as target:
+        hop, said = failure(doctor(bed, "--proxy", f"http://127.0.0.1:{target.port}", "wss://box.test"))
+    assert hop == "proxy" and advice in said
+
+
+def test_a_proxy_that_says_nothing(bed: Bed) -> None:
+    with Target(read_to_end) as target:
+        words = ("--connect-timeout", "1", "--proxy", f"http://127.0.0.1:{target.port}")
+        hop, said = failure(doctor(bed, *words, "wss://box.test"))
+    assert hop == "proxy" and "The bridge was not tried." in said
+
+
+# ---- credentials
+
+
+def test_a_token_that_is_missing_or_wrong(bed: Bed, sshd: Sshd, tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    for file, token in ((theirs, "open-sesame"), (ours, "a-wrong-one")):
+        file.write_text(token)
+        file.chmod(0o600)
+    url = start_bridge(bed, "ours", sshd.port, "--token-file", str(theirs)).url
+    for words, advice in (
+        ([], "The bridge wants a token: --token-file, or WSTUNNEL_PY_TOKEN."),
+        (["--token-file", str(ours)], f"It was sent the token in {ours} (--token-file)."),
+    ):
+        done = doctor(bed, *words, url)
+        hop, said = failure(done)
+        assert hop == "upgrade" and done.status == 77
+        assert said.endswith(f" {advice}") and "wrong-one" not in said
 
 
 def test_an_edge_that_wants_a_token_for_the_sandbox(bed: Bed) -> None:

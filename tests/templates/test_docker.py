@@ -207,7 +207,7 @@ def test_the_end_of_the_bridge_ends_its_sessions_in_a_line_and_the_container(
     containers.podman("start", ONE)
     wait_until_up(containers)
     assert session.wait(60) == 255
-    lines = [line for line in session.err.read_text().splitlines() if "no connection for" not in line]
+    lines = [line for line in session.err.read_text().splitlines() if "connection lost, trying" not in line]
     ours = "the bridge is stopping" if number == signal.SIGTERM else "the bridge was restarted"
     assert lines[0].startswith("wstunnel-py: ") and ours in lines[0]
     assert not any("wstunnel-py" in line for line in lines[1:])  # but ssh's own
@@ -224,7 +224,7 @@ def test_a_stop_is_heard(containers: Containers, one: str) -> None:
     containers.podman("stop", "-t", "30", ONE)
     assert containers.inspect(ONE)["State"]["ExitCode"] == 0
     assert session.wait(LIMIT) == 255
-    assert "wstunnel-py: the bridge is stopping" in session.err.read_text()
+    assert "wstunnel-py: the session is over: the bridge is stopping" in session.err.read_text()
 
 
 # ---- terminals

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import sys
 from typing import Any, Self
@@ -12,13 +11,19 @@ import click
 
 from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
-from tunnel.cli.hints import ADVICE
+from tunnel.cli.hints import advice
 from tunnel.client.options import DOCTOR_OPTIONS, parse_command_line
 from tunnel.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from tunnel.client.layers import Layers
+    from tunnel.client.settings import Settings
     from tunnel.ssh.doctor import Finding
+
+_DOUBTFUL = ("insecure", "plain", "no-resume")  # it works, but not as well as it could
+_COLOURS = {"✓": "green", "!": "yellow", "✗": "red"}
+_REPORTED = ("hop", "ok", "seconds", "text", "code", "exit_code")
 
 
 def _doctor(words: list[str]) -> int:
@@ -28,21 +33,31 @@ def _doctor(words: list[str]) -> int:
     from tunnel.client.settings import resolve
     from tunnel.ssh.doctor import examine, examine_throughput
 
+    layers: list[Layers] = []  # of the settings that were made last
+
+    def make_settings() -> Settings:
+        settings = resolve(operands[0], given)
+        layers[:] = [settings.layers]
+        return settings
+
     as_json = given.pop("doctor-json", False) is True
     throughput = given.pop("doctor-throughput", False) is True
     findings: list[Finding] = []
-    for finding in examine(lambda: resolve(operands[0], given)):
+    for finding in examine(make_settings):
         findings.append(finding)
         if not as_json:
-            _show(finding)
+            _show(finding, _advice(finding, layers))
     if throughput and findings[-1].ok:
         with _Bars() as bars:
-            findings.append(examine_throughput(lambda: resolve(operands[0], given), bars.show))
+            findings.append(examine_throughput(make_settings, bars.show))
         if not as_json:
-            _show(findings[-1])
+            _show(findings[-1], _advice(findings[-1], layers))
     code = findings[-1].exit_code
     if as_json:
-        hops = [{**dataclasses.asdict(finding), "advice": ADVICE.get(finding.code, "")} for finding in findings]
+        hops = [
+            {**{name: getattr(finding, name) for name in _REPORTED}, "advice": _advice(finding, layers)}
+            for finding in findings
+        ]
         report = {"ok": code == 0, "hops": hops}
         click.echo(json.dumps(report, indent=1))  # ASCII, so that it is JSON in every locale
     return code
@@ -81,11 +96,17 @@ class _Bars:
             self._shown = part
 
 
-def _show(finding: Finding) -> None:
-    mark = click.style("✓", fg="green") if finding.ok else click.style("✗", fg="red")
-    click.echo(f"{mark} {finding.hop:11}{finding.seconds * 1000:8.1f} ms    {finding.text}")
-    if advice := ADVICE.get(finding.code):
-        click.echo(f"{'':25}{advice}")
+def _advice(finding: Finding, layers: list[Layers]) -> str:
+    return advice(finding.code, finding.error, next(iter(layers), None))
+
+
+def _show(finding: Finding, said: str) -> None:
+    mark = "✗" if not finding.ok else "!" if finding.code in _DOUBTFUL else "✓"
+    click.echo(
+        f"{click.style(mark, fg=_COLOURS[mark])} {finding.hop:11}{finding.seconds * 1000:8.1f} ms    {finding.text}"
+    )
+    if said:
+        click.echo(f"{'':25}{said}")
 
 
 doctor = DirectCommand(

@@ -171,4 +171,11 @@ def connect(words: list[str]) -> int:
         return run(settings, trace, lambda: resolve(operands[0], given))
     except TunnelError as exc:
         trace.log(f"error: {exc}")
-        raise
+        if settings.quiet:
+            say(str(exc))
+        else:
+            from tunnel.cli.hints import told
+
+            host = str(settings.address) if "?" in operands[0] else operands[0]
+            say(told(exc, settings.layers, host, has_options=bool(given)))
+        return exc.exit_code

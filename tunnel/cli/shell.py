@@ -6,9 +6,10 @@ import click
 
 from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
+from tunnel.cli.hints import told
 from tunnel.cli.main import tell, tell_bug
 from tunnel.client.options import SHELL_OPTIONS, parse_command_line
-from tunnel.client.trace import Trace, warn
+from tunnel.client.trace import Trace, say, warn
 from tunnel.errors import TunnelError, UsageError, optional_packages
 
 FAILED = 255  # what ssh returns for failures of its own; every other code may be the remote shell's
@@ -50,6 +51,9 @@ def _run(words: list[str]) -> int:
     except UsageError as exc:
         exc.name_origin(settings.origins)
         raise
+    except TunnelError as exc:
+        say(str(exc) if settings.quiet else told(exc, settings.layers))
+        return FAILED
 
 
 shell = DirectCommand(
@@ -66,8 +70,8 @@ shell = DirectCommand(
         "Open a terminal on HOST: an interactive login bash, or COMMAND, run by the sandbox's terminal service.\n\n"
         "HOST is an http:// or https:// URL, a name from the config file, or the text for {host} in the URL template. "
         "The template is --url, else WSTUNNEL_PY_PTY_URL, else pty-url in the config file, else "
-        "https://{port}-{host}.e2b.app. Without HOST, the terminal is on the service that these name, else on this "
-        "machine.\n\n"
+        "https://{port}-{host}.e2b.app. A host whose bridge has a URL of its own needs one for terminals, too. Without "
+        "HOST, the terminal is on the service that these name, else on this machine.\n\n"
         "The local TERM is passed on; without one it is xterm-256color. -e TERM=… sets another.\n\n"
         "The exit code is that of the terminal, 128 + n for signal n, or 255 if this command fails. At the start of a "
         "line, ~. leaves, ~& leaves the terminal running, and ~? shows these keys. If standard input is not a "

@@ -6,6 +6,7 @@ room, and of the standard library only what starts quickly.
 - `proxycommand`: one run of the ProxyCommand. `forward`: local ports. `sockets`, `streams`: tunnels for programs.
 - `options`: the table of options. `words`: reading a command line. `config`: the config file. `layers`: which of the
   places a value comes from. `settings`: the result. `credentials`: what of it must never be shown.
+  `client_key`: the file with the client certificate's key.
 - `dial`: one connection, from DNS to the upgrade. `tcp`, `proxy`, `tls`, `handshake`: its parts. `address`: URLs and
   templates.
 - `tunnel`: dials, and chooses the kind of tunnel. `relay`: moves the bytes. `plain`, `resumable`: the lifecycles.

@@ -88,7 +88,14 @@ def _dial(
         exc.name_origin(settings.origins)
         raise
     hop = proxy or address
-    sock = connect_tcp(hop.host, hop.port, settings.family, limit, trace, proxy=str(proxy or ""), meanwhile=prepare)
+    try:
+        sock = connect_tcp(hop.host, hop.port, settings.family, limit, trace, meanwhile=prepare)
+    except DialError as exc:
+        if proxy is None:
+            raise
+        # An address of the proxy says nothing to a user who has forgotten that there is one.
+        refused = exc.code == "tcp-refused" or exc.fields.get("refused")
+        raise DialError("proxy-unreachable", proxy=proxy, reason=exc, refused=refused) from exc
     alarm: Alarm | None = None
     try:
         if proxy:

@@ -10,6 +10,7 @@ from tunnel.client.signals import SignalPipe
 from tunnel.client.sockets import EXIT_LIMIT, relay_in_thread
 from tunnel.client.trace import Trace
 from tunnel.client.tunnel import Tunnel
+from tunnel.client.waiting import dial_when_up
 from tunnel.errors import TunnelError
 from tunnel.net.address import UnixAddress, client_of, is_loopback
 from tunnel.net.channel import reset
@@ -19,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tunnel.client.dial import Connection
+    from tunnel.client.layers import Layers
     from tunnel.client.local_socket import Stop
     from tunnel.client.settings import Settings
     from tunnel.net.listening import ListeningSocket
@@ -31,8 +34,8 @@ class Forward:
     """Listens at ``listen`` (as for ``--listen`` of the bridge) and tunnels each connection to a bridge.
 
     ``make_settings`` makes the settings of each tunnel, which ``make_tunnel`` makes of them; ``tell`` is told in one
-    line what happens, with what ``text_of`` makes of an error. ``unix_mode`` are the permissions of a Unix socket.
-    Raises UsageError and DialError (``listen``) when it cannot listen.
+    line what happens, with what ``text_of`` makes of an error and the layers of the settings. ``unix_mode`` are the
+    permissions of a Unix socket. Raises UsageError and DialError (``listen``) when it cannot listen.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class Forward:
         *,
         trace: Trace,
         tell: Callable[[str], None],
-        text_of: Callable[[TunnelError], str] = str,
+        text_of: Callable[[TunnelError, Layers | None], str] = lambda error, _: str(error),
         unix_mode: int = 0o600,
         make_tunnel: Callable[[Settings, Trace, Callable[[], Settings], Callable[[str], None]], Tunnel] = Tunnel,
     ) -> None:
@@ -106,21 +109,27 @@ class Forward:
                 reset(sock)
                 return
             try:
-                settings = self._make_settings()
-                self._start(sock, who, self._make_tunnel(settings, self._trace, self._make_settings, self._tell))
+                self._start(sock, who, self._make_settings())
             except TunnelError as exc:  # a token file that is gone, for example, or no descriptors are left
-                self._tell(f"{who}: {self._text_of(exc)}")
+                self._tell(f"{who}: {self._text_of(exc, None)}")
                 reset(sock)
 
-    def _start(self, sock: socket.socket, who: str, tunnel: Tunnel) -> None:
+    def _start(self, sock: socket.socket, who: str, settings: Settings) -> None:
+        def notice(line: str) -> None:
+            self._tell(f"{who}: {line}")
+
+        def dial() -> Connection:
+            return dial_when_up(tunnel.dial, settings.wait, notice) if settings.wait else tunnel.dial()
+
         def ended(failure: TunnelError | None) -> None:
             if failure is not None:
-                self._tell(f"{who}: {self._text_of(failure)}")
+                notice(self._text_of(failure, settings.layers))
             with self._lock:
                 self._tunnels.discard(stop)
                 self._none_left.notify_all()
 
-        stop = relay_in_thread(tunnel, tunnel.dial, sock, ended=ended)
+        tunnel = self._make_tunnel(settings, self._trace, self._make_settings, notice)
+        stop = relay_in_thread(tunnel, dial, sock, ended=ended)
         self._tunnels.add(stop)
 
     def _close(self) -> None:

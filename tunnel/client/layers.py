@@ -58,6 +58,7 @@ class Layers:
         self.warnings = list(config.warnings)
         self.notes: list[str] = []
         self.token: str | None = None  # of the environment
+        self.withheld: list[str] = []  # credentials that are not for this URL
         self._entry = next(
             (config.spellings.get(name, name) for name, each in config.hosts.items() if each is table), ""
         )
@@ -91,18 +92,27 @@ class Layers:
         return name in self._layers[0]
 
     @property
+    def is_default_url(self) -> bool:
+        """Whether the host went into the default template."""
+        return bool(self.host) and "://" not in self.host and self.text(f"{self.prefix}url") is None
+
+    @property
     def origins(self) -> dict[str, str]:
         """What whoever gave a setting calls it; settings of the command line and defaults are left out."""
-        origins = {option.setting: self._origin(name) for name, option in self._options.items()}
+        origins = {option.setting: self.origin(name) for name, option in self._options.items()}
         return {setting: origin for setting, origin in origins.items() if origin is not None}
 
-    def _origin(self, name: str) -> str | None:
-        at = next((at for at, layer in enumerate(self._layers) if name in layer), None)
+    def origin(self, name: str) -> str | None:
+        """Return what whoever gave a setting calls it; None for one of the command line, or that nobody gave."""
+        return self._origin(name, next((at for at, layer in enumerate(self._layers) if name in layer), None))
+
+    def _origin(self, name: str, at: int | None) -> str | None:
+        key = "headers" if name == "header" else name
         if at == 1:
-            return f"{self.config_path}: hosts.{self._entry}: {name}"
+            return f"{self.config_path}: hosts.{self._entry}: {key}"
         if at == 2:
             return self._options[name].variable
-        return f"{self.config_path}: {name}" if at == 3 else None
+        return f"{self.config_path}: {key}" if at == 3 else None
 
     # ---- credentials
 
@@ -115,6 +125,7 @@ class Layers:
         if self.token is not None:
             names.append("token")
             self.token = None
+        self.withheld = names
         if names:
             self.notes.append(f"not sent to a literal URL: {', '.join(names)} of the environment or of all hosts")
 
@@ -124,13 +135,29 @@ class Layers:
 
     def headers(self) -> list[tuple[str, str]]:
         """Return the headers of all layers; those of the same name only from the nearest layer that has it."""
-        headers: list[tuple[str, str]] = []
-        for layer in self._layers:
-            taken = {name.lower() for name, _ in headers}
+        return [field for _, field in self._headers()]
+
+    def _headers(self) -> list[tuple[int, tuple[str, str]]]:
+        """Return the headers of all layers, each with the number of its layer."""
+        headers: list[tuple[int, tuple[str, str]]] = []
+        for at, layer in enumerate(self._layers):
+            taken = {field[0].lower() for _, field in headers}
             lines = layer.get("header")
             fields = map(split_header, lines if isinstance(lines, list) else ())
-            headers += [field for field in fields if field[0].lower() not in taken]
+            headers += [(at, field) for field in fields if field[0].lower() not in taken]
         return headers
+
+    def credentials(self) -> dict[str, str]:
+        """Return what is sent for this host: ``token`` and the names of headers, each with who gave it in words."""
+        name = f"{self.prefix}token-file"
+        sent = {}
+        if self._has_own_token:
+            sent["token"] = f"the token of {token_variable(self.prefix)}"
+        elif (path := self.first(name)) is not None:
+            sent["token"] = f"the token in {path} ({self.origin(name) or spelled(self._options[name].setting)})"
+        for at, (field, _) in self._headers():
+            sent[field.lower()] = f"the header {field} ({self._origin('header', at) or spelled('header')})"
+        return sent
 
     def bearer(self) -> str | None:
         """Return the token: of the environment itself, or from the file that the nearest layer names.
@@ -138,13 +165,12 @@ class Layers:
         A file that others can read is warned of. Raises UsageError for what holds no token.
         """
         name = f"{self.prefix}token-file"
-        nearer = any(name in layer for layer in self._layers[:2])
-        if self.token is not None and not nearer:
+        if self.token is not None and self._has_own_token:
             return _checked(self.token.strip(), token_variable(self.prefix), None)
         path = self.first(name)
         if path is None:
             return None
-        setting, origin = self._options[name].setting, self._origin(name)
+        setting, origin = self._options[name].setting, self.origin(name)
         from tunnel.net.files import LENIENT, exposure_warning, read_regular, text_of
 
         try:
@@ -159,6 +185,11 @@ class Layers:
             text = data.decode("latin-1")  # no token either
         return _checked(text.strip(), f"{origin or spelled(setting)}: {path}", setting)
 
+    @property
+    def _has_own_token(self) -> bool:
+        """Whether the token is that of the environment itself: a file that is named nearer goes before it."""
+        return self.token is not None and not any(f"{self.prefix}token-file" in layer for layer in self._layers[:2])
+
     def warn_of_tls(self) -> None:
         """Warn of a certificate that is not checked, and of a client's key that others can read."""
         self._warn_of_key()
@@ -166,12 +197,16 @@ class Layers:
             self.warnings.append(f"the server's certificate is not checked ({spelled('insecure')})")
 
     def _warn_of_key(self) -> None:
-        path = self.text("client-key") or self.text("client-cert")
-        if path is None:
-            return
+        certificate, key = self.text("client-cert"), self.text("client-key")
+        if certificate is None:
+            return  # without one no key is used
+        from tunnel.client.client_key import key_path
         from tunnel.net.files import exposure_warning, read_regular
 
         try:
+            path = key_path(certificate, key)
+            if path is None:
+                return
             data, info = read_regular(path, SECRET_FILE_LIMIT)
         except OSError:
             return  # whoever uses it tells what is wrong with it

@@ -79,7 +79,8 @@ OPTIONS = (
     Option("ca-file", PATH, "Trust the certificates in this PEM file instead of the system's.", metavar="FILE"),
     Option("client-cert", PATH, "Certificate to show to the server (PEM). The file may contain the key too.",
            metavar="FILE"),
-    Option("client-key", PATH, "Key of --client-cert (PEM).", metavar="FILE"),
+    Option("client-key", PATH, "Key of --client-cert (PEM). Default: in that file, else NAME.key beside NAME.pem.",
+           metavar="FILE"),
     Option("insecure", FLAG, "Do not check the server's certificate. Anyone on the network path can then read "
            "and change the traffic."),
     Option("proxy", PROXY, "Proxy (http://, socks5:// or socks5h://), or 'none'. Default: from the usual variables. "
@@ -90,8 +91,8 @@ OPTIONS = (
     Option("wait", LIMIT, "How long to try again while the bridge or the edge before it is not up yet; 0: not at all.",
            metavar="SECONDS", default=0.0),
     Option("ping-interval", SECONDS, "Send a ping after this much silence.", metavar="SECONDS", default=20.0),
-    Option("ping-timeout", SECONDS, "Give up if nothing arrives for this long after a ping.", metavar="SECONDS",
-           default=60.0),
+    Option("ping-timeout", SECONDS, "Give up if nothing arrives for this long after a ping; at most 8 s in a session "
+           "that can be resumed.", metavar="SECONDS", default=60.0),
     Option("no-resume", FLAG, "Exit when the connection is lost, instead of resuming the session."),
     Option("reconnect-for", SECONDS, "How long to try to restore a lost connection; the bridge may allow less.",
            metavar="SECONDS", default=600.0),
@@ -106,9 +107,8 @@ OPTIONS = (
     Option("stdin-thread", FLAG, "Read standard input in a thread, as on Windows.", hidden=True),
 )  # fmt: skip
 
-# Options for the one tunnel of a ProxyCommand: other commands have no standard input to relay, and do not wait.
-PROXYCOMMAND_ONLY = ("stdin-thread", "wait")
-FORWARD_OPTIONS = tuple(option for option in OPTIONS if option.name not in PROXYCOMMAND_ONLY)
+# Other commands have no standard input to relay.
+FORWARD_OPTIONS = tuple(option for option in OPTIONS if option.name != "stdin-thread")
 
 BY_NAME = {option.name: option for option in OPTIONS}
 
@@ -148,7 +148,7 @@ DOCTOR_OPTIONS = (
     Option("doctor-json", FLAG, "Print one JSON object instead of text."),
     Option("doctor-throughput", FLAG, "Also measure round trips and throughput of the tunnel alone, without "
            "SSH. Takes some seconds; the bridge must be wstunnel-py serve."),
-    *FORWARD_OPTIONS,
+    *(option for option in FORWARD_OPTIONS if option.name != "wait"),  # it tells what is wrong at this moment
 )  # fmt: skip
 
 ALL = {option.name: option for option in (*OPTIONS, *SHELL_OPTIONS)}

@@ -34,19 +34,45 @@ _CREDENTIALS = (401, 403, 407)  # of anyone else
 _OUR_CREDENTIALS = ("proxy-auth", "tls-client-cert", "tls-refused")
 
 
+# ---- what a user is told of an outage, of a tunnel and of a terminal alike
+
+
+def span(seconds: float) -> str:
+    """Return a time in words, in the unit that one would name it in: 31 s, 10 min, 24 h."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{round(seconds, 1):g} s"
+
+
+def lost_line(error: object, limit: float) -> str:
+    """Return the line for an outage that lasts, whose last ``error`` is given, and which may last ``limit`` seconds."""
+    reason = error.fields["reason"] if isinstance(error, ConnectionLost) and error.code == "lost" else error
+    return f"connection lost, trying again for {span(limit)} ({reason})"
+
+
+def back_line(seconds: float) -> str:
+    """Return the line for the end of an outage that a `lost_line` has told of, after ``seconds``."""
+    return f"connected again after {span(seconds)}"
+
+
 class Outage:
     """The time from the loss of a connection, at ``now``, for ``reason``, until the session goes on or is given up.
 
-    ``limit`` are the seconds that it may last. ``epoch`` is the number of the last attempt, of this outage or before.
-    ``fruitless`` is how many connections in a row were lost before anything that was sent on them had arrived.
+    ``limit`` are the seconds that it may last, and ``verdict`` the code of the error when they are over. ``epoch`` is
+    the number of the last attempt, of this outage or before. ``fruitless`` is how many connections in a row were lost
+    before anything that was sent on them had arrived.
     """
 
-    def __init__(self, now: float, limit: float, reason: str, epoch: int, fruitless: int = 0) -> None:
+    def __init__(
+        self, now: float, limit: float, reason: str, epoch: int, fruitless: int = 0, verdict: str = "given-up"
+    ) -> None:
         self.began = now
-        self.notice_at = now + NOTICE_AFTER  # when the user is to be told; infinite once he was
+        self.notice_at = now + NOTICE_AFTER  # when the user is to be told; infinite once they were
         self.reason = reason
         self.epoch = epoch
         self.deadline = now + limit
+        self._verdict = verdict
         self.next_at = now + FIRST_DELAY * jitter() / 2
         self._failures = max(0, fruitless - FRUITLESS)
         if self._failures:
@@ -75,12 +101,14 @@ class Outage:
         if from_bridge and status in _GONE:
             raise ConnectionLost("session-gone", reason=error) from error
         if from_bridge and status in _REFUSED:
-            raise error
+            raise ConnectionLost("session-refused", reason=error) from error
         self._stale = self._stale + 1 if from_bridge and status == 409 else 0
         refused = status in _CREDENTIALS or error.code in _OUR_CREDENTIALS or isinstance(error, UsageError)
         self._unauthorized = self._unauthorized + 1 if refused else 0
-        if self._stale >= STALE_LIMIT or self._unauthorized >= CREDENTIALS_LIMIT:
-            raise error
+        if self._stale >= STALE_LIMIT:
+            raise ConnectionLost("session-gone", reason=error) from error
+        if self._unauthorized >= CREDENTIALS_LIMIT:
+            raise ConnectionLost("session-refused", reason=error) from error
         if self._stale:
             # The right number is known now, and nothing else is wrong.
             self.epoch = max(self.epoch, _number(headers.get("wstunnel-epoch")))
@@ -93,7 +121,11 @@ class Outage:
         if now < self.notice_at:
             return ""
         self.notice_at = float("inf")
-        return f"no connection for {now - self.began:.0f} s ({self.reason}); reconnecting"
+        return lost_line(self.reason, self.deadline - self.began)
+
+    def over(self, now: float) -> str:
+        """Return what to tell the user when the session goes on, if they were told of the outage; else nothing."""
+        return back_line(now - self.began) if self.notice_at == float("inf") else ""
 
     def next_look(self, *, dialling: bool) -> float:
         """Return when there is something to be done next, if no attempt ends before."""
@@ -103,7 +135,7 @@ class Outage:
     def check(self, now: float) -> None:
         """Raise ConnectionLost when the limit is over."""
         if now >= self.deadline:
-            raise ConnectionLost("given-up", seconds=now - self.began, reason=self.reason)
+            raise ConnectionLost(self._verdict, lasted=span(now - self.began), reason=self.reason)
 
     def slept(self, now: float) -> None:
         """Note that this machine, or this process, stood still: the network may be back, and time was lost."""

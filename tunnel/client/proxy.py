@@ -35,11 +35,16 @@ _SOCKS_ERRORS = {
     8: "address type not supported",
 }
 
+_SOCKS_TRIED = (1, 3, 4, 5, 6)  # the proxy would have connected us if it could
+
 
 class Proxy:
-    """A proxy's address and credentials; ``str()`` gives it without the latter."""
+    """A proxy's address and credentials; ``str()`` gives it without the latter.
 
-    __slots__ = ("host", "password", "port", "scheme", "user")
+    ``variable`` is the environment variable that names it, if it is one of those that all programs know.
+    """
+
+    __slots__ = ("host", "password", "port", "scheme", "user", "variable")
 
     def __init__(self, scheme: str, host: str, port: int, user: str | None, password: str) -> None:
         self.scheme = scheme
@@ -47,6 +52,7 @@ class Proxy:
         self.port = port
         self.user = user
         self.password = password
+        self.variable: str | None = None
 
     @property
     def resolves(self) -> bool:
@@ -112,7 +118,11 @@ def choose_proxy(option: str | None, address: Address) -> Proxy | None:
             if variable == "HTTP_PROXY" and "REQUEST_METHOD" in os.environ:
                 continue
             if text := os.environ.get(variable):
-                return None if _is_exempt(address) else parse_proxy(text, origin=variable)
+                if _is_exempt(address):
+                    return None
+                proxy = parse_proxy(text, origin=variable)
+                proxy.variable = variable
+                return proxy
     return None
 
 
@@ -205,8 +215,8 @@ def connect_http(
     if answer is None or not 200 <= answer.status < 300:
         status = answer.status if answer else 0
         reason = f"it answered {status}: {message_of(answer)}" if answer else "it did not answer"
-        # tinyproxy answers wrong credentials with 401.
-        cause = "proxy-auth" if status in (401, 407) else "proxy-refused"
+        # tinyproxy answers wrong credentials with 401. With 5xx a proxy tells that it has tried.
+        cause = "proxy-auth" if status in (401, 407) else "proxy-target" if status >= 500 else "proxy-refused"
         raise DialError(cause, proxy=proxy, target=target, reason=reason)
     return parser.rest
 
@@ -241,7 +251,8 @@ def connect_socks(proxy: Proxy, host: str, port: int, send: Send, receive: Recei
     version, code = exactly(2)
     if version == 5 and code != 0:
         reason = _SOCKS_ERRORS.get(code, f"error {code}")
-        raise DialError("proxy-refused", proxy=proxy, target=f"{bracketed(host)}:{port}", reason=reason)
+        cause = "proxy-target" if code in _SOCKS_TRIED else "proxy-refused"
+        raise DialError(cause, proxy=proxy, target=f"{bracketed(host)}:{port}", reason=reason)
     _, kind = exactly(2) if version == 5 else (0, 0)
     sizes = {1: 4, 4: 16}
     if version != 5 or kind not in (1, 3, 4):

@@ -151,14 +151,17 @@ class ResumableLifecycle:
         if size.is_hopeless and close is not None:
             self._failure = ConnectionLost("too-big", reason=f": {close.reason}" if close.reason else "")
         elif self._fruitless >= FRUITLESS_LIMIT and now - self._fruitless_since >= longest:
-            self._failure = ConnectionLost("given-up", seconds=now - self._fruitless_since, reason=reason)
+            from tunnel.client.outage import span
+
+            self._failure = ConnectionLost("given-up", lasted=span(now - self._fruitless_since), reason=reason)
         elif self._outage:
             self._outage.lost_again(now, reason)
         else:
             # Imported late, as most tunnels need it never.
             from tunnel.client.outage import Outage
 
-            self._outage = Outage(now, longest, reason, self._epoch, self._fruitless)
+            verdict = "given-up" if longest == self._limit else "session-expired"
+            self._outage = Outage(now, longest, reason, self._epoch, self._fruitless, verdict)
 
     def _count_fruitless(self, now: float) -> None:
         if self.stream.session.sender.progress or not self.stream.session.unacknowledged:
@@ -229,7 +232,10 @@ class ResumableLifecycle:
     def _end_outage(self) -> None:
         """Note that the new connection works: the next loss is an outage of its own."""
         if self._outage:
-            self._step("resumed", f"connected again after {time.monotonic() - self._outage.began:.1f} s")
+            now = time.monotonic()
+            self._step("resumed", f"connected again after {now - self._outage.began:.1f} s")
+            if line := self._outage.over(now):
+                self._notice(line)
             self._epoch = self._outage.epoch
         self._outage = None
 

@@ -37,18 +37,20 @@ class Settings:
 
     ``headers`` holds everything that is added to the upgrade request, the bearer token included: never print it.
     ``warnings`` are lines for the user, ``notes`` lines for ``-v``. ``family`` is 0, or the socket family that
-    addresses must have. ``origins`` is what the user calls settings that are not from the command line.
+    addresses must have. ``origins`` is what the user calls settings that are not from the command line, ``layers`` are
+    where all settings are from.
     """
 
     __slots__ = (
         "address", "ca_file", "client_cert", "client_key", "connect_timeout", "family", "headers", "insecure",
-        "log_file", "max_message", "notes", "origins", "ping_interval", "ping_timeout", "proxy", "quiet",
+        "layers", "log_file", "max_message", "notes", "origins", "ping_interval", "ping_timeout", "proxy", "quiet",
         "reconnect_for", "resume", "stdin_thread", "verbose", "wait", "warnings",
     )  # fmt: skip
 
     def __init__(self, address: Address, headers: list[tuple[str, str]], layers: Layers) -> None:
         self.address = address
         self.headers = headers
+        self.layers = layers
         self.warnings = layers.warnings
         self.notes = layers.notes
         self.origins = layers.origins

@@ -83,18 +83,15 @@ def connect_tcp(
     limit: Limit,
     trace: Trace,
     *,
-    proxy: str = "",
     meanwhile: Callable[[], None] = lambda: None,
 ) -> _socket.socket:
-    """Return a socket connected to ``host``. Raises DialError, which calls a ``proxy`` by its URL.
+    """Return a socket connected to ``host``. Raises DialError.
 
     ``meanwhile`` is called while an address answers, for each that is tried; what it raises ends the attempt.
     """
     places = _interleave(resolve_name(host, port, family, limit))
     trace.step("dns", f"{host} is {', '.join(_host_text(place[1]) for place in places)}")
     named = " and ".join(dict.fromkeys(_place_text(place[1]) for place in places))
-    # An address of the proxy says nothing to a user who has forgotten that there is one.
-    named = f"proxy {proxy} ({named})" if proxy else named
     sock = _first_to_connect(places, named, limit, meanwhile)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

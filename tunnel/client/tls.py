@@ -6,7 +6,7 @@ import _thread
 import socket
 import ssl
 
-from tunnel.errors import DialError, UsageError
+from tunnel.errors import DialError, UsageError, spelled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,10 +35,7 @@ def tls_context(settings: TLSSettings) -> ssl.SSLContext:
                 _check_regular(settings.client_key)
         except OSError as exc:
             raise _unusable("client_key", settings.client_key, exc) from exc
-        try:
-            context.load_cert_chain(settings.client_cert, settings.client_key, password=_no_password)
-        except (OSError, ssl.SSLError) as exc:
-            raise _unusable("client_cert", settings.client_cert, exc) from exc
+        _show_certificate(context, settings.client_cert, settings.client_key)
     set_verify_flags(context)
     if settings.insecure:
         context.check_hostname = False
@@ -63,6 +60,33 @@ def set_verify_flags(context: ssl.SSLContext) -> None:
     without its root. That is what whoever put it there wants, so it is switched on, in older Pythons too.
     """
     context.verify_flags = (context.verify_flags & ~ssl.VERIFY_X509_STRICT) | ssl.VERIFY_X509_PARTIAL_CHAIN
+
+
+def _show_certificate(context: ssl.SSLContext, certificate: str, named_key: str | None) -> None:
+    """Let ``context`` show the client certificate. Raises UsageError, which names the file that is wrong."""
+    from tunnel.client.client_key import CERTIFICATE, KEY, holds, key_beside, key_path  # late, as few users show one
+
+    setting, path, reason = "client_cert", certificate, ""
+    try:
+        key = key_path(certificate, named_key)
+        if not holds(certificate, CERTIFICATE):
+            reason = "there is no certificate in PEM form in it"
+        elif key is None:
+            reason = f"it has no key in it, and there is no {key_beside(certificate)}; see {spelled('client_key')}"
+        else:
+            setting, path = "client_key", key
+            if holds(key, KEY):
+                setting, path = "client_cert", certificate
+                context.load_cert_chain(certificate, key, password=_no_password)
+                return
+            reason = "there is no key in PEM form in it"
+    except ssl.SSLError as exc:
+        if exc.reason != "KEY_VALUES_MISMATCH":
+            raise _unusable(setting, path, exc) from exc
+        reason = f"the key in {key} is not the one of this certificate"
+    except OSError as exc:
+        raise _unusable(setting, path, exc) from exc
+    raise UsageError(code="file", setting=setting, path=path, reason=reason)
 
 
 def _no_password() -> str:
@@ -90,14 +114,30 @@ def start_tls(
             tls.close()
             raise
     except ssl.SSLCertVerificationError as exc:
-        raise DialError("tls-untrusted", host=address.host, reason=exc.verify_message or exc.reason) from exc
+        raise untrusted(exc, address.host) from exc
     except OSError as exc:
         if isinstance(exc, TimeoutError) or limit.over:
             raise DialError("answer-timeout", hop=hop, seconds=limit.seconds) from exc
         raise tls_error(exc, address) or DialError("hung-up", hop=hop) from exc
-    expires = (tls.getpeercert() or {}).get("notAfter", "")  # nothing when insecure: it was not looked at
-    trace.step("tls", f"{tls.version()} with {address.host}", expires=str(expires))
+    checked = context.verify_mode != ssl.CERT_NONE
+    expires = (tls.getpeercert() or {}).get("notAfter", "")  # nothing if it was not looked at
+    remark = "" if checked else f", whose certificate was not checked ({spelled('insecure')})"
+    trace.step(
+        "tls", f"{tls.version()} with {address.host}{remark}", expires=str(expires), code="" if checked else "insecure"
+    )
     return tls
+
+
+# Codes of OpenSSL's verification (x509_vfy.h) that are no matter of trust.
+_WRONG_NAME = (62, 63, 64)  # of a host, of a mail address, of an IP address
+_WRONG_TIME = (9, 10)  # not valid yet, not valid any more
+
+
+def untrusted(exc: ssl.SSLCertVerificationError, host: str) -> DialError:
+    """Return the error for a certificate of ``host`` that was looked at and not accepted."""
+    number = exc.verify_code
+    code = "tls-wrong-name" if number in _WRONG_NAME else "tls-expired" if number in _WRONG_TIME else "tls-untrusted"
+    return DialError(code, host=host, reason=(exc.verify_message or exc.reason).removesuffix("."))
 
 
 class Alarm:

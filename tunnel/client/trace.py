@@ -15,6 +15,7 @@ from tunnel.net.standard_streams import encoding_of, readable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import TextIO
 
 
 class Trace:
@@ -34,10 +35,11 @@ class Trace:
                 reason = exc.strerror or str(exc)
                 raise UsageError(code="file", setting="log_file", path=log_file, reason=reason) from exc
 
-    def step(self, hop: str, text: str, *, expires: str = "") -> None:
+    def step(self, hop: str, text: str, *, expires: str = "", code: str = "") -> None:
         """Tell that ``hop`` (dns, tcp, proxy, tls, upgrade, relay, end) did or found ``text``.
 
         ``expires`` is when the server's certificate does, as `ssl` gives it: reading dates would cost imports.
+        ``code`` is for programs, such as the doctor, if there is more to it than that all is well.
         """
         if not self._verbose and self._log < 0:
             return
@@ -66,10 +68,41 @@ def warn(lines: Iterable[str], *, quiet: bool = False) -> None:
             say(f"warning: {line}")
 
 
-def say(line: str) -> None:
-    """Write one line to standard error, where ssh shows it to the user; a closed one is no reason to stop."""
+def say(text: str) -> None:
+    """Write one line, or several, to standard error, where ssh shows it to the user.
+
+    On a terminal in raw mode, as ssh has it during a session, the text gets lines of its own. A closed standard error
+    is no reason to stop.
+    """
+    lines = [f"wstunnel-py: {line}" for line in redacted(text).split("\n")]
     try:
-        sys.stderr.write(f"wstunnel-py: {redacted(line)}\n")
+        written = "\r\n".join(["", *lines, ""]) if _is_raw(sys.stderr) else "\n".join([*lines, ""])
+        sys.stderr.write(written)
         sys.stderr.flush()
     except (OSError, AttributeError, ValueError):
         pass  # nobody can be told
+
+
+def end_line() -> None:
+    """Leave the line that a terminal in raw mode is in, before somebody gives it back its modes."""
+    try:
+        if _is_raw(sys.stderr):
+            sys.stderr.write("\r\n")
+            sys.stderr.flush()
+    except (OSError, AttributeError, ValueError):
+        pass  # nobody can be told
+
+
+def _is_raw(stream: TextIO) -> bool:
+    """Return whether ``stream`` is a terminal on which a line feed does not return to the first column."""
+    if not stream.isatty():
+        return False
+    try:
+        import termios  # POSIX only
+    except ImportError:
+        return False
+    try:
+        output_modes: int = termios.tcgetattr(stream.fileno())[1]
+    except termios.error:
+        return False  # it has gone
+    return not output_modes & termios.OPOST

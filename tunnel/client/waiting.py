@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from tunnel.client.outage import retry_after
+from tunnel.client.outage import retry_after, span
 from tunnel.errors import DialError, UpgradeRefused
 from tunnel.net.backoff import backoff
 
@@ -37,7 +37,7 @@ def dial_when_up(dial: Callable[[], Connection], limit: float, notice: Callable[
             if not is_not_up_yet(exc) or left <= 0.0:
                 raise
             if not failures:
-                notice(f"not up yet ({exc}); trying for {limit:g} s")
+                notice(f"not up yet ({exc}); trying for {span(limit)}")
             delay = max(backoff(failures, first=FIRST_DELAY, longest=LONGEST_DELAY, growth=GROWTH), retry_after(exc))
         failures += 1
         time.sleep(min(delay, left))

@@ -134,7 +134,8 @@ class BridgeSettings(SourceSettings):
     )
     ping_timeout: float = _option(
         PING_TIMEOUT,
-        "Disconnect a client if nothing arrives for this long after a ping.",
+        "Disconnect a client if nothing arrives for this long after a ping; at most 8 s in a session that can be "
+        "resumed.",
         metavar="SECONDS",
         limits=(0.1, _DAY),
     )

@@ -41,11 +41,15 @@ _HOPS = {
     "tcp": "tcp",
     "tcp-refused": "tcp",
     "tcp-timeout": "tcp",
+    "proxy-unreachable": "proxy",
+    "proxy-target": "proxy",
     "proxy-auth": "proxy",
     "proxy-refused": "proxy",
     "proxy-protocol": "proxy",
     "tls": "tls",
     "tls-untrusted": "tls",
+    "tls-wrong-name": "tls",
+    "tls-expired": "tls",
     "tls-client-cert": "tls",
     "tls-handshake": "tls",
     "tls-refused": "tls",
@@ -61,8 +65,10 @@ _HOPS = {
 class Finding:
     """What was found at ``hop``, after ``seconds``.
 
-    ``code`` tells programs, and who gives advice, what it is: the code of an error, ``expires`` (a certificate does so
-    soon), ``no-banner`` (no SSH server) or ``buffers`` (something on the way).
+    ``code`` tells programs, and who gives advice, what it is: the code of an error (``error`` is that one),
+    ``no-banner`` (no SSH server) or ``buffers`` (something on the way); and of what is ``ok`` with a remark ``expires``
+    (a certificate does so soon), ``insecure`` (it was not checked), ``plain`` (the bridge cannot resume sessions) or
+    ``no-resume`` (it was not asked to).
     """
 
     hop: str
@@ -71,6 +77,7 @@ class Finding:
     text: str
     code: str = ""
     exit_code: int = 0
+    error: TunnelError | None = None
 
 
 class _Steps(Trace):
@@ -81,8 +88,7 @@ class _Steps(Trace):
         self.findings: list[Finding] = []
         self._last = time.monotonic()
 
-    def step(self, hop: str, text: str, *, expires: str = "") -> None:
-        code = ""
+    def step(self, hop: str, text: str, *, expires: str = "", code: str = "") -> None:
         if expires:
             end, now = datetime.fromtimestamp(ssl.cert_time_to_seconds(expires), UTC), current_time()
             text += f", its certificate {expiry(end, now)}"
@@ -123,14 +129,13 @@ def examine(make_settings: Callable[[], Settings]) -> Iterator[Finding]:
         # What we say may be held up, too, though what the server says is not.
         is_silent = is_silent or (is_ssh and _ignores(ours))
     # Only now, as an edge may hide it.
-    resumable = tunnel.is_resumable
-    unwanted = (
-        f"not asked for ({spelled('no_resume')})"
-        if not settings.resume
-        else "not offered by this bridge: a plain tunnel"
-    )
     hidden = "" if connection.subprotocol == SUBPROTOCOL else ", though an edge hides that from its client"
-    yield Finding("resume", True, 0.0, f"the session survives lost connections{hidden}" if resumable else unwanted)
+    if tunnel.is_resumable:
+        yield Finding("resume", True, 0.0, f"the session survives lost connections{hidden}")
+    elif settings.resume:
+        yield Finding("resume", True, 0.0, "not offered by this bridge: a plain tunnel", "plain")
+    else:
+        yield Finding("resume", True, 0.0, f"not asked for ({spelled('no_resume')})", "no-resume")
     held = held_back(settings) if is_silent else None
     if held:
         text = f"the edge buffers: something on the way holds messages back until some {held >> 10} KiB have come"
@@ -151,7 +156,7 @@ def examine_throughput(make_settings: Callable[[], Settings], progress: Progress
     try:
         speed = measure(make_settings, progress)
     except TunnelError as exc:
-        return Finding("throughput", False, time.monotonic() - began, str(exc), exc.code, exc.exit_code)
+        return Finding("throughput", False, time.monotonic() - began, str(exc), exc.code, exc.exit_code, exc)
     text = (
         f"{speed.down / 1e6:.1f} MB/s down, {speed.up / 1e6:.1f} MB/s up, round trip {speed.round_trip * 1000:.1f} ms "
         f"(the tunnel alone, without SSH)"
@@ -205,9 +210,11 @@ def _is_secret_like(word: str) -> bool:
 def _failure(error: TunnelError, steps: _Steps) -> Finding:
     last = steps.findings[-1].hop if steps.findings else "url"
     hop = _HOPS.get(error.code)
+    if hop is None and str(error.fields.get("hop", "")).startswith("proxy "):
+        hop = "proxy"
     if hop is None:
         # The dial fails at the hop behind the last that it told of; a TLS handshake is named in the text.
         silent_tls = error.code in ("answer-timeout", "hung-up") and "TLS" in str(error.fields.get("hop", ""))
         behind = {"url": "dns", "dns": "tcp", "tcp": "tls" if silent_tls else "upgrade", "proxy": "upgrade"}
         hop = "tls" if silent_tls else behind.get(last, "upgrade")
-    return Finding(hop, False, steps.lap(), str(error), error.code, error.exit_code)
+    return Finding(hop, False, steps.lap(), str(error), error.code, error.exit_code, error)

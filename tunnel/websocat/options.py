@@ -6,6 +6,8 @@ refused by name.
 
 from __future__ import annotations
 
+from tunnel.client.options import BY_NAME
+
 # Kinds of values. A header option may be followed by several headers, as in websocat.
 FLAG, TEXT, NUMBER, SECONDS, HEADERS, REST = "flag", "text", "number", "seconds", "headers", "rest"
 
@@ -50,7 +52,8 @@ SUPPORTED = (
     Option("websocket-version", "", NUMBER, "13", "The only version there is."),
     Option("ping-interval", "", SECONDS, "SECONDS", "Ping after this much silence. Default: 20."),
     Option("ping-timeout", "", SECONDS, "SECONDS",
-           "Give up if nothing arrives for this long after a ping. Default: 60."),
+           "Give up if nothing arrives for this long after a ping; at most 8 s if wstunnel-py is at the other end, "
+           "too. Default: 60."),
     Option("server-mode", "s", FLAG, "", "Listen at PORT or HOST:PORT, for standard input and output."),
     Option("server-protocol", "", TEXT, "NAME", "The only subprotocol to select; a client that offers others fails."),
     Option("server-header", "", HEADERS, "'NAME: VALUE'", "Add a header to the answer; may be repeated."),
@@ -95,3 +98,22 @@ UNSUPPORTED_SHORT = {
     "e": "set-environment",
     "p": "preamble",
 }
+
+# What settings of ours, which have other names there, are called on a command line of websocat's.
+_NAMES = {
+    "max_message": "--buffer-size",
+    "max_tunnels": "--conncap",
+    "no_resume": "--protocol binary",
+    "path": "--restrict-uri",
+    "proxy": "--socks5",
+}
+
+
+def option_of(setting: str) -> str:
+    """Return what a user of websocat's command line reads for a setting; what is no setting's name stays as it is."""
+    name = setting.replace("_", "-")
+    if setting in _NAMES:
+        return _NAMES[setting]
+    if any(option.name == name for option in SUPPORTED):
+        return f"--{name}"
+    return f"{name} in the config file" if name in BY_NAME else setting

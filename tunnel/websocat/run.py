@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from tunnel.errors import spell_settings
 from tunnel.websocat.command_line import CommandLine
+from tunnel.websocat.options import option_of
 from tunnel.websocat.plan import Plan
 
 TYPE_CHECKING = False
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
 def run(words: Sequence[str]) -> int:
     """Do what ``websocat`` does with ``words``; return the exit code. Raises TunnelError."""
+    spell_settings(option_of)
     plan = Plan(CommandLine(words))
     if plan.dials:
         from tunnel.websocat.dialling import run as dial

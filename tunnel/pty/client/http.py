@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tunnel.client.address import bracketed
 from tunnel.client.proxy import choose_proxy
-from tunnel.client.tls import tls_context
+from tunnel.client.tls import tls_context, untrusted
 from tunnel.errors import ConnectionLost, DialError, TunnelError, optional_packages, require_package
 from tunnel.protocol.upgrade import Response
 from tunnel.pty.client.calls import Call
@@ -124,23 +125,39 @@ def stream_ended() -> Broken:
 
 
 def _error(exc: httpx.HTTPError | httpx.StreamError, endpoint: Endpoint, options: HttpOptions) -> TunnelError:
-    place = endpoint.address.authority
+    address = endpoint.address
+    proxy = choose_proxy(options.proxy, address)
+    place = address.authority
+    if isinstance(exc, httpx.ProxyError):
+        status = str(exc)[:3]
+        verdict = "proxy-target" if status.startswith("5") else "proxy-refused"
+        if status in ("401", "407"):  # as in `tunnel.client.proxy`
+            verdict = "proxy-auth"
+        return DialError(verdict, proxy=proxy, target=place, reason=exc)
+    if proxy is None:
+        return _hop_error(exc, endpoint, options, address.host, place)
+    error = _hop_error(exc, endpoint, options, proxy.host, f"{bracketed(proxy.host)}:{proxy.port}")
+    if error.code in ("dns", "tcp", "tcp-refused", "tcp-timeout"):
+        return DialError("proxy-unreachable", proxy=proxy, reason=error)
+    return error
+
+
+def _hop_error(
+    exc: httpx.HTTPError | httpx.StreamError, endpoint: Endpoint, options: HttpOptions, host: str, place: str
+) -> TunnelError:
+    """Return the error for an exception; ``host``, at ``place``, is what was to be connected to by TCP."""
     if isinstance(exc, httpx.ConnectTimeout | httpx.PoolTimeout):
         return DialError("tcp-timeout", address=place, seconds=options.connect_timeout)
     if isinstance(exc, httpx.TimeoutException):
         seconds = exc.request.extensions.get("timeout", {}).get("read") or options.request_timeout
         return DialError("answer-timeout", hop=endpoint, seconds=seconds)
-    if isinstance(exc, httpx.ProxyError):
-        refused_us = str(exc)[:3] in ("401", "407")  # as in `tunnel.client.proxy`
-        verdict = "proxy-auth" if refused_us else "proxy-refused"
-        return DialError(verdict, proxy="on the way", target=place, reason=exc)
     if not isinstance(exc, httpx.ConnectError):
         return ConnectionLost("lost", reason=_reason(exc))
     for cause in _causes(exc):
         if isinstance(cause, socket.gaierror):
-            return DialError("dns", host=endpoint.address.host, reason=cause.strerror)
+            return DialError("dns", host=host, reason=cause.strerror)
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return DialError("tls-untrusted", host=endpoint.address.host, reason=cause.verify_message or cause.reason)
+            return untrusted(cause, endpoint.address.host)
         if isinstance(cause, ssl.SSLError):
             reason = (cause.reason or str(cause)).replace("_", " ").lower()
             return DialError("tls", host=endpoint.address.host, reason=reason)

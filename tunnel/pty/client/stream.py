@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from tunnel.client.outage import span
 from tunnel.errors import ConnectionLost, DialError, TunnelError
 from tunnel.protocol.numbers import parse_decimal
 from tunnel.protocol.upgrade import Response
@@ -178,7 +179,7 @@ class TerminalStream:
             late = framing.ConnectError("deadline_exceeded", f"{self._timeout:g} s")
             self._end(calls.service_error(late, self._endpoint))
         elif left <= 0:
-            self._end(ConnectionLost("pty-lost", place=self._endpoint, seconds=limit, reason=error))
+            self._end(ConnectionLost("pty-lost", place=self._endpoint, lasted=span(limit), reason=error))
         self._failures += 1
         return min(retry_delay(self._failures - 1), max(left, 0.0))
 

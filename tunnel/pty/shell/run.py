@@ -23,8 +23,9 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tunnel.client.outage import NOTICE_AFTER, back_line, lost_line, span
 from tunnel.client.signals import not_ignored
-from tunnel.client.trace import Trace
+from tunnel.client.trace import Trace, end_line
 from tunnel.errors import ConnectionLost, TunnelError, spelled
 from tunnel.net.standard_streams import CLOSED_OUTPUT
 from tunnel.pty.client import calls
@@ -38,7 +39,6 @@ from tunnel.pty.shell.screen import Screen
 from tunnel.pty.shell.settings import ShellSettings
 
 FAILED = 255  # ssh's own failures have the same exit code
-QUIET_OUTAGE = 10.0  # seconds before the user is told of an outage
 FAREWELL_LIMIT = 2.0  # seconds for the last call to the service: kill the terminal, or keep it
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
@@ -119,11 +119,14 @@ class RemoteShell:
                 self._start(self._serve)
                 ending = await self._ending
             finally:
-                self._screen.raw = False
+                if self._stream.result is None:  # something may be said that is not the terminal's
+                    end_line()
                 self._local.restore()
                 await self._stop()
             await self._finish_terminal(ending)
         if ending.failure is not None:
+            if self._pid and isinstance(ending.failure, TunnelError) and calls.is_refusal(ending.failure):
+                raise ConnectionLost("pty-refused", reason=ending.failure) from ending.failure
             raise ending.failure
         return ending.code
 
@@ -162,7 +165,6 @@ class RemoteShell:
             return
         if self._local.present:
             self._local.enter_raw()
-            self._screen.raw = True
         if self._local.size() not in (None, self._size) or not self._own:
             self._resized.set()
         for work in (self._keyboard.run, self._follow_size, self._watch_connection):
@@ -173,6 +175,8 @@ class RemoteShell:
             else:
                 await self._screen.write(item)
         if (result := self._stream.result) is not None:
+            if result.signal is not None and not self._settings.quiet:
+                self._screen.say(f"the terminal was killed ({result.status})")
             self._end(Ending(status_of(result)))
 
     async def _type(self, data: bytes) -> None:
@@ -206,15 +210,21 @@ class RemoteShell:
             await asyncio.sleep(0.5)
             reason = self._stream.broken
             if reason is None:
-                if told and not self._settings.quiet:
-                    self._screen.say("connected again")
+                if told and since is not None:
+                    self._screen.say(back_line(time.monotonic() - since))
                 since, told = None, False
             elif since is None:
                 since = time.monotonic()
-            elif not told and time.monotonic() - since >= QUIET_OUTAGE:
+            elif not (told or self._settings.quiet) and time.monotonic() - since >= NOTICE_AFTER:
                 told = True
-                limit = self._settings.reconnect_for
-                self._screen.say(f"connection lost ({reason}); trying to reconnect for {limit:g} s")
+                self._screen.say(lost_line(reason, self._settings.reconnect_for) + self._end_of_grace())
+
+    def _end_of_grace(self) -> str:
+        """Return a remark, if the service does not wait as long as this command does."""
+        settings = self._settings
+        if not self._own or settings.keep or settings.grace >= settings.reconnect_for or not self._stream.counted:
+            return ""
+        return f"; the terminal itself is ended after {span(settings.grace)} ({spelled('pty_grace')})"
 
     # --- what ends it
 

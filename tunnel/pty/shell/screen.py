@@ -7,7 +7,6 @@ import select
 
 from tunnel.client.stdio import StandardOutput
 from tunnel.client.trace import say
-from tunnel.errors import redacted
 
 
 class Screen:
@@ -17,7 +16,6 @@ class Screen:
         self._output = StandardOutput()
         self._poll = select.poll()
         self._poll.register(self._output.fileno(), select.POLLOUT)
-        self.raw = False
 
     async def write(self, data: bytes) -> None:
         """Write all of ``data``. Raises OSError when its reader is gone."""
@@ -45,24 +43,8 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Print a message of this program, on lines of its own."""
-        if not self.raw:
-            for line in text.split("\n"):
-                say(line)
-            return
-        say_raw(text)
+        say(text)
 
     def close(self) -> None:
         """Give standard output back as it was."""
         self._output.close()
-
-
-def say_raw(text: str) -> None:
-    """Print a message on a terminal in raw mode, where a line needs a carriage return, too."""
-    import sys
-
-    lines = "".join(f"\r\nwstunnel-py: {line}" for line in redacted(text).split("\n"))
-    try:
-        sys.stderr.write(lines + "\r\n")
-        sys.stderr.flush()
-    except (OSError, AttributeError, ValueError):
-        pass  # stderr is closed

@@ -12,7 +12,7 @@ from typing import Any
 
 from tunnel.client.address import fill
 from tunnel.client.layers import Layers, layers_for
-from tunnel.client.options import PTY, SHELL_OPTIONS, Option
+from tunnel.client.options import BY_NAME, PTY, PTY_OPTIONS, SHELL_OPTIONS, Option
 from tunnel.client.settings import check_client_key
 from tunnel.errors import UsageError, spelled
 from tunnel.pty.client.endpoint import LOCAL, TEMPLATE, TOKEN_FIELD, Endpoint
@@ -30,7 +30,8 @@ ANSWER_LIMIT = 10.0  # seconds for a call: after a laptop's sleep its old connec
 class ShellSettings:
     """The service, and the terminal that is wanted; times are in seconds. ``warnings`` are lines for the user.
 
-    ``notes`` are lines for ``-v``. ``origins`` is what the user calls settings that are not from the command line.
+    ``notes`` are lines for ``-v``. ``origins`` is what the user calls settings that are not from the command line,
+    ``layers`` are where all settings are from.
     """
 
     place: Endpoint
@@ -50,6 +51,7 @@ class ShellSettings:
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
+    layers: Layers | None = None
 
 
 def resolve(
@@ -72,6 +74,8 @@ def resolve(
     elif host is None and template is None:
         url = LOCAL
     else:
+        if template is None:
+            _check_guess(layers, environ)
         url = fill(template or TEMPLATE, layers.host, int(layers.number("pty-port")))
     headers = layers.headers()
     token = layers.bearer()
@@ -92,6 +96,18 @@ def resolve(
     if any(option.name == "pty-escape" for option in options):
         return _with_terminal(place, http_options, layers, command, environ)
     return ShellSettings(place=place, http_options=http_options, **_shown(layers))
+
+
+def _check_guess(layers: Layers, environ: Mapping[str, str]) -> None:
+    """Raise UsageError if somebody has said where the host's bridge is, so that its terminals are not E2B's."""
+    variable = BY_NAME["url"].variable
+    remedy = None
+    if layers.first("url") is not None:
+        remedy = f"{layers.origin('url')} is its bridge's; add pty-url beside it"
+    elif environ.get(variable):
+        remedy = f"{variable} is its bridge's; set {PTY_OPTIONS[0].variable}"
+    if remedy:
+        raise UsageError(f"no address is known for terminals of {layers.host}: {remedy}, or {spelled('pty_url')}")
 
 
 def _with_terminal(
@@ -127,6 +143,7 @@ def _shown(layers: Layers) -> dict[str, Any]:
         "warnings": layers.warnings,
         "notes": layers.notes,
         "origins": layers.origins,
+        "layers": layers,
     }
 
 

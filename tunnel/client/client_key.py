@@ -1,0 +1,37 @@
+"""Which file holds the key of the client certificate: the one that is named, the certificate's own, or one beside it.
+
+`wstunnel-py certs client` writes NAME.pem and NAME.key, and so do others who keep the two apart.
+"""
+
+from __future__ import annotations
+
+import os
+
+from tunnel.net.files import read_regular
+
+PEM_LIMIT = 1 << 20  # bytes of a file of certificates or keys
+CERTIFICATE, KEY = b"CERTIFICATE-----", b"PRIVATE KEY-----"
+
+
+def key_path(certificate: str, key: str | None) -> str | None:
+    """Return the file with the key of ``certificate``: ``key`` if it is given, else one of the two that may have it.
+
+    None if neither has a key. Raises OSError if the certificate cannot be read.
+    """
+    if key is not None:
+        return key
+    if holds(certificate, KEY):
+        return certificate
+    beside = key_beside(certificate)
+    return beside if os.path.exists(beside) else None
+
+
+def key_beside(certificate: str) -> str:
+    """Return the name that the key's file has beside the certificate's: NAME.key for NAME.pem."""
+    return f"{os.path.splitext(certificate)[0]}.key"
+
+
+def holds(path: str, mark: bytes) -> bool:
+    """Return whether the file at ``path`` has ``mark`` in it. Raises OSError."""
+    data, _ = read_regular(path, PEM_LIMIT)
+    return mark in data
