@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 
 from tunnel.errors import ConnectionLost
-from tunnel.net.pump import Pump
+from tunnel.net.pump import NEXT_LOOK, Pump
 from tunnel.net.waiter import READ, WRITE, Waiter
 from tunnel.protocol.frames import NO_CODE
 
@@ -91,9 +91,6 @@ if TYPE_CHECKING:
 # After an interrupt, or once the sink is closed: what was read is still sent, for this many seconds at most.
 FAREWELL_LIMIT = 2.0
 LINGER_LIMIT = 0.5  # seconds that the peer then has to hang up
-# Seconds after which the stream looks at the clock again when anything has happened. Nothing that happens is due sooner
-# (an ack is what is due first), so that a turn need not ask when.
-NEXT_LOOK = 0.1
 
 
 class Relay:

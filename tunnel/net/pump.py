@@ -34,6 +34,11 @@ if TYPE_CHECKING:
         def send(self, pieces: Sequence[Buffer]) -> int: ...
 
 
+# Seconds after which a driver lets the stream look at the clock again when anything has happened. Nothing that happens
+# is due sooner (an ack is what is due first), so a turn need not ask when.
+NEXT_LOOK = 0.1
+
+
 class Pump:
     """Moves the bytes of one tunnel; see the module's text. ``wire`` and ``stream`` may be replaced between two turns.
 

@@ -27,7 +27,8 @@ Parts of a resumable stream:
     session_connection  what is lost together with a connection
     sender            the sending direction: what is not acknowledged yet
     receiver          the receiving direction: what is not delivered yet
-    replay            the memory of the sender
+    replay            the memory of the bridge's sender
+    masked_replay     the memory of the client's sender
     liveness          when a connection counts as dead
     message_size      how large a message may be, learnt from lost connections
 

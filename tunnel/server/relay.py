@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from tunnel.errors import printable, spelled
-from tunnel.net.pump import Pump
+from tunnel.net.pump import NEXT_LOOK, Pump
 from tunnel.net.waiter import READ, WRITE
 from tunnel.protocol.frames import GOING_AWAY, NO_CODE
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from tunnel.net.channel import Channel
     from tunnel.protocol.byte_stream import ByteStream
 
-# Seconds after which the stream looks at the clock again when anything has happened; see `tunnel.client.relay`.
-NEXT_LOOK = 0.1
 # How long a last Close may take to go out, and the peer to hang up after it, in seconds.
 FAREWELL_LIMIT = 5.0
 GREETING = 64 * 1024  # bytes that a target may say to whoever connects
