@@ -16,6 +16,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion10, RawRequestMessage
 
 from tunnel.net.forwarded import TrustedProxies
+from tunnel.net.time_limit import within
 from tunnel.pty.protocol import messages
 from tunnel.pty.protocol.framing import ConnectError
 from tunnel.pty.server.authentication import Guard
@@ -121,12 +122,15 @@ async def _send(request: web.BaseRequest, response: web.StreamResponse, connecti
     if response.status >= 400 and ("Expect" in request.headers or "Upgrade" in request.headers):
         response.force_close()  # what follows may be a body, another protocol or a request
     try:
-        async with asyncio.timeout(ANSWER_LIMIT if response.status < 400 else REFUSAL_LIMIT):
-            await response.prepare(request)
-            await response.write_eof()
+        await within(ANSWER_LIMIT if response.status < 400 else REFUSAL_LIMIT, _write(request, response))
     except TimeoutError:
         connection.drop()
         raise ConnectionResetError("the client did not read the answer in time") from None
+
+
+async def _write(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    await response.prepare(request)
+    await response.write_eof()
 
 
 def _is_clients(error: Exception) -> bool:
