@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import cast
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
 
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
@@ -31,6 +31,8 @@ REFUSAL_LIMIT = 10.0  # seconds for a client to read a refusal
 REFUSALS_LIMIT = 4  # in a row, after which a connection is closed
 _MULTIPART = "multipart/form-data"
 
+Handler = Callable[[Any], Awaitable[web.StreamResponse]]
+
 
 class RequestChecks:
     """The checks. Requests for ``open_paths`` need no token; ``proxies`` may name the clients of their requests."""
@@ -41,15 +43,26 @@ class RequestChecks:
         self._proxies = proxies
         self._rejection_delay = RejectionDelay()
 
-    def install(self, server: web.Server) -> None:
-        """Check all requests to ``server``, whose connections must be `Connection`s."""
-        handle, make_request = server.request_handler, server.request_factory
+    def install(self, server: web.Server, direct: Mapping[str, Handler]) -> None:
+        """Check all requests to ``server``, whose connections must be `Connection`s.
+
+        Requests whose path begins with a key of ``direct`` go straight to that handler: the application's router and
+        signals cost more than many a handler. Only those with Expect need the application, which answers that.
+        """
+        others, make_request = server.request_handler, server.request_factory
+
+        def handler_of(request: web.BaseRequest) -> Handler:
+            if "Expect" not in request.headers:
+                for prefix, handler in direct.items():
+                    if request.path.startswith(prefix):
+                        return handler
+            return others
 
         async def guarded(request: web.BaseRequest) -> web.StreamResponse:
             connection = cast(Connection, request.protocol)
             connection.count_for(self._proxies.client(connection.peer, request.headers.getall("X-Forwarded-For", ())))
             with connection.answering(request):
-                response = await self._admit(request, connection) or await _handle(request, handle)
+                response = await self._admit(request, connection) or await _handle(request, handler_of(request))
                 if not response.prepared:
                     await _send(request, response, connection)
                 return response
@@ -94,9 +107,7 @@ class RequestChecks:
         return None
 
 
-async def _handle(
-    request: web.BaseRequest, handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def _handle(request: web.BaseRequest, handle: Handler) -> web.StreamResponse:
     try:
         return await handle(request)
     except web.HTTPException as exc:

@@ -36,7 +36,9 @@ _KEY = re.compile(r"[0-9a-f]{32}")
 
 _NO_STORE = {"Cache-Control": "no-store"}
 # Otherwise proxies such as nginx would buffer the stream.
-_STREAM_HEADERS = {"Content-Type": framing.STREAM_TYPE, "X-Accel-Buffering": "no", **_NO_STORE}
+_STREAM_HEADERS = {
+    "Content-Type": framing.STREAM_TYPE, "X-Accel-Buffering": "no", **_NO_STORE, messages.SERVICE: "1",
+}  # fmt: skip
 
 Unary = Callable[[web.Request, Object], Awaitable[Object]]
 Streaming = Callable[["_Stream"], Awaitable[None]]
@@ -63,7 +65,7 @@ class ProcessService:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer a request."""
-        name = request.match_info["method"]
+        name = request.path.removeprefix(messages.PREFIX)
         if name not in self._unary and name not in self._streaming:
             return web.Response(status=404, text="process.Process has no such method\n")
         if request.method != "POST":
