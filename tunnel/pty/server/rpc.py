@@ -162,6 +162,12 @@ class ProcessService:
         return {}
 
 
+class _Reply(web.StreamResponse):
+    """A reply whose head is sent together with its first message, which always follows at once."""
+
+    _send_headers_immediately = False
+
+
 class _Stream:
     """One request of a streaming method, and its reply.
 
@@ -202,7 +208,7 @@ class _Stream:
 
     async def open(self, headers: Mapping[str, str]) -> web.StreamResponse:
         """Begin the reply."""
-        self._response = web.StreamResponse(headers={**_STREAM_HEADERS, **headers})
+        self._response = _Reply(headers={**_STREAM_HEADERS, **headers})
         await self._response.prepare(self.request)
         return self._response
 
