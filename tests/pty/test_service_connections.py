@@ -401,6 +401,20 @@ def test_the_origin_comes_first(guarded: Service, token: str) -> None:
     assert "evil" not in guarded.process.log()
 
 
+def test_a_good_host_name_opens_no_door_to_another(guarded: Service, token: str) -> None:
+    for host, status in (
+        ("127.0.0.1", 200),
+        ("evil.example", 403),
+        ("", 403),
+        ("localhost:1", 200),
+        ("127.0.0.1", 200),
+    ):
+        with dial(guarded) as sock:
+            request = LIST.replace(b"Host: 127.0.0.1\r\n", f"Host: {host}\r\n".encode())
+            answer = exchange(sock, with_token(token, request))
+            assert answer.startswith(f"HTTP/1.1 {status} ".encode()), (host, answer)
+
+
 def test_connections_end_with_the_service(bed: Bed, token_file: Path, crowd: contextlib.ExitStack) -> None:
     guarded = start_service(bed, "--pty-token-file", str(token_file))
     idle = [crowd.enter_context(dial(guarded)) for _ in range(5)]

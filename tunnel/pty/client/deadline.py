@@ -1,8 +1,8 @@
 """A time limit for a whole exchange of the synchronous client.
 
 httpx limits each read, so a service that keeps sending single bytes or interim responses never times out; and OpenSSL
-has no timeout at all. So a timer shuts down the connection that the exchange uses. The asynchronous client does not
-need this: asyncio can cancel it.
+has no timeout at all. So a thread shuts down the connections of exchanges whose time is over. The asynchronous client
+does not need this: asyncio can cancel it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
 import httpcore
 import httpx
+
+from tunnel.pty.client.one_write import HeldHead
 
 _current = threading.local()
 
@@ -25,22 +28,21 @@ class Deadline:
 
     def __init__(self, seconds: float) -> None:
         self.passed = False
+        self._seconds = seconds
         self._lock = threading.Lock()
         self._over = False
         self._sock: socket.socket | None = None
-        self._timer = threading.Timer(seconds, self._pass)
-        self._timer.daemon = True
 
     def __enter__(self) -> Self:
         _current.deadline = self
-        self._timer.start()
+        _watch.add(self, time.monotonic() + self._seconds)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _current.deadline = None
-        self._timer.cancel()
+        _watch.remove(self)
         with self._lock:
             self._over = True
             self._sock = None
@@ -52,13 +54,67 @@ class Deadline:
         if self.passed and sock is not None:
             _shut_down(sock)
 
-    def _pass(self) -> None:
+    def cut_off(self) -> None:
+        """Shut down the connection that the exchange uses, and each that it will use, unless it is over."""
         with self._lock:
             if self._over:
                 return
             self.passed = True
             if self._sock is not None:
                 _shut_down(self._sock)
+
+
+class _Watch:
+    """The thread that cuts off exchanges: one for all, because starting one takes as long as half an exchange.
+
+    It sleeps until the time of the first exchange that it has seen, whatever became of that one, and ends when there is
+    nothing to watch then. So an exchange normally wakes and starts no thread.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._ends: dict[Deadline, float] = {}
+        self._wakes_at = 0.0
+        self._thread: threading.Thread | None = None
+
+    def add(self, deadline: Deadline, end: float) -> None:
+        """Cut off the exchange of ``deadline`` at the time ``end``."""
+        with self._changed:
+            self._ends[deadline] = end
+            if self._thread is None or not self._thread.is_alive():  # it has ended, or this process is a fork
+                self._wakes_at = end
+                self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
+                self._thread.start()
+            elif end < self._wakes_at:
+                self._wakes_at = end
+                self._changed.notify()
+
+    def remove(self, deadline: Deadline) -> None:
+        """Forget an exchange, which is over."""
+        with self._changed:
+            self._ends.pop(deadline, None)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while (left := self._wakes_at - time.monotonic()) > 0:
+                    self._changed.wait(left)
+                now = time.monotonic()
+                late = [deadline for deadline, end in self._ends.items() if end <= now]
+                for deadline in late:
+                    del self._ends[deadline]
+                idle = not self._ends
+                if idle:
+                    self._thread = None
+                else:
+                    self._wakes_at = min(self._ends.values())
+            for deadline in late:
+                deadline.cut_off()
+            if idle:
+                return
+
+
+_watch = _Watch()
 
 
 class Transport(httpx.HTTPTransport):
@@ -91,14 +147,16 @@ class _Backend(httpcore.NetworkBackend):
 class _Stream(httpcore.NetworkStream):
     def __init__(self, stream: httpcore.NetworkStream) -> None:
         self._stream = stream
+        self._head = HeldHead()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         _tell(self._stream.get_extra_info("socket"))
         return self._stream.read(max_bytes, timeout)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        _tell(self._stream.get_extra_info("socket"))
-        self._stream.write(buffer, timeout)
+        if buffer := self._head.join(buffer):
+            _tell(self._stream.get_extra_info("socket"))
+            self._stream.write(buffer, timeout)
 
     def close(self) -> None:
         self._stream.close()

@@ -49,43 +49,62 @@ class Broken(Exception):
         self.arrived = arrived
 
 
-def client_options(endpoint: Endpoint, options: HttpOptions) -> dict[str, Any]:
-    """Return the arguments for ``httpx.Client`` and ``httpx.AsyncClient``. Raises UsageError."""
+def transport_options(endpoint: Endpoint, options: HttpOptions) -> dict[str, Any]:
+    """Return the arguments for ``httpx.HTTPTransport`` and ``httpx.AsyncHTTPTransport``. Raises UsageError."""
     proxy = choose_proxy(options.proxy, endpoint.address)
     if proxy is not None and proxy.scheme != "http":
         require_package("socksio")
     return {
-        "headers": {
-            "Host": endpoint.address.host_field,  # httpx would include an IPv6 zone
-            "User-Agent": "wstunnel-py",
-            "Accept-Encoding": "identity",
-            **dict(endpoint.headers),
-        },
         "proxy": proxy and httpx.Proxy(str(proxy), auth=None if proxy.user is None else (proxy.user, proxy.password)),
         "verify": tls_context(options) if endpoint.address.secure else False,
         # The proxy is chosen above, by the same rules as for the ProxyCommand.
         "trust_env": False,
-        "follow_redirects": False,
         # Each open terminal holds a connection; the service limits their number.
         "limits": httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=20.0),
-        "timeout": httpx.Timeout(options.request_timeout, connect=options.connect_timeout),
     }
 
 
-def request_options(call: Call, endpoint: Endpoint, *, stream: bool) -> dict[str, Any]:
-    """Return the arguments for ``build_request``."""
-    data = framing.encode(call.message)
-    kind = framing.STREAM_TYPE if stream else framing.UNARY_TYPE
-    fields = {"Content-Type": kind, "Connect-Protocol-Version": framing.PROTOCOL_VERSION, **call.fields}
-    url = endpoint.url + messages.PREFIX + call.method
-    return {
-        "method": "POST",
-        "url": url,
-        "content": framing.envelope(data) if stream else data,
-        "headers": fields,
-        # Otherwise httpx would take the URL's host as the TLS server name.
-        "extensions": {"sni_hostname": endpoint.address.certificate_name},
-    }
+class Requests:
+    """Makes requests to ``endpoint``.
+
+    They go straight to a transport of httpx. Its clients would add what is not wanted here (cookies, redirects,
+    authentication), and take longer than all the rest.
+    """
+
+    def __init__(self, endpoint: Endpoint, options: HttpOptions) -> None:
+        self._endpoint = endpoint
+        self._options = options
+        self._urls: dict[str, httpx.URL] = {}  # by method: parsing one takes long
+        self._headers = {
+            "Host": endpoint.address.host_field,  # httpx would include an IPv6 zone
+            "Accept": "*/*",
+            "User-Agent": "wstunnel-py",
+            "Accept-Encoding": "identity",
+            **dict(endpoint.headers),
+            "Connect-Protocol-Version": framing.PROTOCOL_VERSION,
+        }
+
+    def unary(self, call: Call) -> httpx.Request:
+        """Return the request of a unary call."""
+        data = framing.encode(call.message)
+        return self._request(call, framing.UNARY_TYPE, data, self._options.request_timeout)
+
+    def stream(self, call: Call, read_timeout: float) -> httpx.Request:
+        """Return the request that opens a stream, whose next bytes may take ``read_timeout`` seconds."""
+        data = framing.envelope(framing.encode(call.message))
+        return self._request(call, framing.STREAM_TYPE, data, read_timeout)
+
+    def _request(self, call: Call, kind: str, data: bytes, timeout: float) -> httpx.Request:
+        url = self._urls.get(call.method)
+        if url is None:
+            url = self._urls[call.method] = httpx.URL(self._endpoint.url + messages.PREFIX + call.method)
+        extensions = {
+            "timeout": httpx.Timeout(timeout, connect=self._options.connect_timeout).as_dict(),
+            # Otherwise httpx would take the URL's host as the TLS server name.
+            "sni_hostname": self._endpoint.address.certificate_name,
+        }
+        fields = {**self._headers, "Content-Type": kind, **call.fields}
+        return httpx.Request("POST", url, headers=fields, content=data, extensions=extensions)
 
 
 def head_of(response: httpx.Response) -> Response:

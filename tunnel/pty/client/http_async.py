@@ -1,4 +1,4 @@
-"""HTTP requests of the asynchronous client, over ``httpx.AsyncClient``. The twin of `http_sync`.
+"""HTTP requests of the asynchronous client. The twin of `http_sync`.
 
 `AsyncHttpClient` makes the calls; `AsyncOutputReader` reads a terminal's output and connects again when a connection
 breaks.
@@ -20,19 +20,20 @@ from tunnel.pty.client.http import (
     BODY_LIMIT,
     Broken,
     HttpOptions,
+    Requests,
     broken,
-    client_options,
     exchange_limit,
     exchange_timed_out,
     head_of,
-    request_options,
     stream_ended,
+    transport_options,
 )
 from tunnel.pty.client.stream import Gap, TerminalStream
 from tunnel.pty.protocol.framing import Object
 
 # After `http`, which raises a clear error if httpx is not installed.
 import httpx  # isort: skip
+from tunnel.pty.client.one_write import AsyncTransport  # isort: skip
 
 
 class AsyncHttpClient:
@@ -41,7 +42,8 @@ class AsyncHttpClient:
     def __init__(self, endpoint: Endpoint, options: HttpOptions) -> None:
         self.endpoint = endpoint
         self._options = options
-        self._client = httpx.AsyncClient(**client_options(endpoint, options))
+        self._requests = Requests(endpoint, options)
+        self._transport = AsyncTransport(**transport_options(endpoint, options))
         self._ours = False
 
     async def perform(self, call: Call, *, retry_for: float = 0.0) -> Object:
@@ -58,22 +60,28 @@ class AsyncHttpClient:
             await asyncio.sleep(delay)
 
     async def _exchange(self, call: Call) -> Response:
-        request = self._client.build_request(**request_options(call, self.endpoint, stream=False))
         async with self._time_limit():
-            response = await self._client.send(request, stream=True)
+            response = await self._send(self._requests.unary(call))
             async with contextlib.aclosing(response):
                 return await self._read_body(response)
 
     async def open(self, call: Call, read_timeout: float) -> tuple[httpx.Response, Response]:
         """Open a stream whose next bytes may take ``read_timeout`` seconds; return it and its head. Raises Broken."""
-        timeout = httpx.Timeout(read_timeout, connect=self._options.connect_timeout)
-        request = self._client.build_request(**request_options(call, self.endpoint, stream=True), timeout=timeout)
         async with self._time_limit():
-            response = await self._client.send(request, stream=True)
+            response = await self._send(self._requests.stream(call, read_timeout))
             if response.status_code == 200:
                 return response, self._head(response)
             async with contextlib.aclosing(response):
                 return response, await self._read_body(response)
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        try:
+            response = await self._transport.handle_async_request(request)
+        except httpx.RequestError as exc:
+            exc.request = request
+            raise
+        response.request = request
+        return response
 
     @contextlib.asynccontextmanager
     async def _time_limit(self) -> AsyncIterator[None]:
@@ -113,7 +121,7 @@ class AsyncHttpClient:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._client.aclose()
+        await self._transport.aclose()
 
 
 class AsyncOutputReader:

@@ -1,4 +1,4 @@
-"""HTTP requests of the synchronous client, over ``httpx.Client``. The twin of `http_async`.
+"""HTTP requests of the synchronous client. The twin of `http_async`.
 
 `HttpClient` makes the calls; `OutputReader` reads a terminal's output and connects again when a connection breaks.
 """
@@ -19,14 +19,14 @@ from tunnel.pty.client.http import (
     BODY_LIMIT,
     Broken,
     HttpOptions,
+    Requests,
     broken,
-    client_options,
     exchange_limit,
     exchange_timed_out,
     head_of,
-    request_options,
     shut_down,
     stream_ended,
+    transport_options,
 )
 from tunnel.pty.client.stream import Gap, TerminalStream
 from tunnel.pty.protocol.framing import Object
@@ -42,9 +42,8 @@ class HttpClient:
     def __init__(self, endpoint: Endpoint, options: HttpOptions) -> None:
         self.endpoint = endpoint
         self._options = options
-        arguments = client_options(endpoint, options)
-        transport = {name: arguments.pop(name) for name in ("verify", "proxy", "limits")}
-        self._client = httpx.Client(transport=Transport(trust_env=False, **transport), **arguments)
+        self._requests = Requests(endpoint, options)
+        self._transport = Transport(**transport_options(endpoint, options))
         self._ours = False
 
     def perform(self, call: Call) -> Object:
@@ -58,22 +57,28 @@ class HttpClient:
             time.sleep(delay)
 
     def _exchange(self, call: Call) -> Response:
-        request = self._client.build_request(**request_options(call, self.endpoint, stream=False))
         with self._time_limit():
-            response = self._client.send(request, stream=True)
+            response = self._send(self._requests.unary(call))
             with contextlib.closing(response):
                 return self._read_body(response)
 
     def open(self, call: Call, read_timeout: float) -> tuple[httpx.Response, Response]:
         """Open a stream whose next bytes may take ``read_timeout`` seconds; return it and its head. Raises Broken."""
-        timeout = httpx.Timeout(read_timeout, connect=self._options.connect_timeout)
-        request = self._client.build_request(**request_options(call, self.endpoint, stream=True), timeout=timeout)
         with self._time_limit():
-            response = self._client.send(request, stream=True)
+            response = self._send(self._requests.stream(call, read_timeout))
             if response.status_code == 200:
                 return response, self._head(response)
             with contextlib.closing(response):
                 return response, self._read_body(response)
+
+    def _send(self, request: httpx.Request) -> httpx.Response:
+        try:
+            response = self._transport.handle_request(request)
+        except httpx.RequestError as exc:
+            exc.request = request
+            raise
+        response.request = request
+        return response
 
     @contextlib.contextmanager
     def _time_limit(self) -> Iterator[None]:
@@ -115,7 +120,7 @@ class HttpClient:
 
     def close(self) -> None:
         """Close all connections."""
-        self._client.close()
+        self._transport.close()
 
 
 class OutputReader:

@@ -34,6 +34,7 @@ class Guard:
     def __init__(self, tokens: Tokens, hosts: Sequence[str], *, same_origin: bool) -> None:
         self._tokens = tokens
         self._same_origin = same_origin
+        self._known: str | None = None  # the last Host that was ours: most requests bring the same
         self._hosts = list(map(_known_name, hosts))
         for host in self._hosts:
             if host != "*" and not _NAME.fullmatch(host):
@@ -72,6 +73,13 @@ class Guard:
             raise ConnectError("unauthenticated", "invalid access token")
 
     def _is_ours(self, host: str) -> bool:
+        if host != self._known:
+            if not self._names_us(host):
+                return False
+            self._known = host
+        return True
+
+    def _names_us(self, host: str) -> bool:
         if "*" in self._hosts:
             return True
         if not host.isascii():

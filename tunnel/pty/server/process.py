@@ -13,6 +13,7 @@ from tunnel.children.family import Sweeper, kill_families, signal_sessions
 from tunnel.children.spawn import Program
 from tunnel.children.terminal import set_size
 from tunnel.children.users import User
+from tunnel.net.time_limit import within
 from tunnel.pty.protocol.framing import ConnectError
 from tunnel.pty.protocol.messages import Ended, Input, ProcessInfo, Size, StartRequest
 from tunnel.pty.server.broadcast import Broadcast
@@ -140,8 +141,7 @@ class Process:
             kind = "on a terminal: send pty input" if self._on_pty else "not on a terminal: send stdin input"
             raise ConnectError("internal", f"process {self.pid} is {kind}, not {given.kind}")
         try:
-            async with asyncio.timeout(INPUT_PATIENCE), self._input_turn:
-                await self._input_room.wait()
+            await within(INPUT_PATIENCE, self._wait_for_room())
         except TimeoutError:
             raise ConnectError(
                 "resource_exhausted",
@@ -159,6 +159,10 @@ class Process:
             self._input.append(memoryview(given.data))
             self._input_size += len(given.data)
             self._write_input()
+
+    async def _wait_for_room(self) -> None:
+        async with self._input_turn:
+            await self._input_room.wait()
 
     def close_input(self) -> None:
         """Close standard input after the queued input. Raises ConnectError (``unknown``) on a terminal."""

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import cast
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
 
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion10, RawRequestMessage
 
 from tunnel.net.forwarded import TrustedProxies
+from tunnel.net.time_limit import within
 from tunnel.pty.protocol import messages
 from tunnel.pty.protocol.framing import ConnectError
 from tunnel.pty.server.authentication import Guard
@@ -30,6 +31,8 @@ REFUSAL_LIMIT = 10.0  # seconds for a client to read a refusal
 REFUSALS_LIMIT = 4  # in a row, after which a connection is closed
 _MULTIPART = "multipart/form-data"
 
+Handler = Callable[[Any], Awaitable[web.StreamResponse]]
+
 
 class RequestChecks:
     """The checks. Requests for ``open_paths`` need no token; ``proxies`` may name the clients of their requests."""
@@ -40,15 +43,26 @@ class RequestChecks:
         self._proxies = proxies
         self._rejection_delay = RejectionDelay()
 
-    def install(self, server: web.Server) -> None:
-        """Check all requests to ``server``, whose connections must be `Connection`s."""
-        handle, make_request = server.request_handler, server.request_factory
+    def install(self, server: web.Server, direct: Mapping[str, Handler]) -> None:
+        """Check all requests to ``server``, whose connections must be `Connection`s.
+
+        Requests whose path begins with a key of ``direct`` go straight to that handler: the application's router and
+        signals cost more than many a handler. Only those with Expect need the application, which answers that.
+        """
+        others, make_request = server.request_handler, server.request_factory
+
+        def handler_of(request: web.BaseRequest) -> Handler:
+            if "Expect" not in request.headers:
+                for prefix, handler in direct.items():
+                    if request.path.startswith(prefix):
+                        return handler
+            return others
 
         async def guarded(request: web.BaseRequest) -> web.StreamResponse:
             connection = cast(Connection, request.protocol)
             connection.count_for(self._proxies.client(connection.peer, request.headers.getall("X-Forwarded-For", ())))
             with connection.answering(request):
-                response = await self._admit(request, connection) or await _handle(request, handle)
+                response = await self._admit(request, connection) or await _handle(request, handler_of(request))
                 if not response.prepared:
                     await _send(request, response, connection)
                 return response
@@ -93,9 +107,7 @@ class RequestChecks:
         return None
 
 
-async def _handle(
-    request: web.BaseRequest, handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def _handle(request: web.BaseRequest, handle: Handler) -> web.StreamResponse:
     try:
         return await handle(request)
     except web.HTTPException as exc:
@@ -121,12 +133,15 @@ async def _send(request: web.BaseRequest, response: web.StreamResponse, connecti
     if response.status >= 400 and ("Expect" in request.headers or "Upgrade" in request.headers):
         response.force_close()  # what follows may be a body, another protocol or a request
     try:
-        async with asyncio.timeout(ANSWER_LIMIT if response.status < 400 else REFUSAL_LIMIT):
-            await response.prepare(request)
-            await response.write_eof()
+        await within(ANSWER_LIMIT if response.status < 400 else REFUSAL_LIMIT, _write(request, response))
     except TimeoutError:
         connection.drop()
         raise ConnectionResetError("the client did not read the answer in time") from None
+
+
+async def _write(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    await response.prepare(request)
+    await response.write_eof()
 
 
 def _is_clients(error: Exception) -> bool:

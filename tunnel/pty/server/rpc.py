@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import cast
 
 from aiohttp import web
 
+from tunnel.net.time_limit import within
 from tunnel.pty.protocol import framing, messages
 from tunnel.pty.protocol.framing import ConnectError, Decoder, Malformed, Object
 from tunnel.pty.protocol.messages import Event
@@ -36,7 +36,9 @@ _KEY = re.compile(r"[0-9a-f]{32}")
 
 _NO_STORE = {"Cache-Control": "no-store"}
 # Otherwise proxies such as nginx would buffer the stream.
-_STREAM_HEADERS = {"Content-Type": framing.STREAM_TYPE, "X-Accel-Buffering": "no", **_NO_STORE}
+_STREAM_HEADERS = {
+    "Content-Type": framing.STREAM_TYPE, "X-Accel-Buffering": "no", **_NO_STORE, messages.SERVICE: "1",
+}  # fmt: skip
 
 Unary = Callable[[web.Request, Object], Awaitable[Object]]
 Streaming = Callable[["_Stream"], Awaitable[None]]
@@ -63,7 +65,7 @@ class ProcessService:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer a request."""
-        name = request.match_info["method"]
+        name = request.path.removeprefix(messages.PREFIX)
         if name not in self._unary and name not in self._streaming:
             return web.Response(status=404, text="process.Process has no such method\n")
         if request.method != "POST":
@@ -160,6 +162,12 @@ class ProcessService:
         return {}
 
 
+class _Reply(web.StreamResponse):
+    """A reply whose head is sent together with its first message, which always follows at once."""
+
+    _send_headers_immediately = False
+
+
 class _Stream:
     """One request of a streaming method, and its reply.
 
@@ -177,8 +185,7 @@ class _Stream:
         try:
             error = await self._try(method)
             response = self._response or await self.open({})
-            async with self._write_limit():
-                await response.write_eof(framing.end_of_stream(error))
+            await self._write(response.write_eof(framing.end_of_stream(error)))
         except ConnectionResetError:
             pass  # the client has disconnected
         return self._response or await self.open({})
@@ -201,21 +208,18 @@ class _Stream:
 
     async def open(self, headers: Mapping[str, str]) -> web.StreamResponse:
         """Begin the reply."""
-        self._response = web.StreamResponse(headers={**_STREAM_HEADERS, **headers})
+        self._response = _Reply(headers={**_STREAM_HEADERS, **headers})
         await self._response.prepare(self.request)
         return self._response
 
     async def write(self, data: bytes) -> None:
         """Write to the reply; raises ConnectionResetError if the client does not read it."""
         response = self._response or await self.open({})
-        async with self._write_limit():
-            await response.write(data)
+        await self._write(response.write(data))
 
-    @asynccontextmanager
-    async def _write_limit(self) -> AsyncIterator[None]:
+    async def _write(self, writing: Coroutine[None, None, None]) -> None:
         try:
-            async with asyncio.timeout(WRITE_LIMIT):
-                yield
+            await within(WRITE_LIMIT, writing)
         except TimeoutError:
             if self.request.transport is not None:
                 self.request.transport.abort()
@@ -274,9 +278,7 @@ class _Stream:
 async def _answer(request: web.Request, method: Unary) -> web.Response:
     try:
         _check_version(request)
-        async with asyncio.timeout(_timeout(request)):
-            message = framing.decode(await _read_body(request, framing.MESSAGE_LIMIT))
-            return _json(200, await method(request, message))
+        return _json(200, await within(_timeout(request), _call(request, method)))
     except TimeoutError:
         error = ConnectError("deadline_exceeded", "the time for this request is over")
     except ConnectError as exc:
@@ -285,6 +287,10 @@ async def _answer(request: web.Request, method: Unary) -> web.Response:
         unexpected(exc, path=request.path)
         error = ConnectError("internal", "internal error; the service's log has the details")
     return error_response(error)
+
+
+async def _call(request: web.Request, method: Unary) -> Object:
+    return await method(request, framing.decode(await _read_body(request, framing.MESSAGE_LIMIT)))
 
 
 def error_response(error: ConnectError) -> web.Response:
@@ -297,17 +303,20 @@ def _json(status: int, message: Object) -> web.Response:
 
 
 async def _read_body(request: web.Request, limit: int) -> bytes:
-    body = bytearray()
     try:
-        async with asyncio.timeout(BODY_LIMIT):
-            async for data in request.content.iter_any():
-                body += data
-                if len(body) > limit:
-                    raise ConnectError("resource_exhausted", f"the request is too large: the limit is {limit} bytes")
+        return await within(BODY_LIMIT, _whole_body(request, limit))
     except TimeoutError:
         raise ConnectError("deadline_exceeded", f"the request did not arrive within {BODY_LIMIT:g} s") from None
     except BODY_ERRORS:
         raise _broken_body() from None
+
+
+async def _whole_body(request: web.Request, limit: int) -> bytes:
+    body = bytearray()
+    async for data in request.content.iter_any():
+        body += data
+        if len(body) > limit:
+            raise ConnectError("resource_exhausted", f"the request is too large: the limit is {limit} bytes")
     return bytes(body)
 
 

@@ -64,11 +64,12 @@ class TerminalService:
         self._checks = RequestChecks(guard, frozenset({_HEALTH, *open_paths}), TrustedProxies(settings.trusted_proxy))
         users = Users(settings.pty_user, may_switch=bool(self._tokens))
         self._processes = Processes(settings.pty_max_processes, settings.pty_max_subscribers, settings.pty_scrollback)
+        self._rpc = ProcessService(self._processes, users)
         app = web.Application()
         files = FileService(users)
         app.add_routes(
             [
-                web.route("*", messages.PREFIX + "{method}", ProcessService(self._processes, users).handle),
+                web.route("*", messages.PREFIX + "{method}", self._rpc.handle),
                 web.get(_HEALTH, _health),
                 web.get("/files", files.get, allow_head=False),
                 web.post("/files", files.post),
@@ -109,7 +110,7 @@ class TerminalService:
                 raise UsageError(problem, setting="pty")
             await self._runner.setup()
             server = cast(web.Server, self._runner.server)  # there is one after setup()
-            self._checks.install(server)
+            self._checks.install(server, {messages.PREFIX: self._rpc.handle})
             self._accepting = Accepting(server, listeners, raise_descriptor_limit())
         except BaseException:
             await self._runner.cleanup()
