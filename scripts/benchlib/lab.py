@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -75,10 +76,14 @@ def environment(home: Path) -> dict[str, str]:
 
 
 class Lab:
-    """All processes and files of one run. A context manager; leaving it ends and removes everything."""
+    """All processes and files of one run. A context manager; leaving it ends and removes everything.
 
-    def __init__(self, *, tls: bool = False) -> None:
+    ``tls``: an nginx with TLS stands in front of every bridge. ``tunnels``: how many idle ones a bridge is to hold.
+    """
+
+    def __init__(self, *, tls: bool = False, tunnels: int = 100) -> None:
         self.tls = tls
+        self.tunnels = tunnels
         self._stack = ExitStack()
 
     def __enter__(self) -> Lab:
@@ -89,6 +94,7 @@ class Lab:
         self._bed = self._stack.enter_context(Bed(self.directory, self.env))
         self._raw_doors: dict[str, Door] = {}
         self.bridges: dict[str, Process] = {}
+        self.bridge_ports: dict[str, int] = {}  # without the TLS edge; the target's own where there is no bridge
         try:
             self.target_port = free_port()
             target = [sys.executable, str(Path(__file__).with_name("target.py")), str(self.target_port)]
@@ -136,7 +142,9 @@ class Lab:
 
     def _door(self, peer: Peer, kind: str, target: int) -> Door:
         if peer.bridge is None:
-            return Door("tcp", target)
+            if kind == "raw":
+                self.bridge_ports[peer.name] = target
+            return Door("tcp", target, target)
         port = free_port()
         command = peer.bridge(port, target)
         if kind == "ssh" and peer.embedded:
@@ -145,7 +153,8 @@ class Lab:
         process = self.start(f"the {peer.name} bridge ({kind})", command, port)
         if kind == "raw":
             self.bridges[peer.name] = process
-        return Door("wss", self.edge(port)[1]) if self.tls else Door("ws", port)
+            self.bridge_ports[peer.name] = port
+        return Door("wss", self.edge(port)[1], target) if self.tls else Door("ws", port, target)
 
     def raw_door(self, peer: Peer) -> Door:
         return self._raw_doors[peer.name]
@@ -159,6 +168,12 @@ class Lab:
         batch = self.directory / "batch"
         batch.write_text(commands)
         return ["sftp", "-q", "-F", str(self._config(peer)), "-b", str(batch), peer.name]
+
+    def server_context(self) -> ssl.SSLContext:
+        """Return what a TLS listener of the bench's own needs; the laboratory was made with ``tls``."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.authority.certificate)
+        return context
 
     def edge(self, upstream: int) -> tuple[Process, int]:
         """Start an nginx with TLS in front of the bridge on port ``upstream``; return it and its port."""
