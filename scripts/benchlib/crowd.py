@@ -3,14 +3,14 @@
 Run as a program; it opens COUNT tunnels to the target of the benchmark, at most 32 at a time and from as many source
 addresses as it takes, and says one line of JSON. They last until its standard input ends.
 
-    crowd.py rest PORT SUBPROTOCOLS COUNT       idle ones that have carried a few bytes each way
-    crowd.py down PORT SUBPROTOCOLS COUNT       ones that download as fast as they can; at the end, bytes of each
-    crowd.py up PORT SUBPROTOCOLS COUNT         the same, uploading
-    crowd.py mixed PORT SUBPROTOCOLS COUNT      the same, every second one uploading
+    crowd.py rest PORT SUBPROTOCOLS COUNT TARGET    idle ones that have carried a few bytes each way
+    crowd.py down PORT SUBPROTOCOLS COUNT TARGET    ones that download as fast as they can
+    crowd.py up PORT SUBPROTOCOLS COUNT TARGET      ones that upload as fast as they can
+    crowd.py mixed PORT SUBPROTOCOLS COUNT TARGET   both, by turns
 
-SUBPROTOCOLS are separated by commas; ``-`` is a TCP connection without WebSocket. The first line is
-``{"seconds": …}``, which the opening took. Busy ones begin after it, and count from the line ``count`` on standard
-input until it ends.
+SUBPROTOCOLS are separated by commas; ``-`` is a TCP connection without WebSocket. TARGET is the target's own port. The
+first line is ``{"seconds": …}``, which the opening took. Busy ones begin after it. They count from the line ``count``
+on standard input until it ends, and a last line says what went through each, as its receiver counted it.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def open_all(selector: selectors.BaseSelector, kind: str, port: int, offer: str,
     return tunnels
 
 
-def keep_busy(selector: selectors.BaseSelector, tunnels: list[Tunnel]) -> None:
+def keep_busy(selector: selectors.BaseSelector, tunnels: list[Tunnel], target: int) -> None:
     """Move bytes through all tunnels until standard input ends; then say how many went through each."""
     space = memoryview(bytearray(TURN))
     for tunnel in tunnels:
@@ -160,6 +160,7 @@ def keep_busy(selector: selectors.BaseSelector, tunnels: list[Tunnel]) -> None:
         selector.register(tunnel.sock, event, tunnel)
     frame = memoryview(masked(BINARY, bytes(TURN))) if tunnels[0].is_websocket else memoryview(bytes(TURN))
     selector.register(0, selectors.EVENT_READ, None)
+    started, uploaded = time.monotonic(), [0] * len(drained(target))
     while True:
         for key, _ in selector.select():
             if key.data is not None:
@@ -168,13 +169,24 @@ def keep_busy(selector: selectors.BaseSelector, tunnels: list[Tunnel]) -> None:
                 except BlockingIOError:
                     continue
             elif os.read(0, 100):  # "count"
-                started = time.monotonic()
+                started, uploaded = time.monotonic(), drained(target)
                 for tunnel in tunnels:
                     tunnel.moved = 0
             else:
-                took = time.monotonic() - started
-                say({"moved": [tunnel.moved for tunnel in tunnels], "seconds": took})
+                moved = [late - early for late, early in zip(drained(target), uploaded, strict=True)]
+                moved += [tunnel.moved for tunnel in tunnels if tunnel.kind == "down"]
+                say({"moved": moved, "seconds": time.monotonic() - started})
                 return
+
+
+def drained(target: int) -> list[int]:
+    """Ask the target how much each upload has brought. They are too few bytes to be in the tunnels' way."""
+    with socket.create_connection(("127.0.0.1", target), STEP_LIMIT) as sock:
+        sock.sendall(b"drained\n")
+        with sock.makefile("rb") as answer:
+            greeting, counts = answer.readline(), answer.readline()
+    assert greeting == GREETING
+    return [int(count) for count in counts.split()]
 
 
 def say(fact: dict[str, object]) -> None:
@@ -193,7 +205,7 @@ def main() -> None:
             while os.read(0, 100):
                 pass
         else:
-            keep_busy(selector, tunnels)
+            keep_busy(selector, tunnels, int(sys.argv[5]))
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ def crowd(lab: Lab, kind: str, port: int, offer: tuple[str, ...] | None, count: 
     """Open ``count`` tunnels at ``port`` and keep them; see `crowd`. No ``offer``: the port is the target's own."""
     log = lab.directory / "crowd.log"
     command = [sys.executable, CROWD, kind, str(port), ",".join(offer) if offer else "-", str(count)]
+    command.append(str(lab.target_port))
     with ExitStack() as life:
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -116,7 +117,7 @@ def idle_tunnels(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
 
 def keystrokes(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
     """Type over one tunnel, alone and then beside saturated ones, half of which upload."""
-    with link(lab, peer, 90) as (tunnel, _):
+    with link(lab, peer, 60) as (tunnel, _):
         tunnel.write(b"echo\n")
         alone = percentile(round_trips(tunnel, KEYSTROKES, PAUSE), 99)
         with crowd(lab, "mixed", lab.bridge_ports[peer.name], busy_offer(peer), NEIGHBOURS) as neighbours:

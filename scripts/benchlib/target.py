@@ -9,6 +9,7 @@ tunnel is open), then obeys one line:
     rest        answer one byte; nothing more happens               in the one loop for all
     pour        send for ever, in turn with all others that pour    in the one loop for all
     drain       take what comes, in turn with the others            in the one loop for all
+    drained     say in one line how much each that drains has taken, and hang up
 """
 
 from __future__ import annotations
@@ -73,9 +74,11 @@ def obey(connection: socket.socket, order: str) -> None:
 class Connection:
     """A connection in the loop: first its order is awaited, then it rests, pours or drains."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
         self.sock = sock
+        self._selector = selector
         self.event = READ
+        self.drained: int | None = None  # bytes, of one that drains
         self._order = b""
         self._serve = self._listen
 
@@ -99,7 +102,13 @@ class Connection:
                 self.sock.sendall(DONE)
                 self._serve = self._drain  # which ends it when the client hangs up
             case b"drain\n":
+                self.drained = 0
                 self._serve = self._drain
+            case b"drained\n":
+                connections = [key.data for key in self._selector.get_map().values() if key.data is not None]
+                counts = [str(each.drained) for each in connections if each.drained is not None]
+                self.sock.sendall(f"{' '.join(counts)}\n".encode())
+                return False
             case b"pour\n":
                 self.event = WRITE
                 self._serve = self._pour
@@ -123,7 +132,10 @@ class Connection:
         return True
 
     def _drain(self) -> bool:
-        return self.sock.recv_into(SPACE) > 0
+        n = self.sock.recv_into(SPACE)
+        if self.drained is not None:
+            self.drained += n
+        return n > 0
 
 
 ZEROS, SPACE = bytes(TURN), bytearray(TURN)
@@ -138,7 +150,7 @@ def accept(listener: socket.socket, selector: selectors.BaseSelector) -> None:
     except ConnectionError:
         sock.close()
     else:
-        selector.register(sock, READ, Connection(sock))
+        selector.register(sock, READ, Connection(sock, selector))
 
 
 def main() -> None:
