@@ -16,7 +16,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 
-from benchlib.peers import ROOT, Door, Peer
+from benchlib.install import install
+from benchlib.peers import Door, Peer
 from tests.bed.edges import Authority
 from tests.bed.nginx import UPGRADE, nginx
 from tests.bed.processes import Bed, Process, free_port, wait_for_port
@@ -68,9 +69,6 @@ def environment(home: Path) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.lower().endswith("_proxy") and not name.startswith(("WSTUNNEL_PY", "SSH_", "PYTHON"))
     }
-    path = os.environ.get("PYTHONPATH")
-    env["PYTHONPATH"] = f"{ROOT}{os.pathsep}{path}" if path else str(ROOT)
-    env["PYTHONPYCACHEPREFIX"] = str(home / "bytecode")  # compiled once, in the warm-up, and removed with the rest
     env["XDG_CONFIG_HOME"] = str(home)  # the user's config file must not decide what is measured
     return env
 
@@ -89,9 +87,12 @@ class Lab:
     def __enter__(self) -> Lab:
         self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         self.env = environment(self.directory)
+        programs = install(self.directory / "installed")
+        self.python = str(programs / "python3")
+        self.env["PATH"] = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         if os.geteuid() == 0 and not PRIVILEGE_SEPARATION.exists():
             self._stack.callback(PRIVILEGE_SEPARATION.rmdir)
-        self._bed = self._stack.enter_context(Bed(self.directory, self.env))
+        self.bed = self._stack.enter_context(Bed(self.directory, self.env))
         self._raw_doors: dict[str, Door] = {}
         self.bridges: dict[str, Process] = {}
         self.bridge_ports: dict[str, int] = {}  # without the TLS edge; the target's own where there is no bridge
@@ -100,7 +101,7 @@ class Lab:
             target = [sys.executable, str(Path(__file__).with_name("target.py")), str(self.target_port)]
             self.start("the raw target", target, self.target_port)
             try:
-                self.sshd = Sshd(self._bed, self.directory / "sshd")
+                self.sshd = Sshd(self.bed, self.directory / "sshd")
             except AssertionError as error:
                 raise BenchError(f"sshd: {last_line(str(error))}") from error
             if self.tls:
@@ -123,7 +124,7 @@ class Lab:
         ends or does not listen within 15 s.
         """
         try:
-            process = self._bed.start(*argv)
+            process = self.bed.start(*argv)
         except OSError as error:
             raise BenchError(f"{what}: cannot start {Path(argv[0]).name}: {error.strerror}") from error
         try:

@@ -8,7 +8,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchlib.peers import RIVALS, ours, program
+from benchlib.peers import RIVALS, program
 from benchlib.quantities import QUANTITIES
 from benchlib.results import Results
 
@@ -44,13 +44,12 @@ def facts(*, tls: bool) -> dict[str, str]:
         release = version("wstunnel-py")
     except PackageNotFoundError:
         release = "this checkout"
-    started_as = "python -m tunnel" if len(ours()) > 1 else "the installed wstunnel-py"
     found = {
         "cores": f"{len(os.sched_getaffinity(0))} ({processor()})",
         "kernel": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
         "OpenSSH": told_by(["ssh", "-V"]).partition(",")[0],
-        "ours": f"{release}, started as {started_as}",
+        "ours": release,
     }
     for name in RIVALS:
         path = program(name)

@@ -25,7 +25,7 @@ from benchlib.goals import goals
 from benchlib.lab import BenchError, Lab
 from benchlib.machine import facts, load, noise, processor_time, stolen
 from benchlib.measures import MEASURES
-from benchlib.page import write_figures
+from benchlib.page import record, write_figures
 from benchlib.peers import MIXED, PEERS, Peer, missing
 from benchlib.plot import svg
 from benchlib.report import closing, details, summary
@@ -45,7 +45,7 @@ class Run:
     results: Results = field(default_factory=Results)
 
     def write(self, path: Path) -> None:
-        record = {
+        run = {
             "machine": self.machine,
             "peers": self.peers,
             "samples": self.results.samples,
@@ -55,13 +55,13 @@ class Run:
                 for goal in goals(self.results, tls="TLS edge" in self.machine)
             ],
         }
-        path.write_text(json.dumps(record, indent=1) + "\n")
+        path.write_text(json.dumps(run, indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Run:
         """Raises OSError, or ValueError or KeyError if the file is not what `write` writes."""
-        record = json.loads(path.read_text())
-        return cls(record["machine"], record["peers"], Results(record["samples"], record["failures"]))
+        run = json.loads(path.read_text())
+        return cls(run["machine"], run["peers"], Results(run["samples"], run["failures"]))
 
 
 def arguments() -> argparse.Namespace:
@@ -83,7 +83,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--from", type=Path, metavar="FILE", dest="recorded", help="measure nothing: tell of the run that --json wrote"
     )
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md and the README")
+    parser.add_argument("--write", action="store_true", help="put the figures into docs/performance.md")
     options = parser.parse_args()
     for name, most in (("size", 100_000), ("rounds", 1000), ("tunnels", MOST_TUNNELS)):
         value = getattr(options, name)
@@ -114,6 +114,9 @@ def warm_up(lab: Lab, peers: Sequence[Peer], results: Results) -> list[Peer]:
     """Start every peer and use it once, uncounted (bytecode, page cache). Return those that work."""
     working = []
     for peer in peers:
+        if not peer.is_tunnel:
+            working.append(peer)
+            continue
         try:
             lab.open(peer)
             MEASURES["startup"].run(lab, peer, 0)
@@ -157,8 +160,8 @@ def run(options: argparse.Namespace) -> Run:
     size = (options.size or (256 if options.quick else 1000)) * 10**6
     wanted = {"direct", *(options.peer or [*PEERS, *(MIXED if options.mixed else ())])}
     everyone = [peer for peer in (*PEERS.values(), *MIXED.values()) if peer.name in wanted]
-    record = Run(facts(tls=options.tls))
-    machine, results = record.machine, record.results
+    told = Run(facts(tls=options.tls))
+    machine, results = told.machine, told.results
     machine["transfers"] = f"{size // 10**6} MB each, aes128-gcm{', through nginx with TLS' * options.tls}"
     machine["idle tunnels"] = str(options.tunnels)
     print("\n".join(f"{name + ':':14}{value}" for name, value in machine.items()), flush=True)
@@ -168,14 +171,14 @@ def run(options: argparse.Namespace) -> Run:
     started, ticks = time.monotonic(), processor_time()
     with Lab(tls=options.tls, tunnels=options.tunnels) as lab:
         peers = warm_up(lab, [peer for peer in everyone if peer.name not in absent], results)
-        record.peers = [peer.name for peer in peers]
+        told.peers = [peer.name for peer in peers]
         for name in (name for name in MEASURES if not options.only or name in options.only):
             usual = MEASURES[name].quick_rounds if options.quick else MEASURES[name].rounds
             measure(lab, name, options.rounds or usual, peers, size, results)
     machine["load after"] = load()
     machine["duration"] = f"{time.monotonic() - started:.0f} s"
     machine["the machine was"] = noise(results, stolen(ticks), machine["load before"])
-    return record
+    return told
 
 
 def main() -> int:
@@ -183,7 +186,7 @@ def main() -> int:
     for number in SIGNALS:
         signal.signal(number, stop)
     try:
-        record = Run.read(options.recorded) if options.recorded else run(options)
+        told = Run.read(options.recorded) if options.recorded else run(options)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -192,13 +195,19 @@ def main() -> int:
             raise
         print(f"bench: --from {options.recorded}: {error!r}", file=sys.stderr)
         return 2
-    figures = closing(record.results, record.peers, record.machine)
-    short = summary(record.results, record.peers)
+    figures = closing(told.results, told.peers, told.machine)
+    short = summary(told.results, told.peers)
     print("\n" + "\n".join(["## Benchmark", "", *figures, "", "In short:", "", *short]))
     if options.json:
-        record.write(options.json)
+        told.write(options.json)
     if options.plot:
-        options.plot.write_text(svg(record.results, record.peers))
+        options.plot.write_text(svg(told.results, told.peers))
     if options.write:
-        write_figures(figures, short, tls="TLS edge" in record.machine)
-    return 1 if record.results.failures else 0
+        is_tls = "TLS edge" in told.machine
+        try:
+            write_figures(figures, short, tls=is_tls)
+            told.write(record(tls=is_tls))
+        except (BenchError, OSError) as error:
+            print(f"bench: --write: {error}", file=sys.stderr)
+            return 1
+    return 1 if told.results.failures else 0

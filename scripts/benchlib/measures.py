@@ -11,8 +11,10 @@ from benchlib.latency import latency
 from benchlib.peers import Peer
 from benchlib.request import request
 from benchlib.scale import fairness, idle_tunnels, keystrokes
+from benchlib.terminal_rows import terminals
 
 SFTP_PEERS = ("direct", "ours", "embedded")  # what is told apart here is the server's side of it
+TERMINAL_PEERS = ("ours", "envd")
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,11 @@ class Measure:
     run: Callable[[Lab, Peer, int], dict[str, float]]
     rounds: int
     quick_rounds: int
-    fits: Callable[[Peer], bool] = lambda peer: True
+    fits: Callable[[Peer], bool] = lambda peer: peer.is_tunnel
 
 
 def _is_tunnel(peer: Peer) -> bool:
-    return not peer.embedded
+    return peer.is_tunnel and not peer.embedded
 
 
 def _takes_crowds(peer: Peer) -> bool:
@@ -55,5 +57,6 @@ MEASURES = {
     "latency": Measure(latency, 10, 5, _is_tunnel),
     "keystrokes": Measure(keystrokes, 5, 1, _takes_crowds),
     "fairness": Measure(fairness, 3, 1, _takes_crowds),
+    "terminals": Measure(terminals, 5, 2, lambda peer: peer.name in TERMINAL_PEERS),
     "memory": Measure(idle_tunnels, 3, 1, _holds_tunnels),
 }

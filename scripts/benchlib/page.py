@@ -9,11 +9,17 @@ from benchlib.lab import BenchError
 from benchlib.peers import ROOT
 
 PAGE, README = ROOT / "docs" / "performance.md", ROOT / "README.md"
+RECORDS = ROOT / "docs" / "figures"
 END = "<!-- end of the figures -->"
 
 
 def beginning(what: str) -> str:
     return f"<!-- figures of scripts/bench{what} -->"
+
+
+def record(*, tls: bool) -> Path:
+    """Return where the run is recorded that the page shows."""
+    return RECORDS / f"bench{'-tls' * tls}.json"
 
 
 def replaced(text: str, mark: str, lines: Sequence[str]) -> str | None:
@@ -25,9 +31,9 @@ def replaced(text: str, mark: str, lines: Sequence[str]) -> str | None:
 
 def write_figures(figures: Sequence[str], short: Sequence[str], *, tls: bool) -> None:
     """Put the figures of a run where they are told. Raises BenchError if there is no place for them."""
-    places: list[tuple[Path, str, Sequence[str]]] = [(PAGE, beginning(" --tls" * tls), figures)]
+    places: list[tuple[Path, str, Sequence[str]]] = [(PAGE, beginning(" --tls" * tls), ["", *figures, ""])]
     if not tls and beginning("") in README.read_text():
-        places.append((README, beginning(""), short))
+        places.append((README, beginning(""), ["", *short, ""]))
     for path, mark, lines in places:
         text = replaced(path.read_text(), mark, lines)
         if text is None:

@@ -45,6 +45,7 @@ class Peer:
         offer: The WebSocket subprotocols that the client offers; None if it is no WebSocket that carries bytes as such,
             so that only its own client can use its bridge.
         embedded: Whether the bridge is the SSH server, too.
+        is_tunnel: Whether it leads to the target; else it serves terminals only.
         roomy: The bridge's options for thousands of tunnels, all of them with sessions.
     """
 
@@ -55,6 +56,7 @@ class Peer:
     program: str | None = None
     offer: tuple[str, ...] | None = PLAIN
     embedded: bool = False
+    is_tunnel: bool = True
     roomy: tuple[str, ...] = ()
 
 
@@ -70,9 +72,8 @@ def missing(peers: Iterable[Peer]) -> dict[str, str]:
 
 
 def ours() -> list[str]:
-    """The installed console script, whose start-up is what users pay; ``python -m tunnel`` where it isn't installed."""
-    beside = Path(sys.executable).with_name("wstunnel-py")
-    return [str(beside)] if os.access(beside, os.X_OK) else [sys.executable, "-m", "tunnel"]
+    """The command as the laboratory has installed it, on the PATH of what it starts."""
+    return ["wstunnel-py"]
 
 
 def our_client(door: Door, *options: str) -> list[str]:
@@ -172,6 +173,7 @@ PEERS = {
             offer=None,
         ),
         Peer("chisel", "chisel (Go) on both ends", chisel_client, chisel_bridge, program="chisel", offer=None),
+        Peer("envd", "E2B's own daemon for terminals (Go)", program="envd", offer=None, is_tunnel=False),
         Peer("websockets", "Python's websockets (asyncio) on both ends", asyncio_client, asyncio_bridge),
     )
 }

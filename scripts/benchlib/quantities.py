@@ -63,6 +63,8 @@ QUANTITIES = (
     Quantity("pty-create", "terminal by E2B's SDK: create", "ms", 1e-3, 2, against="envd"),
     Quantity("pty-echo", "terminal by E2B's SDK: echo", "ms", 1e-3, 2, against="envd"),
     Quantity("pty-output", "terminal by E2B's SDK: 20 MB of output", "s", 1, 2, against="envd"),
-    Quantity("pty-echo-own", "terminal by our own client: echo", "ms", 1e-3, 2, against=None),
+    Quantity("pty-create-own", "terminal by our own client: create", "ms", 1e-3, 2, against="envd"),
+    Quantity("pty-echo-own", "terminal by our own client: echo", "ms", 1e-3, 2, against="envd"),
+    Quantity("pty-output-own", "terminal by our own client: 20 MB of output", "s", 1, 2, against="envd"),
 )
 ROWS = {quantity.key: quantity for quantity in QUANTITIES}

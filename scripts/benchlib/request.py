@@ -10,7 +10,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from contextlib import ExitStack
 
@@ -27,7 +26,7 @@ def request(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
 
 
 def interpreter(lab: Lab) -> dict[str, float]:
-    command = [sys.executable, "-I", "-c", IMPORTS + ", ssl" * lab.tls]
+    command = [lab.python, "-I", "-c", IMPORTS + ", ssl" * lab.tls]
     started = time.perf_counter()
     pid = os.posix_spawn(command[0], command, lab.env)
     _, status, usage = os.wait4(pid, 0)
