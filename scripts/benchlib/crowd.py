@@ -10,7 +10,8 @@ addresses as it takes, and says one line of JSON. They last until its standard i
 
 SUBPROTOCOLS are separated by commas; ``-`` is a TCP connection without WebSocket. TARGET is the target's own port. The
 first line is ``{"seconds": …}``, which the opening took. Busy ones begin after it. They count from the line ``count``
-on standard input until it ends, and a last line says what went through each, as its receiver counted it.
+on standard input until it ends, and a last line says what went through each, as its receiver counted it. For idle ones
+``count`` asks how many are still open.
 """
 
 from __future__ import annotations
@@ -110,6 +111,17 @@ class Tunnel:
         if b"session " in self._heard:  # it can be resumed, so the bridge waits for this
             self.send(f"ack {count}".encode(), TEXT)
 
+    def is_open(self) -> bool:
+        """Return whether a tunnel that rests is still there; pings are passed over."""
+        try:
+            while self.sock.recv(4096):
+                pass
+        except BlockingIOError:
+            return True
+        except ConnectionError:
+            pass
+        return False
+
     def begin(self) -> None:
         self.send(b"pour\n" if self.kind == "down" else b"drain\n")
 
@@ -202,8 +214,8 @@ def main() -> None:
         tunnels = open_all(selector, kind, port, offer, count)
         say({"seconds": time.monotonic() - started})
         if kind == "rest":
-            while os.read(0, 100):
-                pass
+            while os.read(0, 100):  # "count"
+                say({"open": sum(tunnel.is_open() for tunnel in tunnels)})
         else:
             keep_busy(selector, tunnels, int(sys.argv[5]))
 

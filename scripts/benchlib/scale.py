@@ -48,6 +48,12 @@ class Crowd:
         told: dict[str, float] = json.loads(line)
         return told
 
+    def still_open(self) -> float:
+        """Return how many idle tunnels have not been closed."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"count\n")
+        return self._told(20)["open"]
+
     def count(self, seconds: float) -> tuple[list[int], float]:
         """Let the tunnels run, and return how many bytes went through each in how many seconds. They end."""
         assert self._process.stdin is not None
@@ -79,7 +85,7 @@ def crowd(lab: Lab, kind: str, port: int, offer: tuple[str, ...] | None, count: 
         life.callback(end_group, process, 3.0)
         life.enter_context(process.stdout)
         life.callback(process.stdin.close)
-        yield Crowd(process, log, 30 + count / 100)
+        yield Crowd(process, log, 60 + count / 50)
 
 
 def allow_descriptors() -> None:
@@ -108,11 +114,13 @@ def idle_tunnels(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
         life.enter_context(crowd(lab, "rest", port, peer.offer, 10))  # what is loaded once is no tunnel's
         time.sleep(SETTLING)
         memory, cpu = pss(bridge.pid), cpu_seconds(bridge)
-        opening = life.enter_context(crowd(lab, "rest", port, peer.offer, tunnels)).opening
+        idle = life.enter_context(crowd(lab, "rest", port, peer.offer, tunnels))
         cpu = cpu_seconds(bridge) - cpu
         time.sleep(SETTLING)
         memory = pss(bridge.pid) - memory
-        return {"idle-bridge": memory / tunnels, "open-rate": tunnels / opening, "open-cpu-bridge": cpu / tunnels}
+        if idle.still_open() != tunnels:
+            raise BenchError(f"only {idle.still_open():g} of {tunnels} idle tunnels lasted")
+        return {"idle-bridge": memory / tunnels, "open-rate": tunnels / idle.opening, "open-cpu-bridge": cpu / tunnels}
 
 
 def keystrokes(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
