@@ -30,7 +30,8 @@ PER_SOURCE = 1000  # tunnels from one address of 127.0.0.0/8
 STEP_LIMIT = 20.0  # seconds without progress
 TURN = 64 * 1024  # bytes that a busy tunnel moves before it is another's turn
 KEY = bytes.fromhex("5bd1c72a")
-BINARY, TEXT = 0x82, 0x81
+BINARY, TEXT, PONG = 0x82, 0x81, 0x8A
+PING = b"\x89"
 GREETING, ANSWER = b"\n", b"."
 
 
@@ -49,6 +50,7 @@ class Tunnel:
     def __init__(self, number: int, port: int, offer: str, kind: str) -> None:
         self.moved = 0
         self.kind = kind
+        self.is_open = False
         self.is_websocket = offer != "-"
         self._heard = b""
         self._sent_at = 0
@@ -111,11 +113,13 @@ class Tunnel:
         if b"session " in self._heard:  # it can be resumed, so the bridge waits for this
             self.send(f"ack {count}".encode(), TEXT)
 
-    def is_open(self) -> bool:
-        """Return whether a tunnel that rests is still there; pings are passed over."""
+    def answer(self) -> bool:
+        """Take what comes to a tunnel that rests, and answer a ping; return whether the tunnel is still there."""
         try:
-            while self.sock.recv(4096):
-                pass
+            while piece := self.sock.recv(4096):
+                at = piece.rfind(PING)
+                if at >= 0:
+                    self.send(piece[at + 2 :][: piece[at + 1]], PONG)
         except BlockingIOError:
             return True
         except ConnectionError:
@@ -156,8 +160,11 @@ def open_all(selector: selectors.BaseSelector, kind: str, port: int, offer: str,
             if event & selectors.EVENT_WRITE:
                 key.data.connected()
                 selector.modify(key.fd, selectors.EVENT_READ, key.data)
+            elif key.data.is_open:
+                if not key.data.answer():
+                    raise SystemExit("crowd: a tunnel was closed while others were opened")
             elif key.data.opened():
-                selector.unregister(key.fd)
+                key.data.is_open = True
                 pending -= 1
                 ready += 1
     return tunnels
@@ -169,7 +176,7 @@ def keep_busy(selector: selectors.BaseSelector, tunnels: list[Tunnel], target: i
     for tunnel in tunnels:
         tunnel.begin()
         event = selectors.EVENT_READ if tunnel.kind == "down" else selectors.EVENT_WRITE
-        selector.register(tunnel.sock, event, tunnel)
+        selector.modify(tunnel.sock, event, tunnel)
     frame = memoryview(masked(BINARY, bytes(TURN))) if tunnels[0].is_websocket else memoryview(bytes(TURN))
     selector.register(0, selectors.EVENT_READ, None)
     started, uploaded = time.monotonic(), [0] * len(drained(target))
@@ -188,6 +195,20 @@ def keep_busy(selector: selectors.BaseSelector, tunnels: list[Tunnel], target: i
                 moved = [late - early for late, early in zip(drained(target), uploaded, strict=True)]
                 moved += [tunnel.moved for tunnel in tunnels if tunnel.kind == "down"]
                 say({"moved": moved, "seconds": time.monotonic() - started})
+                return
+
+
+def rest(selector: selectors.BaseSelector, tunnels: list[Tunnel]) -> None:
+    """Keep the tunnels until standard input ends; say how many there are when it says ``count``."""
+    selector.register(0, selectors.EVENT_READ, None)
+    while True:
+        for key, _ in selector.select():
+            if key.data is not None:
+                if not key.data.answer():
+                    selector.unregister(key.fd)
+            elif os.read(0, 100):
+                say({"open": sum(tunnel.answer() for tunnel in tunnels)})
+            else:
                 return
 
 
@@ -214,8 +235,7 @@ def main() -> None:
         tunnels = open_all(selector, kind, port, offer, count)
         say({"seconds": time.monotonic() - started})
         if kind == "rest":
-            while os.read(0, 100):  # "count"
-                say({"open": sum(tunnel.is_open() for tunnel in tunnels)})
+            rest(selector, tunnels)
         else:
             keep_busy(selector, tunnels, int(sys.argv[5]))
 
