@@ -85,6 +85,20 @@ def deadline(seconds: float, cut: Callable[[], None]) -> Iterator[None]:
         timer.cancel()
 
 
+def between_pipes(lab: Lab, argv: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a program in a process group of its own, between two pipes; what it says goes to ``log``."""
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            bufsize=0,
+            env=lab.env,
+            start_new_session=True,
+        )
+
+
 @contextmanager
 def link(lab: Lab, peer: Peer, limit: float) -> Iterator[tuple[Link, float]]:
     """Open a tunnel of ``peer`` to the raw target. Yield it with the seconds until the target's greeting came.
@@ -102,16 +116,7 @@ def link(lab: Lab, peer: Peer, limit: float) -> Iterator[tuple[Link, float]]:
                 yield Link(connection.fileno(), connection.fileno(), None), time.perf_counter() - started
         return
     log = lab.directory / "client.log"
-    with log.open("wb") as output:
-        client = subprocess.Popen(
-            peer.client(door),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=output,
-            bufsize=0,
-            env=lab.env,
-            start_new_session=True,
-        )
+    client = between_pipes(lab, peer.client(door), log)
     assert client.stdin is not None and client.stdout is not None
     with ExitStack() as stack:
         stack.callback(end_group, client, 0.5)

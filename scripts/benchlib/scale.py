@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchlib.lab import BenchError, Lab, end_group, last_line
 from benchlib.latency import percentile, round_trips
-from benchlib.links import cpu_seconds, deadline, link, pss
+from benchlib.links import between_pipes, cpu_seconds, deadline, link, pss
 from benchlib.peers import PLAIN, Peer
 from tests.bed.processes import free_port
 
@@ -71,16 +71,7 @@ def crowd(lab: Lab, kind: str, port: int, offer: tuple[str, ...] | None, count: 
     command = [sys.executable, CROWD, kind, str(port), ",".join(offer) if offer else "-", str(count)]
     command.append(str(lab.target_port))
     with ExitStack() as life:
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-                bufsize=0,
-                env=lab.env,
-                start_new_session=True,
-            )
+        process = between_pipes(lab, command, log)
         assert process.stdin is not None and process.stdout is not None
         life.callback(end_group, process, 3.0)
         life.enter_context(process.stdout)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import statistics
+from contextlib import ExitStack
+from pathlib import Path
 
 from benchlib.lab import BenchError, Lab
 from benchlib.links import deadline
@@ -13,11 +16,18 @@ from benchlib.peers import Peer, program
 from benchlib.terminals import CLIENTS, create, e2b_service, echo, our_service, output
 
 LIMIT = 180.0  # seconds
+E2B_FILES = Path("/run/e2b")  # what E2B's daemon leaves behind
 
 
 def terminals(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
     """Start a service and use it with each client; medians, in seconds."""
-    with our_service(lab.bed) if peer.bridge else e2b_service(lab.bed, program("envd") or "envd") as url:
+    with ExitStack() as life:
+        if peer.bridge:
+            url = life.enter_context(our_service(lab.bed))
+        else:
+            if not E2B_FILES.exists():
+                life.callback(shutil.rmtree, E2B_FILES, ignore_errors=True)
+            url = life.enter_context(e2b_service(lab.bed, program("envd") or "envd"))
         service = lab.bed.processes[-1]
         with deadline(LIMIT, lambda: os.killpg(service.pid, signal.SIGKILL)):
             try:
