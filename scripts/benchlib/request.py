@@ -9,12 +9,11 @@ import os
 import signal
 import socket
 import ssl
-import subprocess
 import time
 from contextlib import ExitStack
 
 from benchlib.lab import BenchError, Lab, end_group, last_line
-from benchlib.links import OPEN_LIMIT, cpu_seconds
+from benchlib.links import OPEN_LIMIT, between_pipes, cpu_seconds
 from benchlib.peers import Door, Peer
 
 IMPORTS = "import socket, selectors"
@@ -49,19 +48,12 @@ def until_request(lab: Lab, peer: Peer) -> dict[str, float]:
         listener.settimeout(OPEN_LIMIT)
         door = Door("wss" if lab.tls else "ws", listener.getsockname()[1], lab.target_port)
         command = peer.client(door)
-        with log.open("wb") as output:
-            started = time.perf_counter()
-            client = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=output,
-                env=lab.env,
-                start_new_session=True,
-            )
-        assert client.stdin is not None
+        started = time.perf_counter()
+        client = between_pipes(lab, command, log)
+        assert client.stdin is not None and client.stdout is not None
         life.callback(end_group, client)
         life.enter_context(client.stdin)
+        life.enter_context(client.stdout)
         try:
             connection = listener.accept()[0]
             connection.settimeout(OPEN_LIMIT)
