@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 
-from benchlib.peers import ROOT, Door, Peer
+from benchlib.install import install
+from benchlib.peers import Door, Peer
 from tests.bed.edges import Authority
 from tests.bed.nginx import UPGRADE, nginx
 from tests.bed.processes import Bed, Process, free_port, wait_for_port
@@ -67,34 +69,39 @@ def environment(home: Path) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.lower().endswith("_proxy") and not name.startswith(("WSTUNNEL_PY", "SSH_", "PYTHON"))
     }
-    path = os.environ.get("PYTHONPATH")
-    env["PYTHONPATH"] = f"{ROOT}{os.pathsep}{path}" if path else str(ROOT)
-    env["PYTHONPYCACHEPREFIX"] = str(home / "bytecode")  # compiled once, in the warm-up, and removed with the rest
     env["XDG_CONFIG_HOME"] = str(home)  # the user's config file must not decide what is measured
     return env
 
 
 class Lab:
-    """All processes and files of one run. A context manager; leaving it ends and removes everything."""
+    """All processes and files of one run. A context manager; leaving it ends and removes everything.
 
-    def __init__(self, *, tls: bool = False) -> None:
+    ``tls``: an nginx with TLS stands in front of every bridge. ``tunnels``: how many idle ones a bridge is to hold.
+    """
+
+    def __init__(self, *, tls: bool = False, tunnels: int = 100) -> None:
         self.tls = tls
+        self.tunnels = tunnels
         self._stack = ExitStack()
 
     def __enter__(self) -> Lab:
         self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         self.env = environment(self.directory)
+        programs = install(self.directory / "installed")
+        self.python = str(programs / "python3")
+        self.env["PATH"] = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         if os.geteuid() == 0 and not PRIVILEGE_SEPARATION.exists():
             self._stack.callback(PRIVILEGE_SEPARATION.rmdir)
-        self._bed = self._stack.enter_context(Bed(self.directory, self.env))
+        self.bed = self._stack.enter_context(Bed(self.directory, self.env))
         self._raw_doors: dict[str, Door] = {}
         self.bridges: dict[str, Process] = {}
+        self.bridge_ports: dict[str, int] = {}  # without the TLS edge; the target's own where there is no bridge
         try:
             self.target_port = free_port()
             target = [sys.executable, str(Path(__file__).with_name("target.py")), str(self.target_port)]
             self.start("the raw target", target, self.target_port)
             try:
-                self.sshd = Sshd(self._bed, self.directory / "sshd")
+                self.sshd = Sshd(self.bed, self.directory / "sshd")
             except AssertionError as error:
                 raise BenchError(f"sshd: {last_line(str(error))}") from error
             if self.tls:
@@ -117,7 +124,7 @@ class Lab:
         ends or does not listen within 15 s.
         """
         try:
-            process = self._bed.start(*argv)
+            process = self.bed.start(*argv)
         except OSError as error:
             raise BenchError(f"{what}: cannot start {Path(argv[0]).name}: {error.strerror}") from error
         try:
@@ -136,7 +143,9 @@ class Lab:
 
     def _door(self, peer: Peer, kind: str, target: int) -> Door:
         if peer.bridge is None:
-            return Door("tcp", target)
+            if kind == "raw":
+                self.bridge_ports[peer.name] = target
+            return Door("tcp", target, target)
         port = free_port()
         command = peer.bridge(port, target)
         if kind == "ssh" and peer.embedded:
@@ -145,7 +154,8 @@ class Lab:
         process = self.start(f"the {peer.name} bridge ({kind})", command, port)
         if kind == "raw":
             self.bridges[peer.name] = process
-        return Door("wss", self.edge(port)[1]) if self.tls else Door("ws", port)
+            self.bridge_ports[peer.name] = port
+        return Door("wss", self.edge(port)[1], target) if self.tls else Door("ws", port, target)
 
     def raw_door(self, peer: Peer) -> Door:
         return self._raw_doors[peer.name]
@@ -159,6 +169,12 @@ class Lab:
         batch = self.directory / "batch"
         batch.write_text(commands)
         return ["sftp", "-q", "-F", str(self._config(peer)), "-b", str(batch), peer.name]
+
+    def server_context(self) -> ssl.SSLContext:
+        """Return what a TLS listener of the bench's own needs; the laboratory was made with ``tls``."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.authority.certificate)
+        return context
 
     def edge(self, upstream: int) -> tuple[Process, int]:
         """Start an nginx with TLS in front of the bridge on port ``upstream``; return it and its port."""

@@ -2,33 +2,71 @@
 
 Rounds are interleaved (every peer once per round, in a rotated order), so a neighbour's noise hits all of them alike;
 read the ratios, not the absolute figures. An sshd of its own with throw-away keys, a raw TCP target and the bridges
-are started on free ports; nothing is left behind.
+are started on free ports; nothing is left behind. Peers are programs on the PATH (websocat, wstunnel, chisel); one that
+is missing is left out. docs/performance.md tells more.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import signal
 import sys
 import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from benchlib.goals import goals
 from benchlib.lab import BenchError, Lab
+from benchlib.machine import facts, load, noise, processor_time, stolen
 from benchlib.measures import MEASURES
-from benchlib.peers import MIXED, PEERS, Peer
-from benchlib.report import Results, closing, details, facts
+from benchlib.page import record, write_figures
+from benchlib.peers import MIXED, PEERS, Peer, missing
+from benchlib.plot import svg
+from benchlib.report import closing, details, summary
+from benchlib.results import Results
+from benchlib.scale import MOST_TUNNELS, allow_descriptors
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+FAILURES = 3  # of a peer in one measure, after which it is left out of what remains
+
+
+@dataclass
+class Run:
+    """A run as it is recorded: what the machine was, who was measured, and all samples."""
+
+    machine: dict[str, str]
+    peers: list[str] = field(default_factory=list)
+    results: Results = field(default_factory=Results)
+
+    def write(self, path: Path) -> None:
+        run = {
+            "machine": self.machine,
+            "peers": self.peers,
+            "samples": self.results.samples,
+            "failures": self.results.failures,
+            "goals": [
+                {"goal": goal.says, "value": goal.value, "limit": goal.limit, "met": goal.met}
+                for goal in goals(self.results, tls="TLS edge" in self.machine)
+            ],
+        }
+        path.write_text(json.dumps(run, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Run:
+        """Raises OSError, or ValueError or KeyError if the file is not what `write` writes."""
+        run = json.loads(path.read_text())
+        return cls(run["machine"], run["peers"], Results(run["samples"], run["failures"]))
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds of 256 MB instead of 1 GB: about 2 minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds of 256 MB instead of 1 GB")
     parser.add_argument("--only", action="append", choices=MEASURES, help="this measure only (repeatable)")
     parser.add_argument(
         "--peer", action="append", choices=[*PEERS, *MIXED], help="this peer and direct only (repeatable)"
@@ -37,18 +75,29 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tls", action="store_true", help="put an nginx with TLS between clients and bridges")
     parser.add_argument("--size", type=int, metavar="MB", help="bytes per transfer, in millions (default: 1000)")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of every measure")
+    parser.add_argument(
+        "--tunnels", type=int, default=100, metavar="N", help="idle tunnels of a bridge (default: %(default)s)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE, too")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the ratios into FILE.svg")
+    parser.add_argument(
+        "--from", type=Path, metavar="FILE", dest="recorded", help="measure nothing: tell of the run that --json wrote"
+    )
+    parser.add_argument("--write", action="store_true", help="put the figures into docs/performance.md")
     options = parser.parse_args()
-    for name, most in (("size", 100_000), ("rounds", 1000)):
+    for name, most in (("size", 100_000), ("rounds", 1000), ("tunnels", MOST_TUNNELS)):
         value = getattr(options, name)
         if value is not None and not 1 <= value <= most:
             parser.error(f"--{name} {value}: from 1 to {most}")
-    if options.json:
+    for name in ("json", "plot"):
+        path = getattr(options, name)
+        if path is None:
+            continue
         try:
-            options.json.touch()  # said now, not after the run
+            path.touch()  # said now, not after the run
         except OSError as error:
-            parser.error(f"--json {options.json}: {error.strerror}")
-    if platform.system() != "Linux":
+            parser.error(f"--{name} {path}: {error.strerror}")
+    if platform.system() != "Linux" and not options.recorded:
         parser.error("it reads CPU clocks and memory the way Linux gives them, so it runs on Linux only")
     return options
 
@@ -61,10 +110,13 @@ def stop(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
-def warm_up(lab: Lab, peers: list[Peer], results: Results) -> list[Peer]:
+def warm_up(lab: Lab, peers: Sequence[Peer], results: Results) -> list[Peer]:
     """Start every peer and use it once, uncounted (bytecode, page cache). Return those that work."""
     working = []
     for peer in peers:
+        if not peer.is_tunnel:
+            working.append(peer)
+            continue
         try:
             lab.open(peer)
             MEASURES["startup"].run(lab, peer, 0)
@@ -75,20 +127,26 @@ def warm_up(lab: Lab, peers: list[Peer], results: Results) -> list[Peer]:
     return working
 
 
-def measure(lab: Lab, name: str, rounds: int, peers: list[Peer], size: int, results: Results) -> None:
-    """Run one measure round by round, each round in another order. A peer that fails is left out of what remains."""
+def measure(lab: Lab, name: str, rounds: int, peers: Sequence[Peer], size: int, results: Results) -> None:
+    """Run one measure round by round, each round in another order.
+
+    A peer that fails three times (websocat's transfers stall now and then) is left out of what remains.
+    """
     order = [peer for peer in peers if MEASURES[name].fits(peer)]
     if not order:
         return
     print(f"\n{name}: {rounds} rounds of {', '.join(peer.name for peer in order)}", flush=True)
     found: set[str] = set()
+    failed: Counter[str] = Counter()
     for _ in range(rounds):
         for peer in tuple(order):
             try:
                 sample = MEASURES[name].run(lab, peer, size)
             except BenchError as error:
                 results.fail(name, peer.name, error)
-                order.remove(peer)
+                failed[peer.name] += 1
+                if failed[peer.name] == FAILURES:
+                    order.remove(peer)
                 continue
             results.add(peer.name, sample)
             found.update(sample)
@@ -96,31 +154,60 @@ def measure(lab: Lab, name: str, rounds: int, peers: list[Peer], size: int, resu
     print("\n".join(details(results, found)), flush=True)
 
 
+def run(options: argparse.Namespace) -> Run:
+    """Measure what ``options`` ask for. Raises BenchError."""
+    allow_descriptors()
+    size = (options.size or (256 if options.quick else 1000)) * 10**6
+    wanted = {"direct", *(options.peer or [*PEERS, *(MIXED if options.mixed else ())])}
+    everyone = [peer for peer in (*PEERS.values(), *MIXED.values()) if peer.name in wanted]
+    told = Run(facts(tls=options.tls))
+    machine, results = told.machine, told.results
+    machine["transfers"] = f"{size // 10**6} MB each, aes128-gcm{', through nginx with TLS' * options.tls}"
+    machine["idle tunnels"] = str(options.tunnels)
+    print("\n".join(f"{name + ':':14}{value}" for name, value in machine.items()), flush=True)
+    absent = missing(everyone)
+    for peer, program in absent.items():
+        print(f"left out: {peer}, because there is no {program} on the PATH", flush=True)
+    started, ticks = time.monotonic(), processor_time()
+    with Lab(tls=options.tls, tunnels=options.tunnels) as lab:
+        peers = warm_up(lab, [peer for peer in everyone if peer.name not in absent], results)
+        told.peers = [peer.name for peer in peers]
+        for name in (name for name in MEASURES if not options.only or name in options.only):
+            usual = MEASURES[name].quick_rounds if options.quick else MEASURES[name].rounds
+            measure(lab, name, options.rounds or usual, peers, size, results)
+    machine["load after"] = load()
+    machine["duration"] = f"{time.monotonic() - started:.0f} s"
+    machine["the machine was"] = noise(results, stolen(ticks), machine["load before"])
+    return told
+
+
 def main() -> int:
     options = arguments()
     for number in SIGNALS:
         signal.signal(number, stop)
-    size = (options.size or (256 if options.quick else 1000)) * 10**6
-    wanted = {"direct", *(options.peer or [*PEERS, *(MIXED if options.mixed else ())])}
-    machine = facts(tls=options.tls)
-    machine["transfers"] = f"{size // 10**6} MB each, aes128-gcm{', through nginx with TLS' * options.tls}"
-    print("\n".join(f"{name + ':':14}{value}" for name, value in machine.items()), flush=True)
-    results = Results()
-    started = time.monotonic()
     try:
-        with Lab(tls=options.tls) as lab:
-            everyone = (*PEERS.values(), *MIXED.values())
-            peers = warm_up(lab, [peer for peer in everyone if peer.name in wanted], results)
-            for name in (name for name in MEASURES if not options.only or name in options.only):
-                usual = MEASURES[name].quick_rounds if options.quick else MEASURES[name].rounds
-                measure(lab, name, options.rounds or usual, peers, size, results)
+        told = Run.read(options.recorded) if options.recorded else run(options)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    machine["load after"] = " ".join(f"{load:.2f}" for load in os.getloadavg())
-    machine["duration"] = f"{time.monotonic() - started:.0f} s"
-    print("\n" + "\n".join(closing(results, [peer.name for peer in peers], machine)))
+    except (OSError, ValueError, KeyError) as error:
+        if not options.recorded:
+            raise
+        print(f"bench: --from {options.recorded}: {error!r}", file=sys.stderr)
+        return 2
+    figures = closing(told.results, told.peers, told.machine)
+    short = summary(told.results, told.peers)
+    print("\n" + "\n".join(["## Benchmark", "", *figures, "", "In short:", "", *short]))
     if options.json:
-        record = {"machine": machine, "samples": results.samples, "failures": results.failures}
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
-    return 1 if results.failures else 0
+        told.write(options.json)
+    if options.plot:
+        options.plot.write_text(svg(told.results, told.peers))
+    if options.write:
+        is_tls = "TLS edge" in told.machine
+        try:
+            write_figures(figures, short, tls=is_tls)
+            told.write(record(tls=is_tls))
+        except (BenchError, OSError) as error:
+            print(f"bench: --write: {error}", file=sys.stderr)
+            return 1
+    return 1 if told.results.failures else 0

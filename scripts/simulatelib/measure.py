@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 from benchlib.lab import BenchError, Lab
-from benchlib.measures import pss
+from benchlib.links import pss
+from benchlib.machine import processor
 from benchlib.peers import PEERS, ours
-from benchlib.report import processor
 from simulatelib.fleet import Costs
 from tests.bed.processes import descendants, free_port
 
