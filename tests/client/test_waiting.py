@@ -152,4 +152,4 @@ def test_what_counts_as_not_up_yet() -> None:
 
 def test_only_the_command_waits() -> None:
     with pytest.raises(UsageError, match="there is no option wait"):
-        tunnel.open_socket("ws://127.0.0.1:1", wait=5)
+        tunnel.open_socket("ws://127.0.0.1:1", wait=5)  # type: ignore[call-arg]
