@@ -52,7 +52,7 @@ class Newcomer:
         self._machine.start("exec /usr/sbin/sshd -D -e -o ListenAddress=127.0.0.1", "root").wait_for_line("listening")
 
     def laptop(self, script: str, *, connected: bool = False) -> Finished:
-        command = self._machine.command(f"{self._path}; {script}", "me", connected=connected)
+        command = self._machine.command(f"{self._path}\n{script}", "me", connected=connected)
         return self._bed.run(*command, seconds=600)
 
     def sandbox(self, script: str) -> Finished:
