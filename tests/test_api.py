@@ -21,7 +21,19 @@ import pytest
 import tunnel
 from tests.bed.processes import Bed
 from tests.bed.targets import Target
-from tunnel.client.options import FLAG, FORWARD_OPTIONS, HEADERS, LIMIT, PATH, PORT, PROXY, SECONDS, SIZE, TEXT
+from tunnel.client.options import (
+    FLAG,
+    HEADERS,
+    LIMIT,
+    OPTIONS,
+    PATH,
+    PORT,
+    PROXY,
+    PROXYCOMMAND_ONLY,
+    SECONDS,
+    SIZE,
+    TEXT,
+)
 from tunnel.server.settings import BridgeSettings
 
 FIELDS = {field.name: field for field in dataclasses.fields(BridgeSettings)}
@@ -66,8 +78,9 @@ KINDS: dict[str, object] = {
 
 
 def test_the_options_of_a_tunnel_are_those_of_the_client() -> None:
+    options = [each for each in OPTIONS if each.name not in PROXYCOMMAND_ONLY and each.kind != HEADERS]
     hints = get_type_hints(tunnel.TunnelOptions)
-    assert hints == {option.setting: KINDS[option.kind] for option in FORWARD_OPTIONS if option.kind != HEADERS}
+    assert hints == {option.setting: KINDS[option.kind] for option in options}
     told = set(re.findall(r"``(\w+)``", inspect.getdoc(tunnel.TunnelOptions) or ""))
     assert set(hints) <= told
 
