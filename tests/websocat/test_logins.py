@@ -154,9 +154,12 @@ def test_ua_is_the_user_agent(program: tuple[str, ...], words: tuple[str, ...], 
     assert headers_of(request, "User-Agent") == ["agent/1.0 (x; y)"]
 
 
-def test_ua_with_a_line_end_adds_no_header(bed: Bed) -> None:
-    finished = bed.run(*WEBSOCAT_OURS, "-b", "--ua", "agent\r\nX-A: 1", "-", "ws://127.0.0.1:1/")
-    assert finished.status == 2 and finished.stderr.count("\n") == 1
+@pytest.mark.parametrize("value", ["agent\r\nX-A: 1", "ägent"])
+@pytest.mark.parametrize("option", ["--ua", "--origin"])
+def test_what_no_header_can_hold_is_refused_by_the_options_name(option: str, value: str, bed: Bed) -> None:
+    finished = bed.run(*WEBSOCAT_OURS, "-b", option, value, "-", "ws://127.0.0.1:1/")
+    assert finished.status == 2
+    assert finished.stderr.startswith(f"wstunnel-py: {option}: the value ") and finished.stderr.count("\n") == 1
 
 
 # ---- for a SOCKS5 proxy

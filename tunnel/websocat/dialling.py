@@ -38,22 +38,21 @@ class Dialler:
         self._url, user = split_user(url)
         self._line = line
         self._messages = messages
-        headers = [*line.several("header")]
+        headers = [(field, "--header") for field in line.several("header")]
         wanted = [line.text("protocol")] if line.given("protocol") else []
         # websocat sets these two like any other header.
-        wanted += [_value(field) for field in headers if _name(field) == "sec-websocket-protocol"]
-        headers = [field for field in headers if _name(field) != "sec-websocket-protocol"]
-        if line.given("origin"):
-            headers.append(f"Origin: {line.text('origin')}")
-        if line.given("ua"):
-            headers.append(f"User-Agent: {line.text('ua')}")
+        wanted += [_value(field) for field, _ in headers if _name(field) == "sec-websocket-protocol"]
+        headers = [(field, word) for field, word in headers if _name(field) != "sec-websocket-protocol"]
+        for name, option in (("Origin", "origin"), ("User-Agent", "ua")):
+            if line.given(option):
+                headers.append((f"{name}: {line.text(option)}", f"--{option}"))
         self._warnings: list[str] = []
         login = authorization(line, user, self._warnings)
         if login is not None:
-            headers.append(login)
+            headers.append((login, "--basic-auth"))
         self._given: Values = {}
         if headers:
-            self._given["header"] = [str(parse_value(BY_NAME["header"], field, "--header")) for field in headers]
+            self._given["header"] = [str(parse_value(BY_NAME["header"], field, word)) for field, word in headers]
         proxy = proxy_url(line)
         if proxy is not None:
             self._given["proxy"] = parse_value(_SOCKS5, proxy, "--socks5")
