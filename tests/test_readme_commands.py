@@ -44,7 +44,10 @@ class Newcomer:
         self._machine = Machine(bed)
         self._path = INSTALL.splitlines()[-1]
         assert self._path.startswith("export PATH=")
-        self._machine.do("useradd -m -s /bin/bash me; useradd -m -s /bin/bash user; mkdir -p /run/sshd; ssh-keygen -A")
+        # A home of this name that happens to be here would be somebody else's.
+        for name in ("me", "user"):
+            self._machine.do(f"rm -rf /home/{name} && useradd -m -s /bin/bash {name}")
+        self._machine.do("mkdir -p /run/sshd && ssh-keygen -A")
         self._machine.do("install -d -o me -m 700 /home/me/.ssh")
         self._machine.do("ssh-keygen -q -t ed25519 -N '' -f .ssh/id_ed25519", "me")
         # Who types answers ssh's question about a new host key with yes.

@@ -16,7 +16,7 @@ LANGUAGES = ("python", "typescript")
 
 BASE = """
 printf 'PermitRootLogin yes\\nPermitEmptyPasswords yes\\nPasswordAuthentication yes\\n' >> /etc/ssh/sshd_config
-useradd --create-home --shell /bin/bash user && passwd -d user && passwd -d root
+rm -rf /home/user && useradd --create-home --shell /bin/bash user && passwd -d user && passwd -d root
 echo 'user ALL=(ALL:ALL) NOPASSWD: ALL' >> /etc/sudoers
 rm -rf /etc/ssh/sshd_config.d/* /run/sshd
 """  # what E2B does to a base before the template's steps, as far as it matters here
