@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import inspect
+import os
 import re
+import rlcompleter
 import sys
 from collections.abc import Iterable
+from itertools import count, takewhile
 from pathlib import Path
-from typing import assert_type
+from types import ModuleType
+from typing import assert_type, get_type_hints
 
 import paramiko
 import pytest
@@ -17,6 +21,19 @@ import pytest
 import tunnel
 from tests.bed.processes import Bed
 from tests.bed.targets import Target
+from tunnel.client.options import (
+    FLAG,
+    HEADERS,
+    LIMIT,
+    OPTIONS,
+    PATH,
+    PORT,
+    PROXY,
+    PROXYCOMMAND_ONLY,
+    SECONDS,
+    SIZE,
+    TEXT,
+)
 from tunnel.server.settings import BridgeSettings
 
 FIELDS = {field.name: field for field in dataclasses.fields(BridgeSettings)}
@@ -43,6 +60,29 @@ def test_help_lists_every_public_name(bed: Bed) -> None:
     missing = [name for name in tunnel.__all__ if name != "ssh" and not re.search(rf"\b{name}\b", text)]
     assert not missing
     assert {"connect", "paramiko_client"} <= set(re.findall(r"\w+", shown(bed, "import tunnel; help(tunnel.ssh)")))
+
+
+@pytest.mark.parametrize(("name", "module"), [("tunnel", tunnel), ("tunnel.ssh", tunnel.ssh)])
+def test_tab_offers_what_is_public_and_nothing_else(name: str, module: ModuleType) -> None:
+    assert hasattr(tunnel, "client")  # which is loaded, and yet not offered
+    completer = rlcompleter.Completer({"tunnel": tunnel})
+    offered = takewhile(bool, (completer.complete(f"{name}.", at) for at in count()))
+    names = {str(word).removeprefix(f"{name}.").rstrip("()") for word in offered}
+    assert names == {each for each in module.__all__ if not each.startswith("_")}
+
+
+# The types of the values of `tunnel.TunnelOptions`, by the kind of the option in the client's table.
+KINDS: dict[str, object] = {
+    TEXT: str, PROXY: str, PATH: str | os.PathLike[str], PORT: int, SIZE: int, FLAG: bool, SECONDS: float, LIMIT: float,
+}  # fmt: skip
+
+
+def test_the_options_of_a_tunnel_are_those_of_the_client() -> None:
+    options = [each for each in OPTIONS if each.name not in PROXYCOMMAND_ONLY and each.kind != HEADERS]
+    hints = get_type_hints(tunnel.TunnelOptions)
+    assert hints == {option.setting: KINDS[option.kind] for option in options}
+    told = set(re.findall(r"``(\w+)``", inspect.getdoc(tunnel.TunnelOptions) or ""))
+    assert set(hints) <= told
 
 
 def test_help_works_without_the_extra_for_terminals(bed: Bed) -> None:
@@ -120,5 +160,8 @@ def typed() -> None:
     terminal = tunnel.Sandbox("box").pty.create()
     assert_type(terminal, tunnel.Terminal)
     assert_type(terminal.wait(), tunnel.Result)
+    tunnel.open_socket("box", ca_file=Path("ca.pem"), connect_timeout=5)
+    tunnel.open_socket("box", no_such_option=1)  # type: ignore[call-arg]
+    tunnel.ssh.paramiko_client("box", tunnel_options={"no_resume": True})
     tunnel.serve(no_such_option=1)  # type: ignore[call-arg]
     tunnel.serve(max_tunnels="many")  # type: ignore[arg-type]

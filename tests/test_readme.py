@@ -39,6 +39,25 @@ def test_every_exit_code_of_an_error_is_explained() -> None:
     assert {code for code, _ in CODES.values()} <= explained
 
 
+def test_the_readme_is_short_and_in_the_order_in_which_a_newcomer_needs_it() -> None:
+    before, links, _ = README.partition("\n## More\n")
+    assert links and len(before.split()) <= 700
+    steps = (
+        "survive outages", "bearer tokens", "works with websocat",
+        "scripts/quickstart",
+        "```diff", "ssh -o ProxyCommand='wstunnel-py %h' user@SANDBOX-ID",
+        "pip install wstunnel_py-*.whl", "authorized_keys\n", "wstunnel-py serve\n", "config-ssh --write",
+        "wstunnel-py doctor", "| survives |",
+    )  # fmt: skip
+    places = [before.find(step) for step in steps]
+    assert -1 not in places and places == sorted(places)
+
+
+def test_every_page_of_the_docs_is_linked() -> None:
+    linked = set(re.findall(r"\]\(docs/([\w-]+\.md)\)", README))
+    assert linked == {page.name for page in (ROOT / "docs").glob("*.md")}
+
+
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"scripts/\w+", README))))
 def test_a_script_that_is_named_exists(name: str) -> None:
     assert (ROOT / name).exists()

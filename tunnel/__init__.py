@@ -3,7 +3,7 @@
 Importing this package costs next to nothing; each public name is imported when it is first used.
 
 - Tunnels: `open_socket` (a socket), `open_connection` (asyncio's streams), `ssh.connect` (asyncssh),
-  `ssh.paramiko_client` (paramiko).
+  `ssh.paramiko_client` (paramiko). `TunnelOptions`: what all of them take.
 - The bridge: `serve`.
 - Terminals: `Sandbox` and `AsyncSandbox`, with the extra ``[pty]``.
 - Errors: `TunnelError` and the classes below it.
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tunnel._version import __version__
     from tunnel.client.sockets import TunnelSocket, open_socket
     from tunnel.client.streams import open_connection
+    from tunnel.client.tunnel_options import TunnelOptions
     from tunnel.errors import (
         ConnectionLost,
         DialError,
@@ -47,6 +48,7 @@ _HOMES = {
     "Terminal": "tunnel.pty.client.sync",
     "TerminalError": "tunnel.errors",
     "TunnelError": "tunnel.errors",
+    "TunnelOptions": "tunnel.client.tunnel_options",
     "TunnelSocket": "tunnel.client.sockets",
     "UpgradeRefused": "tunnel.errors",
     "UsageError": "tunnel.errors",
@@ -74,6 +76,7 @@ __all__ = [  # noqa: RUF022  # the version first
     "Terminal",
     "TerminalError",
     "TunnelError",
+    "TunnelOptions",
     "TunnelSocket",
     "UpgradeRefused",
     "UsageError",
@@ -102,8 +105,9 @@ if not TYPE_CHECKING:  # a type checker is to find names that there are not
 
 
 def __dir__() -> list[str]:
-    """Name what is public too, for ``dir`` and ``help``: but for terminals where their extra is not installed."""
+    """Name what is public, for ``dir``, ``help`` and Tab: but for terminals where their extra is not installed."""
     from importlib.util import find_spec
 
     missing = () if find_spec("httpx") else _NEED_HTTPX
-    return sorted(name for name in {*globals(), *__all__} if name not in missing)
+    special = [name for name in globals() if name.startswith("__")]
+    return sorted(name for name in {*special, *__all__} if name not in missing)

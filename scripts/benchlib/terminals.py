@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import signal
 import statistics
 import sys
 import tempfile
@@ -250,6 +251,7 @@ def main() -> int:
     parser.add_argument("--against", type=Path, metavar="DIR", help="also our service as it is in this checkout")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     envd = options.envd or program("envd")
     clients, measures = options.client or list(CLIENTS), options.only or list(MEASURES)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, Bed(Path(folder)) as bed, ExitStack() as stack:

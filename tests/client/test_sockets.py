@@ -252,7 +252,7 @@ def test_what_cannot_be_opened_says_why_before_there_is_a_socket(bed: Bed) -> No
     with pytest.raises(tunnel.UpgradeRefused, match=r"502.*refused"):
         tunnel.open_socket(bridge.url)
     with pytest.raises(tunnel.UsageError, match="there is no option colour"):
-        tunnel.open_socket(bridge.url, colour="red")
+        tunnel.open_socket(bridge.url, colour="red")  # type: ignore[call-arg]
     with pytest.raises(tunnel.UsageError, match="connect_timeout"):
         tunnel.open_socket(bridge.url, connect_timeout=-1)
 

@@ -176,4 +176,4 @@ def test_forward_that_waits_can_be_ended(bed: Bed) -> None:
 def test_only_these_commands_wait(bed: Bed) -> None:
     assert "there is no option --wait" in bed.run(*OURS, "doctor", "--wait", "5", "box").stderr
     with pytest.raises(UsageError, match="there is no option wait"):
-        tunnel.open_socket("ws://127.0.0.1:1", wait=5)
+        tunnel.open_socket("ws://127.0.0.1:1", wait=5)  # type: ignore[call-arg]

@@ -6,6 +6,7 @@ import subprocess
 import tomllib
 
 from tests.bed.earlier import ROOT
+from tests.bed.tunnels import NEWEST_WEBSOCAT
 
 TOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
 
@@ -22,3 +23,7 @@ def test_programs_without_an_ending_are_checked_too() -> None:
     assert {"scripts/bench", "scripts/simulate"} <= programs
     assert programs <= set(TOOLS["mypy"]["files"])
     assert programs == set(TOOLS["ruff"]["extend-include"])
+
+
+def test_the_long_forms_get_the_websocat_that_they_look_for() -> None:
+    assert f"local version={NEWEST_WEBSOCAT} " in (ROOT / "scripts" / "test").read_text()

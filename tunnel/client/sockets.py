@@ -26,11 +26,12 @@ from tunnel.net.channel import reset
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Any, TypeVar
+    from typing import Any, TypeVar, Unpack
 
     from tunnel.client.dial import Connection
     from tunnel.client.options import Value
     from tunnel.client.settings import Settings
+    from tunnel.client.tunnel_options import TunnelOptions
 
     # `socket.recv_into` and the like take any writable buffer.
     WritableBuffer = Any
@@ -126,14 +127,14 @@ def _socket_class() -> type[TunnelSocket]:
 
 
 def open_socket(
-    host: str, *, token: str | None = None, headers: Mapping[str, str] | None = None, **options: Value
+    host: str, *, token: str | None = None, headers: Mapping[str, str] | None = None, **options: Unpack[TunnelOptions]
 ) -> TunnelSocket:
     """Open a tunnel to ``host`` and return a connected, blocking socket for it; close it to end the tunnel.
 
     ``host`` is what the command takes: a ws(s):// URL, a name from the config file, or what goes into the URL template.
     ``token`` is the bridge's bearer token, ``headers`` are added to the request, and ``options`` are those of
-    ``wstunnel-py connect`` with their long names (``ca_file=…``, ``connect_timeout=…`` in seconds, ``no_resume=True``).
-    Environment variables and the config file count as they do for the command.
+    ``wstunnel-py connect`` with their long names (``ca_file=…``, ``connect_timeout=…`` in seconds, ``no_resume=True``);
+    `tunnel.TunnelOptions` lists them. Environment variables and the config file count as they do for the command.
 
     Raises DialError when the tunnel cannot be opened, UsageError for options that cannot be used.
     """
@@ -148,7 +149,7 @@ def open_socket(
 
 
 def settings_maker(
-    host: str, *, token: str | None = None, headers: Mapping[str, str] | None = None, **options: Value
+    host: str, *, token: str | None = None, headers: Mapping[str, str] | None = None, **options: Unpack[TunnelOptions]
 ) -> Callable[[], Settings]:
     """Return what makes the settings for `open_socket`'s arguments, as often as it is called. Raises UsageError."""
     given: dict[str, Value] = {}

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from tunnel.client.sockets import TunnelSocket, open_socket
 
 if TYPE_CHECKING:
-    from tunnel.client.options import Value
+    from typing import Unpack
+
+    from tunnel.client.tunnel_options import TunnelOptions
 
 T = TypeVar("T")
 
@@ -42,7 +44,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def open_connection(
-    host: str, *, token: str | None = None, headers: Mapping[str, str] | None = None, **options: Value
+    host: str, *, token: str | None = None, headers: Mapping[str, str] | None = None, **options: Unpack[TunnelOptions]
 ) -> Opening[Streams]:
     """Open a tunnel to ``host`` as `asyncio.open_connection` opens a TCP connection; arguments as for `open_socket`.
 

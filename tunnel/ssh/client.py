@@ -12,7 +12,7 @@ from tunnel.client.sockets import open_socket
 from tunnel.client.streams import Opening, open_in_thread
 
 if TYPE_CHECKING:
-    from tunnel.client.options import Value
+    from tunnel.client.tunnel_options import TunnelOptions
 
 
 def connect(
@@ -20,7 +20,7 @@ def connect(
     *,
     token: str | None = None,
     headers: Mapping[str, str] | None = None,
-    tunnel_options: Mapping[str, Value] | None = None,
+    tunnel_options: TunnelOptions | None = None,
     **ssh_options: Any,
 ) -> Opening[asyncssh.SSHClientConnection]:
     """Open an SSH connection through a tunnel to ``host``, which is as for `tunnel.open_socket`.

@@ -20,7 +20,7 @@ from tunnel.client.sockets import open_socket
 from tunnel.net.home import expand_home, home_folder
 
 if TYPE_CHECKING:
-    from tunnel.client.options import Value
+    from tunnel.client.tunnel_options import TunnelOptions
 
 File = str | os.PathLike[str]
 Files = File | Sequence[File]
@@ -31,7 +31,7 @@ def paramiko_client(
     *,
     token: str | None = None,
     headers: Mapping[str, str] | None = None,
-    tunnel_options: Mapping[str, Value] | None = None,
+    tunnel_options: TunnelOptions | None = None,
     username: str | None = None,
     password: str | None = None,
     client_keys: Files | None = (),

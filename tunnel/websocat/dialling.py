@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 import functools
 import os
 import selectors
@@ -15,6 +14,7 @@ from tunnel.client.tunnel import Tunnel
 from tunnel.errors import ConnectionLost, DialError, UsageError
 from tunnel.protocol.control import SUBPROTOCOL
 from tunnel.websocat.addresses import DIAL, LISTEN, LISTEN_WS, STDIO
+from tunnel.websocat.logins import authorization, proxy_url, split_user
 from tunnel.websocat.messages import MessageCodec
 
 TYPE_CHECKING = False
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from tunnel.websocat.plan import Plan
 
 _CONNECT_LIMIT = 15.0  # seconds, as long as a bridge may take to be reached
-_SECRET_LIMIT = 8192  # characters of user and password
 _SOCKS5 = Option("socks5", PROXY, "")
 
 
@@ -36,33 +35,27 @@ class Dialler:
     """Makes settings and tunnels for the URL ``url`` as a command line says. Raises UsageError."""
 
     def __init__(self, url: str, line: CommandLine, messages: MessageOptions) -> None:
-        self._url, user = _split_user(url)
+        self._url, user = split_user(url)
         self._line = line
         self._messages = messages
-        headers = [*line.several("header")]
+        headers = [(field, "--header") for field in line.several("header")]
         wanted = [line.text("protocol")] if line.given("protocol") else []
         # websocat sets these two like any other header.
-        wanted += [_value(field) for field in headers if _name(field) == "sec-websocket-protocol"]
-        headers = [field for field in headers if _name(field) != "sec-websocket-protocol"]
-        if line.given("origin"):
-            headers.append(f"Origin: {line.text('origin')}")
+        wanted += [_value(field) for field, _ in headers if _name(field) == "sec-websocket-protocol"]
+        headers = [(field, word) for field, word in headers if _name(field) != "sec-websocket-protocol"]
+        for name, option in (("Origin", "origin"), ("User-Agent", "ua")):
+            if line.given(option):
+                headers.append((f"{name}: {line.text(option)}", f"--{option}"))
         self._warnings: list[str] = []
-        from_file = _secret_of(line, self._warnings)
-        secrets = [secret for secret in (line.text("basic-auth"), from_file, user) if secret is not None]
-        if len(secrets) > 1:
-            raise UsageError("user and password are given twice")
-        if secrets:
-            encoded = binascii.b2a_base64(secrets[0].encode(), newline=False).decode()
-            headers.append(f"Authorization: Basic {encoded}")
+        login = authorization(line, user, self._warnings)
+        if login is not None:
+            headers.append((login, "--basic-auth"))
         self._given: Values = {}
         if headers:
-            self._given["header"] = [str(parse_value(BY_NAME["header"], field, "--header")) for field in headers]
-        if line.given("socks5"):
-            place = line.text("socks5") or ""
-            if not (place.isascii() and place.rpartition(":")[2].isdigit()):
-                raise UsageError(f"--socks5: {place!r} is not HOST:PORT")
-            # websocat, too, leaves it to the proxy to resolve the name.
-            self._given["proxy"] = parse_value(_SOCKS5, f"socks5h://{place}", "--socks5")
+            self._given["header"] = [str(parse_value(BY_NAME["header"], field, word)) for field, word in headers]
+        proxy = proxy_url(line)
+        if proxy is not None:
+            self._given["proxy"] = parse_value(_SOCKS5, proxy, "--socks5")
         for name in ("ping-interval", "ping-timeout"):
             if line.given(name):
                 self._given[name] = parse_value(BY_NAME[name], line.number(name), f"--{name}")
@@ -257,35 +250,3 @@ def _name(field: str) -> str:
 
 def _value(field: str) -> str:
     return field.partition(":")[2].strip()
-
-
-def _split_user(url: str) -> tuple[str, str | None]:
-    """Return the URL without its user and password, and these, for which websocat makes a header."""
-    scheme, separator, rest = url.partition("://")
-    end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
-    user, at, host = rest[:end].rpartition("@")
-    if not at:
-        return url, None
-    from urllib.parse import unquote
-
-    return f"{scheme}{separator}{host}{rest[end:]}", unquote(user)
-
-
-def _secret_of(line: CommandLine, warnings: list[str]) -> str | None:
-    """Return user and password as --basic-auth-file has them; add to ``warnings`` if others can read it."""
-    path = line.text("basic-auth-file")
-    if path is None:
-        return None
-    from tunnel.net.files import LENIENT, exposure_warning, read_regular, text_of
-
-    try:
-        data, info = read_regular(path, _SECRET_LIMIT, guard=LENIENT)
-        text = text_of(data)
-    except (OSError, UnicodeDecodeError) as exc:
-        reason = getattr(exc, "strerror", None) or "it is no text"
-        raise UsageError(code="file", origin="--basic-auth-file", path=path, reason=reason) from exc
-    secret = text.partition("\n")[0].rstrip("\r")
-    if ":" not in secret:
-        raise UsageError(code="file", origin="--basic-auth-file", path=path, reason="it has no line USER:PASSWORD")
-    warnings += exposure_warning(path, info, "the secret in ")
-    return secret

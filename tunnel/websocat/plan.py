@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 SERVER_MODE_HOST = "127.0.0.1"
 _FOR_CLIENTS = (
-    "protocol", "header", "origin", "basic-auth", "basic-auth-file", "insecure", "socks5", "websocket-version",
+    "protocol", "header", "origin", "ua", "basic-auth", "basic-auth-file", "insecure", "socks5", "socks5-user-pass",
+    "websocket-version",
 )  # fmt: skip
 _FOR_SERVERS = ("server-protocol", "server-header", "restrict-uri", "conncap")
 _FOR_LISTENERS = ("oneshot", "unlink", "stdout-announce-listening-ports")
@@ -94,6 +95,8 @@ class Plan:
             for name in names:
                 if line.given(name) and not useful:
                     self.notes.append(f"--{name} changes nothing: this command line {what}")
+        if line.given("socks5-user-pass") and not line.given("socks5"):
+            self.notes.append("--socks5-user-pass changes nothing without --socks5")
         for name in ("no-line", "null-terminated", "linemode-strip-newlines", "strict"):
             if line.given(name) and not self._is_text:
                 self.notes.append(f"--{name} changes nothing without --text")

@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from tests.bed.processes import Bed, Finished
+from tests.templates.machine import Machine
 
 TEMPLATE = Path(__file__).parents[3] / "templates" / "e2b"
 NODE = Path(__file__).parents[2] / "interop" / "node" / "node_modules"
 LANGUAGES = ("python", "typescript")
+
+BASE = """
+printf 'PermitRootLogin yes\\nPermitEmptyPasswords yes\\nPasswordAuthentication yes\\n' >> /etc/ssh/sshd_config
+rm -rf /home/user && useradd --create-home --shell /bin/bash user && passwd -d user && passwd -d root
+echo 'user ALL=(ALL:ALL) NOPASSWD: ALL' >> /etc/sudoers
+rm -rf /etc/ssh/sshd_config.d/* /run/sshd
+"""  # what E2B does to a base before the template's steps, as far as it matters here
 
 
 def make_key(folder: Path, bed: Bed) -> Path:
@@ -34,3 +42,17 @@ def serialised(bed: Bed, folder: Path, language: str, *options: str) -> dict[str
     assert finished.status == 0, finished.stderr
     template: dict[str, Any] = json.loads(finished.stdout)
     return template
+
+
+def carry_out(machine: Machine, template: dict[str, Any], folder: Path) -> None:
+    """Do on a machine what E2B does to a base, and then the template's steps; its files are in ``folder``."""
+    machine.do(BASE)
+    for step in template["steps"]:
+        match step["type"], step["args"]:
+            case "RUN", [command, user]:
+                machine.do(command, user, connected=True)
+            case "COPY", [source, target, owner, mode]:
+                [file] = folder.glob(source)
+                machine.copy(file, target, owner or "user", mode or "0644")
+            case unknown:
+                raise AssertionError(f"a step that this test does not know: {unknown}")

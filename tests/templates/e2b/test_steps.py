@@ -15,16 +15,10 @@ import pytest
 
 from tests.bed.processes import Bed, Finished, running
 from tests.bed.tunnels import OURS
+from tests.templates.e2b.programs import carry_out
 from tests.templates.machine import Machine
 
 pytestmark = pytest.mark.timeout(600)  # the first test to ask for the machine makes it
-
-BASE = """
-printf 'PermitRootLogin yes\\nPermitEmptyPasswords yes\\nPasswordAuthentication yes\\n' >> /etc/ssh/sshd_config
-useradd --create-home --shell /bin/bash user && passwd -d user && passwd -d root
-echo 'user ALL=(ALL:ALL) NOPASSWD: ALL' >> /etc/sudoers
-rm -rf /etc/ssh/sshd_config.d/* /run/sshd
-"""  # what E2B does to a base before the template's steps, as far as it matters here
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +26,7 @@ def machine(template: dict[str, Any], folder: Path, tmp_path_factory: pytest.Tem
     """A machine on which all steps of the template were carried out."""
     with Bed(tmp_path_factory.mktemp("machine")) as bed:
         machine = Machine(bed)
-        machine.do(BASE)
-        for step in template["steps"]:
-            match step["type"], step["args"]:
-                case "RUN", [command, user]:
-                    machine.do(command, user, connected=True)
-                case "COPY", [source, target, owner, mode]:
-                    machine.copy(folder / source, target, owner, mode)
-                case unknown:
-                    raise AssertionError(f"a step that this test does not know: {unknown}")
+        carry_out(machine, template, folder)
         yield machine
 
 
