@@ -12,7 +12,7 @@ from tunnel.cli.config_ssh import make, warn_of_home, without_variable
 from tunnel.cli.direct import DirectCommand
 from tunnel.client.options import TEXT, Option, parse_command_line
 from tunnel.errors import UsageError
-from tunnel.ssh.config import CONFIG_SSH_OPTIONS, SSH_OPTIONS, generate, option_words
+from tunnel.ssh.config import CONFIG_SSH_OPTIONS, SSH_OPTIONS, check_single, generate, option_words
 from tunnel.ssh.editors import EDITORS, check_path
 
 TYPE_CHECKING = False
@@ -33,6 +33,7 @@ def _open(words: list[str]) -> int:
     if not 1 <= len(operands) <= 2:
         raise UsageError("which host? usage: wstunnel-py open [OPTIONS] HOST [PATH]")
     host, path = operands[0], check_path(operands[1] if len(operands) == 2 else "")
+    check_single(host)
     name = str(given.pop("editor", "code"))
     if name not in EDITORS:
         raise UsageError(f"{name!r} is none of {', '.join(EDITORS)}", setting="editor")

@@ -195,6 +195,12 @@ def choose_hosts(
     return hosts, left_out
 
 
+def check_single(name: str) -> None:
+    """Raise UsageError for a pattern, where one host is wanted."""
+    if "*" in name:
+        raise UsageError(f"{name!r} is not a host's name: use letters and digits, with . _ - between them")
+
+
 def named_host(config: Config, name: str, any_pattern: bool = False) -> Host:
     """Return the host or pattern that the user calls by ``name``. Raises UsageError."""
     if not _is_name(name):

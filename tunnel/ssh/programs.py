@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from tunnel.errors import UsageError
 from tunnel.ssh.command_lines import CommandLine, Remote, parse, without_options
-from tunnel.ssh.config import SSH_OPTIONS, host_lines, named_host, passed_on_words, read_source
+from tunnel.ssh.config import SSH_OPTIONS, check_single, host_lines, named_host, passed_on_words, read_source
 from tunnel.ssh.quoting import quoted_for_rsync, quoted_for_shell, quoted_value
 from tunnel.ssh.written import options_for
 
@@ -77,8 +77,7 @@ def rsync_words(words: Sequence[str], given: Values, started_as: str) -> list[st
 
 
 def _lines_for(host: str, source: Source) -> list[str]:
-    if "*" in host:
-        raise UsageError(f"{host!r} is not a host's name: use letters and digits, with . _ - between them")
+    check_single(host)
     found = named_host(source.config, host)
     return host_lines(found, source, value=quoted_value, word=quoted_for_shell)
 
