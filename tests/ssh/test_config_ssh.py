@@ -22,7 +22,8 @@ from tests.bed.processes import Bed, Finished
 from tests.bed.sshd import Sshd
 from tests.bed.tunnels import OURS, PROGRAMS, start_bridge
 from tunnel.errors import UsageError
-from tunnel.ssh.config import own_program, quoted
+from tunnel.ssh.config import own_program
+from tunnel.ssh.quoting import quoted
 
 INSTALLED = str(PROGRAMS / "wstunnel-py")
 NODE = Path(__file__).parents[1] / "interop" / "node"
