@@ -34,9 +34,10 @@ def quoted_value(text: str, *, platform: str = sys.platform) -> str:
 def quoted_for_shell(text: str, *, platform: str = sys.platform) -> str:
     """Return ``text`` as one word of the ProxyCommand behind ``ssh -o``. Raises UsageError.
 
-    ssh counts quotes and expands %, and then the user's shell reads it; on Windows a program's start-up code does.
+    ssh counts quotes and expands %, and then the user's shell reads it. On Windows there is no shell: the program that
+    is started takes its command line apart, for which only quotes are special.
     """
-    return _in_quotes(_checked(text, platform), _REFUSED)
+    return _in_quotes(_checked(text, platform), '"' if platform == "win32" else _REFUSED)
 
 
 def quoted_for_rsync(text: str) -> str:
