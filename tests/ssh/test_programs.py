@@ -32,11 +32,11 @@ KEYWORDS = (
 class Laptop:
     """A home with a config file for hosts behind a bridge, and an ssh_config that says nothing of them."""
 
-    def __init__(self, bed: Bed, sshd: Sshd, folder: Path) -> None:
+    def __init__(self, bed: Bed, sshd: Sshd, url: str, folder: Path) -> None:
         self.bed = bed
         self.sshd = sshd
         self.folder = folder
-        self.url = start_bridge(bed, "ours", sshd.port).url
+        self.url = url
         self.ssh_config = folder / "ssh" / "config"
         self.ssh_config.parent.mkdir()
         self.ssh_config.write_text(SSH_CONFIG)
@@ -78,11 +78,17 @@ def settings(printed: str) -> dict[str, str]:
     return {key: value for key, _, value in lines if key in KEYWORDS}
 
 
+@pytest.fixture(scope="module")
+def url(shared_bed: Bed, sshd: Sshd) -> str:
+    """The URL of a bridge to the sshd."""
+    return start_bridge(shared_bed, "ours", sshd.port).url
+
+
 @pytest.fixture
-def laptop(bed: Bed, sshd: Sshd, tmp_path: Path) -> Laptop:
+def laptop(bed: Bed, sshd: Sshd, url: str, tmp_path: Path) -> Laptop:
     folder = tmp_path / "laptop"
     folder.mkdir()
-    return Laptop(bed, sshd, folder)
+    return Laptop(bed, sshd, url, folder)
 
 
 # ---- ssh

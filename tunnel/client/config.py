@@ -60,9 +60,12 @@ class Config:
 
         Upper and lower case are the same, as ssh passes on ``%h`` in lower case.
         """
-        wanted = host.lower()
-        if wanted in self.hosts:
-            return host, self.hosts[wanted]
+        table = self.hosts.get(host.lower())
+        if table is not None:
+            # A table for one sandbox, for its user for example, does not change what its name means.
+            suffix = SANDBOXES[1:]
+            is_sandbox = host.lower().endswith(suffix) and not ("url" in table or "pty-url" in table)
+            return host[: -len(suffix)] if is_sandbox and "*" not in host else host, table
         for pattern in self.patterns_of(host):
             before, _, after = pattern.partition("*")
             return host[len(before) : len(host) - len(after)], self.hosts[pattern]

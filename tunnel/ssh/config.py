@@ -55,6 +55,8 @@ CONFIG_SSH_OPTIONS = (*OWN_OPTIONS, *CONFIG_SSH_ONLY, *PASSED_ON)
 _WITH_PORTS = ("config", "no-resume", "reconnect-for", "quiet", "verbose")
 
 _NAME_MARKS = frozenset("._-")
+# A table of the config file with one of these is about a host for ssh.
+_FOR_SSH = frozenset(("url", "forward-port", *(option.name for option in LOGIN_OPTIONS)))
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,7 @@ def _reason_to_leave_out(name: str, table: Values) -> str | None:
         return "every host"
     if table and all(key.startswith("pty-") for key in table):
         return "terminals only"
-    if "." in name and "*" not in name and "url" not in table:
+    if "." in name and "*" not in name and not _FOR_SSH.intersection(table):
         return "no url"  # such a table gives credentials to literal URLs, and the name may be that of a real host
     return None
 
