@@ -10,7 +10,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -429,7 +428,11 @@ def test_what_rsync_has_too_is_rsync_s(bed: Bed, tmp_path: Path, words: list[str
     assert done.text.splitlines()[2:] == theirs
 
 
-Line = Callable[[str], str]
+@pytest.mark.parametrize("command", ["ssh", "scp", "sftp", "rsync"])
+def test_no_letter_is_shown_as_ours(bed: Bed, command: str) -> None:
+    shown = bed.check(*OURS, command, "--help").text
+    assert re.findall(r"^  (-\w), ", shown, re.MULTILINE) == ["-h"]
+    assert ("--verbose" in shown.partition("Options:")[2]) == (command != "rsync")
 
 
 @pytest.mark.parametrize(

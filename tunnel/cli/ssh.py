@@ -96,14 +96,21 @@ USAGES = {
     "rsync": "[RSYNC-OPTIONS] SOURCE… TARGET",
 }
 _RULE = (
-    "The long options in front are the ones below; from the first word on that is none, everything is {program}'s own, "
-    "as it stands. -- ends them, too."
+    "wstunnel-py's own options are the long ones below, and stand in front. From the first word that is none of them, "
+    "everything is {program}'s, as it stands. -- ends them, too."
 )
 _ABOUT = (
-    "HOST is a name of the config file, or what goes into the URL template, as for connect. {program} gets the options "
-    "that config-ssh would write for it, so ~/.ssh/config needs no lines for it; your own lines there still count "
-    "for everything else, and so do options that you give {program} itself."
+    "HOST is a name of the config file, or what goes into the URL template, as for connect. {program} gets what "
+    "config-ssh would write for HOST, so nothing need be configured. Options that you give {program} itself go first, "
+    "and your own ~/.ssh/config counts for everything else."
 )
+
+
+def _long(option: Option) -> click.Option:
+    """As for other commands, but without its letter, which is the program's."""
+    shown = without_variable(option)
+    shown.opts = [name for name in shown.opts if name.startswith("--")]
+    return shown
 
 
 def _command(program: str, about: str, *paragraphs: str) -> DirectCommand:
@@ -113,7 +120,7 @@ def _command(program: str, about: str, *paragraphs: str) -> DirectCommand:
         options=_options_of(program),
         own=functools.partial(_own_words, program),
         params=[
-            *map(without_variable, _options_of(program)),
+            *map(_long, _options_of(program)),
             click.Argument(["words"], nargs=-1, metavar=USAGES[program], shell_complete=complete_host),
         ],
         short_help=about,
