@@ -39,8 +39,9 @@ MAY = (
     "children/",
     "__main__.py",
 )
-# Of these the texts for people only: a table of options, and the words of a command that is written into a file.
-TABLES = {"ssh/config.py", "ssh/config_file.py"}
+# Of these the texts for people only: a table of options, and the words of a command that are written into a file, or
+# are read from one, or from a command line.
+TABLES = {"ssh/config.py", "ssh/config_file.py", "ssh/editors.py", "ssh/ports.py", "ssh/programs.py", "ssh/written.py"}
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
 

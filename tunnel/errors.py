@@ -46,6 +46,8 @@ CODES: dict[str, tuple[int, str]] = {
     "url": (USAGE, "{url}: {problem}"),
     "host": (USAGE, "{host!r} cannot be part of a URL: {problem}"),
     "missing-package": (USAGE, "{package} is not installed: {remedy}"),
+    # A program that a command is to become.
+    "no-program": (UNREACHABLE, "cannot run {program}: {reason}; {remedy}"),
     # Each hop on the way to the bridge.
     "dns": (UNREACHABLE, "cannot resolve {host}: {reason}"),
     "tcp-refused": (UNREACHABLE, "{address} refused the connection: nothing listens there"),

@@ -49,6 +49,8 @@ def test_commands_and_named_hosts_are_offered(completions: Complete) -> None:
     assert set(completions("wstunnel-py", "")) == {*COMMANDS, "build", "Buffalo"}
     assert completions("wstunnel-py", "b") == ["build", "Buffalo"]
     assert completions("wstunnel-py", "connect", "bui") == ["build"]
+    assert completions("wstunnel-py", "ssh", "--token-file", "x", "bui") == ["build"]
+    assert completions("wstunnel-py", "open", "bui") == ["build"]
     assert completions("wstunnel-py", "doctor", "--json", "Bu") == ["build", "Buffalo"]
     assert set(completions("wstunnel-py", "certs", "")) == {"ca", "server", "client", "renew", "show"}
 

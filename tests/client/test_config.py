@@ -116,6 +116,13 @@ def test_a_sandbox_is_known_by_its_id_with_e2b_behind_it_without_any_file() -> N
     assert url_of("--url", "wss://{port}-{host}.own.test", "abc.e2b") == "wss://8081-abc.own.test"
 
 
+def test_a_table_for_one_sandbox_does_not_change_what_its_name_means(config: Path) -> None:
+    config.write_text('[hosts."Abc.e2b"]\nuser = "me"\nport = 7\n[hosts."b.e2b"]\nurl = "wss://{host}.own.test"\n')
+    assert url_of("abc.e2b") == "wss://7-abc.e2b.app"
+    assert url_of("b.e2b") == "wss://b.e2b.own.test"
+    assert url_of(".e2b", "--url", "wss://own.test") == "wss://own.test"
+
+
 def test_a_table_of_the_file_replaces_what_is_known_without_it(config: Path) -> None:
     config.write_text('[hosts."*.E2B"]\nport = 5\n[hosts."x.e2b"]\nurl = "wss://x.test"\n[hosts."*"]\nport = 6\n')
     assert url_of("abc.e2b") == "wss://5-abc.e2b.app"

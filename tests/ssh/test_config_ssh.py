@@ -22,7 +22,8 @@ from tests.bed.processes import Bed, Finished
 from tests.bed.sshd import Sshd
 from tests.bed.tunnels import OURS, PROGRAMS, start_bridge
 from tunnel.errors import UsageError
-from tunnel.ssh.config import own_program, quoted
+from tunnel.ssh.config import own_program
+from tunnel.ssh.quoting import quoted
 
 INSTALLED = str(PROGRAMS / "wstunnel-py")
 NODE = Path(__file__).parents[1] / "interop" / "node"
@@ -131,6 +132,41 @@ def test_tables_that_are_not_about_hosts_for_ssh_are_left_out_and_told_of(config
     assert config_ssh("--quiet").stderr == ""
     named = config_ssh("gw.example.org", "term", "*")
     assert (hosts(named), named.stderr) == (["gw.example.org", "term", "*"], "")
+
+
+def test_the_login_may_stand_in_the_config_file(bed: Bed, config_ssh: Run, config: Path, tmp_path: Path) -> None:
+    """As ssh takes the first value that it finds, the nearest table counts, and an option before all of them."""
+    config.write_text(
+        'user = "everybody"\n[hosts.build]\nuser = "ci"\nidentity-file = "id ci"\nhost-key-alias = "image"\n'
+        '[hosts."*.e2b"]\nuser = "user"\nhost-key-alias = "sandbox"\n[hosts."*.team.e2b"]\nidentity-file = "team"\n'
+        '[hosts."x.e2b"]\n[hosts."y.e2b"]\nuser = "y"\n[hosts."far.test"]\nuser = "far"\n'
+    )
+    printed = config_ssh()
+    assert hosts(printed) == ["build", "y.e2b", "far.test", "*.team.e2b", "*.e2b"]
+    assert printed.stderr == f"wstunnel-py: left out of {config}: x.e2b (no url)\n"
+    path = written(tmp_path, printed)
+    folder = config.parent
+    for host, user, key, alias in (
+        ("build", "ci", f"{folder}/id ci", "image"),
+        ("a.e2b", "user", None, "sandbox"),
+        ("a.team.e2b", "user", f"{folder}/team", "sandbox"),
+        ("y.e2b", "y", None, "y.e2b"),
+        ("far.test", "far", None, "far.test"),
+    ):
+        read = as_ssh_reads_it(bed, path, host)
+        assert (read["user"], read["hostkeyalias"]) == (user, alias), host
+        assert key is None or (read["identityfile"], read["identitiesonly"]) == (key, "yes"), host
+    path = written(tmp_path, config_ssh("--user", "me", "--host-key-alias", "mine"))
+    assert as_ssh_reads_it(bed, path, "build")["user"] == "me"
+    assert as_ssh_reads_it(bed, path, "build")["hostkeyalias"] == "image"
+    assert as_ssh_reads_it(bed, path, "a.team.e2b")["hostkeyalias"] == "mine"
+    config.write_text('user = "everybody"\n[hosts.build]\n')
+    assert as_ssh_reads_it(bed, written(tmp_path, config_ssh()), "build")["user"] == "everybody"
+
+
+@pytest.mark.usefixtures("config")
+def test_names_besides_all_others(config_ssh: Run) -> None:
+    assert hosts(config_ssh("--all", "xyz", "*.e2b")) == ["xyz", "build", "Mixed-Case", "*.team.e2b", "*.e2b"]
 
 
 @pytest.mark.usefixtures("config")

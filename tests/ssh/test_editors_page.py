@@ -22,6 +22,8 @@ SETTINGS = [json.loads(block) for block in blocks_of(PAGE, "json")]
 CONFIG_SSH = "wstunnel-py config-ssh --write --user user SANDBOX-ID.e2b"
 SSH = "ssh SANDBOX-ID.e2b true"
 FORWARD = "wstunnel-py forward 2222 SANDBOX-ID"
+OPEN = "wstunnel-py open --editor code SANDBOX-ID.e2b /home/user"
+PORTS = "wstunnel-py config-ssh --ports --write\nwstunnel-py forward --all"
 
 # What cannot be run on a machine without a screen and an account; nothing else may be left out.
 NOT_RUN_HERE = {
@@ -85,6 +87,23 @@ def test_a_port_of_ones_own_leads_to_the_sandbox(bed: Bed, sshd: Sshd, home: dic
     bed.check("bash", "-c", f"ssh {options} {getpass.getuser()}@127.0.0.1 true", env=home)
 
 
+def test_an_editor_is_started_as_the_page_says_by_hand(bed: Bed, home: dict[str, str], tmp_path: Path) -> None:
+    """With a program in its place that prints its words."""
+    (tmp_path / "tools" / "code").write_text('#!/bin/sh\necho code "$@"\n')
+    (tmp_path / "tools" / "code").chmod(0o755)
+    told = bed.check("bash", "-c", f"{OPEN} && {OPEN}", env=home).text.splitlines()
+    assert [line for line in told if line.startswith("code ")] == [each for each in NOT_RUN_HERE if "code" in each] * 2
+    assert "Host SANDBOX-ID.e2b\n" in (tmp_path / ".ssh" / "wstunnel-py.conf").read_text()
+
+
+def test_all_hosts_have_ports_of_ones_own(bed: Bed, home: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "wstunnel-py").mkdir()
+    (tmp_path / "wstunnel-py" / "config.toml").write_text(f'[hosts.build]\nuser = "{getpass.getuser()}"\n')
+    forward = bed.start("bash", "-ec", PORTS, env={**home, "XDG_STATE_HOME": str(tmp_path)})
+    forward.wait_for_line("forwarding .* → build, ")
+    assert bed.check("bash", "-c", "ssh build 'echo through'", env=home).text == "through\n"
+
+
 @pytest.mark.parametrize("command", NOT_RUN_HERE)
 def test_what_is_not_run_here_says_why(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command in BLOCKS
@@ -94,7 +113,7 @@ def test_what_is_not_run_here_says_why(command: str, capsys: pytest.CaptureFixtu
 
 def test_no_block_is_left_out() -> None:
     assert languages_of(PAGE) == {"sh", "json"}
-    assert sorted([CONFIG_SSH, SSH, FORWARD, *NOT_RUN_HERE]) == sorted(BLOCKS)
+    assert sorted([CONFIG_SSH, SSH, FORWARD, OPEN, PORTS, *NOT_RUN_HERE]) == sorted(BLOCKS)
 
 
 def test_every_setting_is_one_that_was_looked_up() -> None:

@@ -8,6 +8,7 @@ child is for, and imports none of the packages that use it.
 - `child`: one child, from its start until it is reaped.
 - `spawn`: starting a child on a pty or on pipes.
 - `terminal`: the size and modes of a pty.
+- `handover`: another program in the place of this one.
 - `dispositions`: default signal dispositions for children.
 - `family`: finding, signalling and killing all descendants of a child, also those that have left its session.
 - `parent_death`: children that end with the service.

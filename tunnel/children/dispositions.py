@@ -44,6 +44,12 @@ def reset_signals() -> None:
     _reset(_ignored())()
 
 
+def restore_ignored() -> None:
+    """Undo what Python ignores, in a process that is about to become another program."""
+    for number in _RESTORED:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def _ignored() -> list[int]:
     return [number for number in _ALL if number not in _RESTORED and signal.getsignal(number) == signal.SIG_IGN]
 

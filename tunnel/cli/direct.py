@@ -30,23 +30,36 @@ def parameter(option: Option) -> click.Option:
     )
 
 
+def before_dashes(words: Sequence[str]) -> list[str]:
+    """Return the words of a command line among which options may be: those before ``--``."""
+    return list(words[: words.index("--")] if "--" in words else words)
+
+
 class DirectCommand(click.Command):
     """A command that is given its words as they are; ``run`` returns its exit code.
 
-    ``options`` is its table, by which errors call its settings.
+    ``options`` is its table, by which errors call its settings. ``own`` returns the words of a command line among which
+    its options may be, of which ``--help`` is one.
     """
 
     def __init__(
-        self, name: str, run: Callable[[list[str]], int], *, options: Sequence[Option] = (), **settings: Any
+        self,
+        name: str,
+        run: Callable[[list[str]], int],
+        *,
+        options: Sequence[Option] = (),
+        own: Callable[[Sequence[str]], list[str]] = before_dashes,
+        **settings: Any,
     ) -> None:
         super().__init__(name, **settings)
         self._run = run
+        self._own = own
         self._flags = {option.setting: f"--{option.flag}" for option in options}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.obj = list(args)
-        words = args[: args.index("--")] if "--" in args else args
-        return super().parse_args(ctx, args) if any(word in HELP + VERSION for word in words) else []
+        words = self._own(args)
+        return super().parse_args(ctx, words) if any(word in HELP + VERSION for word in words) else []
 
     def invoke(self, ctx: click.Context) -> int:
         if self._flags:

@@ -14,6 +14,11 @@ from tunnel.cli.main import HELP, VERSION
 
 COMMANDS = {
     "connect": "tunnel.cli.connect",
+    "ssh": "tunnel.cli.ssh",
+    "scp": "tunnel.cli.ssh",
+    "sftp": "tunnel.cli.ssh",
+    "rsync": "tunnel.cli.ssh",
+    "open": "tunnel.cli.open",
     "serve": "tunnel.cli.serve",
     "forward": "tunnel.cli.forward",
     "config-ssh": "tunnel.cli.config_ssh",

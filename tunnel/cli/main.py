@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 # First words that are commands, never host names; `connect -- NAME` reaches a host that is called like one.
 RESERVED = frozenset(
-    ("connect", "serve", "forward", "config-ssh", "doctor", "shell", "pty", "websocat", "keys", "certs", "completion",
-     "help")
+    ("connect", "ssh", "scp", "sftp", "rsync", "open", "serve", "forward", "config-ssh", "doctor", "shell", "pty",
+     "websocat", "keys", "certs", "completion", "help")
 )  # fmt: skip
 
 # What shows the help and the version, of every command.

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _NOT_IN_FILE = {"config", "stdin-thread", "pty-attach"}
 _KEYS = [option.name for option in ALL.values() if option.kind not in SEVERAL and option.name not in _NOT_IN_FILE]
 _KEYS.append("headers")
+# What only one host, or hosts with one pattern, can have.
+_OF_HOSTS = ("host-key-alias", "forward-port")
 SIZE_LIMIT = 1 << 20  # bytes
 # Known without a table: in an ssh_config E2B's sandboxes need a name that tells them from other hosts, as ID.e2b does.
 SANDBOXES = "*.e2b"
@@ -58,15 +60,26 @@ class Config:
 
         Upper and lower case are the same, as ssh passes on ``%h`` in lower case.
         """
+        table = self.hosts.get(host.lower())
+        if table is not None:
+            # A table for one sandbox, for its user for example, does not change what its name means.
+            suffix = SANDBOXES[1:]
+            is_sandbox = host.lower().endswith(suffix) and not ("url" in table or "pty-url" in table)
+            return host[: -len(suffix)] if is_sandbox and "*" not in host else host, table
+        for pattern in self.patterns_of(host):
+            before, _, after = pattern.partition("*")
+            return host[len(before) : len(host) - len(after)], self.hosts[pattern]
+        return None
+
+    def patterns_of(self, host: str) -> list[str]:
+        """Return the patterns that ``host`` fits, the longest first."""
         wanted = host.lower()
-        if wanted in self.hosts:
-            return host, self.hosts[wanted]
-        patterns = [name for name in self.hosts if "*" in name]
-        for pattern in sorted(patterns, key=len, reverse=True):
+        found = []
+        for pattern in (name for name in self.hosts if "*" in name):
             before, _, after = pattern.partition("*")
             if len(host) > len(before) + len(after) and wanted.startswith(before) and wanted.endswith(after):
-                return host[len(before) : len(host) - len(after)], self.hosts[pattern]
-        return None
+                found.append(pattern)
+        return sorted(found, key=len, reverse=True)
 
 
 def config_path() -> str | None:
@@ -148,6 +161,11 @@ def parse_config(data: bytes, path: str) -> Config:
         if not isinstance(table, dict):
             raise UsageError(f"hosts.{name} must be a table", code="config", path=path)
         hosts[name] = _options(table, f"{path}: hosts.{name}: ", path)
+        if "*" in name and "forward-port" in table:
+            raise UsageError(f"{path}: hosts.{name}: forward-port: a pattern has no port of its own")
+    for key in _OF_HOSTS:
+        if key in tree:
+            raise UsageError(f"{path}: {key}: it belongs into the table of a host, [hosts.NAME]")
     return Config(path, _options(tree, f"{path}: ", path), hosts)
 
 

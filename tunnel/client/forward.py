@@ -31,17 +31,14 @@ PAUSE = 1.0  # seconds without accepting after the system had no descriptor or n
 
 
 class Forward:
-    """Listens at ``listen`` (as for ``--listen`` of the bridge) and tunnels each connection to a bridge.
+    """Listens where `add` says, and tunnels each connection to a bridge.
 
-    ``make_settings`` makes the settings of each tunnel, which ``make_tunnel`` makes of them; ``tell`` is told in one
-    line what happens, with what ``text_of`` makes of an error and the layers of the settings. ``unix_mode`` are the
-    permissions of a Unix socket. Raises UsageError and DialError (``listen``) when it cannot listen.
+    ``make_tunnel`` makes the tunnels of their settings; ``tell`` is told in one line what happens, with what
+    ``text_of`` makes of an error and the layers of the settings. ``unix_mode`` are the permissions of a Unix socket.
     """
 
     def __init__(
         self,
-        listen: str,
-        make_settings: Callable[[], Settings],
         *,
         trace: Trace,
         tell: Callable[[str], None],
@@ -49,8 +46,8 @@ class Forward:
         unix_mode: int = 0o600,
         make_tunnel: Callable[[Settings, Trace, Callable[[], Settings], Callable[[str], None]], Tunnel] = Tunnel,
     ) -> None:
-        self._make_settings = make_settings
-        self._listeners: list[ListeningSocket] = open_listening([(listen, "LISTEN")], unix_mode=unix_mode)
+        self._unix_mode = unix_mode
+        self._places: list[tuple[ListeningSocket, Callable[[], Settings], str]] = []
         self._make_tunnel = make_tunnel
         self._trace = trace
         self._tell = tell
@@ -58,6 +55,19 @@ class Forward:
         self._tunnels: set[Stop] = set()
         self._lock = threading.Lock()
         self._none_left = threading.Condition(self._lock)
+
+    def add(self, listen: str, make_settings: Callable[[], Settings], name: str = "") -> None:
+        """Listen at ``listen`` (as for ``--listen`` of the bridge), too.
+
+        ``make_settings`` makes the settings of each tunnel; ``name`` goes before what is told of them. Raises
+        UsageError, and DialError (``listen``) when it cannot listen.
+        """
+        for listener in open_listening([(listen, "LISTEN")], unix_mode=self._unix_mode):
+            self._places.append((listener, make_settings, f"{name}: " if name else ""))
+
+    @property
+    def _listeners(self) -> list[ListeningSocket]:
+        return [listener for listener, _, _ in self._places]
 
     @property
     def addresses(self) -> list[str]:
@@ -80,18 +90,21 @@ class Forward:
         """Serve until a signal comes; return its exit code. Tunnels that are still open are ended in good order."""
         with SignalPipe() as signals, selectors.DefaultSelector() as selector:
             selector.register(signals, selectors.EVENT_READ)
-            for listener in self._listeners:
-                selector.register(listener.sock, selectors.EVENT_READ, listener)
+            for place in self._places:
+                selector.register(place[0].sock, selectors.EVENT_READ, place)
             try:
                 while True:
                     for key, _ in selector.select():
                         if key.data is None:
                             return signals.caught()
-                        self._accept(key.data, signals)
+                        listener, make_settings, name = key.data
+                        self._accept(listener, make_settings, name, signals)
             finally:
                 self._close()
 
-    def _accept(self, listener: ListeningSocket, signals: SignalPipe) -> None:
+    def _accept(
+        self, listener: ListeningSocket, make_settings: Callable[[], Settings], name: str, signals: SignalPipe
+    ) -> None:
         try:
             sock, sockaddr = listener.sock.accept()
         except (BlockingIOError, ConnectionAbortedError):
@@ -102,19 +115,21 @@ class Forward:
                 pause.register(signals, selectors.EVENT_READ)
                 pause.select(PAUSE)
             return
-        who = client_of(sockaddr).address
+        who = name + client_of(sockaddr).address
         with self._lock:
             if len(self._tunnels) >= MAX_CONNECTIONS:
                 self._tell(f"{who}: refused, as {MAX_CONNECTIONS} connections are open, which is the limit")
                 reset(sock)
                 return
             try:
-                self._start(sock, who, self._make_settings())
+                self._start(sock, who, make_settings)
             except TunnelError as exc:  # a token file that is gone, for example, or no descriptors are left
                 self._tell(f"{who}: {self._text_of(exc, None)}")
                 reset(sock)
 
-    def _start(self, sock: socket.socket, who: str, settings: Settings) -> None:
+    def _start(self, sock: socket.socket, who: str, make_settings: Callable[[], Settings]) -> None:
+        settings = make_settings()
+
         def notice(line: str) -> None:
             self._tell(f"{who}: {line}")
 
@@ -128,7 +143,7 @@ class Forward:
                 self._tunnels.discard(stop)
                 self._none_left.notify_all()
 
-        tunnel = self._make_tunnel(settings, self._trace, self._make_settings, notice)
+        tunnel = self._make_tunnel(settings, self._trace, make_settings, notice)
         stop = relay_in_thread(tunnel, dial, sock, ended=ended)
         self._tunnels.add(stop)
 

@@ -27,11 +27,14 @@ _FALSE = ("0", "false", "no", "off")
 # Kinds of values.
 TEXT, PATH, SECONDS, PORT, FLAG, HEADERS, PROXY = "text", "path", "seconds", "port", "flag", "headers", "proxy"
 LIMIT, PID, ENVIRON, LETTER, SIZE = "limit", "pid", "environ", "letter", "size"
+USER, ALIAS = "user", "alias"
 _NUMBERS = {
     PORT: (1, 65535, "a port number from 1 to 65535"),
     PID: (1, 2**31 - 1, "a process's pid"),
     SIZE: (LEAST_MESSAGE, LARGEST_MESSAGE, f"a number of bytes from {LEAST_MESSAGE} to {LARGEST_MESSAGE}"),
 }
+# Marks that stand in ssh_config without quotes, beside letters and digits.
+_MARKS = {USER: "+-.@_", ALIAS: "-._"}
 SEVERAL = (HEADERS, ENVIRON)
 PTY, DOCTOR = "pty-", "doctor-"
 
@@ -108,7 +111,12 @@ OPTIONS = (
 )  # fmt: skip
 
 # Other commands have no standard input to relay.
-FORWARD_OPTIONS = tuple(option for option in OPTIONS if option.name != "stdin-thread")
+TUNNEL_OPTIONS = tuple(option for option in OPTIONS if option.name != "stdin-thread")
+FORWARD_OPTIONS = (
+    Option("all", FLAG, "Serve every host of the config file, each at a port of its own: those that config-ssh --ports "
+           "writes."),
+    *TUNNEL_OPTIONS,
+)  # fmt: skip
 
 BY_NAME = {option.name: option for option in OPTIONS}
 
@@ -148,10 +156,20 @@ DOCTOR_OPTIONS = (
     Option("doctor-json", FLAG, "Print one JSON object instead of text."),
     Option("doctor-throughput", FLAG, "Also measure round trips and throughput of the tunnel alone, without "
            "SSH. Takes some seconds; the bridge must be wstunnel-py serve."),
-    *(option for option in FORWARD_OPTIONS if option.name != "wait"),  # it tells what is wrong at this moment
+    *(option for option in TUNNEL_OPTIONS if option.name != "wait"),  # it tells what is wrong at this moment
 )  # fmt: skip
 
-ALL = {option.name: option for option in (*OPTIONS, *SHELL_OPTIONS)}
+# What the commands that run ssh, and what config-ssh writes for it, need to log in.
+LOGIN_OPTIONS = (
+    Option("user", USER, "User to log in as, on all these hosts.", metavar="USER"),
+    Option("identity-file", PATH, "Private key to log in with; no other is tried.", metavar="FILE"),
+    Option("host-key-alias", ALIAS, "Name under which the host key is kept, for sandboxes that all have the key of "
+           "their image. Applies to patterns and to each NAME given.", metavar="ALIAS"),
+)  # fmt: skip
+# For a host of the config file only: its own port of this machine.
+FORWARD_PORT = Option("forward-port", PORT, "Port of this machine that forward --all gives the host.", metavar="N")
+
+ALL = {option.name: option for option in (*OPTIONS, *SHELL_OPTIONS, *LOGIN_OPTIONS, FORWARD_PORT)}
 
 
 def parse_value(option: Option, word: object, origin: str | None = None) -> Value:
@@ -197,6 +215,8 @@ def parse_value(option: Option, word: object, origin: str | None = None) -> Valu
         _check_header_line(option, word, origin)
     elif option.kind == ENVIRON and "=" not in word[1:]:
         raise unusable("write a variable as NAME=VALUE")
+    elif option.kind in _MARKS:
+        _check_marks(option, word, origin)
     elif option.kind == LETTER and word != "none" and len(word) != 1:
         raise wrong("one character, or 'none'")
     elif option.kind == PROXY and word.lower() != "none":
@@ -231,6 +251,13 @@ def _check_header_line(option: Option, line: str, origin: str | None) -> None:
         check_header(*split_header(line))
     except UsageError as exc:
         raise UsageError(exc.problem, setting=option.setting, origin=origin) from exc
+
+
+def _check_marks(option: Option, word: str, origin: str | None) -> None:
+    marks = _MARKS[option.kind]
+    if word.startswith("-") or not all(c.isalnum() or c in marks for c in word):
+        problem = f"{word!r} has other characters than letters, digits and {' '.join(marks)}"
+        raise UsageError(problem, setting=option.setting, origin=origin)
 
 
 def parse_command_line(

@@ -4,7 +4,9 @@ Importing this costs nothing; each public name is imported when it is first used
 
 - `client`: asyncssh through a tunnel. `sync_client`: paramiko through a tunnel.
 - `embedded`: the embedded server as a target of the bridge. `logins`: its pending logins. `server`: its processes.
-- `config`, `config_file`: what ``config-ssh`` writes. `host_key`: keys of SSH servers.
+- `config`, `config_file`: what ``config-ssh`` writes. `quoting`: its words. `ports`: ports of this machine for hosts.
+- `programs`: ssh, scp, sftp and rsync through a tunnel. `command_lines`: theirs. `written`: what `config_file` wrote
+  before. `editors`: how they are started on a host. `host_key`: keys of SSH servers.
 - `doctor`: checks each hop to a bridge. `buffering`, `speed_test`: two of its measurements.
 """
 

@@ -11,17 +11,20 @@ import os
 import shlex
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunnel.client.layers import Layers, configured, read_environment
-from tunnel.client.options import FLAG, OPTIONS, PATH, TEXT, Option
+from tunnel.client.options import FLAG, LOGIN_OPTIONS, OPTIONS, PATH, Option
 from tunnel.errors import UsageError
+from tunnel.ssh.ports import local_ports
+from tunnel.ssh.quoting import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tunnel.client.config import Config, Values
 
+Quote = Callable[[str], str]
 PROGRAM = "wstunnel-py"
 KNOWN_HOSTS = "~/.ssh/known_hosts.wstunnel-py"
 ALIVE_INTERVAL = 60  # seconds
@@ -31,12 +34,14 @@ FEWEST_ALIVE = 3  # ssh's own default for ServerAliveCountMax
 PASSED_ON = tuple(option for option in OPTIONS if option.name not in ("header", "stdin-thread"))
 
 OWN_OPTIONS = (
-    Option("user", TEXT, "User to log in as, on all these hosts.", metavar="USER"),
-    Option("identity-file", PATH, "Private key to log in with; no other is tried.", metavar="FILE"),
-    Option("host-key-alias", TEXT, "Name under which the host key is kept, for sandboxes that all have the key of "
-           "their image. Applies to patterns and to each NAME given.", metavar="ALIAS"),
+    *LOGIN_OPTIONS,
     Option("known-hosts-file", PATH, f"Where host keys are kept. Default: {KNOWN_HOSTS}.", metavar="FILE"),
     Option("executable", PATH, "Program for ssh to start. Default: this one.", metavar="FILE"),
+)
+CONFIG_SSH_ONLY = (
+    Option("all", FLAG, "Besides each NAME, all hosts that there are without NAME."),
+    Option("ports", FLAG, "For tools that take no ProxyCommand: lead hosts of the config file to their ports of this "
+           "machine, which forward --all serves."),
     Option("ssh-config", PATH, "ssh's config file, which gets the Include. The included file goes into the same "
            "folder. Default: ~/.ssh/config.", metavar="FILE"),
     Option("write", FLAG, "Write the lines to a file of their own and an Include to the top of ssh's config file."),
@@ -44,20 +49,50 @@ OWN_OPTIONS = (
     Option("remove", FLAG, "Undo what --write did."),
 )  # fmt: skip
 ACTIONS = ("write", "diff", "remove")
-CONFIG_SSH_OPTIONS = (*OWN_OPTIONS, *PASSED_ON)
+SSH_OPTIONS = (*OWN_OPTIONS, *PASSED_ON)
+CONFIG_SSH_OPTIONS = (*OWN_OPTIONS, *CONFIG_SSH_ONLY, *PASSED_ON)
+# What of PASSED_ON still means something where there is no ProxyCommand.
+_WITH_PORTS = ("config", "no-resume", "reconnect-for", "quiet", "verbose")
 
 _NAME_MARKS = frozenset("._-")
-_USER_MARKS = frozenset("._-@+")
-_PLAIN_MARKS = frozenset("_@+=:,./-%")  # in words that no shell and no parser needs quotes for
+# A table of the config file with one of these is about a host for ssh.
+_FOR_SSH = frozenset(("url", "forward-port", *(option.name for option in LOGIN_OPTIONS)))
 
 
 @dataclass(frozen=True)
 class Generated:
-    """An ssh_config: its ``text``, and what of the config file at ``source`` was left out of it, with the reasons."""
+    """An ssh_config: its ``text``, and what of the config file at ``source`` was left out of it, with the reasons.
+
+    ``made_by`` is the command that writes the same again.
+    """
 
     text: str
     source: str
     left_out: list[str]
+    made_by: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the lines of all hosts come from: options, environment, config file, and the program for ssh to start."""
+
+    given: Values
+    environment: Values
+    config: Config
+    program: list[str]
+
+
+def read_source(given: Values, started_as: str, environ: Mapping[str, str] = os.environ) -> Source:
+    """Read the config file; ``given`` are options of `CONFIG_SSH_OPTIONS`, ``started_as`` is ``sys.argv[0]``.
+
+    Raises UsageError.
+    """
+    environment = read_environment(environ, OPTIONS)
+    config = configured(given, environment)
+    # Another config file is named for good: the hosts are from it, and an editor may not have the variable.
+    other = given.get("config", environment.get("config"))
+    program = given_program(str(given["executable"])) if "executable" in given else own_program(started_as)
+    return Source(given if other is None else {**given, "config": other}, environment, config, program)
 
 
 def generate(
@@ -65,24 +100,60 @@ def generate(
 ) -> Generated:
     """Return the ssh_config for the hosts called ``names``, or else for all that there are.
 
-    ``given`` are the options of `CONFIG_SSH_OPTIONS`, ``started_as`` is ``sys.argv[0]``. Raises UsageError.
+    The other parameters are those of `read_source`. Raises UsageError.
     """
-    environment = read_environment(environ, OPTIONS)
-    config = configured(given, environment)
-    # Another config file is named for good: the hosts are from it, and an editor may not have the variable.
-    other = given.get("config", environment.get("config"))
-    hosts, left_out = choose_hosts(config, names, any_pattern="url" in given)
-    program = given_program(str(given["executable"])) if "executable" in given else own_program(started_as)
-    command = proxy_command(program, given if other is None else {**given, "config": other})
+    source = read_source(given, started_as, environ)
+    every = not names or given.get("all") is True
+    hosts, left_out = choose_hosts(source.config, names, every=every, any_pattern="url" in given)
+    ports = _ports_of(source, hosts) if given.get("ports") is True else {}
     blocks = []
     for host in hosts:
-        layers = Layers(config, given, host.table, environment, OPTIONS)
-        lines = [*_login_lines(host, given), f"ProxyCommand {command}", *_alive_lines(layers)]
+        lines = host_lines(host, source, ports.get(host.name.lower()))
         blocks.append(f"Host {host.name}\n" + "".join(f"    {line}\n" for line in lines))
-    return Generated("\n".join(blocks), config.path, left_out)
+    return Generated("\n".join(blocks), source.config.path, left_out, _command_line(names, source.given))
 
 
-def command_line(names: Sequence[str], given: Values) -> str:
+def host_lines(
+    host: Host, source: Source, port: int | None = None, *, value: Quote = quoted, word: Quote = quoted
+) -> list[str]:
+    """Return the lines for one host, led through a tunnel or, if there is one, to its ``port`` of this machine.
+
+    ``value`` and ``word`` quote a value and a word of the ProxyCommand. Raises UsageError.
+    """
+    layers = Layers(source.config, source.given, host.table, source.environment, OPTIONS)
+    if port is None:
+        # Pinned, so that an older block for the same host, further down, cannot change what %h is.
+        way = [] if host.is_pattern else [f"HostName {host.name}"]
+        command = [f"ProxyCommand {proxy_command(source.program, source.given, word)}"]
+    else:
+        # A key is checked here, too, though it is this machine that ssh connects to.
+        way = ["HostName 127.0.0.1", f"Port {port}", "NoHostAuthenticationForLocalhost no"]
+        command = []
+    return [*way, *_login_lines(host, source, value), *command, *_alive_lines(layers)]
+
+
+def _ports_of(source: Source, hosts: Sequence[Host]) -> dict[str, int]:
+    for option in PASSED_ON:
+        if option.name in source.given and option.name not in _WITH_PORTS:
+            problem = "with --ports it does nothing: put it into the config file, or give it to forward --all"
+            raise UsageError(problem, setting=option.setting)
+    ports = local_ports(source.config, served_hosts(source.config))
+    for host in hosts:
+        if not host.is_pattern and host.name.lower() not in ports:
+            raise UsageError(
+                f"{host.name} has no port: forward --all serves the hosts of {source.config.path}, and it is none"
+            )
+    if not ports:
+        raise UsageError(f"no host in {source.config.path} can have a port: make a table [hosts.NAME] with its url")
+    return ports
+
+
+def served_hosts(config: Config) -> list[str]:
+    """Return the names of the hosts that ``forward --all`` serves: those of the config file that are no patterns."""
+    return [host.name for host in choose_hosts(config, ())[0] if not host.is_pattern]
+
+
+def _command_line(names: Sequence[str], given: Values) -> str:
     """Return the command that writes the same ssh_config again."""
     settings = {name: value for name, value in given.items() if name not in ACTIONS}
     return shlex.join([PROGRAM, "config-ssh", "--write", *option_words(settings, CONFIG_SSH_OPTIONS), *names])
@@ -101,18 +172,21 @@ class Host:
         return "*" in self.name
 
 
-def choose_hosts(config: Config, names: Sequence[str], *, any_pattern: bool = False) -> tuple[list[Host], list[str]]:
-    """Return the hosts to write: those called ``names``, or else all of the config file; and what was left out, why.
+def choose_hosts(
+    config: Config, names: Sequence[str], *, every: bool = True, any_pattern: bool = False
+) -> tuple[list[Host], list[str]]:
+    """Return the hosts to write: those called ``names``, with ``every`` all others too; and what was left out, why.
 
     Exact names come first, then longer patterns, as ssh takes the first value that it finds. A pattern among the
     ``names`` must be one that the client strips, unless ``any_pattern``. Raises UsageError.
     """
     left_out: list[str] = []
-    if names:
-        hosts = [_named_host(config, name, any_pattern) for name in dict.fromkeys(names)]
-    else:
-        hosts = []
+    hosts = [named_host(config, name, any_pattern) for name in dict.fromkeys(names)]
+    if every:
+        named = {host.name.lower() for host in hosts}
         for key, table in config.hosts.items():
+            if key in named:
+                continue
             name = config.spellings.get(key, key)
             reason = _reason_to_leave_out(name, table)
             if reason:
@@ -123,7 +197,14 @@ def choose_hosts(config: Config, names: Sequence[str], *, any_pattern: bool = Fa
     return hosts, left_out
 
 
-def _named_host(config: Config, name: str, any_pattern: bool) -> Host:
+def check_single(name: str) -> None:
+    """Raise UsageError for a pattern, where one host is wanted."""
+    if "*" in name:
+        raise UsageError(f"{name!r} is not a host's name: use letters and digits, with . _ - between them")
+
+
+def named_host(config: Config, name: str, any_pattern: bool = False) -> Host:
+    """Return the host or pattern that the user calls by ``name``. Raises UsageError."""
     if not _is_name(name):
         raise UsageError(
             f"{name!r} is not a host name or pattern: use letters and digits, with . _ - and one * between them"
@@ -144,7 +225,7 @@ def _reason_to_leave_out(name: str, table: Values) -> str | None:
         return "every host"
     if table and all(key.startswith("pty-") for key in table):
         return "terminals only"
-    if "." in name and "*" not in name and "url" not in table:
+    if "." in name and "*" not in name and not _FOR_SSH.intersection(table):
         return "no url"  # such a table gives credentials to literal URLs, and the name may be that of a real host
     return None
 
@@ -198,57 +279,58 @@ def option_words(given: Values, options: Iterable[Option]) -> list[str]:
     return words
 
 
-def quoted(text: str, *, percent: bool = True, platform: str = sys.platform) -> str:
-    """Return ``text`` as one word of ssh_config and of the shell that runs a ProxyCommand, in quotes only if need be.
-
-    ``percent``: the place is one where ssh expands tokens. Raises UsageError for what no quotes make safe in all of
-    OpenSSH, a shell and the other parsers. On Windows backslashes become slashes, which it takes as well.
-    """
-    if platform == "win32":
-        text = text.replace("\\", "/")
-    if not text.isprintable() or not text or any(c in text for c in '"$`\\'):
-        raise UsageError(f'{text!r} cannot be written into ssh_config: " $ ` \\ and control characters are not allowed')
-    word = text.replace("%", "%%") if percent else text
-    plain = all(c.isalnum() or c in _PLAIN_MARKS for c in text) and not text.startswith("=")
-    return word if plain else f'"{word}"'
-
-
-def proxy_command(program: Sequence[str], given: Values) -> str:
+def proxy_command(program: Sequence[str], given: Values, word: Quote = quoted) -> str:
     """Return the ProxyCommand, with those of the options ``given`` that are for `connect`. Raises UsageError."""
+    return " ".join([*map(word, [*program, "connect", *passed_on_words(given), "--"]), "%h"])
+
+
+def passed_on_words(given: Values, options: Iterable[Option] = PASSED_ON) -> list[str]:
+    """Return those of the options ``given`` that go into a command line, which others can read. Raises UsageError."""
     if "@" in str(given.get("proxy", "")):
         raise UsageError(
             "a password must not stand in a command line, which others can read; use config.toml", setting="proxy"
         )
-    words = [*program, "connect", *option_words(given, PASSED_ON), "--"]
-    return " ".join([*map(quoted, words), "%h"])
+    return option_words(given, options)
 
 
-def _login_lines(host: Host, given: Values) -> list[str]:
+def _login_lines(host: Host, source: Source, value: Quote) -> list[str]:
     """Return what is about the login and the host's key."""
-    lines = []
-    # Pinned, so that an older block for the same host, further down, cannot change what %h is.
-    if not host.is_pattern:
-        lines.append(f"HostName {host.name}")
-    if "user" in given:
-        lines.append(f"User {_checked('user', given, _USER_MARKS)}")
-    if "identity-file" in given:
-        lines += [f"IdentityFile {quoted(os.path.abspath(str(given['identity-file'])))}", "IdentitiesOnly yes"]
+    given, lines = source.given, []
+    if user := _login_setting("user", host, source):
+        lines.append(f"User {user}")
+    if key := _login_setting("identity-file", host, source):
+        lines += [f"IdentityFile {value(os.path.abspath(key))}", "IdentitiesOnly yes"]
     # HostKeyAlias takes no tokens. Without one ssh keeps a sandbox's key under the name as typed, ID.e2b.
-    if "host-key-alias" in given and (host.is_pattern or host.named):
-        lines.append(f"HostKeyAlias {_checked('host-key-alias', given, _NAME_MARKS)}")
-    elif not host.is_pattern:
-        lines.append(f"HostKeyAlias {host.name}")
-    known = quoted(os.path.abspath(str(given["known-hosts-file"]))) if "known-hosts-file" in given else KNOWN_HOSTS
+    if alias := _host_key_alias(host, source) or ("" if host.is_pattern else host.name):
+        lines.append(f"HostKeyAlias {alias}")
+    known = value(os.path.abspath(str(given["known-hosts-file"]))) if "known-hosts-file" in given else KNOWN_HOSTS
     return [*lines, f"UserKnownHostsFile {known}", "StrictHostKeyChecking accept-new"]
 
 
-def _checked(name: str, given: Values, marks: frozenset[str]) -> str:
-    value = str(given[name])
-    if value.startswith("-") or not all(c.isalnum() or c in marks for c in value):
-        shown = " ".join(sorted(marks))
-        problem = f"{value!r} has other characters than letters, digits and {shown}"
-        raise UsageError(problem, setting=name.replace("-", "_"))
-    return value
+def _login_setting(name: str, host: Host, source: Source) -> str:
+    """Return a setting that ssh looks for in every block that fits, so that the nearest table that has it counts."""
+    layers = (source.given, *_tables_of(host, source.config), source.config.options)
+    return next((str(layer[name]) for layer in layers if name in layer), "")
+
+
+def _host_key_alias(host: Host, source: Source) -> str:
+    name = "host-key-alias"
+    if name in source.given and (host.is_pattern or host.named):
+        return str(source.given[name])
+    # The key of a single host is hardly that of the pattern which its name happens to fit.
+    is_single = not host.is_pattern and host.name.lower() in source.config.hosts
+    tables = [host.table] if is_single else _tables_of(host, source.config)
+    return next((str(table[name]) for table in tables if name in table), "")
+
+
+def _tables_of(host: Host, config: Config) -> list[Values]:
+    """Return the tables of the config file whose names fit, the nearest first, as ssh takes them from an ssh_config."""
+    names = config.patterns_of(host.name.replace("*", "x"))
+    own = host.name.lower()
+    return [
+        *([config.hosts[own]] if own in config.hosts else []),
+        *(config.hosts[each] for each in names if each != own),
+    ]
 
 
 def _alive_lines(layers: Layers) -> list[str]:

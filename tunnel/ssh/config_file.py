@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from tunnel.errors import UsageError
 from tunnel.net.files import read_regular
 from tunnel.net.home import home_folder, wanted_home
-from tunnel.ssh.config import quoted
+from tunnel.ssh.quoting import quoted
 
 OWN_NAME = "wstunnel-py.conf"
 SIZE_LIMIT = 1 << 20  # bytes; no ssh_config that a person keeps is larger
 MARKER = b"# Written by wstunnel-py config-ssh --write, which replaces all of it; --remove deletes it."
 CREATED = b"# ssh's config file was made for it, and goes with it if nothing else has come into it."
+MADE_BY = b"# Made by: "
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SSH_FOLDER = ".ssh"
 
@@ -90,22 +91,38 @@ def plan_write(ssh_config: str, blocks: str, made_by: str) -> list[Change]:
 
     ``made_by`` goes into a comment. Raises UsageError.
     """
-    own, config = _read(own_path(ssh_config)), _read(ssh_config)
+    own, config = read_file(own_path(ssh_config)), read_file(ssh_config)
     _check_owner(own)
     created = config.before is None or (own.before is not None and CREATED in own.before.split(b"\n"))
-    head = [MARKER, *([CREATED] if created else []), b"# Made by: " + made_by.encode()]
+    head = [MARKER, *([CREATED] if created else []), MADE_BY + made_by.encode()]
     after = b"\n".join([*head, b"", blocks.encode()])
-    return [_changed(own, after), _changed(config, _with_line(config.before or b"", include_line(ssh_config)))]
+    return [changed(own, after), changed(config, _with_line(config.before or b"", include_line(ssh_config)))]
 
 
 def plan_remove(ssh_config: str) -> list[Change]:
     """Return what takes our line out of ``ssh_config`` and deletes our own file. Raises UsageError."""
-    own, config = _read(own_path(ssh_config)), _read(ssh_config)
+    own, config = read_file(own_path(ssh_config)), read_file(ssh_config)
     _check_owner(own)
     after = None if config.before is None else _without_line(config.before, include_line(ssh_config))
     if after == b"" and own.before is not None and CREATED in own.before.split(b"\n"):
         after = None
-    return [_changed(config, after), _changed(own, None)]
+    return [changed(config, after), changed(own, None)]
+
+
+def written(ssh_config: str) -> tuple[str, list[str]] | None:
+    """Return the command that wrote our own file, and the hosts in it; None unless ``ssh_config`` includes such a file.
+
+    Raises UsageError for a file that cannot be read.
+    """
+    own, config = read_file(own_path(ssh_config)), read_file(ssh_config)
+    if own.before is None or config.before is None or not _is_ours(own):
+        return None
+    lines = _lines(own.before)
+    made_by = next((line for line in lines if line.startswith(MADE_BY)), None)
+    included = any(line.rstrip(b"\r\n") == include_line(ssh_config) for line in _lines(config.before))
+    if made_by is None or not included:
+        return None
+    return made_by.removeprefix(MADE_BY).decode(errors="replace").rstrip("\n"), hosts_in(own.before)
 
 
 def diff(changes: Sequence[Change]) -> bytes:
@@ -133,7 +150,7 @@ def report(changes: Sequence[Change]) -> list[str]:
         elif change.after is None:
             lines.append(f"deleted {change.path}")
         else:
-            before, after = _hosts(change.before or b""), _hosts(change.after)
+            before, after = hosts_in(change.before or b""), hosts_in(change.after)
             gone = [host for host in before if host not in after]
             lines.append(f"wrote {change.path}: {' '.join(after)}" + (f"; no longer: {' '.join(gone)}" if gone else ""))
     return lines
@@ -148,7 +165,8 @@ def _report_include(change: Change) -> str:
     )
 
 
-def _hosts(data: bytes) -> list[str]:
+def hosts_in(data: bytes) -> list[str]:
+    """Return the hosts and patterns of an ssh_config, as they stand there."""
     return [line[5:].strip().decode(errors="replace") for line in _lines(data) if line.startswith(b"Host ")]
 
 
@@ -204,11 +222,11 @@ def _take_over(target: str, temporary: str) -> None:
 
 def _check_unchanged(change: Change) -> None:
     """A last look before the point of no return. Another program can still come in between, for some microseconds."""
-    if _read(change.path) != Change(change.path, change.target, change.before, change.before):
+    if read_file(change.path) != Change(change.path, change.target, change.before, change.before):
         raise UsageError(code="file-changed", path=change.path)
 
 
-def _read(path: str) -> Change:
+def read_file(path: str) -> Change:
     """Return the file at ``path`` as it is, as a change of nothing. Raises UsageError if that cannot be."""
     target = os.path.realpath(path)
     try:
@@ -226,13 +244,18 @@ def _unusable(path: str, reason: str) -> UsageError:
     return UsageError(code="file", path=path, reason=reason)
 
 
-def _changed(change: Change, after: bytes | None) -> Change:
+def changed(change: Change, after: bytes | None) -> Change:
+    """Return the change that makes ``after`` of the same file."""
     return Change(change.path, change.target, change.before, after)
 
 
 def _check_owner(own: Change) -> None:
-    if own.before is not None and _lines(own.before)[:1] != [MARKER + b"\n"]:
+    if own.before is not None and not _is_ours(own):
         raise _unusable(own.path, "config-ssh did not write it; move it out of the way")
+
+
+def _is_ours(own: Change) -> bool:
+    return _lines(own.before or b"")[:1] == [MARKER + b"\n"]
 
 
 def _lines(data: bytes) -> list[bytes]:

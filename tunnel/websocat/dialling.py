@@ -158,14 +158,8 @@ def _forward(plan: Plan, dialler: Dialler, trace: Trace, notice: Callable[[str],
     from tunnel.client.forward import Forward
 
     make_room(plan, plan.other.rest)
-    forward = Forward(
-        plan.other.rest,
-        dialler.settings,
-        trace=trace,
-        tell=notice,
-        unix_mode=unix_mode(),
-        make_tunnel=dialler.tunnel,
-    )
+    forward = Forward(trace=trace, tell=notice, unix_mode=unix_mode(), make_tunnel=dialler.tunnel)
+    forward.add(plan.other.rest, dialler.settings)
     if forward.is_open_to_all:
         notice("warning: other machines can connect to this port, too")
     if plan.line.flag("stdout-announce-listening-ports"):

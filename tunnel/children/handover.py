@@ -1,0 +1,42 @@
+"""Another program in the place of this one: its terminal, its standard streams and its end are the other's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from tunnel.errors import TunnelError
+
+
+def find_program(name: str, remedy: str) -> str:
+    """Return the path of a program. Raises TunnelError, which ends with the ``remedy``, if there is none."""
+    found = shutil.which(name)
+    if found is None:
+        raise TunnelError("no-program", program=name, reason="it is not on the PATH", remedy=remedy)
+    return os.path.abspath(found)
+
+
+def hand_over(path: str, words: Sequence[str], remedy: str) -> int:
+    """Become the program at ``path``; ``words`` are its arguments. Raises TunnelError if that cannot be.
+
+    Windows has no such thing: there the program is run, and its exit code returned.
+    """
+    sys.stdout.flush()
+    argv = [path, *words]
+    try:
+        if os.name == "posix":
+            from tunnel.children.dispositions import restore_ignored  # late, as it names signals of POSIX
+
+            restore_ignored()
+            os.execv(path, argv)  # noqa: S606 - no shell is wanted
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the program itself
+        try:
+            return subprocess.run(argv, check=False).returncode
+        finally:
+            signal.signal(signal.SIGINT, before)
+    except OSError as exc:
+        raise TunnelError("no-program", program=path, reason=exc.strerror or str(exc), remedy=remedy) from exc

@@ -1,0 +1,174 @@
+"""OpenSSH's programs, and rsync, led through a tunnel by options of their own: nothing need be configured.
+
+They get what ``config-ssh`` would write for the host, as ``-o`` options behind those of the user, so that those count.
+What is not set so comes from the user's own ssh_config, as ever.
+"""
+
+from __future__ import annotations
+
+import os
+import urllib.parse
+from collections.abc import Mapping, Sequence
+
+from tunnel.errors import UsageError
+from tunnel.ssh.command_lines import CommandLine, Remote, parse, without_options
+from tunnel.ssh.config import SSH_OPTIONS, check_single, host_lines, named_host, passed_on_words, read_source
+from tunnel.ssh.quoting import quoted_for_rsync, quoted_for_shell, quoted_value
+from tunnel.ssh.written import options_for
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tunnel.client.config import Values
+    from tunnel.ssh.config import Source
+
+PATH_TO_TARGET = '"[%h]:%p"'  # of ssh -W; in quotes, as some shells would take the brackets for a pattern
+# Of rsync's options those letters whose value is in the same or the next word.
+_RSYNC_TAKES_VALUE = frozenset("BTMfe@")
+
+
+def ssh_words(
+    program: str, words: Sequence[str], given: Values, started_as: str, environ: Mapping[str, str] = os.environ
+) -> list[str]:
+    """Return the words behind ``program`` (ssh, scp or sftp) that lead it through a tunnel to the hosts in ``words``.
+
+    ``given`` are options of `SSH_OPTIONS`, ``started_as`` is ``sys.argv[0]``. Raises UsageError.
+    """
+    line = parse(program, words)
+    if not line.remotes:
+        return line.words  # a local copy, a question such as -Q, or a mistake that the program tells of
+    if any(each.jump for each in line.options):
+        return _through_jumps(line, given, started_as, environ)
+    ssh_config = line.value("F")
+    sources: dict[str, Source] = {}
+    for remote in line.remotes:
+        if remote.host not in sources:
+            merged = {**options_for(remote.host, ssh_config), **given}
+            sources[remote.host] = read_source(merged, started_as, environ)
+    lines = {host: _lines_for(host, source) for host, source in sources.items()}
+    words = list(line.words)
+    if program == "ssh":
+        lines = {host: _without("User", each) if line.remotes[0].has_user else each for host, each in lines.items()}
+    else:
+        # Here a User would go before the one of an operand, of which there may be several.
+        for remote in line.remotes:
+            words[remote.at] = _with_user(program, words[remote.at], remote, lines[remote.host])
+        lines = {host: _without("User", each) for host, each in lines.items()}
+    if len(lines) > 1 and line.has("R"):
+        raise UsageError("-R: the first host has no way through this machine's tunnel to the second; leave it out")
+    added = [word for each in _common(program, lines) for word in ("-o", each)]
+    return [*words[: line.end], *added, *words[line.end :]]
+
+
+def rsync_words(words: Sequence[str], given: Values, started_as: str) -> list[str]:
+    """Return the words behind ``rsync`` that make ``wstunnel-py ssh`` its remote shell. Raises UsageError.
+
+    Options for ssh that the user gives it, by ``-e 'ssh …'``, are kept.
+    """
+    source = read_source(given, started_as)
+    shell = " ".join(map(quoted_for_rsync, [*source.program, "ssh", *passed_on_words(given, SSH_OPTIONS), "--"]))
+    words = list(words)
+    found = _rsync_shells(words)
+    for start, stop, kept, value in reversed(found):  # rsync takes the last one
+        name, _, options = value.strip().partition(" ")
+        if os.path.basename(name).removesuffix(".exe") != "ssh":
+            raise UsageError(f"-e: {value!r} is not ssh with options, which is what can lead through a tunnel")
+        words[start:stop] = [*([kept] if kept else []), "-e", f"{shell} {options}".rstrip()]
+    return words if found else ["-e", shell, *words]
+
+
+def _lines_for(host: str, source: Source) -> list[str]:
+    check_single(host)
+    found = named_host(source.config, host)
+    return host_lines(found, source, value=quoted_value, word=quoted_for_shell)
+
+
+def _common(program: str, lines: Mapping[str, list[str]]) -> list[str]:
+    """Return lines that are right for all hosts, as options are for every connection. Raises UsageError."""
+    first, *others = lines.items()
+    if not others:
+        return first[1]
+    tables = {host: _general(host, each) for host, each in lines.items()}
+    patience = max((table.pop("ServerAliveCountMax") for table in tables.values()), key=int)
+    name, common = next(iter(tables.items()))
+    for other, table in tables.items():
+        if differing := [key for key in {**common, **table} if common.get(key) != table.get(key)]:
+            raise UsageError(
+                f"{name} and {other} differ in {', '.join(differing)}, and {program} takes one for both: "
+                f"copy in two steps, or wstunnel-py config-ssh --write, and then {program} alone"
+            )
+    return [*(f"{key} {value}" for key, value in common.items()), f"ServerAliveCountMax {patience}"]
+
+
+def _general(host: str, lines: Sequence[str]) -> dict[str, str]:
+    """Return the lines for ``host`` by their keywords, and without its name, which ssh knows by itself."""
+    table = dict(line.split(" ", 1) for line in lines)
+    table["HostName"] = "%h"
+    if table.get("HostKeyAlias") == host:
+        del table["HostKeyAlias"]
+    return table
+
+
+def _without(keyword: str, lines: Sequence[str]) -> list[str]:
+    return [line for line in lines if line.split(" ", 1)[0] != keyword]
+
+
+def _with_user(program: str, operand: str, remote: Remote, lines: Sequence[str]) -> str:
+    user = next((line.split(" ", 1)[1] for line in lines if line.startswith("User ")), None)
+    if user is None or remote.has_user:
+        return operand
+    start = f"{program}://"
+    if operand.lower().startswith(start):
+        return f"{operand[: len(start)]}{urllib.parse.quote(user, safe='')}@{operand[len(start) :]}"
+    return f"{user}@{operand}"
+
+
+def _through_jumps(line: CommandLine, given: Values, started_as: str, environ: Mapping[str, str]) -> list[str]:
+    """Return the words that reach the host by way of others, of which the first is behind the tunnel.
+
+    ssh itself starts another ssh for them (``-J``), which would know of no tunnel.
+    """
+    jumps = [each for each in line.options if each.jump]
+    if len(jumps) > 1:
+        raise UsageError("name the hosts to go through once, with commas between them: -J ONE,OTHER")
+    before, _, last = str(jumps[0].jump).rpartition(",")
+    line = without_options(line, jumps)
+    if last.lower() == "none":
+        raise UsageError("-J none: leave it out, as wstunnel-py ssh goes through no other host")
+    source = read_source(given, started_as, environ)
+    ours = [*source.program, "ssh", *passed_on_words(given, SSH_OPTIONS), "--"]
+    theirs = [f"-{each.letter}" for each in line.options if each.letter == "v"]
+    if (file := line.value("F")) is not None:
+        theirs += ["-F", file if file.lower() == "none" else os.path.abspath(file)]
+    if before:
+        theirs += ["-J", before]
+    # With a port behind it, ssh takes a host as a URI only.
+    last = last if last.lower().startswith("ssh://") else f"ssh://{last}"
+    command = [*map(quoted_for_shell, [*ours, *theirs, "-W"]), PATH_TO_TARGET, quoted_for_shell(last)]
+    added = ["-o", f"ProxyCommand {' '.join(command)}"]
+    return [*line.words[: line.end], *added, *line.words[line.end :]]
+
+
+def _rsync_shells(words: Sequence[str]) -> list[tuple[int, int, str, str]]:
+    """Return where ``-e`` and ``--rsh`` stand: first word, word behind, what stays of the first word, and the value."""
+    found = []
+    at = 0
+    while at < len(words) and words[at] != "--":
+        word, start = words[at], at
+        at += 1
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            if name == "--rsh":
+                if not equals and at < len(words):
+                    value = words[at]
+                    at += 1
+                found.append((start, at, "", value))
+        elif word.startswith("-"):
+            offset = next((offset for offset, letter in enumerate(word) if letter in _RSYNC_TAKES_VALUE), None)
+            if offset is not None:
+                value = word[offset + 1 :].removeprefix("=")
+                if not value and at < len(words):
+                    value = words[at]
+                    at += 1
+                if word[offset] == "e":
+                    found.append((start, at, word[:offset] if offset > 1 else "", value))
+    return found
