@@ -1,8 +1,8 @@
 """The modes that a terminal has after the output that has left the scrollback: what a replay cannot tell any more.
 
 Sans-I/O: output in, and the bytes that put a new terminal into the same state. It is no emulator: it knows neither the
-screen nor the cursor's position. Output is looked through in blocks, by regular expressions that pass over text, colours
-and movements of the cursor, because every byte of a busy terminal comes by.
+screen nor the position of the cursor. Output is looked through in blocks, by regular expressions that pass over text,
+colours and movements of the cursor, because every byte of a busy terminal comes by.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ TITLE_LIMIT = 1024  # bytes
 STACK = 16  # pushed titles, and pushed flags of the keyboard
 COLOURS = 300  # changed colours of the palette
 
+# Quantifiers are possessive, and most sequences are passed over at once: otherwise this takes several times as long.
 _SEQUENCE = re.compile(
-    rb"\x1b(?:"
-    rb"\[([?>=<])([0-9;:]*)([hlsrumn])"  # private modes, options of the keyboard
-    rb"|\[([0-9;]*)(?:( q|!p|[hlrt]))"  # modes, shape of the cursor, soft reset, margins, stack of titles
-    rb"|\]([0-9]+)(;[^\x07\x18\x1a\x1b]{0,%d})?(?:\x07|\x1b\\)"
+    rb"\x1b(?!\[[0-9;:]*+[A-HJKPXm])(?:"
+    rb"\[(?:([?>=<])([0-9;:]*+)([hlsrumn])"  # private modes, options of the keyboard
+    rb"|([0-9;]*+)( q|!p|[hlrt]))"  # modes, shape of the cursor, soft reset, margins, stack of titles
+    rb"|\]([0-9]++)(;[^\x07\x18\x1a\x1b]{0,%d}+)?(?:\x07|\x1b\\)"
     rb"|([%%()*+\-./])([ -/]*[0-~])"  # character sets
     rb"|([=>c])"  # keypad, reset
     rb")" % SEQUENCE_LIMIT
 )
-_COLOURS = re.compile(rb"\x1b\[([0-9;:]*)m")
+_COLOURS = re.compile(rb"\x1b\[([0-9;:]*+)m")
+# By first digit, number of semicolons, and whether there is a background: the text of a foreground, and so on.
+_TRUE_COLOURS = {(b"3", 4, False): b"38", (b"4", 4, False): b"48", (b"3", 9, True): b"38;48"}
 _WHOLE = re.compile(
     rb"\x1b(?:"
     rb"\[[^\x40-\x7e\x18\x1a]*[\x40-\x7e\x18\x1a]"
@@ -140,15 +143,17 @@ class Modes:
                 return
             data, self._string = data[end.end() :], b""
         begins = self._cut(data)
+        out, back = data.rfind(b"\x0e", 0, begins), data.rfind(b"\x0f", 0, begins)
+        if out != back:
+            self._shift = b"\x0e" if out > back else b"\x0f"
+        if b"\x1b" not in data:
+            return
         colours_from = 0
         for found in _SEQUENCE.finditer(data, 0, begins):
             if self._note(found):
                 colours_from = found.end()
                 self._rendition.reset()
         self._note_colours(data, colours_from, begins)
-        out, back = data.rfind(b"\x0e", 0, begins), data.rfind(b"\x0f", 0, begins)
-        if out != back:
-            self._shift = b"\x0e" if out > back else b"\x0f"
 
     def _cut(self, data: bytes) -> int:
         """Keep what has begun at the end of ``data`` for the next block; return where it begins."""
@@ -277,9 +282,16 @@ class Modes:
         if reset >= 0:
             self._rendition.reset()
             start = reset
-        # A sequence overrides an earlier one with the same text, so only the last of them counts.
-        latest = dict.fromkeys(reversed(_COLOURS.findall(data, start, end)))
-        for values in reversed(latest):
+        # A sequence overrides an earlier one with the same text, so only the last of them counts. The same is true of
+        # true colours whatever the colour; pictures consist of them.
+        latest: dict[bytes, bytes] = {}  # by kind, the last one first
+        for values in reversed(_COLOURS.findall(data, start, end)):
+            kind = values
+            if values[1:5] == b"8;2;":
+                kind = _TRUE_COLOURS.get((values[:1], values.count(b";"), b";48;2;" in values), values)
+            if kind not in latest:
+                latest[kind] = values
+        for values in reversed(latest.values()):
             self._rendition.apply(values)
 
     def _reset(self) -> None:
