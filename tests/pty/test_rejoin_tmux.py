@@ -43,7 +43,7 @@ class Desk:
         self.tmux.type("Enter")
 
     def leave(self) -> None:
-        """Kill the client, as the machine may do at any time."""
+        """Leave by ``~&``."""
         self.tmux.command("send-keys", "-t", "test", "Enter", "~", "&")
         self.tmux.see("the terminal keeps running")
         self.tmux.see(r"^home>$")
@@ -143,8 +143,6 @@ def test_modes_that_the_scrollback_has_lost_are_restored(short_desk: Desk) -> No
     )
     desk.tmux.see("^here$")
     kill_client(desk)
-    desk.tmux.command("send-keys", "-t", "test", "-l", r"printf '\e[?1049l\ec'")
-    desk.tmux.type("Enter")
     desk.join("^here$")
     names = ("keypad_cursor_flag", "keypad_flag", "mouse_button_flag", "mouse_sgr_flag", "insert_flag")
     state = desk.tmux.command("display", "-p", "-t", "test", ",".join(f"#{{{name}}}" for name in names))
@@ -161,5 +159,5 @@ def kill_client(desk: Desk) -> None:
     for child in children:
         os.kill(int(child), 9)
     desk.tmux.see("Killed")
-    desk.run(r"stty sane; printf '\e[?1049l\ec'")
+    desk.run(r"stty sane; printf '\e[?1049l\ec\e]2;home\a'")
     desk.tmux.see(r"^home>$")
