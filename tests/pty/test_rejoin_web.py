@@ -53,7 +53,7 @@ class Typed:
 
 
 def reload(page: Page, pattern: str, *, asks: bool = False) -> None:
-    """Reload the page, wait for a text, and see that nothing is typed, unless a program ``asks`` when it draws again."""
+    """Reload the page, wait for a text, and see that nothing is typed, unless a program ``asks`` as it draws again."""
     typed = Typed(page)
     page.reload()
     wait_for_text(page, pattern)

@@ -49,7 +49,9 @@ class Rendition:
         elif number == 4 and text == b"4:0":
             self._set.pop("underline", None)
         elif number in _SETS:
-            self._set[_SETS[number]] = text[:_VALUE_LIMIT]
+            name = _SETS[number]
+            self._set.pop(name, None)  # what was set last stands last
+            self._set[name] = text[:_VALUE_LIMIT]
         else:
             for name in _CLEARS.get(number, ()):
                 self._set.pop(name, None)
