@@ -231,6 +231,7 @@ TERMINAL_WORDS: tuple[Constant, ...] = (
     (messages, "KEEPALIVE"),
     (messages, "REPLAY_FROM"),
     (messages, "OFFSET"),
+    (messages, "LIVE"),
     (messages, "PROCESS"),
     (messages, "SERVICE"),
     (messages, "ON_DISCONNECT"),

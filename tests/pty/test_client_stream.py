@@ -233,3 +233,67 @@ def test_the_time_that_is_left_goes_with_each_connection() -> None:
     with pytest.raises(TerminalError) as caught:
         stream.take()
     assert caught.value.connect_code == "deadline_exceeded"
+
+
+# --- Replays
+
+
+def joined(offset: int, live: int, *events: messages.Event, strict: bool = False) -> TerminalStream:
+    """A stream that has joined a terminal."""
+    begin = calls.connect(PID, replay_from=0)
+    stream = TerminalStream(begin, endpoint=ENDPOINT, now=0.0, strict=strict)
+    rejoin(stream, offset, live, *events)
+    return stream
+
+
+def rejoin(stream: TerminalStream, offset: int, live: int, *events: messages.Event) -> None:
+    answer = head(offset)
+    answer.headers = (*answer.headers, (messages.LIVE.lower(), str(live)))
+    stream.call(0.0)
+    assert stream.answered(answer)
+    assert stream.receive(STARTED + b"".join(map(message, events)))
+
+
+def output(data: bytes) -> messages.Event:
+    return messages.Output("pty", data)
+
+
+def test_the_replay_of_a_terminal_that_is_joined_asks_nothing() -> None:
+    stream = joined(0, 10, output(b"ab\x1b[6"), output(b"ncd\x1b"), output(b"[6n"))
+    assert taken(stream) == b"abcd\x1b[6n"
+    assert stream.offset == 12
+
+
+def test_a_replay_that_breaks_off_goes_on_as_one() -> None:
+    stream = joined(0, 10, output(b"ab\x1b["))
+    stream.broke(LOST, 0.0)
+    rejoin(stream, 4, 20, output(b"6ncd"), output(b"\x1b[6n"))
+    assert taken(stream) == b"abcd\x1b[6n"
+
+
+def test_what_was_written_during_an_outage_may_ask() -> None:
+    stream = joined(0, 2, output(b"ab"))
+    stream.broke(LOST, 0.0)
+    rejoin(stream, 2, 20, output(b"\x1b[6n"))
+    assert taken(stream) == b"ab\x1b[6n"
+    own = live(strict=False)
+    own.broke(LOST, 0.0)
+    rejoin(own, 5, 20, output(b"\x1b[6n"))
+    assert taken(own) == b"\x1b[6n"
+
+
+def test_the_state_where_a_replay_begins_is_shown_and_not_counted() -> None:
+    restore = messages.Restore(b"\x1b[?1049h\x1b[?1004h")
+    stream = joined(100, 102, restore, output(b"ab"))
+    assert taken(stream) == b"\x1b[?1049hab\x1b[?1004h"
+    assert stream.offset == 102
+    assert stream.replay is not None and stream.replay.alternate and not stream.replay.running
+    assert taken(joined(100, 102, restore, output(b"\x1b[6n"), strict=True)) == b"\x1b[6n"
+
+
+def test_behind_lost_output_there_is_a_replay() -> None:
+    stream = live(strict=False)
+    stream.broke(LOST, 0.0)
+    rejoin(stream, 12, 18, messages.Restore(b"\x1b[?1h"), output(b"\x1b[6n!"), output(b"?\x1b[6n"))
+    assert stream.take() == Gap(7)
+    assert taken(stream) == b"\x1b[?1h!?\x1b[6n"

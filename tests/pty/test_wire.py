@@ -30,6 +30,7 @@ starts = st.builds(
 events = st.one_of(
     st.builds(messages.Started, st.integers(0, 2**32 - 1)),
     st.builds(messages.Output, st.sampled_from(["pty", "stdout", "stderr"]), st.binary()),
+    st.builds(messages.Restore, st.binary()),
     st.just(messages.Keepalive()),
     st.builds(messages.Ended.of, st.integers(-64, 255)),
 )

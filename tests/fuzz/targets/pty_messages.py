@@ -48,6 +48,7 @@ _MESSAGES: tuple[Object, ...] = (
     messages.list_reply([messages.ProcessInfo(7, "sh", ("-c",), {"A": "b"}, "/", "tag")]),
     messages.event_message(messages.Started(7)),
     messages.event_message(messages.Output("pty", b"abc")),
+    messages.event_message(messages.Restore(b"\x1b[?1049h")),
     messages.event_message(messages.Keepalive()),
     messages.event_message(messages.Ended.of(1)),
 )

@@ -10,6 +10,9 @@ missing byte:
     live     Connect from the current offset     live, for up to ``reconnect_for`` seconds; then over
     over     nothing                             `result` or `failure` is set
 
+What a terminal that exists has written before it is joined is a replay, without its queries (`Replay`); so is what
+follows lost output. What was written during an outage is not: the same screen goes on, and may answer.
+
 Output is never dropped silently. Our own service says at which offset a stream begins. If its scrollback no longer
 reaches back that far, or the service has no offsets (E2B's), a ``strict`` stream fails, and any other queues a `Gap`.
 """
@@ -26,6 +29,7 @@ from tunnel.protocol.upgrade import Response
 from tunnel.pty.client import calls
 from tunnel.pty.client.calls import Call, retry_delay
 from tunnel.pty.client.model import Result
+from tunnel.pty.client.replay import Replay
 from tunnel.pty.protocol import framing, messages
 
 KEEPALIVE = 15  # seconds of silence after which the service is asked to send a keepalive
@@ -53,7 +57,7 @@ class TerminalStream:
     ``timeout`` (in seconds from ``now``, 0 for none) is the time limit that the service is asked to keep; a broken
     connection is restored for up to ``reconnect_for`` seconds. ``pid`` is set once it is known, ``result`` when the
     process has ended. ``offset`` is the number of bytes received, counted from the terminal's first byte if the service
-    has offsets (``counted``).
+    has offsets (``counted``). A stream that is not ``strict`` is for a screen: it has a ``replay``, if there is one.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class TerminalStream:
         self.failure: TunnelError | None = None
         self.offset = 0
         self.counted = False
+        self.replay: Replay | None = None
         self._begin = begin
         self._tag = tag
         self._endpoint = endpoint
@@ -193,10 +198,13 @@ class TerminalStream:
             if not self.over:
                 self._state = LIVE
             self._broke_at, self._refusals, self._failures = None, 0, 0
+        elif isinstance(event, messages.Restore):
+            if self.replay is not None:
+                self._queue.append(self.replay.restore(event.data))
         elif isinstance(event, messages.Output):
             self.offset += len(event.data)
             if event.data:
-                self._queue.append(event.data)
+                self._queue.append(event.data if self.replay is None else self.replay.feed(event.data))
         elif isinstance(event, messages.Ended):
             self.result = Result.of(event)
             self._state = OVER
@@ -215,6 +223,10 @@ class TerminalStream:
             self._end(calls.violation(self._endpoint, problem))
         elif resumed and offset > self.offset:
             self._miss(Gap(offset - self.offset))
+        live = parse_decimal(self._answer.get(messages.LIVE.lower()) or "")
+        again = offset > self.offset if resumed else self._tag is None
+        if live is not None and again and not self._strict:
+            self.replay = Replay(max(0, live - offset))
         self.offset = offset
         self._process = self._answer.get(messages.PROCESS.lower())
 

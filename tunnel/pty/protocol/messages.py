@@ -30,6 +30,7 @@ KEEPALIVE = "Keepalive-Ping-Interval"  # of Start and Connect: seconds
 # Headers that this project adds; E2B's clients do not send them and ignore them in answers.
 REPLAY_FROM = "Wstunnel-Replay-From"  # request of Connect: the offset of the first byte to send
 OFFSET = "Wstunnel-Offset"  # reply to Start and Connect: the offset of the first byte that follows
+LIVE = "Wstunnel-Live"  # reply to both: the offset at which live output begins; bytes before it are a replay
 # Reply to both: a unique id of the process, because pids are reused. Request of Connect: the id that is expected.
 PROCESS = "Wstunnel-Process"
 SERVICE = "Wstunnel-Service"  # every reply: the version of these extensions
@@ -233,6 +234,16 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Restore:
+    """What puts a terminal into the state that it had where a replay begins. These bytes have no offsets.
+
+    Only a client that asked for a replay gets it, before the output, if the replay begins later than it asked.
+    """
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Keepalive:
     """There was no output for a while; the stream is alive."""
 
@@ -256,7 +267,7 @@ class Ended:
         return cls(-1, False, status, status)
 
 
-Event = Started | Output | Keepalive | Ended
+Event = Started | Restore | Output | Keepalive | Ended
 
 # Names of Linux signals in Go's runtime, which E2B's daemon sends.
 SIGNAL_TEXTS = {
@@ -285,6 +296,8 @@ def event_message(event: Event) -> Object:
             body: Object = {"start": {"pid": pid}}
         case Output(kind, data):
             body = {"data": {kind: base64(data)}}
+        case Restore(data):
+            body = {"restore": {"pty": base64(data)}}
         case Keepalive():
             body = {"keepalive": {}}
         case Ended(exit_code, exited, status, error):
@@ -312,6 +325,8 @@ def parse_event_message(message: Object) -> Event | None:
             if data.get(kind) is not None:
                 return Output(kind, read_bytes(data, kind))
         return None
+    if event.get("restore") is not None:
+        return Restore(read_bytes(as_object(event["restore"], "restore"), "pty"))
     if event.get("keepalive") is not None:
         return Keepalive()
     if event.get("end") is not None:

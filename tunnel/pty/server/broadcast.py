@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import Callable
 
 from tunnel.pty.protocol.framing import ConnectError
-from tunnel.pty.protocol.messages import REPLAY_FROM, Ended, Output, OutputKind
+from tunnel.pty.protocol.messages import REPLAY_FROM, Ended, Output, OutputKind, Restore
+from tunnel.pty.server.modes import Modes
 from tunnel.pty.server.scrollback import Scrollback
 
 PIECE = 64 << 10  # bytes of one event
@@ -24,7 +25,7 @@ _TICK = 0.01  # seconds
 
 
 class Broadcast:
-    """The scrollback of one process, of at least ``keep`` bytes, and its subscribers.
+    """The scrollback of one process, of at least ``keep`` bytes, and its subscribers; ``on_pty``: it has a terminal.
 
     ``pause`` is called with True when the process should not be read for now, and with False when it should again.
     ``on_subscribed`` is called with True for the first subscriber, and with False when the last one has left.
@@ -36,8 +37,11 @@ class Broadcast:
         max_subscribers: int,
         pause: Callable[[bool], None],
         on_subscribed: Callable[[bool], None],
+        *,
+        on_pty: bool,
     ) -> None:
-        self.scrollback = Scrollback()
+        self._modes = Modes() if on_pty else None  # where the scrollback starts
+        self.scrollback = Scrollback(self._modes.feed if self._modes else None)
         self.ended: Ended | None = None
         self._keep = keep
         self._max_subscribers = max_subscribers
@@ -87,7 +91,8 @@ class Broadcast:
         if len(self._subscribers) >= self._max_subscribers:
             raise ConnectError("resource_exhausted", f"too many subscribers: the limit is {self._max_subscribers}")
         start = self.scrollback.end if offset is None else max(offset, self.scrollback.start)
-        subscriber = Subscriber(self, start)
+        modes = self._modes if offset is not None and offset < start else None
+        subscriber = Subscriber(self, start, Restore(modes.restore()) if modes else None)
         self._subscribers.add(subscriber)
         if len(self._subscribers) == 1:
             self._on_subscribed(True)
@@ -136,10 +141,15 @@ class Broadcast:
 
 
 class Subscriber:
-    """A reader of a process's output; ``offset`` is that of the next byte that it gets."""
+    """A reader of a process's output; ``offset`` is that of the next byte that it gets.
 
-    def __init__(self, broadcast: Broadcast, offset: int) -> None:
+    What is before ``live`` had been written when it subscribed. ``restore`` is set if it asked for output that is gone.
+    """
+
+    def __init__(self, broadcast: Broadcast, offset: int, restore: Restore | None) -> None:
         self.offset = offset
+        self.live = broadcast.scrollback.end
+        self.restore = restore
         self._broadcast = broadcast
         self._credit = CREDIT
         self._moved_at = asyncio.get_running_loop().time()

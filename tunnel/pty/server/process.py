@@ -56,7 +56,7 @@ class Process:
         self.timed_out = False
         self._on_pty = request.size is not None
         self._sweeper = sweeper
-        self._broadcast = Broadcast(scrollback, max_subscribers, self._pause, self._on_subscribed)
+        self._broadcast = Broadcast(scrollback, max_subscribers, self._pause, self._on_subscribed, on_pty=self._on_pty)
         self.subscribe = self._broadcast.subscribe
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()

@@ -257,8 +257,11 @@ class _Stream:
         ends = self._began + (_UNLIMITED if self.seconds is None else self.seconds)
         keepalive = _keepalive(self.request)
         try:
-            await self.open({messages.OFFSET: str(subscriber.offset), messages.PROCESS: process.id})
+            offsets = {messages.OFFSET: str(subscriber.offset), messages.LIVE: str(subscriber.live)}
+            await self.open({**offsets, messages.PROCESS: process.id})
             await self._write_event(messages.Started(process.pid))
+            if subscriber.restore is not None:
+                await self._write_event(subscriber.restore)
             while True:
                 left = ends - loop.time()
                 if left > 0:

@@ -6,6 +6,7 @@ Every byte has an offset, counted from the first byte that the process wrote; re
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 
 from tunnel.pty.protocol.messages import OutputKind
 
@@ -13,10 +14,11 @@ _RUNS_LIMIT = 8192  # remembered changes between standard output and standard er
 
 
 class Scrollback:
-    """The bytes from offset ``start`` to offset ``end``; older ones were trimmed."""
+    """The bytes from offset ``start`` to offset ``end``; older ones were trimmed, and given to ``on_trim``."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_trim: Callable[[bytes], None] | None = None) -> None:
         self.start = 0
+        self._on_trim = on_trim
         self._data = bytearray()
         # Runs of bytes from one stream: the offset at which each begins, and its kind.
         self._begins: list[int] = []
@@ -54,6 +56,8 @@ class Scrollback:
         """Drop the bytes before ``offset``."""
         if offset <= self.start:
             return
+        if self._on_trim is not None:
+            self._on_trim(bytes(self._data[: offset - self.start]))
         del self._data[: offset - self.start]  # moves a pointer, not the bytes
         self.start = offset
         ended = bisect_right(self._begins, offset) - 1

@@ -39,6 +39,7 @@ from tunnel.pty.shell.screen import Screen
 from tunnel.pty.shell.settings import ShellSettings
 
 FAILED = 255  # ssh's own failures have the same exit code
+REDRAW_PAUSE = 0.2  # seconds that a terminal has another size, so that its program notices
 FAREWELL_LIMIT = 2.0  # seconds for the last call to the service: kill the terminal, or keep it
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
@@ -89,6 +90,7 @@ class RemoteShell:
         self._own = settings.attach is None
         self._size = self._local.size() or PtySize(rows=24, cols=80)
         self._resized = asyncio.Event()
+        self._redraws = False
         self._tag = calls.new_tag()
         self._stream = self._new_stream()
         self._reader = AsyncOutputReader(client, self._stream)
@@ -174,6 +176,7 @@ class RemoteShell:
                 self._screen.say(f"the connection was lost, and {item} of the output with it")
             else:
                 await self._screen.write(item)
+            self._redraw_after_replay()
         if (result := self._stream.result) is not None:
             if result.signal is not None and not self._settings.quiet:
                 self._screen.say(f"the terminal was killed ({result.status})")
@@ -191,6 +194,15 @@ class RemoteShell:
             else:
                 raise
 
+    def _redraw_after_replay(self) -> None:
+        """Let a full-screen program draw its screen again, of which a replay may have shown a part only."""
+        replay = self._stream.replay
+        if replay is not None and not replay.running:
+            self._stream.replay = None
+            if replay.alternate:
+                self._redraws = True
+                self._resized.set()
+
     async def _follow_size(self) -> None:
         """Give the remote terminal the size of the local one whenever that changes."""
         while True:
@@ -198,9 +210,15 @@ class RemoteShell:
             self._resized.clear()
             if (size := self._local.size()) is not None:
                 self._size = size
-                with contextlib.suppress(TunnelError):  # a wrong size is better than no terminal
-                    call = calls.resize(self._pid, size)
-                    await self._client.perform(call, retry_for=self._settings.reconnect_for)
+                if self._redraws:
+                    self._redraws = False
+                    await self._resize(PtySize(rows=size.rows, cols=max(size.cols - 1, 1)))
+                    await asyncio.sleep(REDRAW_PAUSE)
+                await self._resize(size)
+
+    async def _resize(self, size: PtySize) -> None:
+        with contextlib.suppress(TunnelError):  # a wrong size is better than no terminal
+            await self._client.perform(calls.resize(self._pid, size), retry_for=self._settings.reconnect_for)
 
     async def _watch_connection(self) -> None:
         """Tell the user about an outage that lasts, and about its end."""

@@ -15,6 +15,7 @@ _TYPES = {
     "terminal.css": "text/css",
     "terminal.js": "text/javascript",
     "connect.js": "text/javascript",
+    "replay.js": "text/javascript",
     "vendor/xterm.css": "text/css",
     "vendor/xterm.js": "text/javascript",
     "vendor/addon-fit.js": "text/javascript",

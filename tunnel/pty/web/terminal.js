@@ -2,11 +2,13 @@
 // output. sessionStorage holds the terminal's pid and id, and the token, which is never part of a URL.
 
 import { CallError, Client, fromBase64, toBase64 } from "./connect.js";
+import { Replay } from "./replay.js";
 
 const GRACE = 600; // seconds that the terminal keeps running without a page
 const FIRST_DELAY = 250;
 const LONGEST_DELAY = 5000; // milliseconds between two attempts to reconnect
 const INPUT_PIECE = 16384; // bytes of input in one call
+const REDRAW_PAUSE = 200; // milliseconds that a terminal has another size, so that its program notices
 const SETTLE = 50; // milliseconds without a change before a new size is sent
 
 const $ = (id) => document.getElementById(id);
@@ -38,6 +40,7 @@ class Session {
     this.sending = false;
     this.ended = false;
     this.size = "";
+    this.replay = null; // while output is shown that was written before; what the screen answers to it is dropped
   }
 
   // Runs until the terminal ends, and returns how it ended. Throws CallError when it cannot continue.
@@ -68,15 +71,42 @@ class Session {
       : this.client.stream("Start", this.request(), { "Wstunnel-On-Disconnect": `kill; grace=${GRACE}` }, { opened });
     for await (const { event } of events) {
       if (event.start) this.started(event.start.pid);
+      if (event.restore?.pty && this.replay) await this.show(...this.replay.restore(fromBase64(event.restore.pty)));
       if (event.data?.pty) {
         const data = fromBase64(event.data.pty);
         this.offset += data.length;
-        // Wait for the screen, so that the service applies backpressure to fast output.
-        await new Promise((resolve) => this.screen.write(data, resolve));
+        await (this.replay ? this.show(...this.replay.feed(data)) : this.write(data));
       }
       if (event.end) return event.end;
     }
     throw new CallError("unavailable", "the stream ended before the terminal");
+  }
+
+  // Shows a part of a replay, and what is behind it. Then full-screen programs draw their screens again, of which a
+  // replay may have shown a part only.
+  async show(replayed, live) {
+    await this.write(replayed);
+    if (this.replay.running) return;
+    const { alternate } = this.replay;
+    this.replay = null;
+    if (alternate) this.redraw();
+    await this.write(live);
+  }
+
+  // Waits for the screen, so that the service applies backpressure to fast output.
+  write(data) {
+    return new Promise((resolve) => this.screen.write(data, resolve));
+  }
+
+  async redraw() {
+    await this.sendSize();
+    const { cols, rows } = this.screen;
+    const message = { process: { pid: this.pid }, pty: { size: { cols: Math.max(cols - 1, 1), rows } } };
+    // If it fails, the screen is as the replay has left it.
+    await this.client.call("Update", message).catch(() => {});
+    await new Promise((resolve) => setTimeout(resolve, REDRAW_PAUSE));
+    this.size = "";
+    await this.sendSize();
   }
 
   request() {
@@ -92,6 +122,9 @@ class Session {
 
   opened(headers) {
     const at = Number(headers.get("Wstunnel-Offset"));
+    const live = Number(headers.get("Wstunnel-Live") ?? at);
+    // An outage of the same screen is no replay: programs may still wait for the answers.
+    if (this.process ? at > this.offset : live > 0) this.replay = new Replay(live - at);
     if (at > this.offset && this.offset > 0) {
       this.screen.write(`\r\n[${at - this.offset} bytes of output are no longer kept]\r\n`);
     }
@@ -109,6 +142,7 @@ class Session {
 
   // Input is sent in order, one call at a time. A repeated call has the same key, so input never arrives twice.
   type(data) {
+    if (this.replay) return;
     for (let at = 0; at < data.length; at += INPUT_PIECE) {
       const key = [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, "0")).join("");
       this.typed.push({ key, data: data.subarray(at, at + INPUT_PIECE) });
