@@ -2,6 +2,11 @@
 // envelopes (1 byte of flags, 4 bytes of length, JSON).
 
 const END = 2; // the flag of a stream's last envelope
+// What the service sends; a proxy has codes of its own.
+const CODES = new Set(
+  ("unknown invalid_argument deadline_exceeded not_found permission_denied resource_exhausted failed_precondition " +
+    "out_of_range unimplemented internal unavailable unauthenticated").split(" "),
+);
 const ENVELOPE_LIMIT = 16 << 20; // bytes of one message of a stream
 const CALL_LIMIT = 30_000; // milliseconds for the answer to a unary call
 const KEEPALIVE = 15; // seconds between the events that we ask for when nothing else happens
@@ -95,7 +100,7 @@ export class Client {
     const kind = response.headers.get("Content-Type")?.split(";")[0].trim();
     if (response.ok && kind === type) return response;
     const { code, message } = (!response.ok && (await response.json().catch(() => null))) || {};
-    if (typeof code === "string") throw new CallError(code, String(message ?? code), { status: response.status });
+    if (CODES.has(code)) throw new CallError(code, String(message ?? code), { status: response.status });
     // An answer without a code comes from an edge or a proxy. Another try cannot mend that somebody has to sign in.
     const refused = response.ok || response.type === "opaqueredirect" || [401, 403, 407].includes(response.status);
     const text = `a proxy answered ${response.status}`;

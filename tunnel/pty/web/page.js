@@ -14,7 +14,7 @@ import { TROUBLE, ending, words } from "./words.js";
 const PRODUCT = "wstunnel-py";
 const HOST = location.host;
 const TOKEN = /^[A-Za-z0-9._~+/-]+=*$/; // as the service's files have them
-const PATIENCE = 3; // attempts after which the user is told what to check
+const PATIENCE = 4000; // milliseconds of an outage after which the user is told what to check
 const HINT = 6000; // milliseconds that a hint is shown
 const TITLE_LIMIT = 100; // characters of a title that a program sets
 const STATES = { connecting: "Connecting", connected: "Connected", lost: "Disconnected", over: "Ended" };
@@ -74,11 +74,11 @@ function showOver({ what, next }, { retry = false, again = false }) {
 }
 
 let counting;
-function showLost(error, milliseconds, attempts) {
+function showLost(error, milliseconds, since) {
   enter("lost");
   const { what, next } = words(error, HOST, true);
-  $("lost-what").textContent = `Connection lost, trying again. ${attempts < PATIENCE ? "" : what}`;
-  $("lost-next").textContent = attempts < PATIENCE ? "" : next;
+  const long = performance.now() - since > PATIENCE;
+  $("lost-next").textContent = long ? `${what} ${next}` : "Trying again.";
   $("lost").hidden = false;
   const due = performance.now() + milliseconds;
   const count = () => {
@@ -102,17 +102,17 @@ async function open() {
   enter("connecting");
   const made = makeScreen($("terminal"), { resized: () => own.sendSize(), copy: actions.copy });
   screen = made.screen;
-  let attempts = 0;
+  let since = null; // when the connection was lost
   const own = (session = new Session(screen, new Client(kept.token), {
     connecting: () => $("lost").hidden || ($("lost-when").textContent = "Trying …"),
     connected() {
-      attempts = 0;
+      since = null;
       clearInterval(counting);
       const first = document.body.dataset.state === "connecting";
       enter("connected");
       if (first) screen.focus();
     },
-    lost: (error, milliseconds) => showLost(error, milliseconds, ++attempts),
+    lost: (error, milliseconds) => showLost(error, milliseconds, (since ??= performance.now())),
     trouble: (what, error) => hint(error ? `${TROUBLE[what]} ${words(error, HOST, true).what}` : TROUBLE[what]),
   }));
   close = () => {

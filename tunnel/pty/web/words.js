@@ -1,6 +1,6 @@
 // What went wrong, in plain words: each with what to do next.
 
-const SERVICE = "wstunnel-py serve --web";
+const SERVICE = "wstunnel-py serve";
 
 // Returns {what, next} for a CallError; `host` is the name in the address bar, `had` whether there was a terminal.
 export function words(error, host, had) {
