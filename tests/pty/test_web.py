@@ -14,6 +14,7 @@ from tests.pty.browsing import MILLISECONDS, TOKEN, log_in, run, screen, wait_fo
 from tests.pty.cutting import CuttingProxy
 from tests.server.clients import ask
 
+
 def test_what_is_typed_is_run_and_colours_are_shown(web: Service, page: Page) -> None:
     log_in(page, web.url)
     run(page, r"printf '\033[31m%s\033[0m\n' red-$((40+2)); echo héllo-✓; tty")

@@ -19,6 +19,7 @@ _TYPES = {
     "clipboard.js": "text/javascript",
     "kept.js": "text/javascript",
     "keys.js": "text/javascript",
+    "loading.js": "text/javascript",
     "look.js": "text/javascript",
     "page.js": "text/javascript",
     "screen.js": "text/javascript",

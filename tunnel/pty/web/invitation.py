@@ -40,12 +40,18 @@ def invitation(
     if address is not None:
         lines.append(f"open {address}{fragment} in a browser on this machine")
     names = [host for host in hosts if "*" not in host]
-    lines += [f"open https://{name}/{fragment} elsewhere, if a proxy with TLS leads from there to here" for name in names]
+    lines += [
+        f"open https://{name}/{fragment} elsewhere, if a proxy with TLS leads from there to here" for name in names
+    ]
     if not names and hosts:
-        lines.append(f"elsewhere: open the address that your proxy has for this service{fragment and ', with #token=…'}")
+        lines.append(
+            f"elsewhere: open the address that your proxy has for this service{fragment and ', with #token=…'}"
+        )
     elif not names and address is not None and "SSH_CONNECTION" in environ:
         parts = urlsplit(address)
-        lines.append(f"from another machine: ssh -L {parts.port}:{parts.netloc} to this one, then open the same address there")
+        lines.append(
+            f"from another machine: ssh -L {parts.port}:{parts.netloc} to this one, then open the same address there"
+        )
     if token is None:
         lines.append(f"the page asks for a token, which is a line of {token_file}")
     return lines

@@ -42,7 +42,7 @@ const light = {
   blue: "#1a56b8",
   magenta: "#8a2fb0",
   cyan: "#0c6b75",
-  white: "#6d7782",
+  white: "#66707b",
   brightBlack: "#5a646f",
   brightRed: "#c93a31",
   brightGreen: "#207f41",
