@@ -37,7 +37,8 @@ def test_the_row_has_the_keys_that_touch_screens_lack(phone: Page) -> None:
     assert phone.evaluate("document.activeElement.className") == "xterm-helper-textarea"  # its keyboard stays open
     tap(phone, "Control")
     phone.keyboard.type("c")
-    run(phone, r"clear; printf '\033[?1h'; cat -v")
+    run(phone, r"clear; printf '\033[?1h'; echo ready-$((40+2)); cat -v")
+    wait_for_text(phone, "ready-42")
     tap(phone, "Up")  # as programs that asked for other arrows get it
     run(phone, "!")
     wait_for_text(phone, r"\^\[OA!")

@@ -38,7 +38,7 @@ function enter(state) {
   $("login").hidden = state !== "login";
   $("over").hidden = state !== "over";
   if (state !== "lost") $("lost").hidden = true;
-  $("keys").hidden = !["connected", "lost"].includes(state) || !matchMedia("(pointer: coarse)").matches;
+  $("keys").hidden = !["connecting", "connected", "lost"].includes(state) || !matchMedia("(pointer: coarse)").matches;
   entitle();
 }
 

@@ -17,7 +17,6 @@ export function makeScreen(element, { resized, copy }) {
     fontFamily: fontFamily(),
     macOptionIsMeta: true,
     minimumContrastRatio: 4.5, // of text that a program has coloured for another background
-    rescaleOverlappingGlyphs: true,
     scrollback: 10000,
     ...look.options,
   });
@@ -52,7 +51,7 @@ export function makeScreen(element, { resized, copy }) {
     Object.assign(screen.options, look.options);
     adjust();
   });
-  const stopScrolling = scrollByTouch(element);
+  const stopScrolling = scrollByTouch(element, screen);
   return {
     screen,
     close() {
