@@ -6,6 +6,7 @@ import json
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
@@ -83,9 +84,9 @@ def test_what_an_edge_answers_is_told_in_words(web: Service, page: Page) -> None
     ],
 )
 def test_an_edge_that_is_misleading_is_seen_through(
-    web: Service, page: Page, answer: dict[str, object], words: str
+    web: Service, page: Page, answer: dict[str, Any], words: str
 ) -> None:
-    page.route(CALLS, lambda route: route.fulfill(**answer))  # type: ignore[arg-type]  # one kind of value each
+    page.route(CALLS, lambda route: route.fulfill(**answer))
     page.goto(f"{web.url}/#token={TOKEN}")
     assert words in over(page)
 

@@ -169,7 +169,7 @@ class TerminalSettings(SourceSettings):
     )
     web: bool = _option(
         False,
-        "Serve a web page with a terminal at the --pty address, and say which link opens it; requires --pty-token-file.",
+        "Serve a web page with a terminal at the --pty address, and print its link; requires --pty-token-file.",
     )
     pty_user: str | None = _option(
         None,
