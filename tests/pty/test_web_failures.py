@@ -131,6 +131,8 @@ def test_a_machine_that_does_not_answer_at_first_can_be_tried_again(web: Service
         page.keyboard.press("Enter")
         text = over(page)
         assert f"127.0.0.1:{proxy.port} does not answer." in text and "wstunnel-py serve runs there" in text
+        expect(page.locator("#state")).to_have_text("Not connected")
+        assert page.title().startswith("Not connected \u2013 ")
         proxy.away = False
         page.click("#retry")
         wait_for_prompt(page)

@@ -17,7 +17,7 @@ const TOKEN = /^[A-Za-z0-9._~+/-]+=*$/; // as the service's files have them
 const PATIENCE = 4000; // milliseconds of an outage after which the user is told what to check
 const HINT = 6000; // milliseconds that a hint is shown
 const TITLE_LIMIT = 100; // characters of a title that a program sets
-const STATES = { connecting: "Connecting", connected: "Connected", lost: "Disconnected", over: "Ended" };
+const STATES = { connecting: "Connecting", connected: "Connected", lost: "Disconnected", over: "" };
 
 const $ = (id) => document.getElementById(id);
 const encoder = new TextEncoder();
@@ -44,7 +44,7 @@ function enter(state) {
 
 function entitle() {
   const state = document.body.dataset.state;
-  const before = { lost: "Connection lost", over: "Ended" }[state];
+  const before = { lost: "Connection lost", over: $("state").textContent }[state];
   document.title = [before, state === "login" ? "" : title, HOST, PRODUCT].filter(Boolean).join(" – ");
 }
 
@@ -66,6 +66,8 @@ function hint(text) {
 
 function showOver({ what, next }, { retry = false, again = false }) {
   enter("over");
+  $("state").textContent = retry ? "Not connected" : "Ended";
+  entitle();
   $("over-what").textContent = what;
   $("over-next").textContent = next;
   $("retry").hidden = !retry;
