@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,6 +76,15 @@ def run(page: Page, command: str) -> None:
 
 def screen(page: Page) -> str:
     return page.inner_text(".xterm-rows")
+
+
+def wait_until(page: Page, condition: Callable[[], bool]) -> None:
+    """Wait for ``condition``; Playwright's own ``wait_for_function`` needs an eval, which the page's policy forbids."""
+    for _ in ticks(LIMIT):
+        if condition():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"it did not come true in {LIMIT} s")
 
 
 def wait_for_text(page: Page, pattern: str) -> str:

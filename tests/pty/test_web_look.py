@@ -11,7 +11,17 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.pty.beds import Service
-from tests.pty.browsing import MILLISECONDS, TOKEN, log_in, new_context, run, screen, wait_for_prompt, wait_for_text
+from tests.pty.browsing import (
+    MILLISECONDS,
+    TOKEN,
+    log_in,
+    new_context,
+    run,
+    screen,
+    wait_for_prompt,
+    wait_for_text,
+    wait_until,
+)
 
 CONTRAST = 4.5  # what WCAG 2.2 asks for (1.4.3)
 
@@ -26,11 +36,7 @@ def test_the_tab_bears_the_title_that_a_program_sets(web: Service, page: Page) -
         (rf"\033]2;{'x' * 300}\007", "x" * 100),
     ):
         run(page, rf"printf '{sequence}'; sleep 1000")
-        for _ in range(400):
-            if page.title() == title + tail:
-                break
-            page.wait_for_timeout(50)
-        assert page.title() == title + tail
+        expect(page).to_have_title(title + tail, timeout=MILLISECONDS)
         page.keyboard.press("Control+c")
 
 
@@ -44,9 +50,7 @@ def test_theme_and_font_size_are_chosen_and_kept(web: Service, browser: Browser)
         log_in(page, web.url)
         dark = background(page)
         page.emulate_media(color_scheme="light")
-        page.wait_for_function(
-            f"getComputedStyle(document.querySelector('.xterm-scrollable-element')).backgroundColor !== '{dark}'"
-        )
+        wait_until(page, lambda: background(page) != dark)
         light = background(page)
         rows = page.locator(".xterm-rows > div").count()
         page.click("#menu-button")
@@ -55,7 +59,7 @@ def test_theme_and_font_size_are_chosen_and_kept(web: Service, browser: Browser)
             page.get_by_role("button", name="Larger").click()
         expect(page.locator("#size")).to_have_text("20")
         page.keyboard.press("Escape")
-        page.wait_for_function(f"document.querySelectorAll('.xterm-rows > div').length < {rows}")
+        wait_until(page, lambda: page.locator(".xterm-rows > div").count() < rows)
         assert background(page) == dark != light
         page.close()
         later = context.new_page()

@@ -10,7 +10,17 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.bed.processes import ticks
 from tests.pty.beds import LIMIT, Service
-from tests.pty.browsing import PHONE, TOKEN, log_in, new_context, run, screen, wait_for_prompt, wait_for_text
+from tests.pty.browsing import (
+    PHONE,
+    TOKEN,
+    log_in,
+    new_context,
+    run,
+    screen,
+    wait_for_prompt,
+    wait_for_text,
+    wait_until,
+)
 
 
 @pytest.fixture
@@ -122,7 +132,7 @@ def test_the_terminal_ends_where_the_keyboard_begins(web: Service, browser: Brow
         assert abs(lowest() - 844) < 2
         rows = page.locator(".xterm-rows > div").count()
         page.evaluate("show(430, 1)")
-        page.wait_for_function(f"document.querySelectorAll('.xterm-rows > div').length < {rows}")
+        wait_until(page, lambda: page.locator(".xterm-rows > div").count() < rows)
         assert abs(lowest() - 430) < 2
         page.evaluate("show(220, 1)")  # in landscape: the terminal needs the header's place
         expect(page.locator("header")).to_be_hidden()
