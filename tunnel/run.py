@@ -15,6 +15,7 @@ from tunnel.client.signals import not_ignored
 from tunnel.errors import INTERNAL, UsageError, optional_packages, require_package, spelled
 from tunnel.net.descriptors import descriptor_limit, raise_descriptor_limit
 from tunnel.net.standard_streams import fill_standard_descriptors
+from tunnel.pki.tokens import read_tokens
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
 from tunnel.protocol.message_size import LARGEST_MESSAGE
 from tunnel.server.address_target import parse_target
@@ -315,6 +316,19 @@ def _announce_terminals(terminals: TerminalService, settings: ServeSettings, log
         event(logging.INFO, "terminals-ready", listen=urls, auth=terminals.authentication)
     else:
         log.say(f"terminals ready on {urls} (auth: {terminals.authentication})")
+        if settings.web:
+            _announce_page(terminals, settings, log)
+
+
+def _announce_page(terminals: TerminalService, settings: ServeSettings, log: LogHandler) -> None:
+    from tunnel.pty.web.invitation import invitation, may_show_secrets, page_address
+
+    file = settings.pty_token_file[0]
+    # On stderr only, never as an event, and only where that is no log.
+    token = read_tokens(file, "pty_token_file")[0] if may_show_secrets() else None
+    address = page_address(terminals.urls)
+    for line in invitation(address, settings.pty_host, token=token, token_file=file, environ=os.environ):
+        log.say(line)
 
 
 def _tell_systemd(state: str) -> None:

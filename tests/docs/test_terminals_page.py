@@ -81,4 +81,19 @@ def test_what_the_browsers_page_asks_for_is_told() -> None:
 def test_the_browsers_page_and_its_files_are_told() -> None:
     told = next(row[0] for row in rows(PAGE, "| path | method | answer |") if row[0].startswith("`/`"))
     paths = {path.strip("`") for path in told.split(", ")}
-    assert paths == {path if "/vendor/" not in path else "/vendor/…" for path in constants.PAGE_PATHS}
+    assert paths == {
+        "/vendor/…" if path.startswith("/vendor/") else re.sub(r"^/\w+\.", "/*.", path) for path in constants.PAGE_PATHS
+    }
+
+
+def test_the_numbers_of_the_browsers_page_are_told() -> None:
+    scripts = "".join(path.read_text() for path in constants.PAGE_SCRIPT.parent.glob("*.js"))
+
+    def number(name: str) -> str:
+        found = re.search(rf"^const {name} = (.*);", scripts, re.MULTILINE)
+        assert found, name
+        return found[1]
+
+    assert (number("KEEPALIVE"), number("SILENCE"), number("INPUT_LIMIT")) == ("15", "40_000", "8 << 20")
+    page = unwrapped(PAGE)
+    assert "keepalives every 15 s" in page and "silent for 40 s" in page and "At most 8 MiB of input" in page

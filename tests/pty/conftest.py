@@ -1,4 +1,4 @@
-"""Terminal services: one that many tests share, and one for each test that stops it."""
+"""Terminal services: one that many tests share, and one for each test that stops it; and a browser."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page
 
 from tests.bed.processes import Bed
 from tests.pty.beds import Service, start_service
+from tests.pty.browsing import TOKEN, chromium, new_context
 from tests.pty.raw import Raw
 from tunnel import Sandbox
 from tunnel.pki.tokens import make_token
@@ -57,3 +59,26 @@ def guarded(shared_bed: Bed, token_file: Path) -> Iterator[Service]:
     service = start_service(shared_bed, "--pty-token-file", str(token_file))
     yield service
     service.process.end()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def web(shared_bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with its page, for `TOKEN`; ``box.test`` leads there, too, in the browser of these tests."""
+    tokens = tmp_path_factory.mktemp("page") / "tokens"
+    tokens.write_text(f"{TOKEN}\n")
+    service = start_service(shared_bed, "--web", "--pty-token-file", str(tokens), "--pty-host", "box.test")
+    yield service
+    service.process.end()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page; the test fails if a script fails or the policy is violated."""
+    with new_context(browser) as context:
+        yield context.new_page()

@@ -11,10 +11,8 @@ from playwright.sync_api import Page, Request
 
 from tests.bed.processes import Bed, ticks
 from tests.pty.beds import LIMIT, Service, start_service
+from tests.pty.browsing import TOKEN, log_in, run
 from tests.pty.replayed import ASK, QUERIES
-from tests.pty.test_web import TOKEN, browser, log_in, page, run, web
-
-__all__ = ["browser", "page", "web"]  # fixtures
 
 SCROLLBACK = 65536  # bytes
 

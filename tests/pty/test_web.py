@@ -3,88 +3,16 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from tests.bed.processes import Bed, ticks
 from tests.bed.tunnels import OURS
 from tests.pty.beds import LIMIT, Service, start_service
+from tests.pty.browsing import MILLISECONDS, TOKEN, log_in, run, screen, wait_for_prompt, wait_for_text
 from tests.pty.cutting import CuttingProxy
 from tests.server.clients import ask
-
-TOKEN = "a-token-of-this-test"
-# Without Chromium's sandbox, because tests run as root, and without its requests to the internet.
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-MILLISECONDS = LIMIT * 1000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    assert chromium, "chromium is missing: scripts/test installs it"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def web(bed: Bed, tmp_path: Path) -> Service:
-    tokens = tmp_path / "tokens"
-    tokens.write_text(f"{TOKEN}\n")
-    return start_service(bed, "--web", "--pty-token-file", str(tokens))
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page; the test fails if a script fails or the policy is violated."""
-    context = browser.new_context(viewport={"width": 900, "height": 500})
-    page = context.new_page()
-    page.set_default_timeout(MILLISECONDS)
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda message: complaints.append(message.text))
-    yield page
-    # The browser reports every failed request, and these tests make some fail.
-    assert [text for text in complaints if "Failed to load resource" not in text] == []
-    context.close()
-
-
-def log_in(page: Page, url: str, token: str = TOKEN) -> None:
-    page.goto(url)
-    page.fill("#token", token)
-    page.keyboard.press("Enter")
-    expect(page.locator(".xterm-rows")).to_contain_text(re.compile("[#$]"), timeout=MILLISECONDS)
-
-
-def run(page: Page, command: str) -> None:
-    page.keyboard.type(command)
-    page.keyboard.press("Enter")
-
-
-def screen(page: Page) -> str:
-    return page.inner_text(".xterm-rows")
-
-
-def wait_for_text(page: Page, pattern: str) -> str:
-    for _ in ticks(LIMIT):
-        found = re.search(pattern, screen(page))
-        if found:
-            return found[0]
-        page.wait_for_timeout(50)
-    raise AssertionError(f"no {pattern!r} in\n{screen(page)}")
 
 
 def test_what_is_typed_is_run_and_colours_are_shown(web: Service, page: Page) -> None:
@@ -142,9 +70,12 @@ def test_a_wrong_token_is_told_and_can_be_mended(web: Service, page: Page) -> No
     page.goto(web.url)
     page.fill("#token", "wrong")
     page.keyboard.press("Enter")
-    expect(page.locator("#problem")).to_have_text("Invalid access token.", timeout=MILLISECONDS)
+    expect(page.locator("#problem")).to_contain_text("does not accept this token", timeout=MILLISECONDS)
+    expect(page.locator("#help")).to_contain_text("a line of the file that --pty-token-file names")
+    expect(page.locator("#token")).to_be_focused()
     page.fill("#token", TOKEN)
     page.keyboard.press("Enter")
+    wait_for_prompt(page)
     run(page, "echo in-$((40+2))")
     wait_for_text(page, "in-42")
     assert TOKEN not in page.url
@@ -153,9 +84,9 @@ def test_a_wrong_token_is_told_and_can_be_mended(web: Service, page: Page) -> No
 def test_the_end_of_the_shell_is_told_and_another_can_be_opened(web: Service, page: Page) -> None:
     log_in(page, web.url)
     run(page, "exit 7")
-    expect(page.locator("#message")).to_have_text("The shell ended with exit code 7.", timeout=MILLISECONDS)
+    expect(page.locator("#over-what")).to_have_text("The shell ended with exit code 7.", timeout=MILLISECONDS)
     page.click("#again")
-    expect(page.locator(".xterm-rows")).to_contain_text(re.compile("[#$]"), timeout=MILLISECONDS)
+    wait_for_prompt(page)
     run(page, "echo again-$((40+2))")
     wait_for_text(page, "again-42")
 

@@ -168,7 +168,10 @@ class TerminalSettings(SourceSettings):
         "Without a token, terminals are served on loopback only.",
         metavar="FILE",
     )
-    web: bool = _option(False, "Serve a web page with a terminal at the --pty address; requires --pty-token-file.")
+    web: bool = _option(
+        False,
+        "Serve a web page with a terminal at the --pty address, and print its link; requires --pty-token-file.",
+    )
     pty_user: str | None = _option(
         None,
         "Run terminals as this user, unless a client with a token asks for another. Default: the service's own.",

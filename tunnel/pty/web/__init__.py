@@ -1,7 +1,7 @@
 """The terminal in the browser: a page with its scripts and xterm.js, all included in this package.
 
 The page is an ordinary client of `tunnel.pty.server.rpc`. Its files need no token; its calls do. ``vendor/`` contains
-xterm.js 6.0.0 and its fit addon 0.11.0, with their licence.
+xterm.js 6.0.0 and its fit addon 0.11.0, with their licence. `invitation` tells how to open the page.
 """
 
 from __future__ import annotations
@@ -16,6 +16,18 @@ _TYPES = {
     "terminal.js": "text/javascript",
     "connect.js": "text/javascript",
     "replay.js": "text/javascript",
+    "address.js": "text/javascript",
+    "clipboard.js": "text/javascript",
+    "kept.js": "text/javascript",
+    "keys.js": "text/javascript",
+    "loading.js": "text/javascript",
+    "look.js": "text/javascript",
+    "page.js": "text/javascript",
+    "screen.js": "text/javascript",
+    "touch.js": "text/javascript",
+    "viewport.js": "text/javascript",
+    "widths.js": "text/javascript",
+    "words.js": "text/javascript",
     "vendor/xterm.css": "text/css",
     "vendor/xterm.js": "text/javascript",
     "vendor/addon-fit.js": "text/javascript",

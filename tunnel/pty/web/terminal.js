@@ -1,7 +1,8 @@
-// The page: one terminal. It survives lost connections and a reload of the page, because the service keeps the latest
-// output. sessionStorage holds the terminal's pid and id, and the token, which is never part of a URL.
+// One terminal of the service: its output, its input and its size. It survives lost connections and a reload of the
+// page, because the service keeps the latest output.
 
-import { CallError, Client, fromBase64, toBase64 } from "./connect.js";
+import { CallError, fromBase64, toBase64 } from "./connect.js";
+import { kept } from "./kept.js";
 import { Replay } from "./replay.js";
 
 const GRACE = 600; // seconds that the terminal keeps running without a page
@@ -9,38 +10,49 @@ const FIRST_DELAY = 250;
 const LONGEST_DELAY = 5000; // milliseconds between two attempts to reconnect
 const INPUT_PIECE = 16384; // bytes of input in one call
 const REDRAW_PAUSE = 200; // milliseconds that a terminal has another size, so that its program notices
-const SETTLE = 50; // milliseconds without a change before a new size is sent
+const INPUT_LIMIT = 8 << 20; // bytes of input that wait for the service
+const TEMPORARY = ["unavailable", "resource_exhausted"];
 
-const $ = (id) => document.getElementById(id);
-const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
-
-// What a later page in the same tab needs.
-const kept = {
-  get token() {
-    return sessionStorage.getItem("token");
-  },
-  set token(value) {
-    sessionStorage.setItem("token", value);
-  },
-  get terminal() {
-    return JSON.parse(sessionStorage.getItem("terminal") ?? "null");
-  },
-  set terminal(value) {
-    if (value) sessionStorage.setItem("terminal", JSON.stringify(value));
-    else sessionStorage.removeItem("terminal");
-  },
-};
-
-class Session {
-  constructor(screen, client) {
+// `view` is told what happens: connecting(), connected(), lost(error, milliseconds until the next attempt), and
+// trouble(what, error) for a piece of input or a size that could not be sent.
+export class Session {
+  constructor(screen, client, view) {
     this.screen = screen;
     this.client = client;
+    this.view = view;
     this.offset = 0; // of the next byte of output
     this.typed = [];
+    this.waiting = 0; // bytes in `typed`
     this.sending = false;
     this.ended = false;
     this.size = "";
     this.replay = null; // while output is shown that was written before; what the screen answers to it is dropped
+    this.stopped = new AbortController();
+    this.pauses = new Set(); // what ends a pause between two attempts
+  }
+
+  // Leaves the terminal, which goes on without this page.
+  stop() {
+    this.ended = true;
+    this.stopped.abort();
+    this.tryNow();
+  }
+
+  // Makes the attempt now that is due later.
+  tryNow() {
+    for (const end of this.pauses) end();
+  }
+
+  pause(milliseconds) {
+    return new Promise((resolve) => {
+      const end = () => {
+        clearTimeout(timer);
+        this.pauses.delete(end);
+        resolve();
+      };
+      const timer = setTimeout(end, milliseconds);
+      this.pauses.add(end);
+    });
   }
 
   // Runs until the terminal ends, and returns how it ended. Throws CallError when it cannot continue.
@@ -48,17 +60,22 @@ class Session {
     let delay = FIRST_DELAY;
     for (;;) {
       const began = this.offset;
+      let problem;
       try {
+        this.view.connecting();
         const end = await this.follow();
         this.ended = true;
         return end;
       } catch (error) {
-        const again = error instanceof CallError && ["unavailable", "resource_exhausted"].includes(error.code);
-        if (!again || !kept.terminal) throw error;
-        show(`Connection lost (${error.message}). Reconnecting …`);
+        const again = error instanceof CallError && TEMPORARY.includes(error.code);
+        if (!again || !kept.terminal || this.ended) throw error;
+        problem = error;
       }
       if (this.offset > began) delay = FIRST_DELAY;
-      await pause(delay * (0.5 + Math.random() / 2));
+      const wait = delay * (0.5 + Math.random() / 2);
+      this.view.lost(problem, wait);
+      await this.pause(wait);
+      if (this.ended) throw problem;
       delay = Math.min(delay * 1.5, LONGEST_DELAY);
     }
   }
@@ -66,9 +83,10 @@ class Session {
   async follow() {
     const terminal = kept.terminal;
     const opened = (headers) => this.opened(headers);
+    const { signal } = this.stopped;
     const events = terminal
-      ? this.client.stream("Connect", { process: { pid: terminal.pid } }, this.resume(terminal), { opened })
-      : this.client.stream("Start", this.request(), { "Wstunnel-On-Disconnect": `kill; grace=${GRACE}` }, { opened });
+      ? this.client.stream("Connect", { process: { pid: terminal.pid } }, this.resume(terminal), { opened, signal })
+      : this.client.stream("Start", this.request(), { "Wstunnel-On-Disconnect": `kill; grace=${GRACE}` }, { opened, signal });
     for await (const { event } of events) {
       if (event.start) this.started(event.start.pid);
       if (event.restore?.pty && this.replay) await this.show(...this.replay.restore(fromBase64(event.restore.pty)));
@@ -79,7 +97,7 @@ class Session {
       }
       if (event.end) return event.end;
     }
-    throw new CallError("unavailable", "the stream ended before the terminal");
+    throw new CallError("unavailable", "the stream ended before the terminal", { place: "network" });
   }
 
   // Shows a part of a replay, and what is behind it. Then full-screen programs draw their screens again, of which a
@@ -135,14 +153,20 @@ class Session {
   started(pid) {
     this.pid = pid;
     kept.terminal = { pid, process: this.process };
-    show("");
+    this.view.connected();
+    this.tryNow(); // for input that waits
     this.sendSize();
     this.send();
   }
 
   // Input is sent in order, one call at a time. A repeated call has the same key, so input never arrives twice.
   type(data) {
-    if (this.replay) return;
+    if (this.ended || this.replay) return;
+    if (this.waiting + data.length > INPUT_LIMIT) {
+      this.view.trouble("full");
+      return;
+    }
+    this.waiting += data.length;
     for (let at = 0; at < data.length; at += INPUT_PIECE) {
       const key = [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, "0")).join("");
       this.typed.push({ key, data: data.subarray(at, at + INPUT_PIECE) });
@@ -160,14 +184,16 @@ class Session {
       try {
         await this.client.call("SendInput", message, { "Wstunnel-Input": key });
         this.typed.shift();
+        this.waiting -= data.length;
         delay = FIRST_DELAY;
       } catch (error) {
-        if (error.code !== "unavailable" && error.code !== "resource_exhausted") {
+        if (!TEMPORARY.includes(error.code)) {
           this.typed = [];
-          if (error.code !== "not_found") show(`Input could not be sent: ${error.message}`);
+          this.waiting = 0;
+          if (error.code !== "not_found") this.view.trouble("input", error);
           break;
         }
-        await pause(delay);
+        await this.pause(delay);
         delay = Math.min(delay * 1.5, LONGEST_DELAY);
       }
     }
@@ -182,88 +208,7 @@ class Session {
       this.size = `${cols}x${rows}`;
     } catch (error) {
       // It is sent again with the next change, or after reconnecting.
-      if (error.code !== "unavailable" && error.code !== "not_found") show(`The terminal could not be resized: ${error.message}`);
+      if (error.code !== "unavailable" && error.code !== "not_found") this.view.trouble("size", error);
     }
   }
 }
-
-function show(message, { again = false } = {}) {
-  $("message").textContent = message;
-  $("again").hidden = !again;
-  $("status").hidden = !message;
-}
-
-function askForToken(problem = "") {
-  $("terminal").hidden = true;
-  show("");
-  $("login").hidden = false;
-  $("problem").textContent = problem;
-  $("token").value = "";
-  $("token").focus();
-}
-
-function makeScreen() {
-  $("login").hidden = true;
-  $("terminal").hidden = false;
-  $("terminal").replaceChildren();
-  const screen = new Terminal({ cursorBlink: true, scrollback: 10000, fontFamily: "monospace", fontSize: 15 });
-  const fit = new FitAddon.FitAddon();
-  screen.loadAddon(fit);
-  screen.open($("terminal"));
-  fit.fit();
-  return { screen, fit };
-}
-
-let closeLast = () => {};
-
-async function open() {
-  closeLast();
-  const { screen, fit } = makeScreen();
-  const session = new Session(screen, new Client(kept.token));
-  const encoder = new TextEncoder();
-  screen.onData((text) => session.type(encoder.encode(text)));
-  screen.onBinary((text) => session.type(Uint8Array.from(text, (c) => c.charCodeAt(0))));
-  let settling;
-  const observer = new ResizeObserver(() => {
-    clearTimeout(settling);
-    settling = setTimeout(() => {
-      fit.fit();
-      session.sendSize();
-    }, SETTLE);
-  });
-  observer.observe($("terminal"));
-  closeLast = () => {
-    observer.disconnect();
-    screen.dispose();
-  };
-  screen.focus();
-  try {
-    const { exitCode = 0, status } = await session.run();
-    kept.terminal = null;
-    show(exitCode < 0 ? `The terminal was killed (${status}).` : `The shell ended with exit code ${exitCode}.`, {
-      again: true,
-    });
-  } catch (error) {
-    session.ended = true;
-    const wasThere = kept.terminal !== null;
-    kept.terminal = null;
-    if (error.code === "unauthenticated") {
-      closeLast();
-      askForToken("Invalid access token.");
-    } else {
-      show(error.code === "not_found" && wasThere ? "The terminal no longer exists." : error.message, { again: true });
-    }
-  }
-}
-
-$("login").addEventListener("submit", (event) => {
-  event.preventDefault();
-  kept.token = $("token").value.trim();
-  open();
-});
-$("again").addEventListener("click", () => {
-  show("");
-  open();
-});
-if (kept.token) open();
-else askForToken();

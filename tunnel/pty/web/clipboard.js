@@ -1,0 +1,60 @@
+// Copying from the screen and pasting into it. Browsers may refuse either, and give the modern way to https only.
+
+// Copies the selection, or all that is on the screen. Returns what to tell the user.
+export async function copy(screen) {
+  const selection = screen.getSelection();
+  const text = selection || shown(screen);
+  if (!text) return "There is nothing to copy.";
+  if (!(await written(text))) {
+    return "The browser refused to copy. Select the text and press Ctrl+Shift+C, or allow the clipboard for this page.";
+  }
+  return selection ? "The selection is copied." : "Nothing is selected: all that is on the screen is copied.";
+}
+
+// Pastes; returns what to tell the user, "" if it worked.
+export async function paste(screen) {
+  if (!navigator.clipboard?.readText) {
+    return "Here the browser lets no page read the clipboard. Press Ctrl+Shift+V, or hold the terminal and choose Paste.";
+  }
+  let text;
+  try {
+    text = await navigator.clipboard.readText();
+  } catch {
+    return "The browser refused to paste. Allow the clipboard for this page, or press Ctrl+Shift+V.";
+  }
+  if (!text) return "There is no text in the clipboard.";
+  screen.paste(text);
+  return "";
+}
+
+async function written(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    // Refused, or there is none without https: the older way needs no permission, but a click that has just been made.
+  }
+  let done = false;
+  const give = (event) => {
+    event.clipboardData.setData("text/plain", text);
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    done = true;
+  };
+  document.addEventListener("copy", give, { capture: true });
+  document.execCommand("copy");
+  document.removeEventListener("copy", give, { capture: true });
+  return done;
+}
+
+function shown(screen) {
+  const { active } = screen.buffer;
+  let text = "";
+  for (let row = 0; row < screen.rows; row++) {
+    const line = active.getLine(active.viewportY + row);
+    if (!line) break;
+    if (row && !line.isWrapped) text += "\n";
+    text += line.translateToString(!active.getLine(active.viewportY + row + 1)?.isWrapped);
+  }
+  return text.trimEnd();
+}

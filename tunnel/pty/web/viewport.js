@@ -1,0 +1,18 @@
+// The page is as high as what is seen of it: a keyboard on the screen covers the rest.
+
+const LOW = 300; // px, below which the terminal gets the header's place, too
+
+export function followKeyboard() {
+  const { visualViewport, document } = window;
+  if (!visualViewport) return;
+  const { style, classList } = document.documentElement;
+  const fit = () => {
+    if (visualViewport.scale > 1.01) return; // the user has zoomed in
+    style.setProperty("--height", `${visualViewport.height}px`);
+    style.setProperty("--top", `${visualViewport.offsetTop}px`);
+    classList.toggle("low", visualViewport.height < LOW);
+  };
+  visualViewport.addEventListener("resize", fit);
+  visualViewport.addEventListener("scroll", fit);
+  fit();
+}
