@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 
+from tunnel.protocol.frames import MAX_HEADER
 from tunnel.protocol.masking import apply_mask
 from tunnel.protocol.replay import MAX_SEGMENTS, SEGMENT_LIMIT
 
@@ -17,6 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tunnel.protocol.frames import Buffer
     from tunnel.protocol.outbox import Outbox
+
+LONGEST_READ = SEGMENT_LIMIT - MAX_HEADER  # bytes, so that a frame and its header fit into one read of the bridge
 
 
 class Segment:
@@ -58,7 +61,7 @@ class MaskedReplay:
         return len(self._segments) >= MAX_SEGMENTS
 
     def space(self, limit: int) -> memoryview:
-        return self._space[: min(limit, SEGMENT_LIMIT)]
+        return self._space[: min(limit, LONGEST_READ)]
 
     def extend(self, n: int) -> None:
         key = os.urandom(4)

@@ -82,7 +82,7 @@ class Receiver:
             kept = max(0, len(piece) - (MAX_CLOSE - len(self._held)))
             self._held = bytes(piece[kept:]) + self._held
             if kept:
-                self.pieces.append(piece[:kept])
+                self.pieces.append(memoryview(piece)[:kept])  # bytes would be copied
 
     def data_came(self, data: Buffer, now: float) -> None:
         """Take ``data`` (at least 1 byte) in. Raises RemoteProtocolError when it must not have come."""
