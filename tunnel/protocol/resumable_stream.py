@@ -188,7 +188,8 @@ class ResumableStream:
         session = self.session
         if session.offer is None or session.over or self.connection.is_over:
             return False
-        return self._sender.has_more or self._receiver.ack_due
+        sender, replay = self._sender, self._sender.replay
+        return replay.next < replay.end or self._receiver.ack_due or sender.owes_fin
 
     def wire_output(self) -> Sequence[Buffer]:
         outbox = self.connection.outbox

@@ -97,22 +97,23 @@ class Sender:
     # ---- the wire
 
     @property
-    def has_more(self) -> bool:
-        """Whether data or the fin wait for this connection."""
-        return self.replay.next < self.replay.end or (self.ended and not self._fin_sent)
+    def owes_fin(self) -> bool:
+        """Whether the source has ended, and this connection has not been told."""
+        return self.ended and not self._fin_sent
 
     def send_some(self, outbox: Outbox) -> bool:
         """Queue what of the stream is to go next, `SOME` bytes or a little more; return whether there was anything."""
         replay, limit = self.replay, self.message_size.limit
         before = replay.next
-        while replay.next - before < SOME and (size := replay.queue_next(outbox, limit)):
+        while replay.next < replay.end and replay.next - before < SOME:
+            size = replay.queue_next(outbox, limit)
             self._largest_sent = max(self._largest_sent, size)
         self.ever_sent = max(self.ever_sent, replay.next)
         return replay.next > before
 
     def take_fin(self) -> str:
         """Return the control line that tells of our end, once all data before it have gone; else nothing."""
-        if not self.ended or self._fin_sent or self.replay.next < self.replay.end:
+        if not self.owes_fin or self.replay.next < self.replay.end:
             return ""
         self._fin_sent = True
         self.ever_sent = self.replay.end + 1
