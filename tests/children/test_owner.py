@@ -170,6 +170,7 @@ def test_without_a_descriptor_left_a_kill_still_ends_the_child() -> None:
     tasks = Path(f"/proc/{child.pid}/task/{child.pid}/children")
     assert eventually(lambda: tasks.read_text().split() and Path(f"/proc/{child.pid}/comm").read_text() == "sleep\n")
     (daemon,) = map(int, tasks.read_text().split())
+    assert eventually(lambda: Path(f"/proc/{daemon}/comm").read_text() == "sleep\n")  # by then it has left the session
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
