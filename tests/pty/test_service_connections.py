@@ -372,7 +372,7 @@ def test_a_flood_of_bogus_tokens_delays_nobody_else(guarded: Service, token: str
     with dial(guarded) as sock:
         assert exchange(sock, HEALTH).startswith(b"HTTP/1.1 204 ")
         assert exchange(sock, with_token(token)).startswith(b"HTTP/1.1 200 ")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10  # one after the other, the refusals would take 300 s
 
 
 @pytest.mark.full

@@ -87,12 +87,25 @@ class _Watch:
                 self._thread.start()
             elif end < self._wakes_at:
                 self._wakes_at = end
-                self._changed.notify()
+                self._changed.notify_all()
 
     def remove(self, deadline: Deadline) -> None:
         """Forget an exchange, which is over."""
         with self._changed:
             self._ends.pop(deadline, None)
+
+    def rest(self) -> None:
+        """Let the thread end now if there is nothing to watch, and wait until it has."""
+        with self._changed:
+            thread = self._thread
+            if thread is None or self._ends or not thread.is_alive():
+                return
+            self._wakes_at = 0.0
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._thread is not thread or self._ends)
+            if self._thread is thread:
+                return  # it is needed again, by another client
+        thread.join()
 
     def _run(self) -> None:
         while True:
@@ -106,6 +119,7 @@ class _Watch:
                 idle = not self._ends
                 if idle:
                     self._thread = None
+                    self._changed.notify_all()
                 else:
                     self._wakes_at = min(self._ends.values())
             for deadline in late:
@@ -115,6 +129,11 @@ class _Watch:
 
 
 _watch = _Watch()
+
+
+def rest() -> None:
+    """Keep no thread for exchanges when there are none: to be called when a client closes."""
+    _watch.rest()
 
 
 class Transport(httpx.HTTPTransport):

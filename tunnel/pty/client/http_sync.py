@@ -33,7 +33,7 @@ from tunnel.pty.protocol.framing import Object
 
 # After `http`, which raises a clear error if httpx is not installed.
 import httpx  # isort: skip
-from tunnel.pty.client.deadline import Deadline, Transport  # isort: skip
+from tunnel.pty.client.deadline import Deadline, Transport, rest  # isort: skip
 
 
 class HttpClient:
@@ -121,6 +121,7 @@ class HttpClient:
     def close(self) -> None:
         """Close all connections."""
         self._transport.close()
+        rest()
 
 
 class OutputReader:
