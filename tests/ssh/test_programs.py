@@ -400,6 +400,7 @@ def fake(folder: Path, *names: str) -> str:
         (["scp", "-h", "x"], ["-h", "x"]),
         (["scp", "--no-quiet", "-V", "x"], ["-V", "x"]),
         (["sftp", "--port=1", "-V"], ["-V"]),
+        (["scp", "-S", "--url", "--", "--url", "x"], ["-S", "--url", "--", "--url", "x"]),
     ],
 )
 def test_the_first_word_that_is_not_ours_ends_ours(
@@ -442,6 +443,18 @@ def test_no_letter_is_shown_as_ours(bed: Bed, command: str) -> None:
         (["scp", "--quiet"], 2, "which host? usage: wstunnel-py scp [OPTIONS] [SCP-OPTIONS] SOURCE… TARGET"),
         (["ssh", "--tokn-file", "x", "box"], 255,
          "there is no option --tokn-file; did you mean --token-file?; see wstunnel-py ssh --help"),
+        (["ssh", "-v", "--url", "ws://h.test", "box"], 255, "--url belongs in front of ssh's own words: "
+         "wstunnel-py ssh --url …"),
+        (["ssh", "box", "--user=me", "ls"], 255, "--user belongs in front of ssh's own words: "
+         "wstunnel-py ssh --user …"),
+        (["ssh", "box", "-v", "--no-quiet", "--", "ls"], 255, "--no-quiet belongs in front of ssh's own words: "
+         "wstunnel-py ssh --no-quiet …"),
+        (["scp", "-r", "--token-file", "x", "a", "box:"], 2, "--token-file belongs in front of scp's own words: "
+         "wstunnel-py scp --token-file …"),
+        (["sftp", "-b", "batch", "--help", "box"], 2, "--help belongs in front of sftp's own words: "
+         "wstunnel-py sftp --help …"),
+        (["sftp", "-b", "batch", "--tokn-file", "x", "box"], 2,
+         "there is no option --tokn-file; did you mean --token-file?; see wstunnel-py sftp --help"),
         (["sftp", "--token-file"], 2, "--token-file needs a value: FILE"),
         (["ssh", "--user", "a b", "box"], 255,
          "--user: 'a b' has other characters than letters, digits and + - . @ _"),
