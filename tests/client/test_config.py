@@ -246,6 +246,24 @@ def test_a_token_file_belongs_to_its_host(config: Path) -> None:
         ("[hosts]\nbuild = 1", "hosts.build must be a table"),
         ("[hosts.'*.*']", "hosts.*.*: a pattern has one *"),
         ("[hosts.build]\nprot = 1", "hosts.build: there is no option 'prot'; did you mean port?"),
+        ("[host.build]\nport = 1", "there is no option 'host'; the table of a host is [hosts.NAME]"),
+        ("[build]\nurl = 'ws://h.test'", "there is no option 'build'; the table of a host is [hosts.NAME]"),
+        (
+            "[hosts.box.example.com]\nport = 1",
+            "hosts.box: there is no option 'example'; a name with dots needs quotes: [hosts.\"box.example.com\"]",
+        ),
+        (
+            "[hosts.box.test]",
+            "hosts.box: there is no option 'test'; a name with dots needs quotes: [hosts.\"box.test\"]",
+        ),
+        (
+            "[hosts.build]\n[hosts.a]\n[hosts.Build]",
+            "hosts.Build: hosts.build is the same host, as upper and lower case are the same: leave one of them out",
+        ),
+        (
+            "[hosts.'*.E2B']\n[hosts.'*.e2b']",
+            "hosts.*.e2b: hosts.*.E2B is the same host, as upper and lower case are the same: leave one of them out",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_the_file_and_the_key(config: Path, text: str, said: str) -> None:
