@@ -126,7 +126,7 @@ def test_the_short_form_is_the_long_one(bed: Bed) -> None:
 
 def test_one_host_is_wanted(bed: Bed) -> None:
     usage = "usage: wstunnel-py connect [OPTIONS] [--] HOST\n"
-    assert run(bed, "connect").stderr == f"wstunnel-py: which host?; {usage}"
+    assert run(bed, "connect").stderr == f"wstunnel-py: which host? {usage}"
     assert run(bed, "box", "22").stderr == f"wstunnel-py: one host, not 2; {usage}"
 
 

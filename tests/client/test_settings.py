@@ -235,6 +235,19 @@ def test_a_host_that_could_change_the_url_is_refused(host: str) -> None:
     assert line.startswith(f"{host!r} cannot be part of a URL")
 
 
+@pytest.mark.parametrize(
+    ("host", "step"),
+    [("me@box", "leave out the user: box"),
+     ("127.0.0.1:8081", "for an address with a port, put ws:// or wss:// in front"),
+     ("box.test:1", "for an address with a port, put ws:// or wss:// in front"),
+     ("::1", "letters and digits, with . _ - between them, are allowed"),
+     ("a:b", "letters and digits, with . _ - between them, are allowed"),
+     ("me@", "letters and digits, with . _ - between them, are allowed")],
+)  # fmt: skip
+def test_what_is_usual_elsewhere_is_told_how_it_is_written_here(host: str, step: str) -> None:
+    assert error_of("--", host) == f"{host!r} cannot be part of a URL: {step}"
+
+
 def test_a_template_knows_two_placeholders_only() -> None:
     assert error_of("--url", "ws://{name}/", "box") == (
         "ws://{name}/: a URL template may have {host} and {port} in it, no other braces"

@@ -159,8 +159,8 @@ def connect(words: list[str]) -> int:
     """Run the ProxyCommand with the command line ``words`` and return its exit code. Raises TunnelError."""
     given, operands = parse_command_line(words)
     if len(operands) != 1:
-        what = "which host?" if not operands else f"one host, not {len(operands)}"
-        raise UsageError(f"{what}; usage: wstunnel-py connect [OPTIONS] [--] HOST")
+        what = "which host?" if not operands else f"one host, not {len(operands)};"
+        raise UsageError(f"{what} usage: wstunnel-py connect [OPTIONS] [--] HOST")
     settings = resolve(operands[0], given)
     trace = begin(settings)
     if not settings.quiet and sys.stdin is not None and sys.stdin.isatty():
