@@ -71,7 +71,8 @@ def test_every_command_tells_its_version_and_its_options(
     ("word", "meant"),
     [("sever", "serve"), ("verson", "--version"), ("version", "--version"), ("conect", "connect"), ("Shel", "shell"),
      ("docotr", "doctor"), ("config-shh", "config-ssh"), ("tpy", "pty"), ("shh", "ssh"), ("sfpt", "sftp"),
-     ("scpp", "scp"), ("rsnyc", "rsync"), ("opne", "open")],
+     ("scpp", "scp"), ("rsnyc", "rsync"), ("opne", "open"),
+     ("config_ssh", "config-ssh"), ("ssh-config", "config-ssh"), ("ssh_config", "config-ssh"), ("SSH", "ssh")],
 )  # fmt: skip
 def test_a_word_that_is_nearly_a_command_is_not_dialled(bed: Bed, word: str, meant: str) -> None:
     finished = run(bed, word, "--listen", "127.0.0.1:0", WSTUNNEL_PY_URL=NOWHERE)

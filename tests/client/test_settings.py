@@ -80,6 +80,8 @@ def test_a_flag_of_the_environment_can_be_undone() -> None:
     ("words", "line"),
     [
         (["--porxy=x"], "there is no option --porxy; did you mean --proxy?; see wstunnel-py connect --help"),
+        (["--versoin"], "there is no option --versoin; did you mean --version?; see wstunnel-py connect --help"),
+        (["--hlep"], "there is no option --hlep; did you mean --help?; see wstunnel-py connect --help"),
         (["--zzz"], "there is no option --zzz; see wstunnel-py connect --help"),
         (["--no-port"], "there is no option --no-port; did you mean --port?; see wstunnel-py connect --help"),
         (["-vx"], "there is no option -x; see wstunnel-py connect --help"),

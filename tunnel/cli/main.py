@@ -116,7 +116,13 @@ def _dispatch(words: list[str]) -> int:
         return _group(["--version"])
     if any(word in HELP for word in options):
         return _group(["connect", "--help"] if words[0] == "connect" else ["--help"])
-    if words[0] != "connect" and words[0].isascii() and words[0].replace("-", "a").isalpha() and words[0][0] != "-":
+    first = words[0]
+    if (
+        first != "connect"
+        and first.isascii()
+        and first[:1].isalpha()
+        and first.replace("-", "").replace("_", "").isalpha()
+    ):
         from tunnel.cli.misspelt import check_first_word
 
         check_first_word(words, RESERVED)
