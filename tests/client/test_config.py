@@ -271,6 +271,21 @@ def test_a_mistake_is_named_with_the_file_and_the_key(config: Path, text: str, s
     assert error_of("box") == f"{config}: {said}"
 
 
+def test_a_url_that_is_none_is_named_with_the_place_that_it_is_from(config: Path) -> None:
+    config.write_text(
+        "url = 'ws://{sandbox}'\n[hosts.box]\nurl = 'https://h.test/'\n[hosts.me]\nurl = 'ws://me:pw@h'\n"
+    )
+    assert error_of("box") == (
+        f"{config}: hosts.box: url: https://h.test/: a tunnel's URL begins with wss://, not https://"
+    )
+    assert error_of("me").startswith(f"{config}: hosts.me: url: a URL must not hold a user name or password")
+    assert error_of("xyz").startswith(f"{config}: url: ws://{{sandbox}}: a URL template may have")
+    assert error_of("xyz", WSTUNNEL_PY_URL="h.test") == (
+        "WSTUNNEL_PY_URL: h.test: a tunnel's URL begins with ws:// or wss://"
+    )
+    assert error_of("a b", WSTUNNEL_PY_URL="ws://{host}/").startswith("'a b' cannot be part of a URL")
+
+
 def test_a_number_beyond_all_bounds_is_a_mistake_like_others(config: Path) -> None:
     config.write_text("ping-interval = 1" + "0" * 400)
     assert error_of("box").startswith(f"{config}: ping-interval: 1000")
