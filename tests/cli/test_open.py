@@ -123,8 +123,8 @@ def test_options_are_not_put_upon_other_hosts(desk: Desk) -> None:
     before = desk.own.read_text()
     done = desk.run("--user", "user", "def.e2b")
     line = (
-        f"wstunnel-py: abc.e2b in {desk.ssh_config} would get these options, too; to write them all anew: "
-        "wstunnel-py config-ssh --write\n"
+        f"wstunnel-py: abc.e2b in {desk.ssh_config} would get these options, too: put them into the table "
+        '[hosts."def.e2b"] of the config file, or write all hosts anew: wstunnel-py config-ssh --write\n'
     )
     assert (done.status, done.text, done.stderr) == (2, "", line)
     assert desk.own.read_text() == before
