@@ -67,6 +67,26 @@ def test_every_command_tells_its_version_and_its_options(
         assert "-h, --help" in told
 
 
+@pytest.mark.parametrize("group", ["keys", "certs", "pty"])
+def test_a_group_of_commands_alone_shows_its_help(bed: Bed, group: str) -> None:
+    finished = run(bed, group)
+    assert (finished.status, finished.stdout) == (2, b"")
+    assert finished.stderr == run(bed, group, "--help").text
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [("completion", "Missing argument '{bash|zsh|fish}'. Choose from: bash, zsh, fish; "
+      "see wstunnel-py completion --help"),
+     ("help nonsense", "No such command 'nonsense'; see wstunnel-py --help"),
+     ("certs renew", "Missing argument 'FILE…'; see wstunnel-py certs renew --help"),
+     ("serve --zzz", "No such option '--zzz'; see wstunnel-py serve --help")],
+)  # fmt: skip
+def test_a_mistake_that_click_finds_is_one_line_with_the_next_step(bed: Bed, words: str, line: str) -> None:
+    finished = run(bed, *words.split())
+    assert (finished.status, finished.stdout, finished.stderr) == (2, b"", f"wstunnel-py: {line}\n")
+
+
 @pytest.mark.parametrize(
     ("word", "meant"),
     [("sever", "serve"), ("verson", "--version"), ("version", "--version"), ("conect", "connect"), ("Shel", "shell"),
