@@ -364,6 +364,20 @@ def test_options_for_ssh_can_be_given_to_rsync_as_ever(laptop: Laptop, words: li
     assert laptop.dialled() == ["box"]
 
 
+def test_options_for_ssh_may_be_in_rsync_s_variable(laptop: Laptop) -> None:
+    """RSYNC_RSH is for rsync without -e, as ever."""
+    ours = (*OURS, "rsync", "--known-hosts-file", str(laptop.known_hosts))
+    copy = (str(laptop.ssh_config), f"box:{laptop.folder}/arrived")
+    laptop.bed.check(*ours, *copy, env={**laptop.env, "RSYNC_RSH": f"ssh -F {laptop.ssh_config}"})
+    assert (laptop.folder / "arrived").read_text() == SSH_CONFIG
+    done = laptop.bed.run(*ours, *copy, env={**laptop.env, "RSYNC_RSH": "ssh -F /nonexistent"})
+    assert done.status == 255 and "/nonexistent" in done.stderr
+    laptop.bed.check(*ours, "-e", f"ssh -F {laptop.ssh_config}", *copy, env={**laptop.env, "RSYNC_RSH": "rsh"})
+    done = laptop.bed.run(*ours, *copy, env={**laptop.env, "RSYNC_RSH": "rsh -x"})
+    line = "wstunnel-py: RSYNC_RSH: 'rsh -x' is not ssh with options, which is what can lead through a tunnel\n"
+    assert (done.status, done.stderr) == (2, line)
+
+
 def test_another_remote_shell_than_ssh_is_refused(laptop: Laptop) -> None:
     done = laptop.bed.run(*OURS, "rsync", "-e", "rsh -x", "a", "box:b", env=laptop.env)
     line = "wstunnel-py: -e: 'rsh -x' is not ssh with options, which is what can lead through a tunnel\n"

@@ -172,7 +172,7 @@ rsync = _command(
     "Run rsync through a tunnel.",
     "Run rsync with `wstunnel-py ssh` as its remote shell (-e). The operands are rsync's: [USER@]HOST:PATH, local "
     "paths. The exit status is rsync's.",
-    "Options for ssh may be given as ever: -e 'ssh -i FILE'. Options that rsync has too "
+    "Options for ssh may be given as ever: -e 'ssh -i FILE', or in RSYNC_RSH. Options that rsync has too "
     f"({', '.join('--' + name for name in sorted(RSYNC_HAS_TOO))}) are rsync's; for the tunnel they are set in the "
     "environment or the config file.",
 )
