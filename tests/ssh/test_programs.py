@@ -423,7 +423,7 @@ def test_the_first_word_that_is_not_ours_ends_ours(
     done = bed.run(*OURS, *words, env={"PATH": fake(tmp_path, "ssh", "scp", "sftp")})
     printed = done.text.splitlines()
     if words[0] == "ssh" and theirs[0] in ("--", "-v"):  # -Q is a host then
-        assert done.status == 255 and "'-Q' is not a host name" in done.stderr
+        assert done.status == 255 and "'-Q' is not a host's name" in done.stderr
     else:
         assert (done.status, done.stderr, printed) == (0, "", theirs)
 
