@@ -67,11 +67,32 @@ def test_every_command_tells_its_version_and_its_options(
         assert "-h, --help" in told
 
 
+@pytest.mark.parametrize("group", ["keys", "certs", "pty"])
+def test_a_group_of_commands_alone_shows_its_help(bed: Bed, group: str) -> None:
+    finished = run(bed, group)
+    assert (finished.status, finished.stdout) == (2, b"")
+    assert finished.stderr == run(bed, group, "--help").text
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [("completion", "Missing argument '{bash|zsh|fish}'. Choose from: bash, zsh, fish; "
+      "see wstunnel-py completion --help"),
+     ("help nonsense", "No such command 'nonsense'; see wstunnel-py --help"),
+     ("certs renew", "Missing argument 'FILE…'; see wstunnel-py certs renew --help"),
+     ("serve --zzz", "No such option '--zzz'; see wstunnel-py serve --help")],
+)  # fmt: skip
+def test_a_mistake_that_click_finds_is_one_line_with_the_next_step(bed: Bed, words: str, line: str) -> None:
+    finished = run(bed, *words.split())
+    assert (finished.status, finished.stdout, finished.stderr) == (2, b"", f"wstunnel-py: {line}\n")
+
+
 @pytest.mark.parametrize(
     ("word", "meant"),
     [("sever", "serve"), ("verson", "--version"), ("version", "--version"), ("conect", "connect"), ("Shel", "shell"),
      ("docotr", "doctor"), ("config-shh", "config-ssh"), ("tpy", "pty"), ("shh", "ssh"), ("sfpt", "sftp"),
-     ("scpp", "scp"), ("rsnyc", "rsync"), ("opne", "open")],
+     ("scpp", "scp"), ("rsnyc", "rsync"), ("opne", "open"),
+     ("config_ssh", "config-ssh"), ("ssh-config", "config-ssh"), ("ssh_config", "config-ssh"), ("SSH", "ssh")],
 )  # fmt: skip
 def test_a_word_that_is_nearly_a_command_is_not_dialled(bed: Bed, word: str, meant: str) -> None:
     finished = run(bed, word, "--listen", "127.0.0.1:0", WSTUNNEL_PY_URL=NOWHERE)
@@ -126,7 +147,7 @@ def test_the_short_form_is_the_long_one(bed: Bed) -> None:
 
 def test_one_host_is_wanted(bed: Bed) -> None:
     usage = "usage: wstunnel-py connect [OPTIONS] [--] HOST\n"
-    assert run(bed, "connect").stderr == f"wstunnel-py: which host?; {usage}"
+    assert run(bed, "connect").stderr == f"wstunnel-py: which host? {usage}"
     assert run(bed, "box", "22").stderr == f"wstunnel-py: one host, not 2; {usage}"
 
 

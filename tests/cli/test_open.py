@@ -123,8 +123,8 @@ def test_options_are_not_put_upon_other_hosts(desk: Desk) -> None:
     before = desk.own.read_text()
     done = desk.run("--user", "user", "def.e2b")
     line = (
-        f"wstunnel-py: abc.e2b in {desk.ssh_config} would get these options, too; to write them all anew: "
-        "wstunnel-py config-ssh --write\n"
+        f"wstunnel-py: abc.e2b in {desk.ssh_config} would get these options, too: put them into the table "
+        '[hosts."def.e2b"] of the config file, or write all hosts anew: wstunnel-py config-ssh --write\n'
     )
     assert (done.status, done.text, done.stderr) == (2, "", line)
     assert desk.own.read_text() == before
@@ -149,7 +149,14 @@ def test_a_missing_editor_is_one_line_and_nothing_is_written(desk: Desk, editor:
         (["a", "b"], "'b' must begin with /: editors know no other folder to begin at"),
         (["a", "~/b"], "'~/b' must begin with /: editors know no other folder to begin at"),
         (["a", "/b\nc"], "'/b\\nc' has characters that are not printable"),
-        (["a b"], "'a b' is not a host name or pattern: use letters and digits, with . _ - and one * between them"),
+        (["a b"], "'a b' is not a host's name: use letters and digits, with . _ - between them"),
+        (["me@box"], "'me@box' is not a host's name: put the user into --user, or into the config file"),
+        (
+            ["wss://me:hunter2@h.test/a?t=hunter2"],
+            "'wss://h.test/a' is not a host's name: put the URL into --url, or into the config file",
+        ),
+        (["wss://h.test/a"], "'wss://h.test/a' is not a host's name: put the URL into --url, or into the config file"),
+        (["box:22"], "'box:22' is not a host's name: leave out the port, as the tunnel knows where to go"),
         (["*.e2b"], "'*.e2b' is not a host's name: use letters and digits, with . _ - between them"),
     ],
 )

@@ -246,11 +246,44 @@ def test_a_token_file_belongs_to_its_host(config: Path) -> None:
         ("[hosts]\nbuild = 1", "hosts.build must be a table"),
         ("[hosts.'*.*']", "hosts.*.*: a pattern has one *"),
         ("[hosts.build]\nprot = 1", "hosts.build: there is no option 'prot'; did you mean port?"),
+        ("[host.build]\nport = 1", "there is no option 'host'; the table of a host is [hosts.NAME]"),
+        ("[build]\nurl = 'ws://h.test'", "there is no option 'build'; the table of a host is [hosts.NAME]"),
+        (
+            "[hosts.box.example.com]\nport = 1",
+            "hosts.box: there is no option 'example'; a name with dots needs quotes: [hosts.\"box.example.com\"]",
+        ),
+        (
+            "[hosts.box.test]",
+            "hosts.box: there is no option 'test'; a name with dots needs quotes: [hosts.\"box.test\"]",
+        ),
+        (
+            "[hosts.build]\n[hosts.a]\n[hosts.Build]",
+            "hosts.Build: hosts.build is the same host, as upper and lower case are the same: leave one of them out",
+        ),
+        (
+            "[hosts.'*.E2B']\n[hosts.'*.e2b']",
+            "hosts.*.e2b: hosts.*.E2B is the same host, as upper and lower case are the same: leave one of them out",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_the_file_and_the_key(config: Path, text: str, said: str) -> None:
     config.write_text(text)
     assert error_of("box") == f"{config}: {said}"
+
+
+def test_a_url_that_is_none_is_named_with_the_place_that_it_is_from(config: Path) -> None:
+    config.write_text(
+        "url = 'ws://{sandbox}'\n[hosts.box]\nurl = 'https://h.test/'\n[hosts.me]\nurl = 'ws://me:pw@h'\n"
+    )
+    assert error_of("box") == (
+        f"{config}: hosts.box: url: https://h.test/: a tunnel's URL begins with wss://, not https://"
+    )
+    assert error_of("me").startswith(f"{config}: hosts.me: url: a URL must not hold a user name or password")
+    assert error_of("xyz").startswith(f"{config}: url: ws://{{sandbox}}: a URL template may have")
+    assert error_of("xyz", WSTUNNEL_PY_URL="h.test") == (
+        "WSTUNNEL_PY_URL: h.test: a tunnel's URL begins with ws:// or wss://"
+    )
+    assert error_of("a b", WSTUNNEL_PY_URL="ws://{host}/").startswith("'a b' cannot be part of a URL")
 
 
 def test_a_number_beyond_all_bounds_is_a_mistake_like_others(config: Path) -> None:

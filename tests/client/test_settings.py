@@ -80,6 +80,8 @@ def test_a_flag_of_the_environment_can_be_undone() -> None:
     ("words", "line"),
     [
         (["--porxy=x"], "there is no option --porxy; did you mean --proxy?; see wstunnel-py connect --help"),
+        (["--versoin"], "there is no option --versoin; did you mean --version?; see wstunnel-py connect --help"),
+        (["--hlep"], "there is no option --hlep; did you mean --help?; see wstunnel-py connect --help"),
         (["--zzz"], "there is no option --zzz; see wstunnel-py connect --help"),
         (["--no-port"], "there is no option --no-port; did you mean --port?; see wstunnel-py connect --help"),
         (["-vx"], "there is no option -x; see wstunnel-py connect --help"),
@@ -233,6 +235,19 @@ def test_the_query_of_a_url_is_sent_but_not_shown() -> None:
 def test_a_host_that_could_change_the_url_is_refused(host: str) -> None:
     line = error_of("--", host)
     assert line.startswith(f"{host!r} cannot be part of a URL")
+
+
+@pytest.mark.parametrize(
+    ("host", "step"),
+    [("me@box", "leave out the user: box"),
+     ("127.0.0.1:8081", "for an address with a port, put ws:// or wss:// in front"),
+     ("box.test:1", "for an address with a port, put ws:// or wss:// in front"),
+     ("::1", "letters and digits, with . _ - between them, are allowed"),
+     ("a:b", "letters and digits, with . _ - between them, are allowed"),
+     ("me@", "letters and digits, with . _ - between them, are allowed")],
+)  # fmt: skip
+def test_what_is_usual_elsewhere_is_told_how_it_is_written_here(host: str, step: str) -> None:
+    assert error_of("--", host) == f"{host!r} cannot be part of a URL: {step}"
 
 
 def test_a_template_knows_two_placeholders_only() -> None:

@@ -181,6 +181,16 @@ def test_what_is_no_name_for_a_host_is_refused(config_ssh: Run, name: str) -> No
     assert printed.stderr.startswith("wstunnel-py: ") and "is not a host name or pattern" in printed.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [("me@box", "put the user into --user, or into the config file"),
+     ("ws://h.test", "put the URL into --url, or into the config file"),
+     ("box:22", "leave out the port, as the tunnel knows where to go")],
+)  # fmt: skip
+def test_what_is_no_part_of_a_name_is_told_where_it_belongs(config_ssh: Run, name: str, step: str) -> None:
+    assert config_ssh(name).stderr == f"wstunnel-py: {name!r} is not a host name or pattern: {step}\n"
+
+
 def test_a_pattern_must_be_one_that_the_client_knows(config_ssh: Run, tmp_path: Path) -> None:
     printed = config_ssh("*.box")
     line = f'{tmp_path}/wstunnel-py/config.toml has no pattern *.box; a table [hosts."*.box"] makes it one'

@@ -364,6 +364,20 @@ def test_options_for_ssh_can_be_given_to_rsync_as_ever(laptop: Laptop, words: li
     assert laptop.dialled() == ["box"]
 
 
+def test_options_for_ssh_may_be_in_rsync_s_variable(laptop: Laptop) -> None:
+    """RSYNC_RSH is for rsync without -e, as ever."""
+    ours = (*OURS, "rsync", "--known-hosts-file", str(laptop.known_hosts))
+    copy = (str(laptop.ssh_config), f"box:{laptop.folder}/arrived")
+    laptop.bed.check(*ours, *copy, env={**laptop.env, "RSYNC_RSH": f"ssh -F {laptop.ssh_config}"})
+    assert (laptop.folder / "arrived").read_text() == SSH_CONFIG
+    done = laptop.bed.run(*ours, *copy, env={**laptop.env, "RSYNC_RSH": "ssh -F /nonexistent"})
+    assert done.status and "/nonexistent" in done.stderr  # 12 or 255, as the race ends
+    laptop.bed.check(*ours, "-e", f"ssh -F {laptop.ssh_config}", *copy, env={**laptop.env, "RSYNC_RSH": "rsh"})
+    done = laptop.bed.run(*ours, *copy, env={**laptop.env, "RSYNC_RSH": "rsh -x"})
+    line = "wstunnel-py: RSYNC_RSH: 'rsh -x' is not ssh with options, which is what can lead through a tunnel\n"
+    assert (done.status, done.stderr) == (2, line)
+
+
 def test_another_remote_shell_than_ssh_is_refused(laptop: Laptop) -> None:
     done = laptop.bed.run(*OURS, "rsync", "-e", "rsh -x", "a", "box:b", env=laptop.env)
     line = "wstunnel-py: -e: 'rsh -x' is not ssh with options, which is what can lead through a tunnel\n"
@@ -400,6 +414,7 @@ def fake(folder: Path, *names: str) -> str:
         (["scp", "-h", "x"], ["-h", "x"]),
         (["scp", "--no-quiet", "-V", "x"], ["-V", "x"]),
         (["sftp", "--port=1", "-V"], ["-V"]),
+        (["scp", "-S", "--url", "--", "--url", "x"], ["-S", "--url", "--", "--url", "x"]),
     ],
 )
 def test_the_first_word_that_is_not_ours_ends_ours(
@@ -408,7 +423,7 @@ def test_the_first_word_that_is_not_ours_ends_ours(
     done = bed.run(*OURS, *words, env={"PATH": fake(tmp_path, "ssh", "scp", "sftp")})
     printed = done.text.splitlines()
     if words[0] == "ssh" and theirs[0] in ("--", "-v"):  # -Q is a host then
-        assert done.status == 255 and "'-Q' is not a host name" in done.stderr
+        assert done.status == 255 and "'-Q' is not a host's name" in done.stderr
     else:
         assert (done.status, done.stderr, printed) == (0, "", theirs)
 
@@ -442,12 +457,26 @@ def test_no_letter_is_shown_as_ours(bed: Bed, command: str) -> None:
         (["scp", "--quiet"], 2, "which host? usage: wstunnel-py scp [OPTIONS] [SCP-OPTIONS] SOURCE… TARGET"),
         (["ssh", "--tokn-file", "x", "box"], 255,
          "there is no option --tokn-file; did you mean --token-file?; see wstunnel-py ssh --help"),
+        (["ssh", "-v", "--url", "ws://h.test", "box"], 255, "--url belongs in front of ssh's own words: "
+         "wstunnel-py ssh --url …"),
+        (["ssh", "box", "--user=me", "ls"], 255, "--user belongs in front of ssh's own words: "
+         "wstunnel-py ssh --user …"),
+        (["ssh", "box", "-v", "--no-quiet", "--", "ls"], 255, "--no-quiet belongs in front of ssh's own words: "
+         "wstunnel-py ssh --no-quiet …"),
+        (["scp", "-r", "--token-file", "x", "a", "box:"], 2, "--token-file belongs in front of scp's own words: "
+         "wstunnel-py scp --token-file …"),
+        (["sftp", "-b", "batch", "--help", "box"], 2, "--help belongs in front of sftp's own words: "
+         "wstunnel-py sftp --help …"),
+        (["sftp", "-b", "batch", "--tokn-file", "x", "box"], 2,
+         "there is no option --tokn-file; did you mean --token-file?; see wstunnel-py sftp --help"),
         (["sftp", "--token-file"], 2, "--token-file needs a value: FILE"),
         (["ssh", "--user", "a b", "box"], 255,
          "--user: 'a b' has other characters than letters, digits and + - . @ _"),
         (["ssh", "a*b"], 255, "'a*b' is not a host's name: use letters and digits, with . _ - between them"),
-        (["scp", "a b:x", "y"], 2,
-         "'a b' is not a host name or pattern: use letters and digits, with . _ - and one * between them"),
+        (["scp", "a b:x", "y"], 2, "'a b' is not a host's name: use letters and digits, with . _ - between them"),
+        (["ssh", "box:22"], 255, "'box:22' is not a host's name: leave out the port, as the tunnel knows where to go"),
+        (["ssh", "ws://h.test:80"], 255,
+         "'ws://h.test:80' is not a host's name: put the URL into --url, or into the config file"),
         (["sftp", "--proxy", "http://me:hunter2@p", "box"], 2,
          "--proxy: a password must not stand in a command line, which others can read; use config.toml"),
         (["ssh", "--token-file", "/a\nb", "box"], 255, "--token-file: the value has characters that are not printable"),

@@ -113,8 +113,19 @@ def run(words: Sequence[str]) -> int:
     try:
         result = group.main(list(words), prog_name="wstunnel-py", standalone_mode=False)
     except click.ClickException as exc:
-        click.echo(f"wstunnel-py: {exc.format_message()}", err=True)
+        click.echo(_line_of(exc), err=True)
         return exc.exit_code
     except click.Abort:
         return 130
     return result if isinstance(result, int) else 0
+
+
+def _line_of(error: click.ClickException) -> str:
+    """Return what is told of a mistake that click has found: one line, or the help of a group without a command."""
+    message = error.format_message()
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # click 8.1 prints it by itself
+        return message
+    line = f"wstunnel-py: {' '.join(message.split())}"
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{line.removesuffix('.')}; see {error.ctx.command_path} --help"
+    return line

@@ -116,7 +116,13 @@ def _dispatch(words: list[str]) -> int:
         return _group(["--version"])
     if any(word in HELP for word in options):
         return _group(["connect", "--help"] if words[0] == "connect" else ["--help"])
-    if words[0] != "connect" and words[0].isascii() and words[0].replace("-", "a").isalpha() and words[0][0] != "-":
+    first = words[0]
+    if (
+        first != "connect"
+        and first.isascii()
+        and first[:1].isalpha()
+        and first.replace("-", "").replace("_", "").isalpha()
+    ):
         from tunnel.cli.misspelt import check_first_word
 
         check_first_word(words, RESERVED)
@@ -159,8 +165,8 @@ def connect(words: list[str]) -> int:
     """Run the ProxyCommand with the command line ``words`` and return its exit code. Raises TunnelError."""
     given, operands = parse_command_line(words)
     if len(operands) != 1:
-        what = "which host?" if not operands else f"one host, not {len(operands)}"
-        raise UsageError(f"{what}; usage: wstunnel-py connect [OPTIONS] [--] HOST")
+        what = "which host?" if not operands else f"one host, not {len(operands)};"
+        raise UsageError(f"{what} usage: wstunnel-py connect [OPTIONS] [--] HOST")
     settings = resolve(operands[0], given)
     trace = begin(settings)
     if not settings.quiet and sys.stdin is not None and sys.stdin.isatty():

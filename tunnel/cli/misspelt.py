@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 # What people take for a command, and what there is instead.
-_INSTEAD = {"version": "--version"}
+_INSTEAD = {"version": "--version", "ssh-config": "config-ssh"}
 _SHORT = 4  # letters of a command; names as short as that are alike by chance, so that they may differ in one only
 
 

@@ -66,8 +66,8 @@ def _planned(host: str, given: Values, ssh_config: str) -> Sequence[Change]:
     merged = {**last.given, **given}
     if others and option_words(merged, SSH_OPTIONS) != option_words(last.given, SSH_OPTIONS):
         raise UsageError(
-            f"{' '.join(others)} in {ssh_config} would get these options, too; to write them all anew: "
-            "wstunnel-py config-ssh --write"
+            f"{', '.join(others)} in {ssh_config} would get these options, too: put them into the table "
+            f'[hosts."{host}"] of the config file, or write all hosts anew: wstunnel-py config-ssh --write'
         )
     names = list(last.names)
     if not last.covers(host):

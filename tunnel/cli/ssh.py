@@ -61,6 +61,18 @@ def _options_of(program: str) -> tuple[Option, ...]:
     return RSYNC_OPTIONS if program == "rsync" else SSH_OPTIONS
 
 
+def _check_theirs(program: str, words: Sequence[str]) -> None:
+    """Raise UsageError for a long option behind the first word that is the program's: it has none of its own."""
+    from tunnel.ssh.command_lines import parse
+
+    flags = [option.flag for option in _options_of(program) if not option.hidden]
+    for word in parse(program, words).long_options:
+        name = word.partition("=")[0]
+        if name not in HELP + VERSION and name[2:].removeprefix("no-") not in flags and name[2:] not in flags:
+            raise unknown_option(name, flags, program)
+        raise UsageError(f"{name} belongs in front of {program}'s own words: wstunnel-py {program} {name} …")
+
+
 def _run(program: str, words: list[str]) -> int:
     from tunnel.children.handover import find_program, hand_over
     from tunnel.ssh.programs import rsync_words, ssh_words
@@ -69,6 +81,8 @@ def _run(program: str, words: list[str]) -> int:
     given, _ = parse_command_line(ours, _options_of(program), program)
     if not theirs:
         raise UsageError(f"which host? usage: wstunnel-py {program} [OPTIONS] {USAGES[program]}")
+    if program != "rsync":
+        _check_theirs(program, theirs)
     remedy = REMEDIES.get(program, OPENSSH)
     path = find_program(program, remedy)
     if program == "rsync":
@@ -158,7 +172,7 @@ rsync = _command(
     "Run rsync through a tunnel.",
     "Run rsync with `wstunnel-py ssh` as its remote shell (-e). The operands are rsync's: [USER@]HOST:PATH, local "
     "paths. The exit status is rsync's.",
-    "Options for ssh may be given as ever: -e 'ssh -i FILE'. Options that rsync has too "
+    "Options for ssh may be given as ever: -e 'ssh -i FILE', or in RSYNC_RSH. Options that rsync has too "
     f"({', '.join('--' + name for name in sorted(RSYNC_HAS_TOO))}) are rsync's; for the tunnel they are set in the "
     "environment or the config file.",
 )

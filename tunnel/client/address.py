@@ -176,7 +176,7 @@ def fill(template: str, host: str, port: int) -> str:
             "a URL template may have {host} and {port} in it, no other braces", code="url", url=shown_template(template)
         )
     if "{host}" in template:
-        check_host(host)
+        check_host(host, "http:// or https://" if template.lower().startswith("http") else "ws:// or wss://")
     return template.replace("{port}", str(port)).replace("{host}", host)
 
 
@@ -187,8 +187,22 @@ def shown_template(template: str) -> str:
     return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
 
 
-def check_host(host: str) -> None:
-    """Raise UsageError unless ``host`` is letters, digits, dots, hyphens and underscores, alphanumeric at both ends."""
-    if not (host and _NAME.issuperset(host) and host[0] in _ALNUM and host[-1] in _ALNUM):
-        problem = "letters and digits, with . _ - between them, are allowed"
-        raise UsageError(problem, code="host", host=host)
+def check_host(host: str, schemes: str) -> None:
+    """Raise UsageError unless ``host`` is letters, digits, dots, hyphens and underscores, alphanumeric at both ends.
+
+    ``schemes`` is what a URL in its place would begin with.
+    """
+    if _is_host(host):
+        return
+    problem = "letters and digits, with . _ - between them, are allowed"
+    user, _, rest = host.rpartition("@")
+    name, _, port = host.rpartition(":")
+    if user and _is_host(rest):
+        problem = f"leave out the user: {rest}"
+    elif _is_host(name) and port.isdigit():
+        problem = f"for an address with a port, put {schemes} in front"
+    raise UsageError(problem, code="host", host=host)
+
+
+def _is_host(text: str) -> bool:
+    return bool(text) and _NAME.issuperset(text) and text[0] in _ALNUM and text[-1] in _ALNUM

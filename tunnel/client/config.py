@@ -155,12 +155,16 @@ def parse_config(data: bytes, path: str) -> Config:
     if not isinstance(tables, dict):
         raise UsageError("hosts must be a table", code="config", path=path)
     hosts: dict[str, Values] = {}
+    spellings: dict[str, str] = {}
     for name, table in tables.items():
+        if (other := spellings.setdefault(name.lower(), name)) != name:
+            problem = "as upper and lower case are the same: leave one of them out"
+            raise UsageError(f"hosts.{name}: hosts.{other} is the same host, {problem}", code="config", path=path)
         if name.count("*") > 1:
             raise UsageError(f"hosts.{name}: a pattern has one *", code="config", path=path)
         if not isinstance(table, dict):
             raise UsageError(f"hosts.{name} must be a table", code="config", path=path)
-        hosts[name] = _options(table, f"{path}: hosts.{name}: ", path)
+        hosts[name] = _options(table, f"{path}: hosts.{name}: ", path, name)
         if "*" in name and "forward-port" in table:
             raise UsageError(f"{path}: hosts.{name}: forward-port: a pattern has no port of its own")
     for key in _OF_HOSTS:
@@ -169,7 +173,7 @@ def parse_config(data: bytes, path: str) -> Config:
     return Config(path, _options(tree, f"{path}: ", path), hosts)
 
 
-def _options(table: dict[str, object], where: str, path: str) -> Values:
+def _options(table: dict[str, object], where: str, path: str, host: str = "") -> Values:
     values: Values = {}
     for key, word in table.items():
         if key == "headers":
@@ -179,7 +183,8 @@ def _options(table: dict[str, object], where: str, path: str) -> Values:
             values["header"] = [str(parse_value(ALL["header"], line, where + key)) for line in lines]
             continue
         if key not in _KEYS:
-            raise UsageError(f"{where}there is no option {key!r}{suggestion(key, _KEYS)}")
+            remark = _about_table(host, key, word) if isinstance(word, dict) else suggestion(key, _KEYS)
+            raise UsageError(f"{where}there is no option {key!r}{remark}")
         option = ALL[key]
         if option.kind == FLAG and not isinstance(word, bool):
             raise UsageError(f"{where}{key} must be true or false")
@@ -189,3 +194,13 @@ def _options(table: dict[str, object], where: str, path: str) -> Values:
             value = os.path.join(os.path.dirname(os.path.abspath(path)), value)
         values[key] = value
     return values
+
+
+def _about_table(host: str, key: str, table: dict[str, object]) -> str:
+    """Return a remark on a table that is none of a host: at the top, or, by the dots of a name, in that of ``host``."""
+    if not host:
+        return "; the table of a host is [hosts.NAME]"
+    name = f"{host}.{key}"
+    while len(table) == 1 and isinstance(inner := next(iter(table.values())), dict):
+        name, table = f"{name}.{next(iter(table))}", inner
+    return f'; a name with dots needs quotes: [hosts."{name}"]'

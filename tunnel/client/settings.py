@@ -92,7 +92,12 @@ def resolve(host: str, given: Values, environ: Mapping[str, str] = os.environ) -
     if "://" in host and not layers.is_given("url"):
         address = parse_url(host)
     else:
-        address = fill_template(layers.text("url") or DEFAULT_TEMPLATE, layers.host, int(layers.number("port")))
+        try:
+            address = fill_template(layers.text("url") or DEFAULT_TEMPLATE, layers.host, int(layers.number("port")))
+        except UsageError as exc:
+            if exc.code != "host":
+                exc.origin = layers.origin("url")
+            raise
     headers = layers.headers()
     token = layers.bearer()
     if token is not None:

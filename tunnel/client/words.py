@@ -61,7 +61,7 @@ def refuse_value(name: str, attached: str | None) -> None:
 
 def unknown_option(name: str, known: Sequence[str], command: str) -> UsageError:
     """Return the error for an option that ``command`` does not have; ``known`` are long names, without the dashes."""
-    near = suggestion(name[2:], known, "--") if name.startswith("--") else ""
+    near = suggestion(name[2:], [*known, "help", "version"], "--") if name.startswith("--") else ""
     return UsageError(f"there is no option {name}{near}; see wstunnel-py {command} --help")
 
 

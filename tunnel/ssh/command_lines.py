@@ -64,6 +64,11 @@ class CommandLine:
     def has(self, letter: str) -> bool:
         return any(each.letter == letter for each in self.options)
 
+    @property
+    def long_options(self) -> list[str]:
+        """The words among the options that look like long ones, which none of the three programs has."""
+        return [self.words[each.start] for each in self.options if each.letter == "-" and each.offset == 1]
+
 
 def parse(program: str, words: Sequence[str]) -> CommandLine:
     """Take the words behind ``program`` apart: ssh, scp or sftp."""

@@ -14,6 +14,7 @@ import sysconfig
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tunnel.client.address import shown_template
 from tunnel.client.layers import Layers, configured, read_environment
 from tunnel.client.options import FLAG, LOGIN_OPTIONS, OPTIONS, PATH, Option
 from tunnel.errors import UsageError
@@ -198,17 +199,32 @@ def choose_hosts(
 
 
 def check_single(name: str) -> None:
-    """Raise UsageError for a pattern, where one host is wanted."""
-    if "*" in name:
-        raise UsageError(f"{name!r} is not a host's name: use letters and digits, with . _ - between them")
+    """Raise UsageError for a pattern, where one host is wanted, and for what is none."""
+    if "*" in name or not _is_name(name):
+        step = _where_it_belongs(name) or "use letters and digits, with . _ - between them"
+        raise UsageError(f"{_shown(name)!r} is not a host's name: {step}")
+
+
+def _shown(name: str) -> str:
+    return shown_template(name) if "://" in name else name  # a URL may hold secrets
+
+
+def _where_it_belongs(name: str) -> str:
+    """Return what to do with that which is no part of a host's name, but elsewhere stands with it; else nothing."""
+    if "://" in name:
+        return "put the URL into --url, or into the config file"
+    user, _, rest = name.rpartition("@")
+    if user and _is_name(rest):
+        return "put the user into --user, or into the config file"
+    host, _, port = name.rpartition(":")
+    return "leave out the port, as the tunnel knows where to go" if _is_name(host) and port.isdigit() else ""
 
 
 def named_host(config: Config, name: str, any_pattern: bool = False) -> Host:
     """Return the host or pattern that the user calls by ``name``. Raises UsageError."""
     if not _is_name(name):
-        raise UsageError(
-            f"{name!r} is not a host name or pattern: use letters and digits, with . _ - and one * between them"
-        )
+        step = _where_it_belongs(name) or "use letters and digits, with . _ - and one * between them"
+        raise UsageError(f"{_shown(name)!r} is not a host name or pattern: {step}")
     host = Host(name, config.hosts.get(name.lower(), {}), named=True)
     if host.is_pattern and name.lower() not in config.hosts and not any_pattern:
         raise UsageError(f'{config.path} has no pattern {name}; a table [hosts."{name}"] makes it one')

@@ -59,21 +59,32 @@ def ssh_words(
     return [*words[: line.end], *added, *words[line.end :]]
 
 
-def rsync_words(words: Sequence[str], given: Values, started_as: str) -> list[str]:
+def rsync_words(
+    words: Sequence[str], given: Values, started_as: str, environ: Mapping[str, str] = os.environ
+) -> list[str]:
     """Return the words behind ``rsync`` that make ``wstunnel-py ssh`` its remote shell. Raises UsageError.
 
-    Options for ssh that the user gives it, by ``-e 'ssh …'``, are kept.
+    Options for ssh that the user gives it, by ``-e 'ssh …'`` or else in RSYNC_RSH, are kept.
     """
-    source = read_source(given, started_as)
+    source = read_source(given, started_as, environ)
     shell = " ".join(map(quoted_for_rsync, [*source.program, "ssh", *passed_on_words(given, SSH_OPTIONS), "--"]))
     words = list(words)
     found = _rsync_shells(words)
     for start, stop, kept, value in reversed(found):  # rsync takes the last one
-        name, _, options = value.strip().partition(" ")
-        if os.path.basename(name).removesuffix(".exe") != "ssh":
-            raise UsageError(f"-e: {value!r} is not ssh with options, which is what can lead through a tunnel")
-        words[start:stop] = [*([kept] if kept else []), "-e", f"{shell} {options}".rstrip()]
-    return words if found else ["-e", shell, *words]
+        words[start:stop] = [*([kept] if kept else []), "-e", f"{shell} {_ssh_options(value, '-e')}".rstrip()]
+    if found:
+        return words
+    options = _ssh_options(environ.get("RSYNC_RSH") or "ssh", "RSYNC_RSH")
+    return ["-e", f"{shell} {options}".rstrip(), *words]
+
+
+def _ssh_options(remote_shell: str, origin: str) -> str:
+    """Return what stands behind ssh in a remote shell of rsync's. Raises UsageError for another program."""
+    name, _, options = remote_shell.strip().partition(" ")
+    if os.path.basename(name).removesuffix(".exe") != "ssh":
+        problem = f"{remote_shell!r} is not ssh with options, which is what can lead through a tunnel"
+        raise UsageError(problem, origin=origin)
+    return options
 
 
 def _lines_for(host: str, source: Source) -> list[str]:

@@ -51,7 +51,7 @@ def locate(host_or_url: str, *, token: str | None = None, headers: Mapping[str, 
     if "://" in host_or_url:
         return Endpoint(host_or_url, fields)
     if "." in host_or_url:
-        check_host(host_or_url.removesuffix("."))
+        check_host(host_or_url.removesuffix("."), "http:// or https://")
         return Endpoint(f"https://{host_or_url}", fields)
     return Endpoint(fill(TEMPLATE, host_or_url, PORT), fields)
 
