@@ -153,7 +153,7 @@ CODES = {name: value for name, value in vars(frames).items() if isinstance(value
 # Opcodes (RFC 6455), sizes of buffers, what shares go by (docs/bridge.md), selectors.
 WIRE_ELSEWHERE = (
     "CONTINUATION", "TEXT", "BINARY", "CLOSE", "PING", "PONG", "MAX_HEADER",
-    "SMALLEST_CHUNK", "LARGEST_CHUNK", "MAX_SPARE", "MAX_SEGMENTS", "READ_AHEAD", "SOME", "LONGEST",
+    "SMALLEST_CHUNK", "LARGEST_CHUNK", "MAX_SPARE", "MAX_SEGMENTS", "READ_AHEAD", "SOME", "LONGEST", "LONGEST_READ",
     "OWN_SHARE", "UNCONFIRMED", "DETACHED", "ATTACHED", "GREETING",
 )  # fmt: skip
 
