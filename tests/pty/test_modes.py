@@ -50,7 +50,15 @@ CASES = {
     "colours behind a reset": (b"\x1b[31m\x1b[0;7m", b"\x1b[0;7m"),
     "colours that come again": (b"\x1b[31m\x1b[1m\x1b[32m\x1b[31m", b"\x1b[0;1;31m"),
     "palette": (b"\x1b]4;1;#ff0000;2;?\x07\x1b]11;#000000\x07", b"\x1b]4;1;#ff0000\x1b\\\x1b]11;#000000\x1b\\"),
-    "palette, reset": (b"\x1b]4;1;#ff0000\x07\x1b]104\x07\x1b]10;red;blue\x07\x1b]111\x07", b"\x1b]104;1\x1b\\"),
+    "palette, reset": (b"\x1b]4;1;#ff0000\x07\x1b]104\x07\x1b]10;red;blue\x07\x1b]111\x07", b"\x1b]104\x1b\\"),
+    "one colour of the palette, reset": (
+        b"\x1b]4;1;red;2;blue\x07\x1b]104;1;3\x07",
+        b"\x1b]104;1\x1b\\\x1b]4;2;blue\x1b\\",
+    ),
+    "palette, reset and changed": (
+        b"\x1b]4;1;red\x07\x1b]104\x07\x1b]4;2;red\x07",
+        b"\x1b]104\x1b\\\x1b]4;2;red\x1b\\",
+    ),
     "link": (b"\x1b]8;id=1;http://a\x1b\\", b"\x1b]8;id=1;http://a\x1b\\"),
     "link that ended": (b"\x1b]8;;http://a\x07text\x1b]8;;\x07", b""),
     "saved modes": (b"\x1b[?1000h\x1b[?1000s\x1b[?1000l\x1b[?1000r", b"\x1b[?1000h"),

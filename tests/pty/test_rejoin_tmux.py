@@ -115,6 +115,20 @@ def test_vim_goes_on(desk: Desk, bed: Bed) -> None:
     desk.is_clean()
 
 
+def test_who_leaves_a_full_screen_program_gets_the_local_terminal_back(desk: Desk) -> None:
+    desk.run(r"printf '\e[?1049h\e[H\e[?1002;1006h\e[?1h\e=full\r\n'; cat")
+    desk.tmux.see("^full$")
+    names = ("alternate_on", "mouse_button_flag", "keypad_cursor_flag", "keypad_flag")
+    state = ",".join(f"#{{{name}}}" for name in names)
+    assert desk.tmux.command("display", "-p", "-t", "test", state).strip() == "1,1,1,1"
+    desk.leave()
+    assert desk.tmux.command("display", "-p", "-t", "test", state).strip() == "0,0,0,0"
+    desk.run("echo home-$((40+2))")
+    assert "full\n" not in desk.tmux.see("^home-42$")
+    desk.join("^full$")
+    assert desk.tmux.command("display", "-p", "-t", "test", state).strip() == "1,1,1,1"
+
+
 def test_a_full_screen_program_comes_back_although_its_beginning_is_lost(short_desk: Desk, bed: Bed) -> None:
     desk = short_desk
     (bed.folder / "text").write_text("".join(f"line {n}\n" for n in range(1, 20001)))

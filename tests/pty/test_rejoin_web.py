@@ -120,15 +120,15 @@ def test_a_full_screen_program_comes_back_although_its_beginning_is_lost(short: 
     plain_shell(page, short.url)
     run(page, f"LESS= less {text}")
     wait_for_text(page, "(?m)^line 1$")
-    for _ in range(SCROLLBACK // 400):
+    page_length = len(re.findall(r"(?m)^line \d+$", screen(page)))
+    pages = SCROLLBACK // 400
+    for _ in range(pages):
         page.keyboard.press("Space")
-    page.wait_for_timeout(1000)
-    before = re.findall(r"(?m)^line \d+$", screen(page))
-    page.keyboard.press("k")  # the last output is one line only
-    for _ in ticks(20):
-        page.wait_for_timeout(100)
-        if (after := re.findall(r"(?m)^line \d+$", screen(page))) != before:
-            break
+    top = pages * page_length  # also after one line back: then the last output is one line only
+    wait_for_text(page, rf"\Aline {top + 1}\n")
+    page.keyboard.press("k")
+    wait_for_text(page, rf"\Aline {top}\n")
+    after = re.findall(r"(?m)^line \d+$", screen(page))
     reload(page, f"(?m)^{after[3]}$")
     assert re.findall(r"(?m)^line \d+$", screen(page)) == after
     page.keyboard.press("ArrowUp")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.bed.processes import Bed, ticks
 from tests.bed.tunnels import OURS
 from tests.pty.beds import LIMIT, Service, start_service
-from tests.pty.browsing import MILLISECONDS, TOKEN, log_in, run, screen, wait_for_prompt, wait_for_text
+from tests.pty.browsing import MILLISECONDS, TOKEN, log_in, run, screen, wait_for_prompt, wait_for_text, wait_until
 from tests.pty.cutting import CuttingProxy
 from tests.server.clients import ask
 
@@ -64,6 +64,22 @@ def test_a_lost_connection_comes_back_and_nothing_is_missing_or_doubled(web: Ser
         assert lines == list("12345678")
         assert proxy.calls.count("Connect") >= 2
         page.goto("about:blank")  # closes the connections before the proxy does
+
+
+def test_what_is_typed_while_a_call_is_on_its_way_goes_together(web: Service, page: Page) -> None:
+    log_in(page, web.url)
+    held: list[Route] = []
+    page.route("**/SendInput", lambda route: held.append(route))
+    page.keyboard.type("echo ")
+    wait_until(page, lambda: len(held) == 1)
+    page.keyboard.type("0123456789" * 5 + "-$((40+2))")
+    page.keyboard.press("Enter")
+    held[0].continue_()
+    wait_until(page, lambda: len(held) == 2)
+    held[1].continue_()
+    wait_for_text(page, "(?m)^" + "0123456789" * 5 + "-42")
+    assert len(held) == 2
+    page.unroute("**/SendInput")
 
 
 def test_a_wrong_token_is_told_and_can_be_mended(web: Service, page: Page) -> None:

@@ -31,8 +31,8 @@ CALLS = "**/process.Process/*"
 EDGES = {
     401: ("refused the request (HTTP 401)", "Reload this page to sign in"),
     403: ("refused the request (HTTP 403)", "let POST requests to /process.Process/ through"),
-    404: ("knows no such machine (HTTP 404)", "address may have changed"),
-    413: ("no requests of this size (HTTP 413)", "Paste less"),
+    404: ("does not know this machine (HTTP 404)", "address may have changed"),
+    413: ("does not accept requests of this size (HTTP 413)", "Paste less"),
     429: ("too many requests (HTTP 429)", "Wait a minute"),
     500: ("answered HTTP 500", "log may say why"),
     502: ("the terminal service behind it does not (HTTP 502)", "wstunnel-py serve runs there"),
@@ -274,7 +274,7 @@ def test_input_that_cannot_be_sent_is_bounded_and_told(web: Service, page: Page)
               document.activeElement.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
             }"""
         )
-        expect(page.locator("#hint")).to_contain_text("Too much input waits to be sent.", timeout=MILLISECONDS)
+        expect(page.locator("#hint")).to_contain_text("Too much input is waiting to be sent.", timeout=MILLISECONDS)
         page.goto("about:blank")
 
 

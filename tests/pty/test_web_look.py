@@ -149,17 +149,18 @@ def test_text_is_copied_and_pasted(web: Service, browser: Browser) -> None:
         wait_for_text(page, "wrapped-42")
         wait_for_text(page, "x{30}")
         choose(page, "copy")
-        expect(page.locator("#hint")).to_contain_text("all that is on the screen is copied", timeout=MILLISECONDS)
+        expect(page.locator("#hint")).to_contain_text("the whole screen was copied", timeout=MILLISECONDS)
         text = page.evaluate("navigator.clipboard.readText()")
         assert "wrapped-42\n" in text and "x" * 150 in text
         box = page.locator(".xterm-rows > div", has_text=re.compile("^wrapped-42$")).bounding_box()
         assert box
         page.mouse.dblclick(box["x"] + 20, box["y"] + 8)
         page.keyboard.press("Control+Shift+C")
-        expect(page.locator("#hint")).to_have_text("The selection is copied.", timeout=MILLISECONDS)
+        expect(page.locator("#hint")).to_have_text("Selection copied.", timeout=MILLISECONDS)
         assert page.evaluate("navigator.clipboard.readText()") in ("wrapped", "wrapped-42")
         page.evaluate("navigator.clipboard.writeText('echo pasted-$((40+2))')")
         choose(page, "paste")
+        wait_for_text(page, r"echo pasted-\$")
         page.keyboard.press("Enter")
         wait_for_text(page, "pasted-42")
 
@@ -176,7 +177,7 @@ def test_a_clipboard_that_is_refused_is_told_and_what_to_do(web: Service, browse
         choose(page, "paste")
         expect(page.locator("#hint")).to_contain_text("Press Ctrl+Shift+V", timeout=MILLISECONDS)
         choose(page, "copy")
-        expect(page.locator("#hint")).to_contain_text("is copied", timeout=MILLISECONDS)
+        expect(page.locator("#hint")).to_contain_text("copied", timeout=MILLISECONDS)
 
 
 # ---- for everybody

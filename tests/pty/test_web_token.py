@@ -58,7 +58,7 @@ def test_a_link_is_followed_while_the_page_is_open(web: Service, page: Page) -> 
 
 
 def test_a_wrong_token_in_a_link_is_told_and_taken_out_as_well(web: Service, page: Page) -> None:
-    for token, problem in (("wrong", "does not accept this token"), ("%E0%A4%A", "That is no token")):
+    for token, problem in (("wrong", "does not accept this token"), ("%E0%A4%A", "That is not a token")):
         page.goto("about:blank")
         page.goto(f"{web.url}/#token={token}")
         expect(page.locator("#problem")).to_contain_text(problem, timeout=MILLISECONDS)
@@ -72,7 +72,7 @@ def test_what_can_be_no_token_is_told_before_it_is_sent(web: Service, page: Page
     for text in ("two words", "schlüssel", "令牌", f"{web.url}/#token={TOKEN}"):
         page.fill("#token", text)
         page.keyboard.press("Enter")
-        expect(page.locator("#problem")).to_contain_text("That is no token", timeout=MILLISECONDS)
+        expect(page.locator("#problem")).to_contain_text("That is not a token", timeout=MILLISECONDS)
     assert not any("process.Process" in url for url in calls)
 
 

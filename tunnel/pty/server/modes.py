@@ -262,9 +262,13 @@ class Modes:
             indexes = payload[1:].split(b";")
             for index, colour in zip(indexes[::2], indexes[1::2], strict=False):
                 self._note_colour(b"4;" + index, colour)
+        elif number == b"104" and not payload:
+            # One entry for all of them, before what is changed later.
+            kept = {key: value for key, value in self._palette.items() if key[:2] != b"4;"}
+            self._palette = {b"104": b"104"} | kept
         elif number == b"104":
-            for key in list(self._palette):
-                if key.startswith(b"4;") and (not payload or key[2:] in payload[1:].split(b";")):
+            for key in (b"4;" + index for index in payload[1:].split(b";")):
+                if key in self._palette:
                     self._palette[key] = b"10" + key
         elif len(number) == 2 and number[:1] == b"1":
             for at, colour in enumerate(payload[1:].split(b";"), start=int(number)):

@@ -121,6 +121,8 @@ class RemoteShell:
                 self._start(self._serve)
                 ending = await self._ending
             finally:
+                if self._pid and (self._stream.result is None or self._stream.result.signal is not None):
+                    self._screen.leave()
                 if self._stream.result is None:  # something may be said that is not the terminal's
                     end_line()
                 self._local.restore()

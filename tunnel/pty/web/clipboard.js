@@ -8,13 +8,13 @@ export async function copy(screen) {
   if (!(await written(text))) {
     return "The browser refused to copy. Select the text and press Ctrl+Shift+C, or allow the clipboard for this page.";
   }
-  return selection ? "The selection is copied." : "Nothing is selected: all that is on the screen is copied.";
+  return selection ? "Selection copied." : "Nothing was selected, so the whole screen was copied.";
 }
 
 // Pastes; returns what to tell the user, "" if it worked.
 export async function paste(screen) {
   if (!navigator.clipboard?.readText) {
-    return "Here the browser lets no page read the clipboard. Press Ctrl+Shift+V, or hold the terminal and choose Paste.";
+    return "The browser does not let this page read the clipboard. Press Ctrl+Shift+V, or press and hold the terminal and choose Paste.";
   }
   let text;
   try {
@@ -22,7 +22,7 @@ export async function paste(screen) {
   } catch {
     return "The browser refused to paste. Allow the clipboard for this page, or press Ctrl+Shift+V.";
   }
-  if (!text) return "There is no text in the clipboard.";
+  if (!text) return "The clipboard contains no text.";
   screen.paste(text);
   return "";
 }

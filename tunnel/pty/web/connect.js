@@ -146,7 +146,7 @@ function envelope(data) {
   return framed;
 }
 
-function joined(first, second) {
+export function joined(first, second) {
   if (!first.length) return second;
   const both = new Uint8Array(first.length + second.length);
   both.set(first);

@@ -97,7 +97,7 @@ function showLost(error, milliseconds, since) {
 async function open() {
   close();
   if (!TOKEN.test(kept.token)) {
-    askForToken("That is no token: one has letters, digits and - . _ ~ + / only, without spaces.");
+    askForToken("That is not a token: tokens contain only letters, digits and - . _ ~ + / =, without spaces.");
     return;
   }
   title = "";
@@ -163,7 +163,9 @@ const actions = {
   leave() {
     close();
     kept.token = null;
-    askForToken("The token is forgotten. The terminal goes on for 10 minutes: with the token you get it back in this tab.");
+    askForToken(
+      "The token has been forgotten. The terminal keeps running for 10 minutes: enter the token in this tab to get it back.",
+    );
   },
 };
 

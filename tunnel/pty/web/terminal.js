@@ -1,7 +1,7 @@
 // One terminal of the service: its output, its input and its size. It survives lost connections and a reload of the
 // page, because the service keeps the latest output.
 
-import { CallError, fromBase64, toBase64 } from "./connect.js";
+import { CallError, fromBase64, joined, toBase64 } from "./connect.js";
 import { kept } from "./kept.js";
 import { Replay } from "./replay.js";
 
@@ -21,8 +21,7 @@ export class Session {
     this.client = client;
     this.view = view;
     this.offset = 0; // of the next byte of output
-    this.typed = [];
-    this.waiting = 0; // bytes in `typed`
+    this.typed = new Uint8Array(0); // what waits for the service
     this.sending = false;
     this.ended = false;
     this.size = "";
@@ -159,45 +158,47 @@ export class Session {
     this.send();
   }
 
-  // Input is sent in order, one call at a time. A repeated call has the same key, so input never arrives twice.
+  // Input is sent in order, one call at a time; what is typed meanwhile goes together in the next one.
   type(data) {
     if (this.ended || this.replay) return;
-    if (this.waiting + data.length > INPUT_LIMIT) {
+    if (this.typed.length + data.length > INPUT_LIMIT) {
       this.view.trouble("full");
       return;
     }
-    this.waiting += data.length;
-    for (let at = 0; at < data.length; at += INPUT_PIECE) {
-      const key = [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, "0")).join("");
-      this.typed.push({ key, data: data.subarray(at, at + INPUT_PIECE) });
-    }
+    this.typed = joined(this.typed, data);
     this.send();
   }
 
   async send() {
     if (this.sending || !this.pid) return;
     this.sending = true;
-    let delay = FIRST_DELAY;
-    while (this.typed.length && !this.ended) {
-      const { key, data } = this.typed[0];
-      const message = { process: { pid: this.pid }, input: { pty: toBase64(data) } };
+    try {
+      while (this.typed.length && !this.ended) {
+        const data = this.typed.subarray(0, INPUT_PIECE);
+        await this.sendPiece(data);
+        this.typed = this.typed.subarray(data.length);
+      }
+    } catch (error) {
+      this.typed = new Uint8Array(0);
+      if (error.code !== "not_found") this.view.trouble("input", error);
+    } finally {
+      this.sending = false;
+    }
+  }
+
+  // A repeated call has the same key, so input never arrives twice.
+  async sendPiece(data) {
+    const key = [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, "0")).join("");
+    const message = { process: { pid: this.pid }, input: { pty: toBase64(data) } };
+    for (let delay = FIRST_DELAY; !this.ended; delay = Math.min(delay * 1.5, LONGEST_DELAY)) {
       try {
         await this.client.call("SendInput", message, { "Wstunnel-Input": key });
-        this.typed.shift();
-        this.waiting -= data.length;
-        delay = FIRST_DELAY;
+        return;
       } catch (error) {
-        if (!TEMPORARY.includes(error.code)) {
-          this.typed = [];
-          this.waiting = 0;
-          if (error.code !== "not_found") this.view.trouble("input", error);
-          break;
-        }
+        if (!TEMPORARY.includes(error.code)) throw error;
         await this.pause(delay);
-        delay = Math.min(delay * 1.5, LONGEST_DELAY);
       }
     }
-    this.sending = false;
   }
 
   async sendSize() {

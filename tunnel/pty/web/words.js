@@ -31,7 +31,7 @@ function fromProxy(status, host) {
       return told(`A proxy in front of ${host} wants you to sign in.`, "Reload this page and sign in.");
     case 200:
       return told(
-        `Something else than the terminal service answered at ${host}.`,
+        `Something other than the terminal service answered at ${host}.`,
         "Reload this page: perhaps a proxy wants you to sign in.",
       );
     case 401:
@@ -44,16 +44,16 @@ function fromProxy(status, host) {
     case 404:
     case 410:
       return told(
-        `The proxy in front of ${host} knows no such machine (HTTP ${status}).`,
+        `The proxy in front of ${host} does not know this machine (HTTP ${status}).`,
         "It may be stopped, or its address may have changed.",
       );
     case 413:
       return told(
-        `A proxy in front of ${host} takes no requests of this size (HTTP 413).`,
-        "Paste less at once, or raise the proxy's limit for bodies.",
+        `A proxy in front of ${host} does not accept requests of this size (HTTP 413).`,
+        "Paste less at once, or raise the proxy's limit for request bodies.",
       );
     case 429:
-      return told(`The proxy in front of ${host} gets too many requests (HTTP 429).`, "Wait a minute.");
+      return told(`The proxy in front of ${host} is receiving too many requests (HTTP 429).`, "Wait a minute.");
     case 502:
     case 503:
     case 504:
@@ -75,7 +75,7 @@ function fromService({ code, message }, host, had) {
     case "permission_denied":
       return /origin/.test(message)
         ? told(
-            "The service takes this page for a foreign one.",
+            "The service takes this page for one of another site.",
             "A proxy in front of it must pass on the Host header as it is (nginx: proxy_set_header Host $http_host).",
           )
         : told(
@@ -97,7 +97,7 @@ function fromService({ code, message }, host, had) {
     case "unavailable":
       return told(`The service on ${host} is stopping.`, "Try again once it has been started again.");
     case "deadline_exceeded":
-      return told("The terminal's time limit is over.", "Open a new one.");
+      return told("The terminal has reached its time limit.", "Open a new one.");
     default:
       return told(`The service reports: ${message}.`, "Its log may tell more.");
   }
@@ -107,7 +107,7 @@ function fromService({ code, message }, host, had) {
 export function ending({ exitCode = 0, status = "" }) {
   const signal = /^signal: (.*)$/.exec(status)?.[1];
   if (exitCode >= 0) {
-    const failed = exitCode === 127 ? "If it never began, /bin/bash is missing on the machine." : "";
+    const failed = exitCode === 127 ? "If it never started, /bin/bash may be missing on the machine." : "";
     return told(exitCode ? `The shell ended with exit code ${exitCode}.` : "The shell ended.", failed);
   }
   switch (signal) {
@@ -124,7 +124,7 @@ export function ending({ exitCode = 0, status = "" }) {
 }
 
 export const TROUBLE = {
-  full: "Too much input waits to be sent. What you typed or pasted last was dropped: send it again later, in pieces.",
+  full: "Too much input is waiting to be sent. What you typed or pasted last was dropped: send it again later, in pieces.",
   input: "What you typed could not be sent.",
   size: "The terminal could not be told the size of the window. Change it a little to try again.",
 };
