@@ -317,7 +317,7 @@ def test_an_edges_refusal_is_shown_in_its_own_words(serve: Serve, status: str, c
 @pytest.mark.parametrize("status", ["409 Conflict", "425 Too Early"])
 def test_a_sandbox_that_is_still_starting_is_a_matter_of_time(serve: Serve, status: str) -> None:
     url = f"ws://127.0.0.1:{serve(answer(f'HTTP/1.1 {status}', 'Content-Length: 0')).port}"
-    line = f"{url} answered {status[:3]}: {status[4:]}; it may still be starting: see connect --wait"
+    line = f"{url} answered {status[:3]}: {status[4:]}; it may still be starting: try again in a while"
     assert failure_of(url) == Failure(line, 75)
 
 
