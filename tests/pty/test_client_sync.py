@@ -284,13 +284,14 @@ def test_disconnect_ends_an_iteration_in_another_thread(sandbox: Sandbox) -> Non
 
 
 def test_closing_the_sandbox_leaves_no_thread_and_no_connection(service: Service) -> None:
+    # What tests before this one have left may go away meanwhile.
     threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
     with Sandbox(service.url) as sandbox:
         terminals = [sandbox.pty.create(command=CAT, on_data=Output()) for _ in range(5)]
         pulled = [sandbox.pty.create(command=CAT) for _ in range(5)]
         sandbox.pty.list()
-    assert threading.active_count() == threads
-    assert len(os.listdir("/proc/self/fd")) == files
+    assert threading.active_count() <= threads
+    assert len(os.listdir("/proc/self/fd")) <= files
     with Sandbox(service.url) as sandbox:
         assert all(sandbox.pty.kill(terminal.pid) for terminal in terminals + pulled)
 
