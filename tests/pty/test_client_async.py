@@ -226,7 +226,7 @@ def test_closing_the_sandbox_leaves_no_task_and_no_connection(service: Service) 
                 break
             await asyncio.sleep(0.01)
         assert len(asyncio.all_tasks()) == 1, asyncio.all_tasks()
-        assert len(os.listdir("/proc/self/fd")) == files
+        assert len(os.listdir("/proc/self/fd")) <= files
         async with AsyncSandbox(service.url) as sandbox:
             for terminal in terminals:
                 assert await sandbox.pty.kill(terminal.pid)
