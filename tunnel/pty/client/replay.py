@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import re
 
+from tunnel.pty.protocol.sequences import ALTERNATE_SCREENS, HALF_CHARACTER, UNKNOWN_STRING
+
 SEQUENCE_LIMIT = 4096  # bytes of a sequence that is held back; a longer string passes or not by how it begins
 
 # Text: ASCII, and whole characters in UTF-8, whose bytes look like controls otherwise. 05 asks for the answerback.
@@ -24,7 +26,7 @@ _TEXT = re.compile(rb"(?:[\x00-\x04\x06-\x1a\x1c-\x7f]+|[\x98\x9c\x9e\x9f]|\xc2\
 # BEL ends an OSC, and is nothing in other strings.
 _OSC_TEXT = re.compile(rb"(?:[\x00-\x06\x08-\x17\x19\x1c-\x7f]+|" + _CHARACTER + rb")*")
 _STRING_TEXT = re.compile(rb"(?:[\x00-\x17\x19\x1c-\x7f]+|" + _CHARACTER + rb")*")
-_HALF = re.compile(rb"(?:[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2}|\x1b)\Z")
+_HALF = re.compile(rb"(?:" + HALF_CHARACTER + rb"|\x1b)\Z")
 # Controls within a sequence are obeyed at once.
 _ESCAPE_CONTROLS = re.compile(rb"[\x00-\x17\x19\x1c-\x1f\x7f]*")
 _ESCAPE_BODY = re.compile(rb"[\x00-\x17\x19\x1c-/\x7f]*")
@@ -54,9 +56,7 @@ _OSC = frozenset((0, 1, 2, 7, 8, 66, 104, 105, 106, *range(110, 120), 133, 633, 
 _OSC_UNLESS_ASKING = frozenset((4, 5, 6, *range(10, 20), 21, 22))  # they ask with a question mark
 _DCS = re.compile(rb"[0-9;:]*[q{]|=[12]s")  # pictures, characters, synchronized updates
 
-_ALTERNATE = frozenset((b"47", b"1047", b"1049"))
 _REPORTED_AT_ONCE = frozenset((b"1004", b"2031", b"2048"))  # focus, light or dark, size
-_UNKNOWN_STRING = {b"]": b"\x1b]99999;", b"P": b"\x1bP~", b"X": b"\x1bX-", b"^": b"\x1b^-", b"_": b"\x1b_-"}
 
 
 class Replay:
@@ -98,8 +98,8 @@ class Replay:
         self._over = True
         modes = b"".join(b"\x1b[?%bh" % mode for mode in self._reported)
         held, self._held = self._held, b""
-        # The rest of a string that was dropped comes live: it must not be shown as text.
-        cut = _UNKNOWN_STRING.get(self._string, b"")
+        # The rest of a string that was dropped comes live.
+        cut = UNKNOWN_STRING.get(self._string, b"")
         if self._passes:
             return b"\x1b\\" + modes + cut + held if modes else held
         return modes + cut + held
@@ -199,7 +199,7 @@ class Replay:
     def _modes(self, whole: bytes, numbers: list[bytes], final: bytes) -> bytes:
         """Take note of modes that are set or reset; return what passes."""
         numbers = [each.lstrip(b"0") for each in numbers]
-        if _ALTERNATE.intersection(numbers):
+        if ALTERNATE_SCREENS.intersection(numbers):
             self.alternate = final == b"h"
         reported = _REPORTED_AT_ONCE.intersection(numbers)
         if not reported:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from tunnel.pty.protocol.sequences import ALTERNATE_SCREENS, HALF_CHARACTER, UNKNOWN_STRING
 from tunnel.pty.server.colours import Rendition
 
 BLOCK = 64 << 10  # bytes that are looked through at once
@@ -45,12 +46,9 @@ _WHOLE = re.compile(
 _STRING = re.compile(rb"\x1b([]PX^_])")
 _STRING_END = {b"]": re.compile(rb"[\x07\x18\x1a]|(?=\x1b)")}
 _OTHER_STRING_END = re.compile(rb"[\x18\x1a]|(?=\x1b)")
-_HALF_CHARACTER = re.compile(rb"(?:[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})\Z")
+_HALF_CHARACTER = re.compile(rb"(?:" + HALF_CHARACTER + rb")\Z")
 _C1 = re.compile(rb"\xc2([\x80-\x9f])")
-# A string whose beginning is gone is continued as one that no terminal knows.
-_UNKNOWN_STRING = {b"]": b"\x1b]99999;", b"P": b"\x1bP~", b"X": b"\x1bX-", b"^": b"\x1b^-", b"_": b"\x1b_-"}
 
-_SCREENS = frozenset((b"47", b"1047", b"1049"))
 # These clear the screen, save the cursor, or hold the picture for a moment; 2 and 38 speak another language.
 _NOT_KEPT = frozenset((b"2", b"3", b"38", b"1048", b"2026"))
 _ON_AT_FIRST = frozenset((b"7", b"25"))
@@ -119,7 +117,7 @@ class Modes:
         parts.append(self._rendition.sequence())
         if self._link:
             parts.append(b"\x1b]8%b\x1b\\" % self._link)
-        parts.append(_UNKNOWN_STRING.get(self._string, b"") + self._half)
+        parts.append(UNKNOWN_STRING.get(self._string, b"") + self._half)
         return b"".join(parts)
 
     def _keyboard(self, *, alternate: bool) -> Iterable[bytes]:
@@ -203,7 +201,7 @@ class Modes:
             _remember(self._key_options, values.partition(b";")[0], whole)
 
     def _note_mode(self, number: bytes, final: bytes) -> None:
-        if number in _SCREENS:
+        if number in ALTERNATE_SCREENS:
             if final in b"hl":
                 self._screen = number if final == b"h" else b""
         elif final == b"s":

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from tunnel.pty.protocol.sequences import ALTERNATE_SCREENS
+
 CUT = 64  # bytes of a sequence that may come in two pieces
 
 _SEQUENCE = re.compile(
@@ -17,7 +19,6 @@ _SEQUENCE = re.compile(
     rb"|([=>])"  # keypad
     rb"|(c))"  # reset
 )
-_SCREENS = (b"47", b"1047", b"1049")
 # Cursor keys, reversed colours, mouse, focus, pasting, pictures held back, reports of colours and of the size.
 _OFF = frozenset(b"1 5 9 1000 1001 1002 1003 1004 1005 1006 1015 1016 2004 2026 2031 2048".split())
 _ON = frozenset((b"7", b"25"))  # wrapping, cursor
@@ -76,7 +77,7 @@ class Leaving:
             self._forget()
 
     def _note_mode(self, mode: bytes, *, on: bool) -> None:
-        if mode in _SCREENS:
+        if mode in ALTERNATE_SCREENS:
             self._screen = mode if on else b""
             if not on:
                 self._pushed[True] = 0
