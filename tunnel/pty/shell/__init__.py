@@ -2,7 +2,7 @@
 
 - `run`: one run of the command, from start to exit code. `settings`: its options.
 - `keyboard`: standard input. `escapes`: commands to this program within it, such as ``~.``.
-- `screen`: standard output, and messages to the user. `leaving`: what a program has changed about the local terminal.
+- `screen`: standard output. `leaving`: what a program has changed about the local terminal.
 - `local`: size and modes of the local terminal.
 
 POSIX only, but only `local` imports modules that other systems lack.

@@ -25,7 +25,7 @@ from typing import Any
 
 from tunnel.client.outage import NOTICE_AFTER, back_line, lost_line, span
 from tunnel.client.signals import not_ignored
-from tunnel.client.trace import Trace, end_line
+from tunnel.client.trace import Trace, end_line, say
 from tunnel.errors import ConnectionLost, TunnelError, spelled
 from tunnel.net.standard_streams import CLOSED_OUTPUT
 from tunnel.pty.client import calls
@@ -175,13 +175,13 @@ class RemoteShell:
             self._start(work)
         while (item := await self._reader.read()) is not None:
             if isinstance(item, Gap):
-                self._screen.say(f"the connection was lost, and {item} of the output with it")
+                say(f"the connection was lost, and {item} of the output with it")
             else:
                 await self._screen.write(item)
             self._redraw_after_replay()
         if (result := self._stream.result) is not None:
             if result.signal is not None and not self._settings.quiet:
-                self._screen.say(f"the terminal was killed ({result.status})")
+                say(f"the terminal was killed ({result.status})")
             self._end(Ending(status_of(result)))
 
     async def _type(self, data: bytes) -> None:
@@ -190,7 +190,7 @@ class RemoteShell:
             await self._client.perform(call, retry_for=self._settings.reconnect_for)
         except TunnelError as exc:
             if exc.code == "pty-input-unsure":
-                self._screen.say(str(exc))
+                say(str(exc))
             elif calls.is_unknown(exc):
                 await asyncio.Event().wait()  # the terminal has ended; the output stream says how
             else:
@@ -231,13 +231,13 @@ class RemoteShell:
             reason = self._stream.broken
             if reason is None:
                 if told and since is not None:
-                    self._screen.say(back_line(time.monotonic() - since))
+                    say(back_line(time.monotonic() - since))
                 since, told = None, False
             elif since is None:
                 since = time.monotonic()
             elif not (told or self._settings.quiet) and time.monotonic() - since >= NOTICE_AFTER:
                 told = True
-                self._screen.say(lost_line(reason, self._settings.reconnect_for) + self._end_of_grace())
+                say(lost_line(reason, self._settings.reconnect_for) + self._end_of_grace())
 
     def _end_of_grace(self) -> str:
         """Return a remark, if the service does not wait as long as this command does."""
@@ -255,7 +255,7 @@ class RemoteShell:
     def _command(self, command: Command) -> None:
         if command is Command.HELP:
             own = self._own and not self._settings.keep
-            self._screen.say(help_text(self._settings.escape or "", own=own))
+            say(help_text(self._settings.escape or "", own=own))
         else:
             self._end(Ending(0, kill=command is Command.LEAVE, keep=command is Command.DETACH))
 
@@ -296,13 +296,11 @@ class RemoteShell:
                 elif ending.keep:
                     if not self._settings.keep:
                         await self._client.perform(calls.resize(self._pid, self._size, keep=True))
-                    self._screen.say(
-                        f"the terminal keeps running; join it again with {spelled('pty_attach')} {selector}"
-                    )
+                    say(f"the terminal keeps running; join it again with {spelled('pty_attach')} {selector}")
         except (TunnelError, TimeoutError) as exc:
             if not (isinstance(exc, TunnelError) and calls.is_unknown(exc)) and ending.failure is None:
                 after = f"it will kill the terminal after {self._settings.grace:g} s, if it supports that"
-                self._screen.say(f"cannot tell the service that we left ({str(exc) or 'no answer'}); {after}")
+                say(f"cannot tell the service that we left ({str(exc) or 'no answer'}); {after}")
 
 
 def status_of(result: Result) -> int:

@@ -1,4 +1,4 @@
-"""Standard output for the terminal's output, and this program's own messages on standard error."""
+"""Standard output for the terminal's output."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import select
 
 from tunnel.client.stdio import StandardOutput
-from tunnel.client.trace import say
 from tunnel.pty.shell.leaving import Leaving
 
 
@@ -52,10 +51,6 @@ class Screen:
             await ready
         finally:
             loop.remove_writer(fd)
-
-    def say(self, text: str) -> None:
-        """Print a message of this program, on lines of its own."""
-        say(text)
 
     def close(self) -> None:
         """Give standard output back as it was."""
