@@ -6,12 +6,13 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from tests.bed.processes import ticks
-from tests.pty.beds import LIMIT
+from tests.bed.processes import Bed, ticks
+from tests.pty.beds import LIMIT, Service, start_service
 
 TOKEN = "a-token-of-this-test"
 # Without Chromium's sandbox, because tests run as root, and without its requests to the internet.
@@ -74,6 +75,13 @@ def run(page: Page, command: str) -> None:
     page.keyboard.press("Enter")
 
 
+def start_page_service(bed: Bed, folder: Path, *options: str, token: str = TOKEN) -> Service:
+    """Start a service with its page, which keeps its ``token`` in ``folder``."""
+    tokens = folder / "tokens"
+    tokens.write_text(f"{token}\n")
+    return start_service(bed, "--web", "--pty-token-file", str(tokens), *options)
+
+
 def screen(page: Page) -> str:
     return page.inner_text(".xterm-rows")
 
@@ -87,10 +95,11 @@ def wait_until(page: Page, condition: Callable[[], bool]) -> None:
     raise AssertionError(f"it did not come true in {LIMIT} s")
 
 
-def wait_for_text(page: Page, pattern: str) -> str:
+def wait_for_text(page: Page, pattern: str, of: Callable[[Page], str] = screen) -> str:
+    """Wait until ``pattern`` is in the text ``of`` the page; return what it has found."""
     for _ in ticks(LIMIT):
-        found = re.search(pattern, screen(page))
+        found = re.search(pattern, of(page))
         if found:
             return found[0]
         page.wait_for_timeout(50)
-    raise AssertionError(f"no {pattern!r} in\n{screen(page)}")
+    raise AssertionError(f"no {pattern!r} in\n{of(page)}")

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page
 
 from tests.bed.processes import Bed
 from tests.pty.beds import Service, start_service
-from tests.pty.browsing import TOKEN, chromium, new_context
+from tests.pty.browsing import chromium, new_context, start_page_service
 from tests.pty.raw import Raw
 from tunnel import Sandbox
 from tunnel.pki.tokens import make_token
@@ -70,9 +70,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def web(shared_bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with its page, for `TOKEN`; ``box.test`` leads there, too, in the browser of these tests."""
-    tokens = tmp_path_factory.mktemp("page") / "tokens"
-    tokens.write_text(f"{TOKEN}\n")
-    service = start_service(shared_bed, "--web", "--pty-token-file", str(tokens), "--pty-host", "box.test")
+    service = start_page_service(shared_bed, tmp_path_factory.mktemp("page"), "--pty-host", "box.test")
     yield service
     service.process.end()
 

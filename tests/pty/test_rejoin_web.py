@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, Request
 
-from tests.bed.processes import Bed, ticks
-from tests.pty.beds import LIMIT, Service, start_service
-from tests.pty.browsing import TOKEN, log_in, run
+from tests.bed.processes import Bed
+from tests.pty import browsing
+from tests.pty.beds import Service
+from tests.pty.browsing import log_in, run, start_page_service
 from tests.pty.replayed import ASK, QUERIES
 
 SCROLLBACK = 65536  # bytes
@@ -20,22 +21,16 @@ SCROLLBACK = 65536  # bytes
 @pytest.fixture
 def short(bed: Bed, tmp_path: Path) -> Service:
     """A service with a page that keeps little output."""
-    tokens = tmp_path / "tokens"
-    tokens.write_text(f"{TOKEN}\n")
-    return start_service(bed, "--web", "--pty-token-file", str(tokens), "--pty-scrollback", str(SCROLLBACK))
+    return start_page_service(bed, tmp_path, "--pty-scrollback", str(SCROLLBACK))
 
 
 def screen(page: Page) -> str:
     """The screen without the blanks at the ends of its lines."""
-    return "\n".join(line.rstrip() for line in page.inner_text(".xterm-rows").splitlines()).rstrip() + "\n"
+    return "\n".join(line.rstrip() for line in browsing.screen(page).splitlines()).rstrip() + "\n"
 
 
 def wait_for_text(page: Page, pattern: str) -> str:
-    for _ in ticks(LIMIT):
-        if found := re.search(pattern, screen(page)):
-            return found[0]
-        page.wait_for_timeout(50)
-    raise AssertionError(f"no {pattern!r} in\n{screen(page)}")
+    return browsing.wait_for_text(page, pattern, of=screen)
 
 
 class Typed:

@@ -13,13 +13,14 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.bed.nginx import nginx
 from tests.bed.processes import Bed
-from tests.pty.beds import Service, start_service
+from tests.pty.beds import Service
 from tests.pty.browsing import (
     MILLISECONDS,
     TOKEN,
     log_in,
     new_context,
     run,
+    start_page_service,
     wait_for_prompt,
     wait_for_state,
     wait_for_text,
@@ -174,9 +175,7 @@ def test_a_device_without_a_network_is_told_so(web: Service, page: Page) -> None
 
 def test_a_machine_that_falls_silent_is_noticed(bed: Bed, tmp_path: Path, page: Page) -> None:
     """No connection breaks when a machine is suspended or a network goes away."""
-    tokens = tmp_path / "tokens"
-    tokens.write_text(f"{TOKEN}\n")
-    service = start_service(bed, "--web", "--pty-token-file", str(tokens))
+    service = start_page_service(bed, tmp_path)
     page.clock.install()
     log_in(page, service.url)
     service.process.send_signal(signal.SIGSTOP)
@@ -212,14 +211,12 @@ def test_a_proxy_that_wants_a_login_in_between_does_not_cost_the_terminal(web: S
 def test_a_token_that_was_withdrawn_is_asked_for_again_and_the_terminal_is_kept(
     bed: Bed, tmp_path: Path, page: Page
 ) -> None:
-    tokens = tmp_path / "tokens"
-    tokens.write_text(f"{TOKEN}\n")
-    service = start_service(bed, "--web", "--pty-token-file", str(tokens))
+    service = start_page_service(bed, tmp_path)
     with CuttingProxy(service.url) as proxy:
         log_in(page, proxy.url)
         run(page, "before=$((6*7)); echo set-$before")
         wait_for_text(page, "set-42")
-        tokens.write_text("another-token\n")
+        (tmp_path / "tokens").write_text("another-token\n")
         service.process.send_signal(signal.SIGHUP)
         service.process.wait_for_line("reloaded")
         proxy.cut()
@@ -234,9 +231,7 @@ def test_a_token_that_was_withdrawn_is_asked_for_again_and_the_terminal_is_kept(
 
 
 def test_how_a_terminal_ended_is_told(bed: Bed, tmp_path: Path, page: Page) -> None:
-    tokens = tmp_path / "tokens"
-    tokens.write_text(f"{TOKEN}\n")
-    service = start_service(bed, "--web", "--pty-token-file", str(tokens))
+    service = start_page_service(bed, tmp_path)
     log_in(page, service.url)
     for command, words in (
         ("exit 0", "The shell ended."),

@@ -12,8 +12,17 @@ from playwright.sync_api import Page, expect
 
 from tests.bed.processes import Bed
 from tests.bed.tunnels import OURS
-from tests.pty.beds import Service, start_service
-from tests.pty.browsing import MILLISECONDS, TOKEN, log_in, run, wait_for_prompt, wait_for_state, wait_for_text
+from tests.pty.beds import Service
+from tests.pty.browsing import (
+    MILLISECONDS,
+    TOKEN,
+    log_in,
+    run,
+    start_page_service,
+    wait_for_prompt,
+    wait_for_state,
+    wait_for_text,
+)
 from tests.pty.typist import Typist
 from tunnel.pty.web.invitation import invitation, may_show_secrets, page_address
 
@@ -38,9 +47,7 @@ def test_a_link_with_the_token_opens_the_terminal_and_leaves_no_token_behind(web
 
 
 def test_a_token_with_every_character_that_one_may_have(bed: Bed, tmp_path: Path, page: Page) -> None:
-    tokens = tmp_path / "tokens"
-    tokens.write_text("aZ09._~+/-x==\n")
-    service = start_service(bed, "--web", "--pty-token-file", str(tokens))
+    service = start_page_service(bed, tmp_path, token="aZ09._~+/-x==")
     page.goto(f"{service.url}/#token=aZ09._~+/-x==")
     wait_for_prompt(page)
     page.evaluate("sessionStorage.clear()")
