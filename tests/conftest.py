@@ -1,4 +1,4 @@
-"""What any test may ask for: a bed that ends what was started, a real sshd, bridges, routes of ssh through them."""
+"""Fixtures for all tests: a bed that ends what was started, a real sshd, bridges, and routes of ssh through them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.bed.built import Built, build_once, folder_of_run
 from tests.bed.processes import Bed, open_beds
 from tests.bed.sshd import Sshd
 from tests.bed.targets import Target, echo
 from tests.bed.tunnels import EMBEDDED_PAIR, OWN_PAIR, PAIRS, Bridge, Pair, Route, start_bridge, start_embedded
+from tunnel import errors
 
-SIZES = (0, 1, 65535, 65536, 65537, 100_000_001)  # around the buffers and frames of both programs, and much more
+SIZES = (0, 1, 65535, 65536, 65537)  # around the buffers and frames of both programs …
+LARGEST, LARGEST_IN_FULL = 20_000_001, 100_000_001  # … and much more
 StartBridge = Callable[..., Bridge]
+SPLICE_LEAST = {"always": 1, "never": 1 << 62}  # bytes of payload; see `tunnel.net.splice`
 LOG_TAIL = 4000  # characters of each program's log that a failing test shows
 
 # How long an example takes says more about the machine than about the code.
@@ -30,6 +34,9 @@ settings.load_profile("unhurried")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the long forms of the tests, too")
+    parser.addoption(
+        "--splice", choices=SPLICE_LEAST, help="let our programs splice everything, or nothing (default: their choice)"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -40,17 +47,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=long)
 
 
+def let_splice(patch: pytest.MonkeyPatch, how: str) -> None:
+    """Let the programs that are started from now on splice as ``--splice`` says."""
+    root = Path(__file__).parents[1]
+    patch.setenv("PYTHONPATH", f"{root / 'tests' / 'bed' / 'splicing'}{os.pathsep}{root}")
+    patch.setenv("TEST_SPLICE_LEAST", str(SPLICE_LEAST[how]))
+
+
 @pytest.fixture(scope="session", autouse=True)
-def plain_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def plain_environment(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[None]:
     """Keep the developer's own settings and proxies away from the programs under test, and let those find `tunnel`."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name.startswith(("WSTUNNEL_PY_", "XDG_")) or name.lower().endswith("_proxy"):
+            if name.startswith(("WSTUNNEL_PY_", "XDG_", "E2B_")) or name.lower().endswith("_proxy"):
                 patch.delenv(name)
         home = tmp_path_factory.mktemp("home")
         patch.setenv("HOME", str(home))
         patch.setenv("HISTFILE", str(home / "history"))  # of shells whose HOME is that of the account
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        if how := request.config.getoption("--splice"):
+            let_splice(patch, how)
         # Terminals and embedded SSH sessions read the account's own profile. If that is pyenv's, each shell takes a
         # lock, and one that is killed meanwhile makes all others wait for a minute.
         no_rehash = home / "no-rehash"
@@ -61,6 +77,15 @@ def plain_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
             if signal.getsignal(number) == signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
         yield
+
+
+@pytest.fixture(autouse=True)
+def forgotten_secrets() -> Iterator[None]:
+    """Keep what one test calls a secret out of the messages that others expect."""
+    before = dict(errors._secrets)
+    yield
+    errors._secrets.clear()
+    errors._secrets.update(before)
 
 
 @pytest.fixture
@@ -82,6 +107,12 @@ def shared_bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
 @pytest.fixture(scope="session")
 def sshd(shared_bed: Bed) -> Sshd:
     return Sshd(shared_bed, shared_bed.folder / "sshd")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The sdist, the wheel and the single file of this repository."""
+    return build_once(folder_of_run(tmp_path_factory.getbasetemp()) / "built")
 
 
 def make_route(bed: Bed, sshd: Sshd, pair: Pair) -> Route:
@@ -116,12 +147,12 @@ def start(bed: Bed, echo_target: Target) -> StartBridge:
 
 
 @pytest.fixture(scope="session")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Files of the `SIZES`, with the same random content in every run."""
+def samples(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> list[Path]:
+    """Files of the `SIZES`, and a large one, with the same random content in every run."""
     folder = tmp_path_factory.mktemp("samples")
     source = random.Random("samples")
     paths = []
-    for size in SIZES:
+    for size in (*SIZES, LARGEST_IN_FULL if request.config.getoption("--full") else LARGEST):
         path = folder / str(size)
         path.write_bytes(source.randbytes(size))
         paths.append(path)

@@ -1,4 +1,4 @@
-"""The Python scripts of the README and of docs/python.md are run as they stand there, each as a program of its own."""
+"""The Python scripts of the README and of docs/python.md are run unchanged, each as a program of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCRIPTS = [*blocks_of(README, "python"), *blocks_of(PAGE, "python")]
 
 # What is in a script, once, and what it prints.
 EXPECTED = {
-    'paramiko_client(\n    "build"': r"\A\S+\n\n\Z",
+    'paramiko_client("build") as': r"\A\S+\n\n\Z",
     'paramiko_client("SANDBOX-ID", username': r"\Ahello\n 0\n\Z",
     "open_sftp": r"\A\Z",
     "tunnel.ssh.connect": r"\Ahello\n\n\Z",
@@ -38,13 +38,15 @@ FAILS = "except tunnel.TunnelError"
 
 @pytest.fixture
 def home(tmp_path: Path, sshd: Sshd) -> Path:
-    """A home with what the scripts name: keys, known hosts, and the README's config file."""
+    """A home with what the scripts name: keys, known hosts, what config-ssh writes, and the README's config file."""
     keys = tmp_path / ".ssh"
     keys.mkdir(mode=0o700)
     shutil.copy(sshd.folder / "user", keys / "id_ed25519")
     known = (sshd.folder / "known_hosts").read_text()
     (keys / "known_hosts").write_text(known.replace("bed ", "SANDBOX-ID "))
-    (keys / "known_hosts.wstunnel-py").write_text(known.replace("bed ", "build,my-image "))
+    (keys / "known_hosts.wstunnel-py").write_text(known.replace("bed ", "build,my-image,SANDBOX-ID "))
+    user = f"User {getpass.getuser()}"
+    (keys / "config").write_text(f"Host build\n{user}\nUserKnownHostsFile ~/.ssh/known_hosts.wstunnel-py\n")
     return tmp_path
 
 
@@ -53,7 +55,7 @@ def run(bed: Bed, sshd: Sshd, home: Path, script: str) -> Finished:
     [config] = blocks_of(README, "toml")
     folder = home / ".config" / "wstunnel-py"
     folder.mkdir(parents=True)
-    (folder / "config.toml").write_text(config.replace("wss://build.example.com/ssh", url.format(host="ssh")))
+    (folder / "config.toml").write_text(config.replace("ws://MACHINE:8081", url.format(host="ssh")))
     (folder / "config.toml").chmod(0o600)
     (folder / "token").write_text("TOKEN\n")
     (folder / "token").chmod(0o600)
@@ -78,7 +80,7 @@ def test_an_error_is_one_line_with_a_code(bed: Bed, sshd: Sshd, home: Path) -> N
     [script] = [script for script in SCRIPTS if FAILS in script]
     finished = run(bed, sshd, home, script)
     assert (finished.status, finished.text) == (1, "tcp-refused 69\n")
-    assert finished.stderr == "no tunnel: 127.0.0.1:1 refused the connection: nothing listens there\n"
+    assert finished.stderr == "no tunnel: 127.0.0.1:1 refused the connection: nothing is listening there\n"
 
 
 def test_every_script_is_run() -> None:

@@ -1,7 +1,7 @@
-"""The README's commands are typed on a throw-away machine as a newcomer would: not one block of it is left out.
+"""The README's commands are run on a throw-away machine as a newcomer would; no block is left out.
 
 The machine has two accounts: `me` has the laptop's part of it, and `user` that of the sandbox, with an sshd in front.
-What needs E2B's cloud is said where it is replaced.
+The places where E2B's cloud is replaced say so.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ README = (ROOT / "README.md").read_text()
 SHELL = [block.strip() for block in blocks_of(README, "sh")]
 [DIFF], [CONFIG] = blocks_of(README, "diff"), blocks_of(README, "toml")
 
-QUICKSTART, INSTALL, E2B, SANDBOX, SSH, TOKEN, CONFIG_SSH, DOCTOR = SHELL
+QUICKSTART, INSTALL, E2B, SANDBOX, EITHER, TOKEN, WITH_TOKEN, CONFIG_SSH, DOCTOR = SHELL
+SSH, SHORT = EITHER.splitlines()
 NEEDS_E2B = {
     E2B: "the sandbox is the machine of the test, which WSTUNNEL_PY_URL leads to",
     DIFF: "the steps that E2B's SDK would send are carried out on a machine of the test (with --full)",
@@ -37,7 +38,7 @@ pytestmark = pytest.mark.timeout(900)  # packages are downloaded
 
 
 class Newcomer:
-    """Somebody at the two ends: `laptop` and `sandbox` type something there."""
+    """A user at both ends: `laptop` and `sandbox` run commands there."""
 
     def __init__(self, bed: Bed) -> None:
         self._bed = bed
@@ -66,13 +67,13 @@ class Newcomer:
         self.bridge.wait_for_line(r"bridge ready on ws://0\.0\.0\.0:8081 → 127\.0\.0\.1:22")
 
     def clone(self) -> None:
-        """Put the repository into the laptop's folder `source`."""
+        """Put the repository where `git clone` would, below the laptop's home."""
         names = ("pyproject.toml", "README.md", "LICENSE", "tunnel", "docs", "scripts")
         packed = subprocess.run(
             ["tar", "-C", ROOT, "--exclude=__pycache__", "-c", *names], capture_output=True, check=True
         )
         self._machine.write(packed.stdout, "/home/me/source.tar", "me", "600")
-        assert self.laptop("mkdir source && tar -C source -xf source.tar").status == 0
+        assert self.laptop("mkdir wstunnel-py && tar -C wstunnel-py -xf source.tar").status == 0
 
     def carry(self, source: str, target: str) -> None:
         """Copy a file from one end to the other, as whatever the sandbox offers would."""
@@ -85,9 +86,9 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
     with Bed(tmp_path_factory.mktemp("newcomer")) as bed:
         newcomer = Newcomer(bed)
         newcomer.clone()
-        installed = newcomer.laptop(f"cd source && {INSTALL} && cd && wstunnel-py --version", connected=True)
+        installed = newcomer.laptop(f"cd wstunnel-py && {INSTALL} && cd && wstunnel-py --version", connected=True)
         assert installed.status == 0, installed.stderr
-        newcomer.carry("/home/me/source/dist/wstunnel_py-*.whl", "/home/user/")
+        newcomer.carry("/home/me/wstunnel-py/dist/wstunnel_py-*.whl", "/home/user/")
         *lines, serve = SANDBOX.splitlines()
         key = newcomer.laptop("cat ~/.ssh/id_ed25519.pub").text.strip()
         steps = "\n".join(lines)
@@ -107,12 +108,29 @@ def test_quickstart_shows_a_tunnel_and_leaves_nothing(bed: Bed, tmp_path: Path) 
     folder = tmp_path / "tmp"
     folder.mkdir()
     finished = bed.check(str(ROOT / QUICKSTART), env={"TMPDIR": str(folder), "PYTHONPATH": ""}, seconds=600)
-    assert "Hello through the tunnel" in finished.text and "All files arrived whole" in finished.text
+    assert "Hello through the tunnel" in finished.text and "All files arrived intact" in finished.text
+    lines = [line for line in finished.text.splitlines() if line.startswith("line ")]
+    assert lines == [f"line {number}" for number in range(1, 9)]
+    assert finished.text.index("\nline 3\n") < finished.text.index(" restarted ")
     assert list(folder.iterdir()) == []
 
 
-def test_ssh_gets_in(newcomer: Newcomer) -> None:
-    finished = newcomer.laptop(f"{as_typed(SSH)} 'id -un; exit 7'")
+@pytest.mark.full
+def test_quickstart_can_keep_the_bridge_and_still_be_piped(bed: Bed, tmp_path: Path) -> None:
+    """Its output ends although the bridge continues. Started with `sh`, it runs in bash."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    environment = {"TMPDIR": str(folder), "PYTHONPATH": ""}
+    finished = bed.check("bash", "-c", f"sh {ROOT / QUICKSTART} --keep 2>&1 | cat", env=environment, seconds=600)
+    found = re.search(r"^Stop: (kill ([\d ]+); rm -rf .+)$", finished.text, re.MULTILINE)
+    assert found and all(Path(f"/proc/{pid}").exists() for pid in found[2].split())
+    bed.check("bash", "-c", found[1])
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("line", [SSH, SHORT])
+def test_ssh_gets_in(newcomer: Newcomer, line: str) -> None:
+    finished = newcomer.laptop(f"{as_typed(line)} 'id -un; exit 7'")
     assert (finished.status, finished.text) == (7, "user\n"), finished.stderr
 
 
@@ -122,11 +140,9 @@ def test_the_line_for_e2b_gets_in(newcomer: Newcomer) -> None:
 
 
 def test_a_name_is_enough_once_it_is_configured_and_doctor_finds_nothing_wrong(newcomer: Newcomer) -> None:
-    config = CONFIG.replace("wss://build.example.com/ssh", BRIDGE)
-    assert config != CONFIG
-    made = newcomer.laptop(
-        f"mkdir -p .config/wstunnel-py && cd .config/wstunnel-py && cat > config.toml <<'END'\n{config}END\n{TOKEN}"
-    )
+    config = CONFIG.replace("ws://MACHINE:8081", BRIDGE).replace("USER", "user")
+    assert BRIDGE in config and "USER" not in config
+    made = newcomer.laptop(f"{TOKEN} && cat > ~/.config/wstunnel-py/config.toml <<'END'\n{config}END\n")
     assert made.status == 0, made.stderr
     written = newcomer.laptop(CONFIG_SSH)
     assert written.status == 0, written.stderr
@@ -139,12 +155,14 @@ def test_a_name_is_enough_once_it_is_configured_and_doctor_finds_nothing_wrong(n
     assert checked.status == 0, checked.text
 
 
-def test_a_bridge_that_knows_the_token_lets_in_whoever_has_it(newcomer: Newcomer) -> None:
+def test_a_bridge_with_a_token_admits_only_clients_that_have_it(newcomer: Newcomer) -> None:
     newcomer.carry("/home/me/.config/wstunnel-py/token", "/home/user/token")
     newcomer.bridge.end()
     newcomer.serve(f"{SANDBOX.splitlines()[-1]} --token-file token")
     finished = newcomer.laptop("ssh build id -un")
     assert (finished.status, finished.text) == (0, "user\n"), finished.stderr
+    given = newcomer.laptop(f"{as_typed(WITH_TOKEN)} id -un")
+    assert (given.status, given.text) == (0, "user\n"), given.stderr
     refused = newcomer.laptop(f"{as_typed(SSH)} id -un")
     assert refused.status == 255 and "401" in refused.stderr
     assert newcomer.laptop(DOCTOR).status == 0

@@ -1,9 +1,9 @@
 """SSH over WebSocket for sandboxes: a ProxyCommand for ssh, and the bridge that it talks to.
 
-Importing this package costs next to nothing; each public name is imported when it is first used.
+Importing this package is cheap: each public name is imported on first use.
 
 - Tunnels: `open_socket` (a socket), `open_connection` (asyncio's streams), `ssh.connect` (asyncssh),
-  `ssh.paramiko_client` (paramiko). `TunnelOptions`: what all of them take.
+  `ssh.paramiko_client` (paramiko). `TunnelOptions`: the options that all of them take.
 - The bridge: `serve`.
 - Terminals: `Sandbox` and `AsyncSandbox`, with the extra ``[pty]``.
 - Errors: `TunnelError` and the classes below it.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tunnel.run import serve
     from tunnel.server.bridge import Bridge
 
-# Where each public name lives; "" is a module of its own.
+# Public name → the module that has it; "": the name is a module itself.
 _HOMES = {
     "AsyncSandbox": "tunnel.pty.client.aio",
     "AsyncTerminal": "tunnel.pty.client.aio",
@@ -87,10 +87,10 @@ __all__ = [  # noqa: RUF022  # the version first
 ]
 
 
-if not TYPE_CHECKING:  # a type checker is to find names that there are not
+if not TYPE_CHECKING:  # so that type checkers report unknown names
 
     def __getattr__(name: str) -> object:
-        """Import the module that a public name lives in (PEP 562)."""
+        """Import the module of a public name (PEP 562)."""
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         import importlib
@@ -105,7 +105,7 @@ if not TYPE_CHECKING:  # a type checker is to find names that there are not
 
 
 def __dir__() -> list[str]:
-    """Name what is public, for ``dir``, ``help`` and Tab: but for terminals where their extra is not installed."""
+    """Return the public names, for ``dir``, ``help`` and Tab; without those of terminals if the extra is missing."""
     from importlib.util import find_spec
 
     missing = () if find_spec("httpx") else _NEED_HTTPX

@@ -1,26 +1,37 @@
-"""The process around a bridge and terminals: event loop, log, descriptors, signals, ready lines, news for systemd."""
+"""The process of a bridge and a terminal service: loop, log, descriptors, signals, ready lines, systemd."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING, Any
 
-from tunnel.children.orphans import look_after_orphans
-from tunnel.client.signals import not_ignored
+from tunnel._version import __version__
 from tunnel.errors import INTERNAL, UsageError, optional_packages, require_package, spelled
-from tunnel.net.descriptors import descriptor_limit, raise_descriptor_limit
+from tunnel.net.descriptors import (
+    CALLED,
+    descriptor_limit,
+    note_soft_limit,
+    raise_descriptor_limit,
+    soft_limit_at_start,
+)
+from tunnel.net.event_loop import STOP, loop_factory, posix_only, signals_handled
 from tunnel.net.standard_streams import fill_standard_descriptors
 from tunnel.pki.tokens import read_tokens
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
 from tunnel.protocol.message_size import LARGEST_MESSAGE
+from tunnel.restart.arrival import Arrival, arrival
 from tunnel.server.address_target import parse_target
 from tunnel.server.bridge import Bridge
 from tunnel.server.log import LogHandler, event, set_up, unexpected
+from tunnel.server.log_output import open_log
+from tunnel.server.pidfile import pidfile
 from tunnel.server.secret_files import exposed_secrets
 from tunnel.server.settings import EMBEDDED, BridgeSettings, ServeSettings
 from tunnel.server.supervision import unhandled_errors_logged
@@ -29,30 +40,31 @@ from tunnel.server.target import Target
 
 if TYPE_CHECKING:
     from tunnel.pty.server.service import TerminalService
+    from tunnel.restart.part import Part
 
 File = str | os.PathLike[str]
 Several = File | Sequence[File]
 
 
 def run(settings: ServeSettings) -> None:
-    """Run a bridge, or terminals, or both until SIGTERM or SIGINT, and drain them then.
+    """Run a bridge, a terminal service or both until SIGTERM or SIGINT, then drain them.
 
-    SIGHUP reloads what a service reads; with a controlling terminal it is that terminal's end, and so ours. A signal
-    that is ignored stays so.
+    SIGHUP reloads files; with a controlling terminal it ends the service, like SIGTERM. Ignored signals stay ignored.
 
-    Raises UsageError or DialError when it cannot start, and SystemExit when something failed that it cannot do without;
-    once it is ready nothing else but signals ends it.
+    Raises UsageError or DialError if it cannot start, and SystemExit if an essential part fails; once it is ready, only
+    signals end it otherwise.
     """
     fill_standard_descriptors()
-    loop_factory = _uvloop() if settings.uvloop else None
-    log = set_up(settings.log_format, settings.log_file)
+    arrived = arrival(os.environ)
+    make_loop = _uvloop() if settings.uvloop else loop_factory()
+    log = _set_up_log(settings, on_trial=arrived is not None and arrived.on_trial)
     try:
-        with asyncio.Runner(loop_factory=loop_factory) as runner:
-            status = runner.run(_run(settings, log))
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            status = runner.run(_run(settings, log, arrived))
     finally:
         log.close()
     if status:
-        raise SystemExit(status)  # the log has told why
+        raise SystemExit(status)  # the log has the reason
 
 
 def serve(
@@ -82,31 +94,31 @@ def serve(
 ) -> Bridge:
     """Return a bridge, to be entered with ``async with``; leaving the block ends its tunnels.
 
-    The parameters are the options of ``wstunnel-py serve``. Where several values are possible, one may be given as it
-    is: ``listen="127.0.0.1:0"``. Times are in seconds.
+    The parameters are the options of ``wstunnel-py serve``. Where several values are possible, a single one need not be
+    in a sequence: ``listen="127.0.0.1:0"``. Times are in seconds.
 
     - ``listen``: addresses to listen on, ``HOST:PORT``, ``PORT`` (all addresses) or ``unix:PATH``; port 0 takes a free
       one (`Bridge.urls`).
       Default: the sockets that systemd passes, else ``0.0.0.0:8081``.
     - ``unix_mode``: permissions of Unix sockets, in octal.
-    - ``target``: where tunnels lead, ``HOST:PORT`` or ``unix:PATH``; ``embedded`` is an SSH server of this package,
-      with ``authorized_keys``, ``host_key`` and ``no_agent_forwarding``.
-    - ``path``: the only path of a URL that tunnels are opened at.
-    - ``tls_cert``, ``tls_key``: certificate chain and key (PEM) to speak TLS with; ``tls_client_ca``: demand a client
-      certificate of this authority.
-    - ``token_file``: demand one of the bearer tokens in these files.
+    - ``target``: the target, ``HOST:PORT`` or ``unix:PATH``; ``embedded`` is the embedded SSH server, with
+      ``authorized_keys``, ``host_key`` and ``no_agent_forwarding``.
+    - ``path``: the only path of the URL for tunnels.
+    - ``tls_cert``, ``tls_key``: certificate chain and key (PEM) for TLS; ``tls_client_ca``: require a client
+      certificate issued by this CA.
+    - ``token_file``: require one of the bearer tokens in these files.
     - ``allow_origin``: let web pages of these origins open tunnels.
-    - ``trusted_proxy``: networks of the proxies whose ``X-Forwarded-For`` is believed.
-    - ``max_tunnels``, ``max_detached``: how many tunnels there may be, and how many sessions without a connection.
-    - ``resume_for``: how long a session waits for its client after its connection is lost; 0: no session is resumed.
-    - ``resume_memory``: MiB for all that may have to be sent again.
+    - ``trusted_proxy``: networks of the proxies whose ``X-Forwarded-For`` is trusted.
+    - ``max_tunnels``, ``max_detached``: limits for tunnels and for detached sessions.
+    - ``resume_for``: how long a session waits for its client after its connection is lost; 0: no sessions.
+    - ``resume_memory``: MiB for all data that may have to be sent again.
     - ``handshake_timeout``, ``dial_timeout``: limits for a client's request and for connecting to the target.
-    - ``ping_interval``, ``ping_timeout``: ping a client after this much silence, and give it up after that much more;
-      the connection of a session that can be resumed after 8 s at most.
+    - ``ping_interval``, ``ping_timeout``: ping a client after this much silence, and drop the connection after that
+      much more; at most 8 s for a session.
     - ``max_message``: the largest message to send, in bytes.
 
-    `Bridge.drain` ends the tunnels in good order. Raises UsageError for a value that cannot be used; entering the
-    bridge raises DialError for an address that cannot be listened on.
+    `Bridge.drain` ends the tunnels cleanly. Raises UsageError for an invalid value; entering the bridge raises
+    DialError if it cannot listen on an address.
     """
     settings = BridgeSettings(
         listen=_several(listen), unix_mode=unix_mode, target=target, authorized_keys=_path(authorized_keys),
@@ -131,8 +143,9 @@ def _path(file: File | None) -> str | None:
 
 
 def choose_target(settings: BridgeSettings) -> Target:
-    """Return the target that the settings ask for; raises UsageError."""
+    """Return the target of the settings. Raises UsageError."""
     if settings.target == EMBEDDED:
+        posix_only("the embedded SSH server needs a POSIX system", "target")
         from tunnel.ssh.embedded import EmbeddedTarget
 
         require_package("asyncssh", "target")  # which its process imports
@@ -141,11 +154,12 @@ def choose_target(settings: BridgeSettings) -> Target:
         )
     if settings.host_key is not None or settings.authorized_keys is not None:
         names = " and ".join(map(spelled, ("host_key", "authorized_keys")))
-        raise UsageError(f"{names} are for {spelled('target')} {EMBEDDED}; any other SSH server has its own files")
+        raise UsageError(f"{names} apply only to {spelled('target')} {EMBEDDED}")
     return parse_target(settings.target)
 
 
 def _uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
+    posix_only("uvloop needs a POSIX system", "uvloop")
     with optional_packages("uvloop"):
         import uvloop
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
@@ -155,15 +169,16 @@ def _uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
 def _terminals(settings: ServeSettings) -> TerminalService | None:
     if settings.pty is None:
         if settings.web:
-            raise UsageError(f"the page needs {spelled('pty')}", setting="web")
+            raise UsageError(f"the web page requires {spelled('pty')}", setting="web")
         return None
+    posix_only("terminals need a POSIX system", "pty")
     with optional_packages("pty"):
         from tunnel.pty.server.service import TerminalService
     if not settings.web:
         return TerminalService(settings)
     if not settings.pty_token_file:
         raise UsageError(
-            f"a page for browsers needs {spelled('pty_token_file')}: other pages of the browser could use it",
+            f"the web page requires {spelled('pty_token_file')}: without it, other web pages could use the terminals",
             setting="web",
         )
     from tunnel.pty.web import PATHS, routes
@@ -171,23 +186,38 @@ def _terminals(settings: ServeSettings) -> TerminalService | None:
     return TerminalService(settings, routes=routes(), open_paths=PATHS, same_origin=True)
 
 
-async def _run(settings: ServeSettings, log: LogHandler) -> int:
+def _set_up_log(settings: ServeSettings, *, on_trial: bool) -> LogHandler:
+    """Begin to log; on trial nothing is written to the log file, but it must be writable."""
+    if not on_trial:
+        return set_up(settings.log_format, settings.log_file)
+    if settings.log_file is not None:
+        os.close(open_log(settings.log_file))
+    return set_up("text", None)
+
+
+async def _run(settings: ServeSettings, log: LogHandler, arrived: Arrival | None) -> int:
     with unhandled_errors_logged(asyncio.get_running_loop()):
-        return await _serve(settings, log)
+        return await _serve(settings, log, arrived)
 
 
-async def _serve(settings: ServeSettings, log: LogHandler) -> int:
+async def _serve(settings: ServeSettings, log: LogHandler, arrived: Arrival | None) -> int:
     """Serve until a signal comes, or something fails for good; return the exit code."""
-    loop = asyncio.get_running_loop()
-    look_after_orphans()
-    stop, stop_at_once = asyncio.Event(), asyncio.Event()
+    if hasattr(signal, "SIGUSR2"):
+        # Imported now: later the disk may have another version of the package, or no descriptor may be left.
+        from tunnel.restart import course, trial  # noqa: F401
+    stop, stop_at_once, restart = asyncio.Event(), asyncio.Event(), asyncio.Event()
     raise_descriptor_limit()
-    # "none" is no address, so that a bridge is what happens unless somebody says so.
+    # "none" is not an address: it disables the bridge.
     target = None if settings.listen == ("none",) else choose_target(settings)
     bridge = None if target is None else Bridge(settings, target)
     terminals = _terminals(settings)
     if bridge is None and terminals is None:
-        raise UsageError(f"none leaves nothing to serve: add {spelled('pty')}", setting="listen")
+        raise UsageError(f"with none there is nothing to serve: add {spelled('pty')}", setting="listen")
+    began = None if arrived is None else _take_up(arrived, {"bridge": bridge, "terminals": terminals})
+    if os.name == "posix":
+        from tunnel.children.orphans import look_after_orphans  # late, as it needs signals that Windows lacks
+
+        look_after_orphans()  # now that all children of an earlier version are known
 
     def on_stop() -> None:
         (stop_at_once if stop.is_set() else stop).set()
@@ -202,28 +232,47 @@ async def _serve(settings: ServeSettings, log: LogHandler) -> int:
                 unexpected(exc, during="reload")
         _tell_systemd("READY=1")
 
-    # Asked now, as a terminal that hangs up is no longer ours when we hear of it. It may be heard of twice.
+    # Checked now: when SIGHUP arrives, the terminal may not be ours any more.
     on_hangup = stop.set if _has_terminal() else on_reload
 
     async with AsyncExitStack() as doors:
+        handlers = doors.enter_context(ExitStack())  # signal handlers, removed after everything else is closed
         if bridge is not None:
             await doors.enter_async_context(bridge)
         if terminals is not None:
             await doors.enter_async_context(terminals)
-        on_signal = {signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGHUP: on_hangup}
-        for number in not_ignored(*on_signal):
-            loop.add_signal_handler(number, on_signal[number])
-        if bridge is not None:
-            _announce(bridge, settings, log)
-        if terminals is not None:
-            _announce_terminals(terminals, settings, log)
-        # No warning, as it may be how the platform mounts its secrets.
-        _tell("note", logging.INFO, exposed_secrets(settings), settings, log)
+        on_signal = {**dict.fromkeys(STOP, on_stop), "SIGHUP": on_hangup, "SIGUSR2": restart.set}
+        handlers.enter_context(signals_handled(on_signal))
+        try:
+            doors.enter_context(pidfile(settings.pidfile))  # from now on scripts may send signals
+        except UsageError as exc:
+            if began is None:
+                raise
+            _tell("warning", logging.WARNING, [str(exc)], settings, log)  # not an error: open tunnels must continue
+        if began is None:
+            if bridge is not None:
+                _announce(bridge, settings, log)
+            if terminals is not None:
+                _announce_terminals(terminals, settings, log)
+            # Not a warning, as this may be how the platform mounts its secrets.
+            _tell("note", logging.INFO, exposed_secrets(settings), settings, log)
+            if target is not None:
+                doors.callback(asyncio.create_task(_check_target(target, settings, log)).cancel)
+        else:
+            event(logging.INFO, "restarted", version=__version__, seconds=time.monotonic() - began)
+            from tunnel.restart.execution import unblock_signals
+
+            unblock_signals()
+        gc.freeze()  # the modules stay; the garbage collector need not look through them as tunnels are opened
         _tell_systemd("READY=1")
-        if target is not None:
-            doors.callback(asyncio.create_task(_check_target(target, settings, log)).cancel)
         services = [each for each in (bridge, terminals) if each is not None]
-        await _first_of(stop.wait(), *(each.wait_for_failure() for each in services))
+        failures = (each.wait_for_failure() for each in services)
+        parts: dict[str, Part] = {}
+        if bridge is not None:
+            parts["bridge"] = bridge
+        if terminals is not None:
+            parts["terminals"] = terminals
+        await _first_of(stop.wait(), _restart_when_asked(restart, stop, parts, log), *failures)
         status = 0 if stop.is_set() else INTERNAL
         _tell_systemd("STOPPING=1")
         event(logging.INFO, "draining", seconds=settings.drain)
@@ -233,8 +282,69 @@ async def _serve(settings: ServeSettings, log: LogHandler) -> int:
         return status
 
 
+def _take_up(arrived: Arrival, parts: Mapping[str, Part | None]) -> float:
+    """Restore the ``parts`` from the old version's state; return when that was captured. Raises UsageError.
+
+    On trial this process ends here.
+    """
+    from tunnel.children.child import reap_at_end
+
+    trees, handed = arrived.load()
+    for name, part in parts.items():
+        if part is not None and name in trees:
+            part.restore(trees[name], handed)
+    arrived.succeed()
+    handed.close_rest()
+    process = trees["process"]
+    note_soft_limit(process["soft_limit"])
+    reap_at_end(process["children"])
+    return float(process["captured_at"])
+
+
+async def _restart_when_asked(
+    asked: asyncio.Event, stop: asyncio.Event, parts: Mapping[str, Part], log: LogHandler
+) -> None:
+    """Restart in place whenever that is ``asked`` for; continue if it fails."""
+    if not hasattr(signal, "SIGUSR2"):
+        await asyncio.Event().wait()  # nobody can ask for it
+    from tunnel.children.child import unreaped_pids
+    from tunnel.restart.course import become_new_version  # late, as they need signals that Windows lacks
+    from tunnel.restart.trial import RestartRefused
+
+    def process() -> dict[str, Any]:
+        """Return the state of the process besides its parts."""
+        return {"soft_limit": soft_limit_at_start(), "captured_at": time.monotonic(), "children": unreaped_pids()}
+
+    def last_words() -> None:
+        event(logging.INFO, "restart")
+        log.write_out()
+        if asked.is_set():
+            signal.raise_signal(signal.SIGUSR2)  # it is blocked now, so the new version gets it
+
+    while True:
+        await asked.wait()
+        asked.clear()
+        _tell_systemd(reloading())
+        try:
+            await become_new_version(
+                parts,
+                version=__version__,
+                process=process,
+                is_wanted=lambda: not stop.is_set(),
+                last_words=last_words,
+            )
+        except RestartRefused as exc:
+            event(logging.ERROR, "restart-failed", reason=str(exc), kept="the version in use")
+        except Exception as exc:
+            unexpected(exc, during="a restart")
+            event(logging.ERROR, "restart-failed", reason="an internal error, see above", kept="the version in use")
+        _tell_systemd("READY=1")
+
+
 def _has_terminal() -> bool:
-    """Return whether there is a controlling terminal, whose end is announced by SIGHUP."""
+    """Return whether there is a controlling terminal, whose end causes SIGHUP."""
+    if os.name != "posix":
+        return False
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
     except OSError:
@@ -275,28 +385,28 @@ def _announce(bridge: Bridge, settings: ServeSettings, log: LogHandler) -> None:
             log.say(f"embedded SSH server: {bridge.greeting}")
     warnings = []
     if bridge.is_open_to_all:
-        warnings.append(f"anybody who can reach this address may open tunnels: see {spelled('token_file')}")
+        warnings.append(f"anyone who can reach this address may open tunnels: see {spelled('token_file')}")
     warnings += bridge.expiring
     if bridge.max_tunnels < settings.max_tunnels:
         warnings.append(
-            f"{descriptor_limit()} descriptors (ulimit -n) are too few for "
+            f"{descriptor_limit()} {CALLED} are too few for "
             f"{spelled('max_tunnels')} {settings.max_tunnels}: the limit is {bridge.max_tunnels} tunnels"
         )
     _tell("warning", logging.WARNING, warnings, settings, log)
 
 
 async def _check_target(target: Target, settings: ServeSettings, log: LogHandler) -> None:
-    """Warn if nothing answers at the target: nobody else tells whoever starts the bridge, only the first client."""
+    """Warn if nothing answers at the target; otherwise only the first client would notice."""
     try:
         if reason := await target.why_unanswered():
             line = f"no tunnel can be opened yet: {reason}; start the SSH server, or see {spelled('target')}"
             _tell("warning", logging.WARNING, [line], settings, log)
     except Exception as exc:
-        unexpected(exc, during="a look at the target")
+        unexpected(exc, during="the check of the target")
 
 
 def _announce_drain(tunnels: int, settings: ServeSettings, log: LogHandler) -> None:
-    """Tell whoever has pressed Ctrl-C why the program does not end yet; the log's line is enough for anybody else."""
+    """Say on a terminal why the program does not end yet after Ctrl-C; otherwise the line in the log is enough."""
     if settings.log_format != "json" and os.isatty(2):
         open_ones = {0: "no tunnel is open", 1: "1 tunnel is open"}.get(tunnels, f"{tunnels} tunnels are open")
         log.say(f"draining for up to {settings.drain:g} s: {open_ones}; a second Ctrl-C or SIGTERM stops at once")
@@ -321,13 +431,12 @@ def _announce_terminals(terminals: TerminalService, settings: ServeSettings, log
 
 
 def _announce_page(terminals: TerminalService, settings: ServeSettings, log: LogHandler) -> None:
-    from tunnel.pty.web.invitation import invitation, may_show_secrets, page_address
+    from tunnel.pty.web.invitation import invitation, may_show_secrets
 
     file = settings.pty_token_file[0]
-    # On stderr only, never as an event, and only where that is no log.
+    # On standard error only, and only if that is not the log: the link contains the token.
     token = read_tokens(file, "pty_token_file")[0] if may_show_secrets() else None
-    address = page_address(terminals.urls)
-    for line in invitation(address, settings.pty_host, token=token, token_file=file, environ=os.environ):
+    for line in invitation(terminals.urls, settings.pty_host, token=token, token_file=file, environ=os.environ):
         log.say(line)
 
 

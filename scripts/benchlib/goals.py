@@ -1,4 +1,4 @@
-"""The project's goals for its speed, and how a run stands against them, as far as it measured what they need."""
+"""The project's performance goals, and whether a run meets those that it measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OPENED_PER_SECOND = 2500.0
 
 @dataclass(frozen=True)
 class Goal:
-    """``value`` is to be at most ``limit``, or at least with ``at_least``; ``in_noise``: it is near enough."""
+    """``value`` must be at most ``limit``, or at least with ``at_least``; ``in_noise``: the difference is noise."""
 
     says: str
     value: float
@@ -28,8 +28,8 @@ class Goal:
 
     def __str__(self) -> str:
         bound = f"{'at least' if self.at_least else 'at most'} {self.limit:.5g}"
-        verdict = ("met" if self.met else "not met") + ", level within the noise" * self.in_noise
-        return f"{self.says}: {self.value:.3g}, {bound}: {verdict}"
+        verdict = ("met" if self.met else "not met") + ", equal within the noise" * self.in_noise
+        return f"{self.says}: {self.value:.3g} (goal: {bound}), {verdict}"
 
 
 def _ratio(results: Results, key: str, peer: str, other: str | None, limit: float) -> list[Goal]:
@@ -86,7 +86,7 @@ def goals(results: Results, *, tls: bool) -> list[Goal]:
         found += _ratio(results, key, "ours", "envd", 1.6)
     own, theirs = (results.median(ROWS[key], peer) for key, peer in (("pty-echo-own", "ours"), ("pty-echo", "envd")))
     if own and theirs:
-        found.append(Goal("terminal's echo, our own client to E2B's SDK with envd", own / theirs, 1.2))
+        found.append(Goal("terminal echo, this project's client to E2B's SDK with envd", own / theirs, 1.2))
     for key in ("sftp-download", "sftp-upload"):
         found += _ratio(results, key, "embedded", "direct", 3.0)
     return found

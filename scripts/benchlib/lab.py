@@ -1,4 +1,4 @@
-"""The bench's laboratory: the test bed's sshd and TLS edges, with the raw target and the bridges of all peers.
+"""The setup of a run: the test bed's sshd and TLS edges, the raw target, and the bridges of all peers.
 
 Everything listens on free loopback ports and is gone when the laboratory closes.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from benchlib.install import install
-from benchlib.peers import Door, Peer
+from benchlib.peers import Endpoint, Peer
 from tests.bed.edges import Authority
 from tests.bed.nginx import UPGRADE, nginx
 from tests.bed.processes import Bed, Process, free_port, wait_for_port
@@ -63,7 +63,7 @@ def end_group(process: subprocess.Popen[bytes], patience: float = 0.0) -> None:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """This process's environment without what would lead clients astray: proxies, agents, Python's options, ours."""
+    """This process's environment without what would change clients: proxies, agents, Python's options, our own."""
     env = {
         name: value
         for name, value in os.environ.items()
@@ -93,7 +93,7 @@ class Lab:
         if os.geteuid() == 0 and not PRIVILEGE_SEPARATION.exists():
             self._stack.callback(PRIVILEGE_SEPARATION.rmdir)
         self.bed = self._stack.enter_context(Bed(self.directory, self.env))
-        self._raw_doors: dict[str, Door] = {}
+        self._raw_endpoints: dict[str, Endpoint] = {}
         self.bridges: dict[str, Process] = {}
         self.bridge_ports: dict[str, int] = {}  # without the TLS edge; the target's own where there is no bridge
         try:
@@ -136,16 +136,16 @@ class Lab:
 
     def open(self, peer: Peer) -> None:
         """Start what ``peer`` needs between a client and its two targets, and tell ssh about it."""
-        ssh_door = self._door(peer, "ssh", self.sshd.port)
-        self._raw_doors[peer.name] = self._door(peer, "raw", self.target_port)
-        proxy_command = peer.client(ssh_door) if peer.client else ()
+        ssh_endpoint = self._endpoint(peer, "ssh", self.sshd.port)
+        self._raw_endpoints[peer.name] = self._endpoint(peer, "raw", self.target_port)
+        proxy_command = peer.client(ssh_endpoint) if peer.client else ()
         self.sshd.write_client_config(self._config(peer), proxy_command, *CLIENT_CONFIG)
 
-    def _door(self, peer: Peer, kind: str, target: int) -> Door:
+    def _endpoint(self, peer: Peer, kind: str, target: int) -> Endpoint:
         if peer.bridge is None:
             if kind == "raw":
                 self.bridge_ports[peer.name] = target
-            return Door("tcp", target, target)
+            return Endpoint("tcp", target, target)
         port = free_port()
         command = peer.bridge(port, target)
         if kind == "ssh" and peer.embedded:
@@ -155,10 +155,10 @@ class Lab:
         if kind == "raw":
             self.bridges[peer.name] = process
             self.bridge_ports[peer.name] = port
-        return Door("wss", self.edge(port)[1], target) if self.tls else Door("ws", port, target)
+        return Endpoint("wss", self.edge(port)[1], target) if self.tls else Endpoint("ws", port, target)
 
-    def raw_door(self, peer: Peer) -> Door:
-        return self._raw_doors[peer.name]
+    def raw_endpoint(self, peer: Peer) -> Endpoint:
+        return self._raw_endpoints[peer.name]
 
     def ssh(self, peer: Peer, command: str) -> list[str]:
         """Return the ssh command line that runs ``command`` on the other side of ``peer``."""
@@ -208,4 +208,4 @@ class Lab:
 def last_line(text: str) -> str:
     """A program's last line that says something, without the interpreter's path, cut to 200 characters."""
     lines = text.replace(sys.executable, "python").split("\n")
-    return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "it said nothing")
+    return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "no output")

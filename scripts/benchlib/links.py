@@ -105,10 +105,10 @@ def link(lab: Lab, peer: Peer, limit: float) -> Iterator[tuple[Link, float]]:
 
     All that happens with the link must take at most ``limit`` seconds; BenchError otherwise, or when the tunnel breaks.
     """
-    door = lab.raw_door(peer)
+    endpoint = lab.raw_endpoint(peer)
     started = time.perf_counter()
     if peer.client is None:
-        with socket.create_connection(("127.0.0.1", door.port), OPEN_LIMIT) as connection:
+        with socket.create_connection(("127.0.0.1", endpoint.port), OPEN_LIMIT) as connection:
             connection.settimeout(None)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with deadline(limit, lambda: connection.shutdown(socket.SHUT_RDWR)):
@@ -116,7 +116,7 @@ def link(lab: Lab, peer: Peer, limit: float) -> Iterator[tuple[Link, float]]:
                 yield Link(connection.fileno(), connection.fileno(), None), time.perf_counter() - started
         return
     log = lab.directory / "client.log"
-    client = between_pipes(lab, peer.client(door), log)
+    client = between_pipes(lab, peer.client(endpoint), log)
     assert client.stdin is not None and client.stdout is not None
     with ExitStack() as stack:
         stack.callback(end_group, client, 0.5)

@@ -1,4 +1,4 @@
-"""What of the machine decides the figures: its parts, the versions, and how quiet it was."""
+"""The machine of a run: its hardware, the versions of programs, and how quiet it was."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def load() -> str:
 
 
 def facts(*, tls: bool) -> dict[str, str]:
-    """What of this machine decides the figures. Versions and numbers only, no paths."""
+    """What of this machine influences the figures. Versions and numbers only, no paths."""
     try:
         release = version("wstunnel-py")
     except PackageNotFoundError:
@@ -83,7 +83,7 @@ def noise(results: Results, stolen_share: float, load_before: str) -> str:
     ]
     worst, title = max(spreads, default=(0.0, ""))
     busy = float(load_before.split()[0])
-    said = [f"the middle half of direct's rounds spreads by {worst:.0%} at most ({title})"] if spreads else []
-    said += [f"the load before was {busy:.2f}", f"the host took {stolen_share:.1%} of the processors' time"]
+    said = [f"the interquartile range of direct's rounds is at most {worst:.0%} ({title})"] if spreads else []
+    said += [f"the load before the run was {busy:.2f}", f"the host took {stolen_share:.1%} of the processor time"]
     is_quiet = worst <= QUIET_SPREAD and busy <= QUIET_LOAD and stolen_share <= QUIET_STEAL
     return ("quiet: " if is_quiet and spreads else "noisy: ") + ", ".join(said)

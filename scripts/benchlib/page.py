@@ -1,4 +1,4 @@
-"""Where the figures of a run are told: docs/performance.md and, in short, the README."""
+"""Writes the figures of a run into docs/performance.md and, in short, into the README."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def replaced(text: str, mark: str, lines: Sequence[str]) -> str | None:
 
 
 def write_figures(figures: Sequence[str], short: Sequence[str], *, tls: bool) -> None:
-    """Put the figures of a run where they are told. Raises BenchError if there is no place for them."""
+    """Put the figures of a run into the pages. Raises BenchError if a page has no place for them."""
     places: list[tuple[Path, str, Sequence[str]]] = [(PAGE, beginning(" --tls" * tls), ["", *figures, ""])]
     if not tls and beginning("") in README.read_text():
         places.append((README, beginning(""), ["", *short, ""]))
     for path, mark, lines in places:
         text = replaced(path.read_text(), mark, lines)
         if text is None:
-            raise BenchError(f"{path.name} has no place for the figures: {mark}")
+            raise BenchError(f"{path.name} has no place for the figures; add these lines: {mark} {END}")
         path.write_text(text)

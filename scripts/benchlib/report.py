@@ -1,7 +1,7 @@
-"""What is said of a run: medians, spread and ratios, as text and as Markdown tables.
+"""The report of a run: medians, spread and ratios, as text and as Markdown tables.
 
-A ratio says how many times as much time (or as little rate) a peer needs as the direct way, so smaller is better
-everywhere. It is taken of medians; the one of the best rounds stands beside it, because noise only ever adds.
+A ratio is a peer's time divided by direct ssh's, or direct ssh's rate divided by the peer's, so smaller is always
+better. It is computed from medians, and also from the best rounds, because noise only adds time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def times(ratio: float | None) -> str:
 
 
 def ratio_shown(results: Results, quantity: Quantity, peer: str) -> str:
-    """The ratio of ``peer``, marked if it says nothing because the rounds spread more."""
+    """The ratio of ``peer``, marked if the rounds spread more than it differs from 1."""
     if quantity.against is None or peer == quantity.against:
         return ""
     mark = NOISE if results.is_noise(quantity, peer, quantity.against) else ""
@@ -38,7 +38,7 @@ def ratio_shown(results: Results, quantity: Quantity, peer: str) -> str:
 
 
 def details(results: Results, keys: Iterable[str]) -> list[str]:
-    """The lines of one measure: every quantity in ``keys`` that was found, with its spread, peer by peer."""
+    """The lines of one measure: every quantity in ``keys`` that was measured, with its spread, peer by peer."""
     lines = []
     for quantity in (quantity for quantity in QUANTITIES if quantity.key in keys):
         better = "higher" if quantity.higher else "lower"
@@ -80,12 +80,12 @@ def table(results: Results, peers: Sequence[str], keys: Iterable[str] | None = N
 
 
 def closing(results: Results, peers: Sequence[str], machine: dict[str, str]) -> list[str]:
-    """The Markdown that a run is told in: the machine, the table, the goals, and what failed."""
+    """The Markdown report of a run: the machine, the table, the goals, and the failures."""
     says = {peer.name: peer.says for peer in (*PEERS.values(), *MIXED.values())}
     lines = ["; ".join(f"{name}: {value}" for name, value in machine.items()) + ".", ""]
     if results.samples:
         lines += [*table(results, peers, spread=True), "", *(f"- {peer}: {says[peer]}" for peer in peers)]
-        lines += [f"- {NOISE}: the difference is smaller than what the rounds themselves spread by"]
+        lines += [f"- {NOISE}: the difference is smaller than the spread of the rounds"]
     for title, entries in (
         ("Goals (ratios of medians)", [f"- {goal}" for goal in goals(results, tls="TLS edge" in machine)]),
         ("Failed", [f"- {failure}" for failure in results.failures]),

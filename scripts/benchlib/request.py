@@ -14,7 +14,7 @@ from contextlib import ExitStack
 
 from benchlib.lab import BenchError, Lab, end_group, last_line
 from benchlib.links import OPEN_LIMIT, between_pipes, cpu_seconds
-from benchlib.peers import Door, Peer
+from benchlib.peers import Endpoint, Peer
 
 IMPORTS = "import socket, selectors"
 
@@ -46,8 +46,8 @@ def until_request(lab: Lab, peer: Peer) -> dict[str, float]:
     with ExitStack() as life:
         listener = life.enter_context(socket.create_server(("127.0.0.1", 0)))
         listener.settimeout(OPEN_LIMIT)
-        door = Door("wss" if lab.tls else "ws", listener.getsockname()[1], lab.target_port)
-        command = peer.client(door)
+        endpoint = Endpoint("wss" if lab.tls else "ws", listener.getsockname()[1], lab.target_port)
+        command = peer.client(endpoint)
         started = time.perf_counter()
         client = between_pipes(lab, command, log)
         assert client.stdin is not None and client.stdout is not None

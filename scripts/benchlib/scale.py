@@ -135,7 +135,9 @@ def fairness(lab: Lab, peer: Peer, size: int) -> dict[str, float]:
         with crowd(lab, kind, lab.bridge_ports[peer.name], busy_offer(peer), BUSY) as busy:
             time.sleep(WARM_UP)
             moved, seconds = busy.count(COUNTED)
-        found[f"fair-{kind}"] = max(moved) / max(1, min(moved))
+        if len(moved) < BUSY or not all(moved):
+            raise BenchError(f"only {sum(map(bool, moved))} of {BUSY} tunnels moved anything ({kind})")
+        found[f"fair-{kind}"] = max(moved) / min(moved)
         found[f"busy-{kind}"] = sum(moved) / seconds
     return found
 

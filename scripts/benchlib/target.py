@@ -9,11 +9,12 @@ tunnel is open), then obeys one line:
     rest        answer one byte; nothing more happens               in the one loop for all
     pour        send for ever, in turn with all others that pour    in the one loop for all
     drain       take what comes, in turn with the others            in the one loop for all
-    drained     say in one line how much each that drains has taken, and hang up
+    drained     say in one line NUMBER:BYTES for each that drains, and hang up; no number comes twice
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import selectors
@@ -21,6 +22,7 @@ import signal
 import socket
 import sys
 
+NUMBERS = itertools.count()
 GREETING = b"\n"
 DONE = b"."
 CHUNK = 1 << 20
@@ -78,6 +80,7 @@ class Connection:
         self.sock = sock
         self._selector = selector
         self.event = READ
+        self.number = next(NUMBERS)
         self.drained: int | None = None  # bytes, of one that drains
         self._order = b""
         self._serve = self._listen
@@ -106,7 +109,7 @@ class Connection:
                 self._serve = self._drain
             case b"drained\n":
                 connections = [key.data for key in self._selector.get_map().values() if key.data is not None]
-                counts = [str(each.drained) for each in connections if each.drained is not None]
+                counts = [f"{each.number}:{each.drained}" for each in connections if each.drained is not None]
                 self.sock.sendall(f"{' '.join(counts)}\n".encode())
                 return False
             case b"pour\n":

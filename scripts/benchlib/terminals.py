@@ -34,6 +34,8 @@ _READY, _END = b"<ready>", b"<end>"
 # The markers are spelled with \074, so that the echo of the command line is no marker.
 _RAW = rb"PS1=; stty raw -echo; printf '\074ready>'; exec cat" + b"\n"
 _PRINT = b"PS1=; stty raw -echo; yes 0123456789 | head -c %d; printf '\\074end>'\n" % OUTPUT
+# No home, so that no shell runs the start-up files of whoever measures.
+_ENVIRONMENT = {"HOME": "/dev/null"}
 _PAUSE = 0.05  # seconds for a shell to start, or to end, before the next thing is timed
 
 
@@ -116,7 +118,7 @@ class _Sdk:
         self._sandbox = e2b.Sandbox.create(debug=True, sandbox_url=url)
 
     def create(self) -> Terminal:
-        return _SdkTerminal(self._sandbox, self._sandbox.pty.create(self._size, timeout=0))
+        return _SdkTerminal(self._sandbox, self._sandbox.pty.create(self._size, timeout=0, envs=_ENVIRONMENT))
 
 
 class _OurTerminal:
@@ -143,7 +145,7 @@ class _Ours:
         self._sandbox = tunnel.Sandbox(url)
 
     def create(self) -> Terminal:
-        return _OurTerminal(self._sandbox.pty.create(cols=80, rows=24, timeout=0))
+        return _OurTerminal(self._sandbox.pty.create(cols=80, rows=24, timeout=0, envs=_ENVIRONMENT))
 
 
 CLIENTS: dict[str, Callable[[str], Client]] = {"e2b": _Sdk, "ours": _Ours}
@@ -255,12 +257,12 @@ def main() -> int:
     envd = options.envd or program("envd")
     clients, measures = options.client or list(CLIENTS), options.only or list(MEASURES)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, Bed(Path(folder)) as bed, ExitStack() as stack:
-        doors: dict[str, AbstractContextManager[str]] = {"ours": our_service(bed, ROOT)}
+        endpoints: dict[str, AbstractContextManager[str]] = {"ours": our_service(bed, ROOT)}
         if options.against:
-            doors["other"] = our_service(bed, options.against)
+            endpoints["other"] = our_service(bed, options.against)
         if envd:
-            doors["envd"] = e2b_service(bed, envd)
-        services = {name: stack.enter_context(door) for name, door in doors.items()}
+            endpoints["envd"] = e2b_service(bed, envd)
+        services = {name: stack.enter_context(endpoint) for name, endpoint in endpoints.items()}
         samples = measure(services, clients, measures, options.rounds)
     print("\n".join(lines(samples, "envd" if envd else "other")))
     if options.json:

@@ -1,8 +1,10 @@
-"""Makes docs/cli.md and the manual pages in docs/man from the commands themselves, or checks that they are up to date.
+"""Makes docs/cli.md and the manual pages in docs/man from the commands themselves, and docs/pictures/packages.svg from
+docs/architecture.md; or checks that they are up to date.
 
     scripts/make-docs [--check]
 
-Run it after a change to a command; a test runs it with --check. It needs .venv, which scripts/test makes.
+Run it after a change to a command or to that table of packages; a test runs it with --check. It needs .venv, which
+scripts/test makes.
 """
 
 from __future__ import annotations
@@ -16,20 +18,23 @@ from pathlib import Path
 import click
 from click_man.core import generate_man_page  # type: ignore[import-untyped]
 
+from docslib import packages
 from tunnel import __version__
 from tunnel.cli.group import group
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PROGRAM = "wstunnel-py"
+SEVERAL = 4  # options that a command must share with connect for the page only to name them
 INTRODUCTION = f"""\
 # Commands
 
-Made by `scripts/make-docs` from the commands themselves, like the manual pages (`man {PROGRAM}`); `--help` shows the same.
+All commands and options, as `--help` and the manual pages (`man {PROGRAM}`) show them. `scripts/make-docs` generates
+this page from the program.
 
-`{PROGRAM} HOST` is short for `{PROGRAM} connect -- HOST`; write the long form in scripts, as host names that are also
-commands need it. An option of the command line goes before its variable. Exit codes and the config file:
-[client.md](client.md); what the bridge does: [bridge.md](bridge.md).
+`{PROGRAM} HOST` is short for `{PROGRAM} connect -- HOST`. Write the long form in scripts, because host names that are also
+commands need it. An option on the command line overrides its variable. [client.md](client.md) describes the config file
+and the exit codes, and [bridge.md](bridge.md) the bridge.
 """  # noqa: E501
 
 
@@ -71,8 +76,24 @@ def option_row(option: click.Option, context: click.Context) -> str:
     return f"| `{words}` | {variable} | {text} |"
 
 
-def section(context: click.Context) -> str:
-    """The section of one command."""
+def overview(below: list[click.Context]) -> str:
+    """A table of all commands, each with a link to its section."""
+    rows = ["| command | what it does |", "|---|---|"]
+    for each in below:
+        if not isinstance(each.command, click.Group):
+            path = each.command_path
+            about = each.command.get_short_help_str(limit=200)
+            rows.append(f"| [{path}](#{path.replace(' ', '-')}) | {about} |")
+    return "\n".join(rows)
+
+
+def of_connect(option: click.Option, shared: dict[str, str | None]) -> bool:
+    """Whether the option is one of connect's, ``shared``, and means the same."""
+    return option.help is not None and shared.get(option.opts[-1]) == option.help
+
+
+def section(context: click.Context, shared: dict[str, str | None]) -> str:
+    """The section of one command. The options that it shares with connect are only named, unless they are few."""
     command = context.command
     level = "##" if context.parent is not None and context.parent.parent is None else "###"
     usage = " ".join(command.collect_usage_pieces(context))
@@ -80,13 +101,20 @@ def section(context: click.Context) -> str:
     if command.epilog:
         parts.append(paragraphs(command.epilog))
     options = [each for each in command.params if isinstance(each, click.Option) and not each.hidden]
-    if options:
-        rows = [option_row(each, context) for each in options]
-        if any(each.envvar and each.show_envvar for each in options):
+    same = [each for each in options if of_connect(each, shared)] if command.name != "connect" else []
+    if len(same) < SEVERAL:
+        same = []
+    own = [each for each in options if each not in same]
+    if own:
+        rows = [option_row(each, context) for each in own]
+        if any(each.envvar and each.show_envvar for each in own):
             parts.append("\n".join(["| option | variable | meaning |", "|---|---|---|", *rows]))
         else:
             rows = [row.replace(" |  | ", " | ", 1) for row in rows]
             parts.append("\n".join(["| option | meaning |", "|---|---|", *rows]))
+    if same:
+        names = ", ".join(f"`{each.opts[-1]}`" for each in same)
+        parts.append(f"These options are the same as those of [{PROGRAM} connect](#{PROGRAM}-connect): {names}.")
     return "\n\n".join(parts)
 
 
@@ -105,10 +133,14 @@ def made() -> dict[Path, str]:
     """All files, by their paths."""
     top = click.Context(group, info_name=PROGRAM)
     below = list(contexts(top))
-    files = {DOCS / "cli.md": "\n\n".join([INTRODUCTION.strip(), *map(section, below)]) + "\n"}
+    connect = next(each.command for each in below if each.command.name == "connect")
+    shared = {each.opts[-1]: each.help for each in connect.params if isinstance(each, click.Option)}
+    sections = [section(each, shared) for each in below]
+    files = {DOCS / "cli.md": "\n\n".join([INTRODUCTION.strip(), overview(below), *sections]) + "\n"}
     for context in (top, *below):
         name = context.command_path.replace(" ", "-")
         files[DOCS / "man" / f"{name}.1"] = man_page(context, [each for each in below if each.parent is context])
+    files[DOCS / "pictures" / "packages.svg"] = packages.svg((DOCS / "architecture.md").read_text())
     return files
 
 
@@ -122,7 +154,7 @@ def main() -> int:
     left_over = sorted(set(DOCS.glob("man/*")) - set(files))
     if check:
         for path in stale + left_over:
-            print(f"{path.relative_to(ROOT)} is not what the commands say: run scripts/make-docs", file=sys.stderr)
+            print(f"{path.relative_to(ROOT)} is out of date: run scripts/make-docs", file=sys.stderr)
         return 1 if stale or left_over else 0
     for path in left_over:
         path.unlink()

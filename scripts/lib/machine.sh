@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# What scripts/test and scripts/quickstart need of the machine: a Python that is new enough, and Debian's packages.
-# Sourced, not run. Every function returns non-zero after one line on stderr that says what to do.
+# For scripts: finds a Python that is new enough, and installs Debian packages.
+# Sourced, not run. A function that fails prints one line on stderr that says what to do, and returns non-zero.
 
 complain() {
     printf '%s: %s\n' "$(basename "$0")" "$*" >&2
     return 1
 }
 
-# print_usage SCRIPT prints the comment at the top of it.
+# print_usage SCRIPT prints the comment at the top of the script.
 print_usage() {
     sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$1"
 }
@@ -15,7 +15,7 @@ print_usage() {
 # Print the path of the first Python on the PATH that is 3.11 or newer.
 choose_python() {
     local name
-    for name in python3 python3.13 python3.12 python3.11; do
+    for name in python3 python3.14 python3.13 python3.12 python3.11 python; do
         if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             command -v "$name"
             return
@@ -32,7 +32,7 @@ make_venv() {
     "$1" -m venv --clear "$2" || complain "$1 cannot make a virtual environment; see above"
 }
 
-# Daemons live in sbin, which is not on every user's PATH.
+# Daemons are in sbin, which is not on every user's PATH.
 has_command() {
     PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null
 }
@@ -46,7 +46,7 @@ as_root() {
     fi
 }
 
-# install_packages PACKAGE… with apt-get. What they start by themselves is stopped again: the scripts run their own.
+# install_packages PACKAGE… with apt-get. Services that they start are stopped again: the scripts start their own.
 install_packages() {
     has_command apt-get || complain "please install first: $* (there is no apt-get here)" || return
     as_root true 2>/dev/null || complain "please install first: sudo apt-get install $*" || return

@@ -1,1 +1,1 @@
-"""The parts of scripts/simulate: a fleet and its costs, the storm of those who come back, measuring, the report."""
+"""The parts of scripts/simulate: fleet and costs, the simulation of reconnecting clients, measurement, report."""

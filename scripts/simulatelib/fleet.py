@@ -1,4 +1,4 @@
-"""The fleet that is simulated, and what its parts cost: numbers and where they come from, nothing that happens."""
+"""The simulated fleet and the costs of its parts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _default(name: str) -> float:
 
 @dataclass(frozen=True)
 class Costs:
-    """What one of something takes, as measured on one machine: bytes, descriptors, seconds of one core's time."""
+    """Costs that were measured on one machine: bytes, descriptors, seconds of CPU time."""
 
     machine: str
     bridge_bytes: float  # of a bridge without tunnels: its proportional set size
@@ -38,7 +38,7 @@ class Costs:
 
     @classmethod
     def recorded(cls) -> Costs:
-        """Return the costs that were measured once, and that the documentation's figures rest on."""
+        """Return the recorded costs, on which the documentation's figures are based."""
         return cls(**json.loads(RECORDED.read_text()))
 
     def record(self) -> None:
@@ -47,15 +47,15 @@ class Costs:
 
 @dataclass(frozen=True)
 class Fleet:
-    """How much there is of everything, and how the network in between behaves. Times are in seconds."""
+    """The numbers of sandboxes, tunnels and gateways, and the behaviour of the network. Times are in seconds."""
 
     sandboxes: int = 10_000
     tunnels: int = 100_000
     gateways: int = 10
     gateway_cores: int = 2
-    accept_backlog: int = 511  # connections that nginx lets wait to be accepted, its default
+    accept_backlog: int = 511  # length of nginx's accept queue, its default
     shortest_round_trip: float = 0.02  # between a client and its gateway; each tunnel has its own, evenly spread
     longest_round_trip: float = 0.2
     dial_timeout: float = _default("connect-timeout")  # the client's own
     reconnect_for: float = _default("reconnect-for")
-    noticed_after: float = 5.0  # until the load balancer sends nobody to a gateway that has crashed
+    noticed_after: float = 5.0  # until the load balancer notices a crashed gateway

@@ -1,7 +1,7 @@
-"""Simulates 10,000 sandboxes with 100,000 tunnels: what they need, and how clients come back when gateways go.
+"""Simulates 10,000 sandboxes with 100,000 tunnels: what they need, and how clients reconnect when gateways fail.
 
-Prints its figures as Markdown, with what is assumed; docs/kubernetes.md holds them. Clients run the real schedule of
-`wstunnel-py connect`. What a tunnel costs was measured once on real processes; --measure does it again, on this
+Prints its assumptions and figures as Markdown, for docs/kubernetes.md. Clients follow the reconnection schedule of
+`wstunnel-py connect`. The costs of a tunnel were measured once on real processes; --measure measures them again on this
 machine. Takes less than a minute.
 """
 
@@ -25,9 +25,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sandboxes", type=int, default=10_000, metavar="N", help="default: %(default)s")
     parser.add_argument("--tunnels", type=int, default=100_000, metavar="N", help="default: %(default)s")
     parser.add_argument("--gateways", type=int, default=10, metavar="N", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=1, help="of the random numbers (default: %(default)s)")
-    parser.add_argument("--measure", action="store_true", help="measure costs on this machine instead of the recorded")
-    parser.add_argument("--record", action="store_true", help="with --measure: record them")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the random numbers (default: %(default)s)")
+    parser.add_argument("--measure", action="store_true", help="measure the costs again, on this machine")
+    parser.add_argument("--record", action="store_true", help="with --measure: save the costs")
     parser.add_argument("--write", action="store_true", help=f"put the figures into {PAGE.relative_to(ROOT)}")
     options = parser.parse_args()
     for name, least, most in (("sandboxes", 1, 10**6), ("tunnels", 1, 10**6), ("gateways", 2, 1000)):
@@ -62,7 +62,7 @@ def main() -> int:
         before, begin, rest = page.partition(f"{BEGIN}\n")
         _, end, after = rest.partition(END)
         if not begin or not end:
-            print(f"simulate: {PAGE} has no place for the figures", file=sys.stderr)
+            print(f"simulate: {PAGE} has no markers for the figures", file=sys.stderr)
             return 1
         PAGE.write_text(f"{before}{begin}{text}\n{end}{after}")
     return 0

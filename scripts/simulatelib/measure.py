@@ -1,6 +1,6 @@
-"""Measures what a tunnel costs, on this machine: a real bridge, a real nginx with TLS, real ssh sessions.
+"""Measures the costs of a tunnel on this machine, with a real bridge, an nginx with TLS and ssh sessions.
 
-Memory is the proportional set size, which counts what processes share once; time is what the kernel charged to them.
+Memory is the proportional set size, which counts shared memory once; time is the processes' CPU time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ACK = b"\x81\x85\0\0\0\0ack 1"  # that it has arrived, in a text message with a
 
 
 class Group:
-    """Processes that belong together: a leader and what it has started."""
+    """A process and its descendants."""
 
     def __init__(self, leader: int) -> None:
         self.pids = [leader, *descendants(leader)]
@@ -76,7 +76,7 @@ def measure() -> Costs:
 
 
 async def _measure(lab: Lab, bridge: Group, gateway: Group, port: int, context: ssl.SSLContext) -> Costs:
-    opened = await _open(50, port, context)  # the first ones bring what is loaded once
+    opened = await _open(50, port, context)  # the first ones load what is loaded once
     await asyncio.sleep(0.5)
     before = [(group.memory(), group.descriptors(), group.seconds()) for group in (bridge, gateway)]
     opened += await _open(TUNNELS, port, context)
@@ -104,7 +104,7 @@ async def _measure(lab: Lab, bridge: Group, gateway: Group, port: int, context: 
 
 
 async def _open(count: int, port: int, context: ssl.SSLContext) -> list[asyncio.StreamWriter]:
-    """Open tunnels as our client does, some at a time, and leave them idle."""
+    """Open tunnels as the client does, some at a time, and leave them idle."""
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def one() -> asyncio.StreamWriter:
@@ -114,7 +114,7 @@ async def _open(count: int, port: int, context: ssl.SSLContext) -> list[asyncio.
             head = await reader.readuntil(b"\r\n\r\n")
             if not head.startswith(b"HTTP/1.1 101"):
                 raise BenchError(f"the bridge answered {head.splitlines()[0]!r}")
-            await reader.readuntil(b"session ")  # it is a resumable one
+            await reader.readuntil(b"session ")  # it is a session, not a plain tunnel
             await reader.readuntil(_GREETING)
             writer.write(_ACK)
             return writer
@@ -123,7 +123,7 @@ async def _open(count: int, port: int, context: ssl.SSLContext) -> list[asyncio.
 
 
 def _ssh_sessions(lab: Lab) -> float:
-    """Return the bytes of sshd for each session that does nothing, without what the session runs."""
+    """Return the bytes of sshd for each idle session, without the programs that the session runs."""
     lab.open(PEERS["direct"])
     sshd = lab.sshd.process.pid
     alone = Group(sshd).memory()

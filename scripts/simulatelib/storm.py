@@ -1,8 +1,8 @@
-"""Clients that come back when gateways go: a discrete-event simulation around the client's own `Outage`.
+"""Clients that reconnect when gateways fail: a discrete-event simulation around the client's own `Outage`.
 
-When a client dials, how long it waits after a failure and when it gives up is the code that it runs itself; only the
-clock and the random numbers are handed to it. Gateways are queues with a cost for each dial. Whatever happens, each
-tunnel is in one place: on a gateway, on its way, or given up.
+The client's real code decides when it connects, how long it waits after a failure and when it gives up; the simulation
+only supplies the clock and the random numbers. Gateways are queues with a cost for each attempt. At any time, each
+tunnel is in one place: on a gateway, reconnecting, or given up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tunnel.client import outage as client_outage
 from tunnel.errors import ConnectionLost, DialError
 from tunnel.net import backoff
 
-_SYN_AGAIN = (1.0, 2.0, 4.0, 8.0)  # seconds after which TCP tries again to connect, each after the one before
+_SYN_AGAIN = (1.0, 2.0, 4.0, 8.0)  # seconds between TCP's attempts to connect
 _REFUSED = DialError("tcp-refused", address="the gateway")
 _TIMEOUT = DialError("answer-timeout", hop="the gateway", seconds=0)
 _HUNG_UP = DialError("hung-up", hop="the gateway")
@@ -29,10 +29,10 @@ PERCENTILES = (50, 90, 99, 100)
 
 @dataclass(frozen=True)
 class Scenario:
-    """What happens to the gateways. ``restarts`` are (gateway, from, until): it is away in between, seconds.
+    """What happens to the gateways. ``restarts`` are (gateway, from, until): it is down in between, in seconds.
 
-    ``graceful``: the load balancer knows of it before (a rolling update), otherwise it learns of it. ``jitter``:
-    whether clients use random numbers at all, for comparison.
+    ``graceful``: the load balancer knows of it before (a rolling update); otherwise it notices it later. ``jitter``:
+    whether clients use random delays, for comparison.
     """
 
     title: str
@@ -52,7 +52,7 @@ class Outcome:
     most_cuts: int = 0
     resumed: int = 0  # tunnels that are on a gateway at the end, of those that were cut
     given_up: int = 0
-    told: int = 0  # outages in which the user was shown a line
+    told: int = 0  # outages of which the user was notified
     dials: int = 0
     refused: int = 0
     timed_out: int = 0
@@ -79,8 +79,8 @@ class Storm:
         self._events: list[tuple[float, int, Callable[..., None], tuple[int, ...]]] = []
         self._count = 0
         self._up = [True] * fleet.gateways
-        self._known = list(range(fleet.gateways))  # those that the load balancer sends clients to
-        self._free_at = [0.0] * fleet.gateways  # when a gateway has done all that waits
+        self._known = list(range(fleet.gateways))  # gateways to which the load balancer sends clients
+        self._free_at = [0.0] * fleet.gateways  # when a gateway's queue will be empty
         self._on: list[int | None] = [each % fleet.gateways for each in range(fleet.tunnels)]
         spread = fleet.longest_round_trip - fleet.shortest_round_trip
         self._round_trip = [fleet.shortest_round_trip + spread * self._random.random() for _ in self._on]
@@ -176,7 +176,7 @@ class Storm:
         self._at(self._now + self._round_trip[tunnel] / 2, self._arrive, tunnel, gateway, 0)
 
     def _arrive(self, tunnel: int, gateway: int, tries: int) -> None:
-        """A client's first packet reaches a gateway, which drops it, or gets to it in its turn."""
+        """A client's first packet reaches a gateway, which drops it or queues it."""
         limit = self._dialled_at[tunnel] + self._fleet.dial_timeout
         waits = max(0.0, self._free_at[gateway] - self._now)
         if waits > self._dial_cost * self._fleet.accept_backlog:
@@ -187,7 +187,7 @@ class Storm:
                 self._time_out(tunnel, limit)
             return
         self._free_at[gateway] = self._now + waits + self._dial_cost
-        # TCP, TLS 1.3 and the upgrade: three round trips, of which half of one is over.
+        # TCP, TLS 1.3 and the upgrade take three round trips; half of the first is over.
         done = self._free_at[gateway] + 2.5 * self._round_trip[tunnel]
         if done > limit:
             self._time_out(tunnel, limit)
@@ -209,7 +209,7 @@ class Storm:
         self._end(tunnel)
 
     def _again(self, tunnel: int, error: DialError, when: float) -> None:
-        """Let a client know at ``when``, now or later, that its dial has failed."""
+        """Note that a client's attempt fails at ``when``, now or later."""
         outage = self._outages[tunnel]
         outage.failed(error, when)
         self._at(min(outage.next_at, outage.deadline), self._dial, tunnel)
@@ -231,5 +231,7 @@ class Storm:
         outcome.most_in_100_ms = max(self._per_100_ms.values(), default=0)
         placed = sum(self._load.values())
         if self._outages or placed + outcome.given_up != outcome.tunnels:
-            raise RuntimeError(f"tunnels were lost or doubled: {placed} + {outcome.given_up} of {outcome.tunnels}")
+            raise RuntimeError(
+                f"tunnels are missing or counted twice: {placed} + {outcome.given_up} of {outcome.tunnels}"
+            )
         return outcome

@@ -10,9 +10,10 @@ import { HERE, SETTINGS, sshTemplate } from './template.ts'
 
 const HELP = `usage: build.ts [--name ${SETTINGS.name}] [--public-key FILE] [--release ${SETTINGS.release}] [--bridge SOURCE] [--json]
 
-${'--public-key FILE'.padEnd(18)} who may log in: one key, or several, one a line (default: ~/.ssh/id_ed25519.pub)
-${'--release N'.padEnd(18)} of Ubuntu, 24.04 or later
-${'--bridge SOURCE'.padEnd(18)} a wheel, or wstunnel-py==VERSION for PyPI's (default: a wheel made of this repository)
+${'--public-key FILE'.padEnd(18)} who may log in: one or more keys, one per line (default: ~/.ssh/id_ed25519.pub)
+${'--release N'.padEnd(18)} release of Ubuntu, 24.04 or later
+${'--bridge SOURCE'.padEnd(18)} a wheel, the single file wstunnel-py.pyz (needs no pip), or wstunnel-py==VERSION
+${''.padEnd(18)} from PyPI (default: a wheel of this repository)
 ${'--json'.padEnd(18)} print what would be sent to E2B, and send nothing`
 
 class Problem extends Error {}
@@ -26,13 +27,13 @@ function readKeys(path: string): string[] {
     throw new Problem(`${path}: ${reason}; ssh-keygen -t ed25519 makes a key`)
   }
   if (text.includes('PRIVATE KEY')) {
-    throw new Problem(`${path} is a private key, which belongs into no image; give the file that ends in .pub`)
+    throw new Problem(`${path} is a private key, which must stay out of images; give the file that ends in .pub`)
   }
   const lines = text.split('\n').map((line) => line.trim()).filter((line) => line && !line.startsWith('#'))
   const keys = lines.map(publicKey)
-  if (!keys.length) throw new Problem(`${path}: no public key`)
+  if (!keys.length) throw new Problem(`${path}: not a public key file`)
   return keys.map((key) => {
-    if (!key) throw new Problem(`${path}: no public key`)
+    if (!key) throw new Problem(`${path}: not a public key file`)
     return key
   })
 }
@@ -49,28 +50,28 @@ function publicKey(line: string): string | undefined {
 
 function checkRelease(text: string): string {
   const match = /^(\d\d)\.(04|10)$/.exec(text)
-  if (!match) throw new Problem(`--release ${text}: Ubuntu's releases are called 24.04, 26.04 and so on`)
-  if (Number(match[1]) < 24) throw new Problem(`--release ${text}: the bridge needs Python 3.11: 24.04 or later`)
+  if (!match) throw new Problem(`--release ${text}: not an Ubuntu release such as 24.04 or 26.04`)
+  if (Number(match[1]) < 24) throw new Problem(`--release ${text}: the bridge needs Python 3.11, so use 24.04 or later`)
   return text
 }
 
 function findBridge(wanted: string | undefined): string {
-  if (wanted && !wanted.endsWith('.whl')) {
+  if (wanted && !/\.(whl|pyz)$/.test(wanted)) {
     if (!/^wstunnel-py(\[[a-z,]+\])?([=<>!~]=?[0-9a-z.,=<>!~*]+)?$/.test(wanted)) {
-      throw new Problem(`--bridge ${wanted}: neither a wheel nor a requirement such as wstunnel-py==1.0`)
+      throw new Problem(`--bridge ${wanted}: not a wheel, a .pyz file or a requirement such as wstunnel-py==1.0`)
     }
     return wanted
   }
   const folder = mkdtempSync(join(tmpdir(), 'wheel-'))
   try {
-    const wheel = wanted ? resolve(expand(wanted)) : buildWheel(folder)
-    if (!existsSync(wheel)) throw new Problem(`--bridge ${wanted}: there is no such file`)
-    const target = join(HERE, 'dist', basename(wheel))
-    if (wheel !== target) {
+    const file = wanted ? resolve(expand(wanted)) : buildWheel(folder)
+    if (!existsSync(file)) throw new Problem(`--bridge ${wanted}: there is no such file`)
+    const target = join(HERE, 'dist', basename(file))
+    if (file !== target) {
       mkdirSync(join(HERE, 'dist'), { recursive: true })
-      copyFileSync(wheel, target)
+      copyFileSync(file, target)
     }
-    return `dist/${basename(wheel)}`
+    return `dist/${basename(file)}`
   } finally {
     rmSync(folder, { recursive: true })
   }
@@ -79,7 +80,7 @@ function findBridge(wanted: string | undefined): string {
 function buildWheel(folder: string): string {
   const repository = resolve(HERE, '..', '..')
   if (!existsSync(join(repository, 'tunnel'))) {
-    throw new Problem('this folder has left its repository: say with --bridge where the bridge comes from')
+    throw new Problem('this folder is not in its repository: name the bridge with --bridge')
   }
   const pip = ['-m', 'pip', 'wheel', '--quiet', '--no-deps', '--wheel-dir', folder, repository]
   const done = spawnSync('python3', pip, { stdio: ['ignore', 'ignore', 'pipe'], encoding: 'utf8' })
@@ -118,10 +119,10 @@ async function main(): Promise<number> {
     return 0
   }
   if (!/^[a-z0-9][a-z0-9_-]*(:[A-Za-z0-9._-]+)?$/.test(given.name)) {
-    throw new Problem(`--name ${given.name}: small letters, digits, - and _`)
+    throw new Problem(`--name ${given.name}: use lower-case letters, digits, - and _`)
   }
   if (!given.json && !process.env.E2B_API_KEY) {
-    throw new Problem("E2B_API_KEY is not set: a key is made in E2B's dashboard, under API keys")
+    throw new Problem("E2B_API_KEY is not set: create a key in E2B's dashboard, under API keys")
   }
   const release = checkRelease(given.release)
   const keys = readKeys(given['public-key'])
@@ -142,7 +143,7 @@ async function main(): Promise<number> {
     const { name, message, cause } = error as Error
     const refused = error instanceof AuthenticationError
     const text = (cause instanceof Error ? `${message}: ${cause.message}` : message).split(/\s+/).join(' ')
-    console.error(`build.ts: ${refused ? 'E2B refuses E2B_API_KEY' : name}: ${text}`)
+    console.error(`build.ts: ${refused ? 'E2B rejects E2B_API_KEY' : name}: ${text}`)
     return refused ? 77 : 69
   }
 }

@@ -3,8 +3,8 @@
 #
 #   start.sh BRIDGE_PORT SSHD_PORT [OPTION OF `wstunnel-py serve`…]
 #
-# It starts an sshd on loopback, as root, looks at it from outside, and then becomes the bridge, without root.
-# The sshd is one of its own, because the one that the base system has started read its rules before ours were there.
+# It starts an sshd on loopback, as root, checks which logins it offers, and then becomes the bridge, without root.
+# It needs a second sshd: the one that the base system has started read its configuration before ours was there.
 set -eu
 bridge_port=$1
 sshd_port=$2
@@ -25,7 +25,7 @@ stop_sshd_and_die() {
 
 sudo -n install -d -m 0755 /run/sshd || die "sudo needs a password here, and sshd needs root"
 set_sshd="-o ListenAddress=127.0.0.1:$sshd_port -o PidFile=none"
-# OpenSSH 9.8 and later shut out addresses that fail to log in; behind a bridge all clients have the same one.
+# OpenSSH 9.8 and later block addresses after failed logins; behind a bridge all clients have the same address.
 if sudo -n /usr/sbin/sshd -t -o PerSourcePenalties=no 2>/dev/null; then
     set_sshd="$set_sshd -o PerSourcePenalties=no"
 fi
@@ -35,7 +35,7 @@ said=$(sudo -n /usr/sbin/sshd -t $set_sshd 2>&1) || die "sshd does not start: $(
 sudo -n /usr/sbin/sshd -D $set_sshd &
 sshd=$!
 
-# What counts is what sshd offers to a stranger. The bridge does not open before that is a key and nothing else.
+# The bridge only opens once sshd offers strangers nothing but a login with a key.
 look() {
     ssh -F none -p "$sshd_port" -o BatchMode=yes -o PreferredAuthentications=none -o ConnectTimeout=5 \
         -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o GlobalKnownHostsFile=/dev/null \
@@ -44,16 +44,16 @@ look() {
 tries=0
 while :; do
     if answer=$(look); then
-        stop_sshd_and_die "sshd lets anybody in without a key: see sshd_config"
+        stop_sshd_and_die "sshd accepts logins without a key: see sshd_config"
     fi
     answer=$(printf %s "$answer" | tr -d '\r')
     case $answer in
         *"Permission denied (publickey).") break ;;
-        *"Permission denied"*) stop_sshd_and_die "sshd would take more than keys: ${answer##*Permission denied }" ;;
+        *"Permission denied"*) stop_sshd_and_die "sshd accepts more than keys: ${answer##*Permission denied }" ;;
     esac
     tries=$((tries + 1))
     [ $tries -lt 50 ] || stop_sshd_and_die "sshd does not answer on port $sshd_port: $answer"
     sleep 0.2
 done
 
-exec "$folder/venv/bin/wstunnel-py" serve --listen "0.0.0.0:$bridge_port" --target "127.0.0.1:$sshd_port" "$@"
+exec "$folder/wstunnel-py" serve --listen "0.0.0.0:$bridge_port" --target "127.0.0.1:$sshd_port" "$@"

@@ -22,11 +22,15 @@ export interface Settings {
 export const SETTINGS: Settings = JSON.parse(readFileSync(join(HERE, 'settings.json'), 'utf8'))
 
 /**
- * `publicKeys` may log in, each as in a .pub file. `bridge` is a wheel in this folder, by its relative path, or what
- * pip is to fetch from PyPI (`wstunnel-py==1.0`). `release` is of Ubuntu, 24.04 or later: the bridge needs Python 3.11.
+ * `publicKeys` may log in; each is as in a .pub file. `bridge` is the relative path of a wheel or of the single file
+ * (.pyz) in this folder, or a requirement for pip to install from PyPI (`wstunnel-py==1.0`). `release` is Ubuntu's,
+ * 24.04 or later, because the bridge needs Python 3.11.
  */
 export function sshTemplate(publicKeys: string[], bridge: string, release = SETTINGS.release): TemplateClass {
-  const { folder, user, packages, bridge_port, sshd_port } = SETTINGS
+  const { folder, user, bridge_port, sshd_port } = SETTINGS
+  let packages = SETTINGS.packages
+  const singleFile = bridge.endsWith('.pyz')
+  if (singleFile) packages = packages.map((each) => (each === 'python3-venv' ? 'python3' : each)) // only Python
   let template = Template({ fileContextPath: HERE })
     .fromUbuntuImage(release)
     .aptInstall(packages, { noInstallRecommends: true })
@@ -36,22 +40,27 @@ export function sshTemplate(publicKeys: string[], bridge: string, release = SETT
     template = template.copy(bridge, `${folder}/`, { user: 'root', mode: 0o644 })
     bridge = `${folder}/${basename(bridge)}`
   }
-  return template
-    .runCmd(
+  if (singleFile) {
+    template = template.copy(bridge, `${folder}/wstunnel-py`, { user: 'root', mode: 0o755 })
+  } else {
+    template = template.runCmd(
       [
-        // In an environment of its own, since the system's Python belongs to apt (PEP 668).
+        // In a virtual environment, because apt manages the system's Python (PEP 668).
         `python3 -m venv ${folder}/venv`,
+        `ln -s venv/bin/wstunnel-py ${folder}/wstunnel-py`,
         `${folder}/venv/bin/pip install --no-cache-dir --disable-pip-version-check ${quote(bridge)}`,
       ],
       { user: 'root' },
     )
+  }
+  return template
     .runCmd(
       [
         'install -d -m 0755 /etc/ssh/authorized_keys.d /run/sshd',
         `printf '%s\\n' ${publicKeys.map(quote).join(' ')} > /etc/ssh/authorized_keys.d/${user}`,
         "sed -i '1i Include /etc/ssh/sshd_config.d/00-keys-only.conf' /etc/ssh/sshd_config",
         'ssh-keygen -A',
-        // The build ends here unless keys are the only way in.
+        // The build fails here unless a key is the only way to log in.
         `/usr/sbin/sshd -T -C user=${user},host=localhost,addr=127.0.0.1 | ` +
           "grep -qx 'authenticationmethods publickey'",
       ],

@@ -1,4 +1,4 @@
-"""What stands between a laptop and a sandbox: nginx and haproxy with TLS and routing by Host, proxies.
+"""Edges and proxies between a laptop and a sandbox: nginx and haproxy that route by Host over TLS, and CONNECT proxies.
 
 The edges route ``8081-<id>.sandbox.test`` to the bridge of that sandbox, as E2B's edge does with its own domain. No
 resolver knows that name here, so `NameProxy`, a CONNECT proxy of a few lines, stands in for the DNS: it takes every

@@ -233,9 +233,9 @@ def ticks(seconds: float, pause: float = 0.02) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """Return a loopback port that is closed, and that nobody else will open: each is given once.
+    """Return a closed loopback port that nothing else will open: each is given out once.
 
-    It is below those that the kernel gives away, and each worker of pytest-xdist has a range of its own.
+    It is below those that the kernel assigns, and each worker of pytest-xdist has a range of its own.
     """
     for port in _ports:
         with socket.socket() as probe:
@@ -288,7 +288,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def running(argument: str) -> list[int]:
-    """The processes, whoever started them, that have ``argument`` on their command line."""
+    """All processes that have ``argument`` on their command line, started by this test or not."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -1,4 +1,4 @@
-"""TCP targets with a script: what stands behind a bridge when a test wants to decide who closes first, and how."""
+"""Scripted TCP targets, for tests that decide which end closes first, and how."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Target:
         self._script = script
         self._results: queue.Queue[object] = queue.Queue()
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._connections: list[socket.socket] = []
+        self.connections: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept)]
         self.port: int = self._listener.getsockname()[1]
 
@@ -40,7 +40,7 @@ class Target:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._threads[0].join(LIMIT)
-        for connection in self._connections:
+        for connection in self.connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads[1:]:
@@ -62,7 +62,7 @@ class Target:
             except OSError:
                 return  # closed: the test is over
             connection.settimeout(LIMIT)
-            self._connections.append(connection)
+            self.connections.append(connection)
             thread = threading.Thread(target=self._serve, args=(connection,))
             self._threads.append(thread)
             thread.start()

@@ -69,7 +69,7 @@ def test_keys_interrupt_in_a_service_that_a_script_has_started(bed: Bed, sshd: S
         assert typist.wait() in (130, 131, 255)  # because the signal ended the command, not the session
 
 
-def test_the_service_goes_on_to_ignore_what_it_was_told_to_ignore(bed: Bed, sshd: Sshd) -> None:
+def test_the_service_continues_to_ignore_signals_that_were_ignored_at_its_start(bed: Bed, sshd: Sshd) -> None:
     raw, bridge = start_both(bed, sshd, "sh", "-c", 'trap "" USR1 QUIT; exec "$@"', "sh")
     with raw:
         for _ in range(20):

@@ -75,7 +75,7 @@ def test_a_kill_reaches_a_daemon_of_a_command_on_pipes(raw: Raw, noted: Path) ->
     assert gone(daemon)
 
 
-def test_a_kill_reaches_whoever_is_born_meanwhile(raw: Raw, tmp_path: Path) -> None:
+def test_a_kill_reaches_processes_that_are_forked_meanwhile(raw: Raw, tmp_path: Path) -> None:
     """Processes that fork, leave the session and end all the time, so that every look at /proc is outdated."""
     chain, beats = tmp_path / "chain", tmp_path / "beats"
     chain.write_text(f"#!/bin/sh\necho >>{beats}\nsetsid sh {chain} >/dev/null 2>&1 &\n")
@@ -101,7 +101,7 @@ def test_a_time_limit_reaches_it_too(raw: Raw, noted: Path) -> None:
     assert stream.finish().error is not None
 
 
-def test_it_lives_on_when_a_client_goes_who_asked_for_the_end_of_the_terminal(raw: Raw, noted: Path) -> None:
+def test_a_daemon_outlives_a_terminal_that_is_killed_on_disconnect(raw: Raw, noted: Path) -> None:
     stream, daemon = begin(raw, "double fork", noted, **{"Wstunnel-On-Disconnect": "kill; grace=0"})
     stream.close()
     assert gone(stream.pid)

@@ -60,7 +60,9 @@ def first(bed: Bed, options: tuple[str, ...]) -> Iterator[tuple[Process, Raw]]:
     assert process.wait(20) == 0
 
 
-def test_it_reaps_orphans_and_tells_the_right_status_of_what_it_has_started(first: tuple[Process, Raw]) -> None:
+def test_the_service_reaps_orphans_and_reports_the_right_status_of_its_own_processes(
+    first: tuple[Process, Raw],
+) -> None:
     process, raw = first
     assert raw.pipes("/bin/sh", "-c", "cat /proc/1/comm").finish().output.startswith(b"python")
     for status in range(1, 21):

@@ -23,7 +23,7 @@ from tunnel.children.users import own_user
 from tunnel.pty.server import file_process
 
 TUNNEL = Path(__file__).parents[2] / "tunnel"
-ROOM = TUNNEL / "children"
+PACKAGE = TUNNEL / "children"
 # Calls that start, signal or reap a process.
 CALLS = {
     "Popen", "call", "check_call", "check_output", "run", "create_subprocess_exec", "create_subprocess_shell",
@@ -57,7 +57,7 @@ def test_nobody_else_starts_signals_or_reaps_processes() -> None:
     found = {
         str(path.relative_to(TUNNEL)): calls
         for path in TUNNEL.rglob("*.py")
-        if ROOM not in path.parents and (calls := process_calls(path.read_text()))
+        if PACKAGE not in path.parents and (calls := process_calls(path.read_text()))
     }
     assert found == {}
 

@@ -1,4 +1,4 @@
-"""What is printed where the locale's encoding does not have all of our signs."""
+"""Output in locales whose encoding lacks some of the characters that the program prints."""
 
 from __future__ import annotations
 

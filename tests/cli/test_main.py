@@ -1,4 +1,4 @@
-"""The command as a user types it: its words, its one line for each failure, its exit codes, and what it tells."""
+"""The command as a user types it: its arguments, one line for each failure, exit codes, help and verbose output."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tunnel.cli.main import RESERVED, main
 from tunnel.client.options import OPTIONS
 
 NOWHERE = "ws://127.0.0.1:1/"
-REFUSED = "wstunnel-py: 127.0.0.1:1 refused the connection: nothing listens there"
+REFUSED = "wstunnel-py: 127.0.0.1:1 refused the connection: nothing is listening there"
 
 
 def nowhere_line(host: str = NOWHERE, *, options: bool = False) -> str:
-    """What is told of `NOWHERE` to a user who has called it ``host``, with or without ``options``."""
-    return f"{REFUSED}; wstunnel-py doctor {host}{' with the same options' * options} tells more\n"
+    """The line about `NOWHERE` for a user who has called it ``host``, with or without ``options``."""
+    return f"{REFUSED}; for details: wstunnel-py doctor {host}{', with the same options' * options}\n"
 
 
 def run(bed: Bed, *words: str, **environ: str) -> Finished:
@@ -50,12 +50,12 @@ def bridge(bed: Bed) -> Iterator[str]:
 def test_without_a_word_it_says_what_it_is_for(bed: Bed) -> None:
     finished = run(bed)
     assert (finished.status, finished.stdout) == (2, b"")
-    assert "ProxyCommand wstunnel-py connect -- %h" in finished.stderr
+    assert "ProxyCommand='wstunnel-py %h'" in finished.stderr
 
 
 @pytest.mark.parametrize("words", ["", "box", "connect", *sorted(COMMANDS), "pty ps", "keys token", "certs show"])
 @pytest.mark.parametrize("option", ["-V", "--version", "-h", "--help"])
-def test_every_command_tells_its_version_and_its_options(
+def test_every_command_shows_its_version_and_its_options(
     words: str, option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*words.split(), option]) == 0
@@ -76,11 +76,15 @@ def test_a_group_of_commands_alone_shows_its_help(bed: Bed, group: str) -> None:
 
 @pytest.mark.parametrize(
     ("words", "line"),
-    [("completion", "Missing argument '{bash|zsh|fish}'. Choose from: bash, zsh, fish; "
+    [("completion", "missing argument '{bash|zsh|fish}'. Choose from: bash, zsh, fish; "
       "see wstunnel-py completion --help"),
-     ("help nonsense", "No such command 'nonsense'; see wstunnel-py --help"),
-     ("certs renew", "Missing argument 'FILE…'; see wstunnel-py certs renew --help"),
-     ("serve --zzz", "No such option '--zzz'; see wstunnel-py serve --help")],
+     ("help nonsense", "there is no command nonsense; see wstunnel-py --help"),
+     ("certs shwo x", "there is no command shwo; did you mean show?; see wstunnel-py certs --help"),
+     ("certs renew", "missing argument 'FILE…'; see wstunnel-py certs renew --help"),
+     ("serve --zzz", "there is no option --zzz; see wstunnel-py serve --help"),
+     ("serve --token abc", "there is no option --token; did you mean --token-file?; see wstunnel-py serve --help"),
+     ("certs ca --dayz 3 x", "there is no option --dayz; did you mean --days?; see wstunnel-py certs ca --help"),
+     ("serve -z", "there is no option -z; see wstunnel-py serve --help")],
 )  # fmt: skip
 def test_a_mistake_that_click_finds_is_one_line_with_the_next_step(bed: Bed, words: str, line: str) -> None:
     finished = run(bed, *words.split())
@@ -88,22 +92,45 @@ def test_a_mistake_that_click_finds_is_one_line_with_the_next_step(bed: Bed, wor
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        "--target 127.0.0.1:22 serve",
+        "--token-file token serve",
+        "box serve",
+        "-v serve",
+        "--url ws://127.0.0.1:1 serve",
+    ],
+)
+def test_a_command_behind_options_or_a_host_must_come_first(bed: Bed, words: str) -> None:
+    finished = run(bed, *words.split())
+    line = "put the command first: wstunnel-py serve [OPTIONS]…"
+    assert (finished.status, finished.stdout, finished.stderr) == (2, b"", f"wstunnel-py: {line}\n")
+
+
+def test_a_value_or_a_host_behind_dashes_may_be_called_like_a_command(bed: Bed) -> None:
+    assert run(bed, "--url", NOWHERE, "--", "serve").stderr.startswith(REFUSED)
+    finished = run(bed, "--token-file", "serve", NOWHERE)  # in which folder is the question that follows
+    assert re.fullmatch("wstunnel-py: --token-file: cannot use /.*/serve: No such file or directory\n", finished.stderr)
+
+
+@pytest.mark.parametrize(
     ("word", "meant"),
     [("sever", "serve"), ("verson", "--version"), ("version", "--version"), ("conect", "connect"), ("Shel", "shell"),
      ("docotr", "doctor"), ("config-shh", "config-ssh"), ("tpy", "pty"), ("shh", "ssh"), ("sfpt", "sftp"),
-     ("scpp", "scp"), ("rsnyc", "rsync"), ("opne", "open"),
+     ("scpp", "scp"), ("rsnyc", "rsync"), ("opne", "open"), ("sandobxes", "sandboxes"),
      ("config_ssh", "config-ssh"), ("ssh-config", "config-ssh"), ("ssh_config", "config-ssh"), ("SSH", "ssh")],
 )  # fmt: skip
 def test_a_word_that_is_nearly_a_command_is_not_dialled(bed: Bed, word: str, meant: str) -> None:
     finished = run(bed, word, "--listen", "127.0.0.1:0", WSTUNNEL_PY_URL=NOWHERE)
-    line = f"there is no command {word}; did you mean {meant}? (a host of that name: wstunnel-py connect -- {word})"
+    line = f"there is no command {word}; did you mean {meant}? "
+    line += f"(for a host with that name: wstunnel-py connect -- {word})"
     assert (finished.status, finished.stdout, finished.stderr) == (2, b"", f"wstunnel-py: {line}\n")
 
 
 @pytest.mark.parametrize(
     "words",
     [["connect", "--", "sever"], ["connect", "sever"], ["--", "sever"], ["sever1"], ["sever.e2b"], ["i7x0serve"],
-     ["test"], ["box"], ["prod"], ["build"], ["web"], ["dev"], ["sandbox"]],
+     ["test"], ["box"], ["prod"], ["build"], ["web"], ["dev"], ["sandbox"], ["sandbox1"], ["Sandbox-2"]],
 )  # fmt: skip
 def test_a_host_that_is_like_no_command_is_dialled(bed: Bed, words: list[str]) -> None:
     assert run(bed, *words, WSTUNNEL_PY_URL=NOWHERE).stderr.startswith(REFUSED)
@@ -118,7 +145,7 @@ def test_a_host_of_the_config_file_may_be_like_a_command(bed: Bed, tmp_path: Pat
     assert run(bed, "serv", "--config", str(config)).status == 2
 
 
-@pytest.mark.parametrize("words", [["--help"], ["connect", "--help"], ["box", "-v", "--help"], ["help", "connect"]])
+@pytest.mark.parametrize("words", [["connect", "--help"], ["box", "-v", "--help"], ["help", "connect"]])
 def test_help_shows_every_option_with_its_variable(bed: Bed, words: list[str]) -> None:
     finished = run(bed, *words)
     assert (finished.status, finished.stderr) == (0, "")
@@ -127,7 +154,13 @@ def test_help_shows_every_option_with_its_variable(bed: Bed, words: list[str]) -
         assert bool(re.search(rf"{option.variable}\b", finished.text)) == (not option.hidden)
 
 
-def test_help_offers_no_command_that_there_is_not(bed: Bed) -> None:
+def test_help_of_the_program_fits_on_a_screen_and_names_the_help_of_a_command(bed: Bed) -> None:
+    text = run(bed, "--help").text
+    assert len(text.splitlines()) <= 40
+    assert "wstunnel-py COMMAND --help" in text
+
+
+def test_help_lists_only_commands_that_exist(bed: Bed) -> None:
     text = run(bed, "--help").text.partition("Commands:")[2].partition("Options:")[0]
     offered = {line.split()[0] for line in text.splitlines() if re.match(r"  \w", line)}
     assert offered == set(COMMANDS)
@@ -145,10 +178,10 @@ def test_the_short_form_is_the_long_one(bed: Bed) -> None:
         assert (finished.status, finished.stdout, finished.stderr) == (69, b"", nowhere_line(words[-1]))
 
 
-def test_one_host_is_wanted(bed: Bed) -> None:
+def test_exactly_one_host_is_required(bed: Bed) -> None:
     usage = "usage: wstunnel-py connect [OPTIONS] [--] HOST\n"
-    assert run(bed, "connect").stderr == f"wstunnel-py: which host? {usage}"
-    assert run(bed, "box", "22").stderr == f"wstunnel-py: one host, not 2; {usage}"
+    assert run(bed, "connect").stderr == f"wstunnel-py: HOST is missing; {usage}"
+    assert run(bed, "box", "22").stderr == f"wstunnel-py: unexpected '22'; {usage}"
 
 
 def test_public_names_are_imported_when_they_are_used() -> None:
@@ -167,16 +200,16 @@ SANDBOX = json.dumps({"sandboxId": "x", "message": "The sandbox was not found", 
 @pytest.mark.parametrize(
     ("words", "status", "line"),
     [
-        (["https://box.test/"], 2, "https://box.test/: a tunnel's URL begins with wss://, not https://"),
+        (["https://box.test/"], 2, "https://box.test/: a tunnel's URL must begin with wss://, not https://"),
         (["--port", "x", "box"], 2, "--port: 'x' is not a port number from 1 to 65535"),
         (["--config", "/nonexistent", "box"], 2, "/nonexistent: there is no such file"),
         (["--log-file", "/nonexistent/log", "box"], 2,
          "--log-file: cannot use /nonexistent/log: No such file or directory"),
-        (["--ca-file", "/nonexistent", "box"], 2, "--ca-file: cannot use /nonexistent: no such file or directory"),
+        (["--ca-file", "/nonexistent", "box"], 2, "--ca-file: cannot use /nonexistent: No such file or directory"),
         ([NOWHERE], 69, nowhere_line().removeprefix("wstunnel-py: ").rstrip()),
         (["--proxy", "http://127.0.0.1:1", "box"], 69,
-         "cannot connect to proxy http://127.0.0.1:1: 127.0.0.1:1 refused the connection: nothing listens there; "
-         "the proxy is that of --proxy; --proxy none goes without it"),
+         "cannot connect to proxy http://127.0.0.1:1: 127.0.0.1:1 refused the connection: nothing is listening there; "
+         "the proxy comes from --proxy; --proxy none connects without one"),
     ],
 )  # fmt: skip
 def test_a_failure_is_one_line_and_an_exit_code(bed: Bed, words: list[str], status: int, line: str) -> None:
@@ -189,7 +222,7 @@ def test_an_edges_words_reach_the_user(bed: Bed) -> None:
     with Target(script) as target:
         url = f"ws://127.0.0.1:{target.port}"
         finished = run(bed, url)
-    line = f"{url} answered 502: The sandbox was not found; wstunnel-py doctor {url} tells more"
+    line = f"{url} answered 502: The sandbox was not found; for details: wstunnel-py doctor {url}"
     assert (finished.status, finished.stderr) == (69, f"wstunnel-py: {line}\n")
 
 
@@ -234,7 +267,7 @@ def test_on_a_terminal_it_says_that_ssh_starts_it(bed: Bed) -> None:
         os.close(terminal)
         os.close(ours)
     hint = (
-        "wstunnel-py: ssh starts this as its ProxyCommand; run by hand, it sends what you type to the server as it is\n"
+        "wstunnel-py: this command is a ProxyCommand for ssh: whatever you type here is sent to the server unchanged\n"
     )
     assert process.log() == hint + nowhere_line()
     assert quiet.log() == f"{REFUSED}\n"
@@ -245,7 +278,7 @@ def test_by_default_it_is_silent(bed: Bed, bridge: str) -> None:
     assert (finished.status, finished.stdout, finished.stderr) == (0, b"hello", "")
 
 
-def test_each_step_is_told_with_its_time_and_without_secrets(bed: Bed, bridge: str) -> None:
+def test_each_step_is_logged_with_its_time_and_without_secrets(bed: Bed, bridge: str) -> None:
     environ = {"WSTUNNEL_PY_TOKEN": "hunter2", "WSTUNNEL_PY_HEADER": "X-Key: hunter3"}
     finished = bed.run(*OURS, "-v", "--url", bridge + "/?key=hunter4", "box", stdin=b"hello", env=environ)
     steps = re.findall(r"^wstunnel-py: \[ *\d+\.\d ms\] (\w+): .+$", finished.stderr, re.MULTILINE)
@@ -263,18 +296,18 @@ def test_the_log_file_is_private_and_goes_on_where_it_ended(bed: Bed, tmp_path: 
     lines = log.read_text().splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \d+ (\[|error: )", line) for line in lines)
     assert len({line.split()[1] for line in lines}) == 2  # two processes
-    assert lines[-1].endswith("error: 127.0.0.1:1 refused the connection: nothing listens there")
+    assert lines[-1].endswith("error: 127.0.0.1:1 refused the connection: nothing is listening there")
 
 
 def test_a_log_file_that_cannot_be_written_is_given_up(bed: Bed) -> None:
     finished = run(bed, "--log-file", "/dev/full", NOWHERE)
-    given_up = "wstunnel-py: cannot write to the log file any more: No space left on device\n"
+    given_up = "wstunnel-py: cannot write to the log file: No space left on device; logging has stopped\n"
     assert (finished.status, finished.stderr) == (69, given_up + nowhere_line(options=True))
 
 
-def test_secrets_that_are_withheld_are_told_of(bed: Bed) -> None:
+def test_secrets_that_are_withheld_are_reported(bed: Bed) -> None:
     finished = run(bed, "-v", NOWHERE, WSTUNNEL_PY_TOKEN="hunter2", WSTUNNEL_PY_HEADER="X-Key: hunter3")
-    assert "] url: not sent to a literal URL: header, token of the environment or of all hosts\n" in finished.stderr
+    assert "] url: not sent to a literal URL: header, token from the environment or the config" in finished.stderr
     assert "hunter" not in finished.stderr
 
 

@@ -32,7 +32,7 @@ def may_become_somebody_else() -> None:
 
 @pytest.fixture
 def trap(tmp_path: Path) -> Path:
-    """Somebody else's folder, with files where a relative ~ and relative variables would lead."""
+    """Another user's folder, with files at the paths to which a relative ~ and relative variables would expand."""
     for folder in ("~/.config/wstunnel-py", ".config/wstunnel-py", "wstunnel-py"):
         path = tmp_path / folder / "config.toml"
         path.parent.mkdir(parents=True)
@@ -116,7 +116,7 @@ def test_the_embedded_server_says_what_it_needs(bed: Bed, trap: Path, home: Mapp
     serve = ("serve", "--listen", "127.0.0.1:0", "--target", "embedded")
     done = run(bed, trap, home, *serve)
     assert (done.status, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("wstunnel-py: --host-key: a FILE is needed: there is no home folder")
+    assert done.stderr.startswith("wstunnel-py: --host-key: a FILE is required: there is no home folder")
     key = trap / "key"
     bed.check(*OURS, "keys", "host", str(key))
     done = run(bed, trap, home, *serve, "--host-key", str(key))
@@ -164,7 +164,7 @@ def test_every_command_knows_whose_home_is_meant(bed: Bed, tmp_path: Path) -> No
     assert {"token", "pki", "me.pem", "me.key", "log"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_what_is_no_absolute_path_is_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_home_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     import pwd
 
     account = pwd.getpwuid(os.getuid()).pw_dir

@@ -1,7 +1,7 @@
-"""`wstunnel-py open`: what it writes for an editor, and the words that it starts one with.
+"""`wstunnel-py open`: what it writes for an editor, and the arguments that it starts one with.
 
-No editor can be installed here. A program of its name, which writes down its words, is injected in its place; so these
-tests show what an editor is told, not that it finds its way. ssh then reads what was written.
+No editor can be installed here. A program of its name, which records its arguments, is injected in its place; so these
+tests show what an editor gets, not that it connects. ssh then reads what was written.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Desk:
         return self.bed.run(*OURS, "open", "--ssh-config", str(self.ssh_config), *words, env=self.env)
 
     def told(self, *words: str) -> list[str]:
-        """What the editor was told: the lines behind its own path."""
+        """The arguments that the editor got: the lines after its own path."""
         done = self.run(*words)
         assert (done.status, done.stderr) == (0, "")
         lines = done.text.splitlines()
@@ -75,7 +75,7 @@ def desk(bed: Bed, tmp_path: Path) -> Desk:
         (["abc.e2b", "--editor", "zed"], ["zed", "ssh://abc.e2b/~/"]),
     ],
 )
-def test_each_editor_is_told_in_its_own_way(desk: Desk, words: list[str], told: list[str]) -> None:
+def test_each_editor_gets_the_host_in_its_own_syntax(desk: Desk, words: list[str], told: list[str]) -> None:
     assert desk.told(*words) == told
     assert desk.hosts() == ["abc.e2b"]
 
@@ -123,8 +123,8 @@ def test_options_are_not_put_upon_other_hosts(desk: Desk) -> None:
     before = desk.own.read_text()
     done = desk.run("--user", "user", "def.e2b")
     line = (
-        f"wstunnel-py: abc.e2b in {desk.ssh_config} would get these options, too: put them into the table "
-        '[hosts."def.e2b"] of the config file, or write all hosts anew: wstunnel-py config-ssh --write\n'
+        f"wstunnel-py: these options would also apply to abc.e2b in {desk.ssh_config}: put them into the table "
+        '[hosts."def.e2b"] of the config file, or write all hosts again: wstunnel-py config-ssh --write\n'
     )
     assert (done.status, done.text, done.stderr) == (2, "", line)
     assert desk.own.read_text() == before
@@ -143,21 +143,21 @@ def test_a_missing_editor_is_one_line_and_nothing_is_written(desk: Desk, editor:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "which host? usage: wstunnel-py open [OPTIONS] HOST [PATH]"),
-        (["a", "/b", "c"], "which host? usage: wstunnel-py open [OPTIONS] HOST [PATH]"),
-        (["a", "--editor", "vi"], "--editor: 'vi' is none of code, cursor, windsurf, zed"),
-        (["a", "b"], "'b' must begin with /: editors know no other folder to begin at"),
-        (["a", "~/b"], "'~/b' must begin with /: editors know no other folder to begin at"),
+        ([], "HOST is missing; usage: wstunnel-py open [OPTIONS] HOST [PATH]"),
+        (["a", "/b", "c"], "unexpected 'c'; usage: wstunnel-py open [OPTIONS] HOST [PATH]"),
+        (["a", "--editor", "vi"], "--editor: 'vi' is not one of code, cursor, windsurf, zed"),
+        (["a", "b"], "'b' must be an absolute path, which begins with /"),
+        (["a", "~/b"], "'~/b' must be an absolute path, which begins with /"),
         (["a", "/b\nc"], "'/b\\nc' has characters that are not printable"),
-        (["a b"], "'a b' is not a host's name: use letters and digits, with . _ - between them"),
-        (["me@box"], "'me@box' is not a host's name: put the user into --user, or into the config file"),
+        (["a b"], "'a b' is not a host name: use letters and digits, with . _ - between them"),
+        (["me@box"], "'me@box' is not a host name: put the user into --user, or into the config file"),
         (
             ["wss://me:hunter2@h.test/a?t=hunter2"],
-            "'wss://h.test/a' is not a host's name: put the URL into --url, or into the config file",
+            "'wss://h.test/a' is not a host name: put the URL into --url, or into the config file",
         ),
-        (["wss://h.test/a"], "'wss://h.test/a' is not a host's name: put the URL into --url, or into the config file"),
-        (["box:22"], "'box:22' is not a host's name: leave out the port, as the tunnel knows where to go"),
-        (["*.e2b"], "'*.e2b' is not a host's name: use letters and digits, with . _ - between them"),
+        (["wss://h.test/a"], "'wss://h.test/a' is not a host name: put the URL into --url, or into the config file"),
+        (["box:22"], "'box:22' is not a host name: leave out the port, which the tunnel's URL decides"),
+        (["*.e2b"], "'*.e2b' is not a host name: use letters and digits, with . _ - between them"),
     ],
 )
 def test_a_mistake_is_one_line(desk: Desk, words: list[str], line: str) -> None:

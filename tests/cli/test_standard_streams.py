@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, or read by nobody: every command says so, or does without."""
+"""Standard streams that are closed, full, or read by nobody: every command reports that or works without them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.bed.tunnels import OURS
 from tests.pty.beds import Service, alive, start_service
 
 LIMIT = 30.0
-BRIDGE, SERVICE = "ws://127.0.0.1:1", "http://127.0.0.1:1"  # nothing listens there
+BRIDGE, SERVICE = "ws://127.0.0.1:1", "http://127.0.0.1:1"  # nothing is listening there
 COMMANDS = {  # words → the exit code when all is well, and whether the command prints something
     ("--help",): (0, True),
     ("--version",): (0, True),
@@ -83,7 +83,7 @@ def test_a_stream_that_nobody_has_opened_or_reads_changes_no_exit_code(
 
 
 @pytest.mark.parametrize("redirection", [">/dev/full", ">/dev/full 2>/dev/full"])
-def test_output_that_cannot_be_written_is_told_in_one_line(bed: Bed, folder: Path, redirection: str) -> None:
+def test_output_that_cannot_be_written_is_reported_in_one_line(bed: Bed, folder: Path, redirection: str) -> None:
     for words, status, errors in run_all(bed, folder, redirection):
         usual, prints = COMMANDS[words]
         assert (words, status) == (words, 74 if prints else usual), errors
@@ -171,3 +171,18 @@ def test_a_shell_without_standard_output_runs_its_command(bed: Bed, service: Ser
 def test_a_shell_whose_output_is_full_says_so(bed: Bed, service: Service) -> None:
     process = start(bed, ">/dev/full", "shell", service.url, "--", "echo", "lost")
     assert (process.wait(LIMIT), process.log()) == (255, FULL)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_what_ssh_and_shells_read_is_utf_8_in_every_locale(bed: Bed, encoding: str) -> None:
+    config = bed.folder / "config.toml"
+    config.write_text('[hosts."bücks"]\nurl = "ws://127.0.0.1:1"\nidentity-file = "/ключ"\n', "utf-8")
+    env = {"PYTHONIOENCODING": encoding}
+    lines = bed.check(*OURS, "config-ssh", "--config", str(config), "bücks", env=env).stdout.decode()
+    assert "Host bücks\n" in lines and "IdentityFile /ключ\n" in lines
+    folder = bed.folder / "home" / "wstunnel-py"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_bytes(config.read_bytes())
+    asked = {"_WSTUNNEL_PY_COMPLETE": "bash_complete", "COMP_WORDS": "wstunnel-py connect b", "COMP_CWORD": "2"}
+    found = bed.run(*OURS, env={**env, **asked, "XDG_CONFIG_HOME": str(folder.parent)})
+    assert found.stdout.decode() == "plain,bücks\n"

@@ -53,7 +53,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # ---- finding it
 
 
-def test_it_is_looked_for_in_the_folder_for_configuration(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_config_file_is_looked_for_in_the_xdg_folder(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config_path() == str(config)
     monkeypatch.delenv("XDG_CONFIG_HOME")
     monkeypatch.setenv("HOME", "/home/somebody")
@@ -61,19 +61,19 @@ def test_it_is_looked_for_in_the_folder_for_configuration(config: Path, monkeypa
 
 
 @pytest.mark.parametrize("folder", ["no-such-folder", "a-file"])
-def test_there_need_not_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+def test_a_config_file_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     (tmp_path / "a-file").touch()
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / folder))
     assert url_of("box") == "wss://8081-box.e2b.app"
 
 
-def test_one_that_is_named_must_be_there(tmp_path: Path) -> None:
+def test_a_named_config_file_must_exist(tmp_path: Path) -> None:
     path = tmp_path / "none.toml"
     assert error_of("--config", str(path), "box") == f"{path}: there is no such file"
     assert error_of("box", WSTUNNEL_PY_CONFIG=str(path)) == f"{path}: there is no such file"
 
 
-def test_one_that_is_named_replaces_the_usual_one(config: Path, tmp_path: Path) -> None:
+def test_a_named_config_file_replaces_the_usual_one(config: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.toml"
     other.write_text("port = 1\n")
     assert url_of("box") == "wss://9000-box.e2b.app"
@@ -84,7 +84,7 @@ def test_one_that_is_named_replaces_the_usual_one(config: Path, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("config")
-def test_its_options_are_for_all_hosts_and_give_way_to_the_nearer_ones() -> None:
+def test_top_level_options_apply_to_all_hosts_unless_overridden() -> None:
     assert settings_of("box").ping_interval == 5.0
     assert settings_of("box", WSTUNNEL_PY_PING_INTERVAL="6").ping_interval == 6.0
     assert settings_of("--ping-interval", "7", "box", WSTUNNEL_PY_PING_INTERVAL="6").ping_interval == 7.0
@@ -106,7 +106,7 @@ def test_a_named_host_has_options_of_its_own() -> None:
 
 
 @pytest.mark.usefixtures("config")
-def test_of_a_pattern_the_part_behind_the_star_becomes_the_host() -> None:
+def test_the_part_that_the_star_of_a_pattern_matches_becomes_the_host() -> None:
     assert url_of("abc.e2b") == "wss://9000-abc.e2b.app"
 
 
@@ -228,23 +228,23 @@ def test_a_token_file_belongs_to_its_host(config: Path) -> None:
         ("prot = 1", "there is no option 'prot'; did you mean port?"),
         ("zzzz = 1", "there is no option 'zzzz'"),
         ("config = 'x'", "there is no option 'config'"),
-        ("stdin-thread = true", "there is no option 'stdin-thread'"),
+        ("stdio-threads = true", "there is no option 'stdio-threads'"),
         ("header = 'A: b'", "there is no option 'header'; did you mean headers?"),
         ("port = true", "port: True is not a port number from 1 to 65535"),
         ("port = 70000", "port: 70000 is not a port number from 1 to 65535"),
-        ("url = 5", "url: 5 is not text"),
+        ("url = 5", "url: 5 is not a string"),
         ("url = ''", "url: the value is empty"),
         ('ca-file = "a\\u0000b"', "ca-file: the value has characters that are not printable"),
         ("insecure = 'yes'", "insecure must be true or false"),
         ("ping-interval = -1", "ping-interval: -1 is not a number of seconds above 0, up to 86400"),
         ("ping-interval = true", "ping-interval: True is not a number of seconds above 0, up to 86400"),
-        ("proxy = 'socks9://x'", "proxy: a proxy's URL begins with http://, socks5:// or socks5h://"),
-        ("headers = 'A: b'", "headers must be a table of texts"),
-        ("headers = { A = 1 }", "headers must be a table of texts"),
+        ("proxy = 'socks9://x'", "proxy: a proxy's URL must begin with http://, socks5:// or socks5h://"),
+        ("headers = 'A: b'", "headers must be a table of strings"),
+        ("headers = { A = 1 }", "headers must be a table of strings"),
         ("headers = { Host = 'x' }", "headers: the header Host belongs to the handshake and cannot be set"),
         ("hosts = 1", "hosts must be a table"),
         ("[hosts]\nbuild = 1", "hosts.build must be a table"),
-        ("[hosts.'*.*']", "hosts.*.*: a pattern has one *"),
+        ("[hosts.'*.*']", "hosts.*.*: a pattern can have only one *"),
         ("[hosts.build]\nprot = 1", "hosts.build: there is no option 'prot'; did you mean port?"),
         ("[host.build]\nport = 1", "there is no option 'host'; the table of a host is [hosts.NAME]"),
         ("[build]\nurl = 'ws://h.test'", "there is no option 'build'; the table of a host is [hosts.NAME]"),
@@ -258,11 +258,11 @@ def test_a_token_file_belongs_to_its_host(config: Path) -> None:
         ),
         (
             "[hosts.build]\n[hosts.a]\n[hosts.Build]",
-            "hosts.Build: hosts.build is the same host, as upper and lower case are the same: leave one of them out",
+            "hosts.Build: hosts.build is the same host, as case is ignored: remove one of them",
         ),
         (
             "[hosts.'*.E2B']\n[hosts.'*.e2b']",
-            "hosts.*.e2b: hosts.*.E2B is the same host, as upper and lower case are the same: leave one of them out",
+            "hosts.*.e2b: hosts.*.E2B is the same host, as case is ignored: remove one of them",
         ),
     ],
 )
@@ -276,12 +276,12 @@ def test_a_url_that_is_none_is_named_with_the_place_that_it_is_from(config: Path
         "url = 'ws://{sandbox}'\n[hosts.box]\nurl = 'https://h.test/'\n[hosts.me]\nurl = 'ws://me:pw@h'\n"
     )
     assert error_of("box") == (
-        f"{config}: hosts.box: url: https://h.test/: a tunnel's URL begins with wss://, not https://"
+        f"{config}: hosts.box: url: https://h.test/: a tunnel's URL must begin with wss://, not https://"
     )
     assert error_of("me").startswith(f"{config}: hosts.me: url: a URL must not hold a user name or password")
-    assert error_of("xyz").startswith(f"{config}: url: ws://{{sandbox}}: a URL template may have")
+    assert error_of("xyz").startswith(f"{config}: url: ws://{{sandbox}}: a URL template may contain")
     assert error_of("xyz", WSTUNNEL_PY_URL="h.test") == (
-        "WSTUNNEL_PY_URL: h.test: a tunnel's URL begins with ws:// or wss://"
+        "WSTUNNEL_PY_URL: h.test: a tunnel's URL must begin with ws:// or wss://"
     )
     assert error_of("a b", WSTUNNEL_PY_URL="ws://{host}/").startswith("'a b' cannot be part of a URL")
 
@@ -321,14 +321,14 @@ def test_a_folder_in_its_place_is_refused(config: Path) -> None:
         ('proxy = "http://p.test:3128"\nport = 1\n[hosts.box]\nurl = "ws://x.test"\n', 0),
     ],
 )
-def test_a_file_with_secrets_that_others_can_read_is_warned_of_in_one_line(
+def test_a_file_with_secrets_that_others_can_read_causes_a_warning_in_one_line(
     bed: Bed, config: Path, text: str, count: int
 ) -> None:
     config.write_text(text)
     for mode, expected in ((0o644, count), (0o640, count), (0o604, count), (0o600, 0)):
         config.chmod(mode)
         finished = bed.run(*OURS, "connect", "--connect-timeout", "1", "--url", "ws://127.0.0.1:1/", "box", stdin=b"")
-        warning = f"wstunnel-py: warning: others can read the secrets in {config}: chmod 600 it\n"
+        warning = f"wstunnel-py: warning: other users can read the secrets in {config}: chmod 600 it\n"
         assert finished.stderr.count("warning") == finished.stderr.count(warning) == expected
         assert "hunter2" not in finished.stderr
 
@@ -337,7 +337,7 @@ def test_a_file_with_secrets_that_others_can_read_is_warned_of_in_one_line(
 def test_a_file_that_others_can_write_is_refused(config: Path, mode: int) -> None:
     config.write_text("port = 1\n")
     config.chmod(mode)
-    assert error_of("box") == f"{config}: its mode is {mode:04o}, so others may write to it: chmod 600"
+    assert error_of("box") == f"{config}: its mode is {mode:04o}, so other users may write to it: chmod 600"
 
 
 @pytest.mark.parametrize("mode", [0o602, 0o622, 0o666])
@@ -345,7 +345,7 @@ def test_a_token_file_that_others_can_write_is_refused(tmp_path: Path, mode: int
     path = tmp_path / "token"
     path.write_text("s3cret")
     path.chmod(mode)
-    reason = f"its mode is {mode:04o}, so others may write to it: chmod 600"
+    reason = f"its mode is {mode:04o}, so other users may write to it: chmod 600"
     assert error_of("--token-file", str(path), "box") == f"--token-file: cannot use {path}: {reason}"
 
 
@@ -355,7 +355,9 @@ def test_the_null_device_is_an_empty_file() -> None:
 
 @pytest.mark.parametrize("option", ["--config", "--token-file", "--ca-file", "--client-cert", "--client-key"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
-def test_what_is_no_file_ends_the_command_at_once(bed: Bed, tmp_path: Path, option: str, kind: str) -> None:
+def test_a_config_path_that_is_not_a_file_ends_the_command_at_once(
+    bed: Bed, tmp_path: Path, option: str, kind: str
+) -> None:
     path = tmp_path / "no-file"
     if kind == "pipe":
         os.mkfifo(path, 0o600)

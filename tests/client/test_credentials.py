@@ -1,4 +1,4 @@
-"""Which URL gets whose credentials, and that none of them comes back to the eyes of whoever reads an error."""
+"""Which URL gets which credentials, and that no error shows any of them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ TABLE: list[tuple[list[str], str | None, set[str]]] = [
 
 
 @pytest.mark.parametrize(("words", "url", "expected"), TABLE)
-def test_who_gets_which_credentials(config: Path, words: list[str], url: str | None, expected: set[str]) -> None:
+def test_each_url_gets_only_the_credentials_meant_for_it(
+    config: Path, words: list[str], url: str | None, expected: set[str]
+) -> None:
     environ = {"WSTUNNEL_PY_TOKEN": "env-token", "WSTUNNEL_PY_HEADER": "X-Env: env-header"}
     environ |= {} if url is None else {"WSTUNNEL_PY_URL": url}
     settings = settings_of("--config", str(config), *words, **environ)
@@ -90,7 +92,7 @@ def test_who_gets_which_credentials(config: Path, words: list[str], url: str | N
 
 
 @pytest.mark.parametrize(("words", "url", "expected"), TABLE)
-def test_who_gets_which_credentials_at_a_terminal_service(
+def test_each_terminal_service_gets_only_the_credentials_meant_for_it(
     config: Path, words: list[str], url: str | None, expected: set[str]
 ) -> None:
     def as_http(word: str) -> str:
@@ -104,7 +106,7 @@ def test_who_gets_which_credentials_at_a_terminal_service(
     assert bare([value for _, value in settings.place.headers]) == expected
 
 
-def test_the_terminal_service_without_a_name() -> None:
+def test_a_terminal_service_without_a_host_gets_the_environments_token_unless_its_url_is_literal() -> None:
     def headers(*words: str, **environ: str) -> set[str]:
         given, _ = parse_command_line(list(words), SHELL_OPTIONS, "shell")
         settings = resolve_shell(None, given, environ={"WSTUNNEL_PY_PTY_TOKEN": "env-token", **environ})
@@ -122,10 +124,10 @@ def test_client_certificates_are_credentials_too(tmp_path: Path) -> None:
     assert (settings.client_cert, settings.client_key) == (None, None)
 
 
-def test_what_a_literal_url_does_not_get_is_told_on_request(bed: Bed) -> None:
+def test_what_a_literal_url_does_not_get_is_reported_on_request(bed: Bed) -> None:
     words = ("connect", "-v", "--url", "ws://127.0.0.1:1/", "box")
     finished = bed.run(*OURS, *words, stdin=b"", env={"WSTUNNEL_PY_TOKEN": TOKEN})
-    assert "not sent to a literal URL: token of the environment" in finished.stderr
+    assert "not sent to a literal URL: token from the environment" in finished.stderr
 
 
 def test_programs_follow_the_same_rule(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +189,7 @@ def test_no_error_shows_what_the_server_sends_back(serve: Serve, header: str, ec
 
 
 @pytest.mark.parametrize("command", ["connect", "doctor", "doctor --json", "websocat"])
-def test_no_command_shows_it(bed: Bed, tmp_path: Path, command: str) -> None:
+def test_no_command_shows_a_token_that_the_server_sends_back(bed: Bed, tmp_path: Path, command: str) -> None:
     log = tmp_path / "log"
     with Target(ECHOES["json"]) as target:  # type: ignore[arg-type]
         environ = {"WSTUNNEL_PY_URL": f"ws://127.0.0.1:{target.port}/", "WSTUNNEL_PY_TOKEN": TOKEN}
@@ -228,7 +230,7 @@ def test_a_part_of_a_header_is_not_shown_either(serve: Serve, header: str) -> No
     assert "403" in line and TOKEN not in line
 
 
-def test_a_proxy_that_sends_the_password_back(serve: Serve) -> None:
+def test_a_password_that_a_proxy_sends_back_is_not_shown(serve: Serve) -> None:
     def script(connection: socket.socket) -> None:
         head = read_head(connection)
         sent = head.partition(b"Basic ")[2].partition(b"\r\n")[0]

@@ -1,4 +1,4 @@
-"""Dialling real sockets: how a tunnel comes about, and the one line for each way in which it does not."""
+"""Dialling real sockets: how a tunnel opens, and the one line for each way in which it fails."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def upgrade_one(listener: socket.socket) -> threading.Thread:
 # ---- TCP and DNS
 
 
-def test_a_tunnel_comes_about(serve: Serve) -> None:
+def test_a_tunnel_opens_with_the_given_path_and_headers(serve: Serve) -> None:
     bridge = serve(upgrade)
     connection = open_tunnel("-H", "X-Key: k", f"ws://127.0.0.1:{bridge.port}/a?b=c")
     assert connection.subprotocol == "binary"
@@ -116,7 +116,7 @@ def test_ipv6_addresses_stand_in_brackets() -> None:
         thread = upgrade_one(listener)
         open_tunnel(f"ws://[::1]:{port}").channel.close()
         thread.join()
-    assert failure_of(f"ws://[::1]:{port}").line == f"[::1]:{port} refused the connection: nothing listens there"
+    assert failure_of(f"ws://[::1]:{port}").line == f"[::1]:{port} refused the connection: nothing is listening there"
 
 
 def test_the_zone_of_an_ipv6_address_stays_on_this_machine() -> None:
@@ -138,21 +138,21 @@ def test_the_zone_of_an_ipv6_address_stays_on_this_machine() -> None:
     assert hosts == [f"Host: [::1]:{port}".encode()] * 2
 
 
-def test_an_interface_that_is_not_there() -> None:
-    line = "cannot resolve fe80::1%br-12ab: this machine has no network interface of that name"
+def test_an_unknown_network_interface_is_reported() -> None:
+    line = "cannot resolve fe80::1%br-12ab: this machine has no network interface with that name"
     assert failure_of("ws://[fe80::1%25br-12ab]") == Failure(line, 69)
 
 
-def test_a_refused_port() -> None:
+def test_a_refused_connection_is_reported() -> None:
     port = free_port()
-    line = f"127.0.0.1:{port} refused the connection: nothing listens there"
+    line = f"127.0.0.1:{port} refused the connection: nothing is listening there"
     assert failure_of(f"ws://127.0.0.1:{port}") == Failure(line, 69)
 
 
 def test_all_addresses_are_tried_and_named(names: dict[str, list[str]]) -> None:
     names["box.test"] = ["127.0.0.1", "127.0.0.3", "::1"]
     port = free_port()
-    line = f"127.0.0.1:{port} and [::1]:{port} and 127.0.0.3:{port} refused the connection: nothing listens there"
+    line = f"127.0.0.1:{port} and [::1]:{port} and 127.0.0.3:{port} refused the connection: nothing is listening there"
     assert failure_of(f"ws://box.test:{port}") == Failure(line, 69)
 
 
@@ -176,25 +176,25 @@ def test_a_family_can_be_demanded(names: dict[str, list[str]]) -> None:
     port = free_port()
     for option, family, shown in (("-4", "127.0.0.1", f"127.0.0.1:{port}"), ("-6", "::1", f"[::1]:{port}")):
         names["box.test"] = [family]
-        line = f"{shown} refused the connection: nothing listens there"
+        line = f"{shown} refused the connection: nothing is listening there"
         assert failure_of(option, f"ws://box.test:{port}").line == line
     assert failure_of("-6", "ws://127.0.0.1:1").line.startswith("cannot resolve 127.0.0.1: ")
 
 
-def test_an_address_that_is_silent(silent_place: tuple[str, int]) -> None:
+def test_an_address_that_does_not_answer_times_out(silent_place: tuple[str, int]) -> None:
     host, port = silent_place
     line = f"no connection to {host}:{port} within 0.5 s"
     assert failure_of(f"ws://{host}:{port}", limit=0.5) == Failure(line, 69)
 
 
 @pytest.mark.usefixtures("names")
-def test_a_name_that_nobody_knows() -> None:
+def test_an_unknown_name_is_reported() -> None:
     failure = failure_of("ws://box.test")
     assert (failure.line, failure.code) == ("cannot resolve box.test: Name or service not known", 69)
 
 
 @pytest.mark.parametrize("host", ["slow.test", "8081-slow.test"])
-def test_a_name_server_that_never_answers(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_server_that_never_answers_times_out(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ask, answered = socket.getaddrinfo, threading.Event()
 
     def getaddrinfo(name: bytes, port: int, family: int, kind: int, proto: int = 0, flags: int = 0) -> list[Any]:
@@ -205,18 +205,18 @@ def test_a_name_server_that_never_answers(host: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     failure = failure_of(f"ws://{host}", limit=0.3)
     answered.set()
-    assert failure == Failure(f"the name server asked for {host} did not answer within 0.3 s", 75)
+    assert failure == Failure(f"the name server (asked for {host}) did not answer within 0.3 s", 75)
 
 
 # ---- servers that are none
 
 
-def test_a_server_that_never_answers(serve: Serve) -> None:
+def test_a_server_that_never_answers_times_out(serve: Serve) -> None:
     url = f"ws://127.0.0.1:{serve(wait_for_end).port}"
     assert failure_of(url, limit=0.5) == Failure(f"{url} did not answer within 0.5 s", 75)
 
 
-def test_a_server_that_drips(serve: Serve) -> None:
+def test_a_server_that_drips_times_out(serve: Serve) -> None:
     def drip(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nX-Drip: ")
         try:
@@ -230,12 +230,12 @@ def test_a_server_that_drips(serve: Serve) -> None:
     assert failure_of(url, limit=1.0) == Failure(f"{url} did not answer within 1 s", 75)
 
 
-def test_a_server_that_hangs_up(serve: Serve) -> None:
+def test_a_server_that_hangs_up_without_an_answer_is_reported(serve: Serve) -> None:
     url = f"ws://127.0.0.1:{serve(read_head).port}"
     assert failure_of(url) == Failure(f"{url} closed the connection before it answered", 69)
 
 
-def test_a_server_that_breaks_the_connection(serve: Serve) -> None:
+def test_a_server_that_resets_the_connection_is_reported(serve: Serve) -> None:
     def script(connection: socket.socket) -> None:
         read_head(connection)
         reset(connection)
@@ -244,27 +244,27 @@ def test_a_server_that_breaks_the_connection(serve: Serve) -> None:
     assert failure_of(url) == Failure(f"{url} closed the connection before it answered", 69)
 
 
-def test_a_server_that_speaks_something_else(serve: Serve) -> None:
+def test_a_server_of_another_protocol_is_reported_with_its_first_bytes(serve: Serve) -> None:
     def greet(connection: socket.socket) -> None:
         connection.sendall(b"SSH-2.0-OpenSSH_9.2p1\r\n")
         wait_for_end(connection)
 
     url = f"ws://127.0.0.1:{serve(greet).port}"
-    line = f"{url} does not answer like a web server: it began with 'SSH-2.0-OpenSSH_9.2p1\\r\\n'"
+    line = f"{url} did not answer in HTTP: it began with 'SSH-2.0-OpenSSH_9.2p1\\r\\n'"
     assert failure_of(url) == Failure(line, 76)
 
 
-def test_a_server_that_hangs_up_in_its_answer(serve: Serve) -> None:
+def test_a_server_that_hangs_up_in_its_answer_is_reported(serve: Serve) -> None:
     def script(connection: socket.socket) -> None:
         read_head(connection)
         connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: webso")
 
     url = f"ws://127.0.0.1:{serve(script).port}"
-    line = f"{url} does not answer like a web server: it hung up in the middle of its answer"
+    line = f"{url} did not answer in HTTP: it closed the connection in the middle of its answer"
     assert failure_of(url) == Failure(line, 76)
 
 
-def test_a_server_with_an_endless_head(serve: Serve) -> None:
+def test_a_server_with_an_endless_head_is_given_up(serve: Serve) -> None:
     def pour(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\n")
         try:
@@ -274,11 +274,11 @@ def test_a_server_with_an_endless_head(serve: Serve) -> None:
             pass  # the client has hung up
 
     url = f"ws://127.0.0.1:{serve(pour).port}"
-    line = f"{url} does not answer like a web server: its head is longer than 16384 bytes"
+    line = f"{url} did not answer in HTTP: its head is longer than 16384 bytes"
     assert failure_of(url) == Failure(line, 76)
 
 
-def test_a_server_with_the_wrong_accept_key(serve: Serve) -> None:
+def test_a_server_with_the_wrong_accept_key_is_refused(serve: Serve) -> None:
     script = answer(
         "HTTP/1.1 101 Switching Protocols",
         "Upgrade: websocket",
@@ -321,20 +321,20 @@ def test_a_sandbox_that_is_still_starting_is_a_matter_of_time(serve: Serve, stat
     assert failure_of(url) == Failure(line, 75)
 
 
-def test_a_conflict_that_the_bridge_itself_tells_of_is_not_about_starting(serve: Serve) -> None:
+def test_a_409_of_the_bridge_itself_does_not_mean_that_a_sandbox_is_starting(serve: Serve) -> None:
     script = answer("HTTP/1.1 409 Conflict", "Wstunnel-Error: stale-epoch", "Content-Length: 0")
     url = f"ws://127.0.0.1:{serve(script).port}"
     assert failure_of(url) == Failure(f"{url} answered 409: Conflict", 76)
 
 
-def test_a_refusal_in_chunks(serve: Serve) -> None:
+def test_a_chunked_refusal_is_read(serve: Serve) -> None:
     body = b"10\r\n" + b'{"message": "in ' + b'\r\n8\r\nchunks"}' + b"\r\n0\r\n\r\n"
     script = answer("HTTP/1.1 502 Bad Gateway", "Transfer-Encoding: chunked", body=body, then=wait_for_end)
     url = f"ws://127.0.0.1:{serve(script).port}"
     assert failure_of(url) == Failure(f"{url} answered 502: in chunks", 69)
 
 
-def test_a_refusal_until_the_end(serve: Serve) -> None:
+def test_a_refusal_that_ends_with_the_connection_is_read(serve: Serve) -> None:
     script = answer("HTTP/1.0 403 Forbidden", body=b'{"detail": "no"}')
     url = f"ws://127.0.0.1:{serve(script).port}"
     assert failure_of(url) == Failure(f"{url} answered 403: no", 77)
@@ -357,5 +357,5 @@ def test_a_redirect_is_not_followed(serve: Serve) -> None:
 
 def test_a_web_page_is_no_tunnel(serve: Serve) -> None:
     url = f"ws://127.0.0.1:{serve(answer('HTTP/1.1 200 OK', 'Content-Length: 2', body=b'hi')).port}"
-    line = f"{url} answered, but not as a WebSocket server: it answered 200, as to a browser"
+    line = f"{url} answered, but not as a WebSocket server: it answered 200 like a normal web page"
     assert failure_of(url) == Failure(line, 76)

@@ -1,4 +1,4 @@
-"""Servers and proxies that always have something more to say: a dial ends all the same when its time is over."""
+"""Servers and proxies that never finish their answer: dialling still ends when its time is over."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def failure_in_time(*words: str) -> Failure:
     ],
     ids=["100", "102", "100 dripping", "101 dripping", "long 100"],
 )
-def test_a_server_that_never_comes_to_the_point(serve: Serve, script: Script) -> None:
+def test_a_server_that_sends_endless_interim_answers_times_out(serve: Serve, script: Script) -> None:
     url = f"ws://127.0.0.1:{serve(script).port}"
     assert failure_in_time(url) == Failure(f"{url} did not answer within {LIMIT:g} s", 75)
 
@@ -94,7 +94,7 @@ def test_some_interim_answers_before_the_final_one_are_fine(serve: Serve) -> Non
 
 
 @pytest.mark.parametrize("body", [b"x" * 5000, b"1\r\nx\r\n" * 1000], ids=["plain", "in chunks"])
-def test_a_refusal_that_drips_is_told_without_its_end(serve: Serve, body: bytes) -> None:
+def test_a_refusal_that_drips_is_reported_without_its_end(serve: Serve, body: bytes) -> None:
     kind = "Transfer-Encoding: chunked" if body.startswith(b"1\r\n") else "Content-Length: 5000"
     script = answer("HTTP/1.1 403 Forbidden", kind, then=pour(dripping(body)))
     url = f"ws://127.0.0.1:{serve(script).port}"
@@ -113,7 +113,7 @@ def test_a_refusal_that_drips_is_told_without_its_end(serve: Serve, body: bytes)
     ],
     ids=["record", "fragments"],
 )
-def test_a_tls_handshake_that_drips(serve: Serve, pieces: Callable[[], Iterable[bytes]]) -> None:
+def test_a_tls_handshake_that_drips_times_out(serve: Serve, pieces: Callable[[], Iterable[bytes]]) -> None:
     port = serve(pour(pieces())).port
     line = f"TLS with 127.0.0.1 did not answer within {LIMIT:g} s"
     assert failure_in_time(f"wss://127.0.0.1:{port}") == Failure(line, 75)
@@ -129,12 +129,12 @@ def test_a_tls_handshake_that_drips(serve: Serve, pieces: Callable[[], Iterable[
     ],
     ids=["cipher", "warning", "empty", "hello request"],
 )
-def test_a_tls_handshake_in_which_nothing_but_filler_comes(serve: Serve, record: bytes) -> None:
+def test_a_tls_handshake_of_nothing_but_filler_is_given_up(serve: Serve, record: bytes) -> None:
     port = serve(pour(endless(record * 500), 0.0)).port
     assert failure_in_time(f"wss://127.0.0.1:{port}").code in (75, 76)
 
 
-def test_a_server_that_drips_behind_tls(serve: Serve, server_tls: ssl.SSLContext, ca_file: str) -> None:
+def test_a_server_that_drips_over_tls_times_out(serve: Serve, server_tls: ssl.SSLContext, ca_file: str) -> None:
     port = serve(over_tls(server_tls, behind_head(pour(endless(CONTINUE))))).port
     url = f"wss://127.0.0.1:{port}"
     failure = failure_in_time("--ca-file", ca_file, url)
@@ -149,19 +149,21 @@ def test_a_server_that_drips_behind_tls(serve: Serve, server_tls: ssl.SSLContext
     [lambda: endless(CONTINUE), lambda: dripping(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 5000)],
     ids=["100", "dripping"],
 )
-def test_an_http_proxy_that_never_comes_to_the_point(serve: Serve, pieces: Callable[[], Iterable[bytes]]) -> None:
+def test_an_http_proxy_that_never_finishes_its_answer_times_out(
+    serve: Serve, pieces: Callable[[], Iterable[bytes]]
+) -> None:
     proxy = f"http://127.0.0.1:{serve(behind_head(pour(pieces()))).port}"
     line = f"proxy {proxy} did not answer within {LIMIT:g} s"
     assert failure_in_time("--proxy", proxy, "ws://h.test/") == Failure(line, 75)
 
 
-def test_a_flood_of_interim_answers_of_a_proxy(serve: Serve) -> None:
+def test_a_flood_of_interim_answers_from_a_proxy_is_given_up(serve: Serve) -> None:
     proxy = f"http://127.0.0.1:{serve(behind_head(pour(endless(CONTINUE * 100), 0.0))).port}"
     line = f"proxy {proxy} sent interim responses, but no final one"
     assert failure_of("--proxy", proxy, "ws://h.test/", limit=60) == Failure(line, 75)
 
 
-def test_a_proxys_refusal_that_drips(serve: Serve) -> None:
+def test_a_proxys_refusal_that_drips_is_reported_in_time(serve: Serve) -> None:
     script = answer("HTTP/1.1 407 Who are you", "Content-Length: 5000", then=pour(dripping(b"x" * 5000)))
     proxy = f"http://127.0.0.1:{serve(script).port}"
     line = f"proxy {proxy} requires valid credentials: it answered 407: Who are you"
@@ -173,7 +175,7 @@ def test_a_proxys_refusal_that_drips(serve: Serve) -> None:
     [b"\x05", b"\x05\x00\x05\x00\x00\x03\xff" + b"x" * 257],
     ids=["method", "name"],
 )
-def test_a_socks_proxy_that_drips(serve: Serve, data: bytes) -> None:
+def test_a_socks_proxy_that_drips_times_out(serve: Serve, data: bytes) -> None:
     def script(connection: socket.socket) -> None:
         pour(dripping(data))(connection)
         with contextlib.suppress(OSError):

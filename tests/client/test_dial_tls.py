@@ -38,7 +38,7 @@ from tests.client.conftest import (
 from tests.client.test_settings import settings_of
 
 
-def test_a_tunnel_over_tls(serve: Serve, server_tls: ssl.SSLContext, ca_file: str) -> None:
+def test_a_tunnel_opens_over_tls(serve: Serve, server_tls: ssl.SSLContext, ca_file: str) -> None:
     bridge = serve(over_tls(server_tls, lambda connection: upgrade(connection, behind=b"\x82\x03ssh")))
     channel = open_tunnel("--ca-file", ca_file, f"wss://127.0.0.1:{bridge.port}").channel
     space = memoryview(bytearray(100))
@@ -180,7 +180,7 @@ def test_an_intermediate_authority_is_enough(serve: Serve, authority: trustme.CA
     open_tunnel("--ca-file", str(tmp_path / "intermediate.pem"), url).channel.close()
 
 
-def test_a_certificate_of_an_unknown_authority(serve: Serve, server_tls: ssl.SSLContext) -> None:
+def test_a_certificate_of_an_unknown_authority_is_refused(serve: Serve, server_tls: ssl.SSLContext) -> None:
     url = f"wss://127.0.0.1:{serve(over_tls(server_tls, upgrade)).port}"
     line = "the certificate of 127.0.0.1 is not trusted: unable to get local issuer certificate"
     assert failure_of(url) == Failure(line, 77)
@@ -197,7 +197,7 @@ def test_an_unknown_authority_is_accepted_on_demand(serve: Serve, server_tls: ss
         ("127.0.0.1", "2020-01-01", "certificate has expired"),
     ],
 )
-def test_a_certificate_that_does_not_fit(
+def test_an_expired_certificate_or_one_for_another_name_is_refused(
     authority: trustme.CA, serve: Serve, ca_file: str, name: str, not_after: str | None, reason: str
 ) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -208,23 +208,23 @@ def test_a_certificate_that_does_not_fit(
     assert failure_of("--ca-file", ca_file, url) == Failure(line, 77)
 
 
-def test_a_server_without_tls(serve: Serve) -> None:
+def test_a_server_without_tls_is_reported(serve: Serve) -> None:
     def shout(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         wait_for_end(connection)
 
     url = f"wss://127.0.0.1:{serve(shout).port}"
-    line = "TLS with 127.0.0.1 failed: the server does not speak TLS there; a URL without TLS begins with ws://"
+    line = "TLS with 127.0.0.1 failed: the server does not use TLS on that port; a URL without TLS begins with ws://"
     assert failure_of(url) == Failure(line, 76)
 
 
-def test_a_server_that_is_silent_in_the_tls_handshake(serve: Serve) -> None:
+def test_a_server_that_is_silent_in_the_tls_handshake_times_out(serve: Serve) -> None:
     url = f"wss://127.0.0.1:{serve(wait_for_end).port}"
     assert failure_of(url, limit=0.5) == Failure("TLS with 127.0.0.1 did not answer within 0.5 s", 75)
 
 
 @pytest.mark.parametrize("ending", [socket.socket.close, reset], ids=["close", "reset"])
-def test_a_server_that_hangs_up_in_the_tls_handshake(serve: Serve, ending: Script) -> None:
+def test_a_server_that_hangs_up_in_the_tls_handshake_is_reported(serve: Serve, ending: Script) -> None:
     def script(connection: socket.socket) -> None:
         connection.recv(65536)
         ending(connection)
@@ -266,19 +266,19 @@ def test_a_clients_key_is_found_beside_its_certificate(
     alone, beside = tmp_path / "alice.pem", tmp_path / "alice.key"
     alone.write_text(certificate)
     words = ("--ca-file", ca_file, "--client-cert", str(alone))
-    line = f"--client-cert: cannot use {alone}: it has no key in it, and there is no {beside}; see "
+    line = f"--client-cert: cannot use {alone}: it contains no key, and there is no {beside}; see "
     failure = failure_of(*words, strict_url)
     assert failure.line.startswith(line) and failure.code == 2
     beside.write_text("no key")
     failure = failure_of(*words, strict_url)
-    assert failure == Failure(f"--client-key: cannot use {beside}: there is no key in PEM form in it", 2)
+    assert failure == Failure(f"--client-key: cannot use {beside}: it contains no PEM key", 2)
     beside.unlink()
     beside.mkdir()
-    assert failure_of(*words, strict_url) == Failure(f"--client-key: cannot use {beside}: is a directory", 2)
+    assert failure_of(*words, strict_url) == Failure(f"--client-key: cannot use {beside}: Is a directory", 2)
     beside.rmdir()
     beside.write_text(key)
     beside.chmod(0o640)
-    assert settings_of(*words, strict_url).warnings == [f"others can read the key in {beside}: chmod 600 it"]
+    assert settings_of(*words, strict_url).warnings == [f"other users can read the key in {beside}: chmod 600 it"]
     open_tunnel(*words, strict_url).channel.close()
     # What is in the file itself goes first.
     beside.write_text("no key")
@@ -293,54 +293,54 @@ def test_a_key_that_is_another_certificates_is_named(
     other = tmp_path / "other.key"
     authority.issue_cert("other.test").private_key_pem.write_to_path(str(other))
     failure = failure_of("--client-cert", certificate, "--client-key", str(other), "wss://127.0.0.1:1")
-    reason = f"the key in {other} is not the one of this certificate"
+    reason = f"the key in {other} does not belong to this certificate"
     assert failure == Failure(f"--client-cert: cannot use {certificate}: {reason}", 2)
 
 
-def test_a_server_that_misses_the_clients_certificate(strict_url: str, ca_file: str) -> None:
+def test_a_server_that_wants_a_client_certificate_is_reported(strict_url: str, ca_file: str) -> None:
     failure = failure_of("--ca-file", ca_file, strict_url)
-    assert failure == Failure("127.0.0.1 refuses this client: it wants a client certificate; see --client-cert", 77)
+    assert failure == Failure("127.0.0.1 refused this client: it requires a client certificate; see --client-cert", 77)
 
 
 @pytest.mark.parametrize(
     ("alert", "reason"),
     [
-        (42, "it wants a client certificate, or another one; see --client-cert"),
+        (42, "it requires a client certificate, or a different one; see --client-cert"),
         (43, "the client certificate is not for clients"),
         (44, "the client certificate was revoked"),
         (45, "the client certificate has expired"),
         (46, "it does not accept the client certificate"),
-        (48, "it does not know the authority of the client certificate"),
-        (49, "the client certificate gives no access"),
-        (116, "it wants a client certificate; see --client-cert"),
+        (48, "it does not know the CA of the client certificate"),
+        (49, "the client certificate does not grant access"),
+        (116, "it requires a client certificate; see --client-cert"),
     ],
 )
-def test_what_a_server_has_against_the_clients_certificate(serve: Serve, alert: int, reason: str) -> None:
+def test_a_refused_client_certificate_is_reported_with_the_reason(serve: Serve, alert: int, reason: str) -> None:
     def script(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(b"\x15\x03\x03\x00\x02\x02" + bytes([alert]))  # a fatal alert, RFC 8446 section 6.2
         wait_for_end(connection)
 
     url = f"wss://127.0.0.1:{serve(script).port}"
-    assert failure_of(url) == Failure(f"127.0.0.1 refuses this client: {reason}", 77)
+    assert failure_of(url) == Failure(f"127.0.0.1 refused this client: {reason}", 77)
 
 
 @pytest.mark.parametrize("option", ["--ca-file", "--client-cert"])
-def test_certificates_that_are_not_there_or_none(tmp_path: Path, option: str) -> None:
+def test_missing_and_invalid_certificate_files_are_reported(tmp_path: Path, option: str) -> None:
     path = tmp_path / "x.pem"
     url = "wss://127.0.0.1:1"  # nothing is dialled
-    line = f"{option}: cannot use {path}: no such file or directory"
+    line = f"{option}: cannot use {path}: No such file or directory"
     assert failure_of(option, str(path), url) == Failure(line, 2)
     path.write_text("no certificate")
     failure = failure_of(option, str(path), url)
     assert failure.line.startswith(f"{option}: cannot use {path}: ")
-    assert "no certificate" in failure.line and "ssl" not in failure.line.lower()
+    assert failure.line.endswith("it contains no PEM certificate")
     assert failure.code == 2
 
 
-def test_files_that_cannot_be_used_are_told_of_before_the_name_is_looked_up() -> None:
+def test_files_that_cannot_be_used_are_reported_before_the_name_is_looked_up() -> None:
     failure = failure_of("--ca-file", "/nowhere/ca.pem", "wss://box.invalid")
-    assert failure == Failure("--ca-file: cannot use /nowhere/ca.pem: no such file or directory", 2)
+    assert failure == Failure("--ca-file: cannot use /nowhere/ca.pem: No such file or directory", 2)
 
 
 def test_an_encrypted_key_is_refused_without_a_prompt(tmp_path: Path, client_files: tuple[str, str]) -> None:
@@ -349,5 +349,5 @@ def test_an_encrypted_key_is_refused_without_a_prompt(tmp_path: Path, client_fil
     command = ("openssl", "pkcs8", "-topk8", "-in", key, "-out", locked, "-passout", "pass:hunter2")
     subprocess.run(command, check=True, capture_output=True, timeout=20)
     failure = failure_of("--client-cert", certificate, "--client-key", locked, "wss://127.0.0.1:1")
-    reason = "its key is encrypted, and nobody is there to ask for the password"
+    reason = f"the key in {locked} is encrypted; decrypt it with: openssl pkey -in {locked} -out FILE"
     assert failure == Failure(f"--client-cert: cannot use {certificate}: {reason}", 2)

@@ -1,4 +1,4 @@
-"""One order of layers for every command: option, host entry, environment, config, default. So for credentials, too."""
+"""One order of layers for every command, also for credentials: option, host entry, environment, config, default."""
 
 from __future__ import annotations
 
@@ -161,16 +161,17 @@ def test_no_command_sends_what_is_for_all_hosts_to_a_literal_url(folder: Path, c
     assert dict(getattr(settings, "place", settings).headers) == own
     assert plain("client_cert")(settings) is None
     (note,) = settings.notes
-    assert note == "not sent to a literal URL: header, client-cert, token of the environment or of all hosts"
+    where = "the environment or the config file's top level"
+    assert note == f"not sent to a literal URL: header, client-cert, token from {where}"
 
 
-def test_a_value_for_a_pattern_of_names_is_called_by_it_beside_a_literal_url_too(folder: Path) -> None:
+def test_a_value_from_a_pattern_is_named_after_it_even_with_a_literal_url(folder: Path) -> None:
     file = folder / "wstunnel-py" / "config.toml"
     file.write_text("[hosts.'*.Box']\nca-file = '/nowhere'\n")
     assert resolve("a.box", {"url": "wss://h.test/"}, {}).origins["ca_file"] == f"{file}: hosts.*.Box: ca-file"
 
 
-def test_whoever_wrote_a_value_reads_the_name_that_he_used(folder: Path) -> None:
+def test_an_error_names_the_setting_as_its_author_wrote_it(folder: Path) -> None:
     file = folder / "wstunnel-py" / "config.toml"
     missing = f"cannot use {folder / 'none'}: No such file or directory"
     file.write_text(f"token-file = '{folder / 'none'}'\n[hosts.Own]\ntoken-file = '{folder / 'none'}'\n")

@@ -1,4 +1,4 @@
-"""When a lost connection is dialled again, and which answer to that ends the session."""
+"""When the client dials again after an outage, and which answers end the session."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_network_may_fail_as_often_as_it_likes(error: DialError) -> None:
         refused(407),
         DialError("proxy-auth", proxy="p", reason="no"),
         DialError("tls-refused", host="h", reason="the client certificate has expired"),
-        DialError("tls-client-cert", host="h", reason="it wants a client certificate, or another one"),
+        DialError("tls-client-cert", host="h", reason="it requires a client certificate, or a different one"),
         UsageError("the token file is empty"),
     ],
 )
@@ -155,7 +155,7 @@ def test_it_ends_when_its_limit_is_over() -> None:
     assert str(raised.value) == line
 
 
-def test_a_long_outage_is_told_once_with_its_limit_and_once_when_it_is_over() -> None:
+def test_a_long_outage_is_reported_once_with_its_limit_and_once_when_it_is_over() -> None:
     subject = outage()
     assert subject.notice(109.9) == "" and subject.over(109.9) == ""
     assert subject.notice(110.0) == "connection lost, trying again for 10 min (reset)"
@@ -170,11 +170,11 @@ def test_a_long_outage_is_told_once_with_its_limit_and_once_when_it_is_over() ->
     [(0.25, "0.2 s"), (9.0, "9 s"), (31.4, "31 s"), (119.0, "119 s"), (120.0, "2 min"), (600.0, "10 min"),
      (3600.0, "60 min"), (7200.0, "2 h"), (86400.0, "24 h")],
 )  # fmt: skip
-def test_a_time_is_told_as_one_would_say_it(seconds: float, words: str) -> None:
+def test_a_time_is_written_as_people_say_it(seconds: float, words: str) -> None:
     assert span(seconds) == words
 
 
-def test_the_reason_of_a_loss_is_not_told_twice() -> None:
+def test_the_reason_of_a_loss_is_not_reported_twice() -> None:
     lost = ConnectionLost("lost", reason="Connection reset by peer")
     assert lost_line(lost, 600.0) == "connection lost, trying again for 10 min (Connection reset by peer)"
 

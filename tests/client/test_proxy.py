@@ -120,10 +120,10 @@ def test_the_option_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch)
     ("url", "problem"),
     [
         ("https://u:hunter2@p", "TLS to the proxy itself (https://) is not supported"),
-        ("ftp://u:hunter2@p", "a proxy's URL begins with http://, socks5:// or socks5h://"),
-        ("http://u:hunter2@p:x", "in the proxy's URL the port is not a number from 1 to 65535"),
-        ("http://u:hunter2@", "in the proxy's URL the host is missing"),
-        ("http://u:hunter2@[::1", "in the proxy's URL the IPv6 address is malformed"),
+        ("ftp://u:hunter2@p", "a proxy's URL must begin with http://, socks5:// or socks5h://"),
+        ("http://u:hunter2@p:x", "in the proxy's URL, the port is not a number from 1 to 65535"),
+        ("http://u:hunter2@", "in the proxy's URL, the host is missing"),
+        ("http://u:hunter2@[::1", "in the proxy's URL, the IPv6 address is malformed"),
     ],
 )
 def test_a_wrong_proxy_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch, url: str, problem: str) -> None:
@@ -135,12 +135,12 @@ def test_a_wrong_proxy_is_named_without_its_password(monkeypatch: pytest.MonkeyP
 # ---- HTTP CONNECT
 
 
-def test_a_tunnel_through_tinyproxy(bed: Bed, serve: Serve) -> None:
+def test_a_tunnel_opens_through_tinyproxy(bed: Bed, serve: Serve) -> None:
     proxy = f"http://127.0.0.1:{start_tinyproxy(bed)}"
     open_tunnel("--proxy", proxy, f"ws://127.0.0.1:{serve(upgrade).port}").channel.close()
 
 
-def test_tls_through_tinyproxy_with_a_password(
+def test_a_tls_tunnel_opens_through_tinyproxy_with_a_password(
     bed: Bed, serve: Serve, server_tls: ssl.SSLContext, ca_file: str
 ) -> None:
     port = start_tinyproxy(bed, "BasicAuth somebody hunter2")
@@ -153,14 +153,14 @@ def test_tls_through_tinyproxy_with_a_password(
         assert failure.code == 77
 
 
-def test_what_tinyproxy_cannot_reach(bed: Bed) -> None:
+def test_a_target_that_tinyproxy_cannot_reach_is_reported(bed: Bed) -> None:
     proxy = f"http://127.0.0.1:{start_tinyproxy(bed)}"
     failure = failure_of("--proxy", proxy, CLOSED)
     assert failure.line.startswith(f"proxy {proxy} did not connect to 127.0.0.1:1: it answered 5")
     assert failure.code == 69
 
 
-def test_what_tinyproxy_does_not_allow(bed: Bed) -> None:
+def test_a_port_that_tinyproxy_does_not_allow_is_reported(bed: Bed) -> None:
     proxy = f"http://127.0.0.1:{start_tinyproxy(bed, 'ConnectPort 443')}"
     failure = failure_of("--proxy", proxy, CLOSED)
     assert failure.line.startswith(f"proxy {proxy} did not connect to 127.0.0.1:1: it answered 403: ")
@@ -180,7 +180,7 @@ def test_connect_asks_for_the_name_and_brackets_an_ipv6_address(serve: Serve) ->
         assert proxy.result() == f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode()
 
 
-def test_a_refusal_that_ends_with_the_connection(serve: Serve) -> None:
+def test_a_proxys_refusal_that_ends_with_the_connection_is_read(serve: Serve) -> None:
     proxy = f"http://127.0.0.1:{serve(answer('HTTP/1.0 503 Busy', body=b'<html>sorry</html>')).port}"
     line = f"proxy {proxy} did not connect to 127.0.0.1:1: it answered 503: Busy"
     assert failure_of("--proxy", proxy, CLOSED) == Failure(line, 69)
@@ -219,7 +219,7 @@ REFUSALS = [
     [b"\r\nContent-Length: 5000\r\n\r\nsome", b"\r\n\r\n", b"\nTransfer-Encoding: chunked\n\n5\n", b"\r\nA: b\r\n"],
     ids=["length", "no length", "LF", "half a head"],
 )
-def test_the_status_of_a_refusal_is_told_whatever_becomes_of_the_rest(
+def test_the_status_of_a_refusal_is_reported_even_if_the_rest_is_lost(
     serve: Serve,
     status: bytes,
     verdict: str,
@@ -254,7 +254,7 @@ def test_a_proxy_that_spells_its_consent_oddly_is_passed(serve: Serve, end: byte
     open_tunnel("--proxy", f"http://127.0.0.1:{serve(script).port}", "ws://box.test").channel.close()
 
 
-def test_a_proxy_that_speaks_something_else(serve: Serve) -> None:
+def test_a_proxy_of_another_protocol_is_reported_with_its_first_bytes(serve: Serve) -> None:
     def greet(connection: socket.socket) -> None:
         connection.sendall(b"220 ftp.test ready\r\n")
         wait_for_end(connection)
@@ -265,14 +265,14 @@ def test_a_proxy_that_speaks_something_else(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5h"])
-def test_a_proxy_that_never_answers(serve: Serve, scheme: str) -> None:
+def test_a_proxy_that_never_answers_times_out(serve: Serve, scheme: str) -> None:
     proxy = f"{scheme}://127.0.0.1:{serve(wait_for_end).port}"
     line = f"proxy {proxy} did not answer within 0.5 s"
     assert failure_of("--proxy", proxy, CLOSED, limit=0.5) == Failure(line, 75)
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5h"])
-def test_a_proxy_that_breaks_the_connection(serve: Serve, scheme: str) -> None:
+def test_a_proxy_that_resets_the_connection_is_reported(serve: Serve, scheme: str) -> None:
     def script(connection: socket.socket) -> None:
         connection.recv(1)
         reset(connection)
@@ -283,43 +283,44 @@ def test_a_proxy_that_breaks_the_connection(serve: Serve, scheme: str) -> None:
     )
 
 
-def test_a_proxy_that_hangs_up(serve: Serve) -> None:
+def test_a_proxy_that_hangs_up_is_reported(serve: Serve) -> None:
     port = serve(lambda connection: connection.recv(65536)).port
-    for scheme, end in (("http", "HTTP: it hung up without an answer"), ("socks5h", "SOCKS5: it hung up")):
+    closed = "it closed the connection"
+    for scheme, end in (("http", f"HTTP: {closed} without answering"), ("socks5h", f"SOCKS5: {closed}")):
         proxy = f"{scheme}://127.0.0.1:{port}"
         assert failure_of("--proxy", proxy, CLOSED) == Failure(f"{proxy} does not speak {end}", 76)
 
 
-def test_a_proxy_that_is_not_there() -> None:
+def test_a_proxy_that_refuses_the_connection_is_reported() -> None:
     proxy = f"http://127.0.0.1:{free_port()}"
     place = proxy.removeprefix("http://")
-    line = f"cannot connect to proxy {proxy}: {place} refused the connection: nothing listens there"
+    line = f"cannot connect to proxy {proxy}: {place} refused the connection: nothing is listening there"
     assert failure_of("--proxy", proxy, CLOSED) == Failure(line, 69)
 
 
 # ---- SOCKS5
 
 
-def test_a_tunnel_through_microsocks(bed: Bed, serve: Serve) -> None:
+def test_a_tunnel_opens_through_microsocks(bed: Bed, serve: Serve) -> None:
     port = start_microsocks(bed)
     url = f"ws://localhost:{serve(upgrade).port}"
     for scheme in ("socks5", "socks5h"):
         open_tunnel("-4", "--proxy", f"{scheme}://127.0.0.1:{port}", url).channel.close()
 
 
-def test_microsocks_with_a_password(bed: Bed, serve: Serve) -> None:
+def test_a_tunnel_opens_through_microsocks_with_a_password(bed: Bed, serve: Serve) -> None:
     port = start_microsocks(bed, "-u", "somebody", "-P", "hunter2")
     url = f"ws://127.0.0.1:{serve(upgrade).port}"
     open_tunnel("--proxy", f"socks5://somebody:hunter2@127.0.0.1:{port}", url).channel.close()
     for credentials, reason in (
-        ("", "it accepts no way to log in that we have"),
+        ("", "it accepts no login method that this client has"),
         ("somebody:wrong@", "it refused the user name or the password"),
     ):
         line = f"proxy socks5://127.0.0.1:{port} requires valid credentials: {reason}"
         assert failure_of("--proxy", f"socks5://{credentials}127.0.0.1:{port}", url) == Failure(line, 77)
 
 
-def test_what_microsocks_cannot_reach(bed: Bed) -> None:
+def test_a_target_that_microsocks_cannot_reach_is_reported(bed: Bed) -> None:
     proxy = f"socks5h://127.0.0.1:{start_microsocks(bed)}"
     line = f"proxy {proxy} did not connect to 127.0.0.1:1: connection refused"
     assert failure_of("--proxy", proxy, CLOSED) == Failure(line, 69)
@@ -365,7 +366,7 @@ def test_socks5h_leaves_names_to_the_proxy_and_socks5_does_not(
 
 
 @pytest.mark.parametrize("end", [wait_for_end, reset])
-def test_a_refusal_of_socks5_that_breaks_off(serve: Serve, end: Script) -> None:
+def test_a_socks5_refusal_that_breaks_off_is_reported(serve: Serve, end: Script) -> None:
     def script(connection: socket.socket) -> None:
         read_exactly(connection, 3)
         connection.sendall(b"\x05\x00")
@@ -410,7 +411,7 @@ def test_an_answer_with_a_name_in_it_is_read_to_its_end(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("reply", [b"\x04\x00\x00\x01" + bytes(6), b"\x05\x00\x00\x09" + bytes(6)])
-def test_a_malformed_answer_of_socks5(serve: Serve, reply: bytes) -> None:
+def test_a_malformed_socks5_answer_is_reported(serve: Serve, reply: bytes) -> None:
     proxy = f"socks5h://127.0.0.1:{serve(Socks(reply)).port}"
     line = f"{proxy} does not speak SOCKS5: its answer is malformed"
     assert failure_of("--proxy", proxy, CLOSED) == Failure(line, 76)
@@ -423,19 +424,18 @@ def test_an_http_server_is_no_socks_proxy(serve: Serve) -> None:
         read_head(connection)
 
     proxy = f"socks5://127.0.0.1:{serve(script).port}"
-    line = f"{proxy} does not speak SOCKS5: it answers in another protocol"
+    line = f"{proxy} does not speak SOCKS5: it answered in another protocol"
     assert failure_of("--proxy", proxy, CLOSED) == Failure(line, 76)
 
 
 @pytest.mark.parametrize("credentials", [f"{'u' * 256}:p", f"u:{'p' * 256}", ":p"])
-def test_credentials_that_socks5_cannot_carry(serve: Serve, credentials: str) -> None:
+def test_credentials_that_socks5_cannot_carry_are_refused(serve: Serve, credentials: str) -> None:
     def script(connection: socket.socket) -> None:
         connection.recv(4)
         connection.sendall(b"\x05\x02")
         wait_for_end(connection)
 
     port = serve(script).port
-    line = (
-        f"proxy socks5://127.0.0.1:{port} requires valid credentials: a name or password of SOCKS5 has 1 to 255 bytes"
-    )
+    reason = "a SOCKS5 user name or password must have 1 to 255 bytes"
+    line = f"proxy socks5://127.0.0.1:{port} requires valid credentials: {reason}"
     assert failure_of("--proxy", f"socks5://{credentials}@127.0.0.1:{port}", CLOSED) == Failure(line, 77)

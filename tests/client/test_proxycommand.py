@@ -62,7 +62,7 @@ def wait_for_output(process: Process, size: int) -> None:
 # ---- what standard input and output can be
 
 
-@pytest.mark.parametrize("options", [(), ("--stdin-thread",)])
+@pytest.mark.parametrize("options", [(), ("--stdio-threads",)])
 def test_a_file_goes_through_whole(bed: Bed, echo_bridge: Bridge, tmp_path: Path, options: tuple[str, ...]) -> None:
     sample = tmp_path / "sample"
     sample.write_bytes(os.urandom(5_000_001))
@@ -71,7 +71,7 @@ def test_a_file_goes_through_whole(bed: Bed, echo_bridge: Bridge, tmp_path: Path
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("options", [(), ("--stdin-thread",)])
+@pytest.mark.parametrize("options", [(), ("--stdio-threads",)])
 def test_a_pipe_carries_each_word_as_it_comes(bed: Bed, echo_bridge: Bridge, options: tuple[str, ...]) -> None:
     client = start(bed, echo_bridge.url, *options)
     for i in range(5):
@@ -136,7 +136,7 @@ def test_a_pipes_blocking_mode_is_given_back(bed: Bed, echo_bridge: Bridge) -> N
 @pytest.mark.parametrize(
     ("redirection", "line"), [("<&-", "cannot read standard input"), (">&-", "cannot write to standard output")]
 )
-def test_closed_standard_streams_are_told_in_one_line(
+def test_closed_standard_streams_are_reported_in_one_line(
     bed: Bed, echo_bridge: Bridge, redirection: str, line: str
 ) -> None:
     done = bed.run("sh", "-c", f'exec "$@" {redirection}', "sh", *OURS, "connect", echo_bridge.url)
@@ -203,6 +203,7 @@ def test_the_peers_close_ends_it_at_once_though_input_stays_open(bed: Bed) -> No
     [
         (1001, 75, "the bridge is stopping: because"),
         (4001, 69, "the target behind the bridge broke the connection: because"),
+        (4003, 75, "the tunnel is over: a time limit passed at the peer: because"),
         (4002, 69, "did not accept everything that was sent: because"),
         (1011, 76, "closed the tunnel with code 1011: because"),
     ],
@@ -227,7 +228,7 @@ def test_a_peer_that_hangs_up_without_a_close_is_an_error_behind_its_data(bed: B
         assert "connection lost" in client.err.read_text()
 
 
-def test_a_violation_is_answered_with_its_code_and_told(bed: Bed) -> None:
+def test_a_violation_is_answered_with_its_code_and_reported(bed: Bed) -> None:
     answers: list[int | None] = []
 
     def script(connection: ServerConnection) -> None:
@@ -255,7 +256,7 @@ def test_a_peer_that_falls_silent_is_given_up_in_time(bed: Bed) -> None:
             assert client.wait(LIMIT) == 69
         finally:
             bridge.process.send_signal(signal.SIGCONT)
-        assert "nothing came from the peer" in client.err.read_text()
+        assert "nothing was received from the peer" in client.err.read_text()
 
 
 def test_pings_keep_an_idle_tunnel_alive_on_both_sides(bed: Bed) -> None:

@@ -1,4 +1,4 @@
-"""A bridge that offers more than anybody has, or answers a resume with what is no number: one line, and no memory."""
+"""A bridge that offers absurd limits or answers a resume with a non-number: one line, and no memory is used up."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Script = Callable[[socket.socket], object]
 
 
 def resumable(line: str, then: Script, received: str | None = None) -> Script:
-    """A bridge that agrees to resume and says ``line`` first; to a resume it says that it has ``received`` instead."""
+    """A bridge that agrees to resume and sends ``line`` first; it answers a resume with ``received`` instead."""
 
     def script(connection: socket.socket) -> object:
         head = read_head(connection)
@@ -77,7 +77,7 @@ def test_an_offer_beyond_all_bounds_is_refused_in_one_line(bed: Bed, window: int
     assert isinstance(sent, int) and sent < SLACK
 
 
-def test_of_a_large_window_only_a_part_is_used(bed: Bed) -> None:
+def test_only_part_of_a_large_window_is_used(bed: Bed) -> None:
     with Target(resumable(session(WINDOW_LIMIT), count_until_silence)) as target:
         client = bed.start(*OURS, "connect", f"ws://127.0.0.1:{target.port}", stdin=Path("/dev/zero"))
         sent = target.result()

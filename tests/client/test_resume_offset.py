@@ -1,4 +1,4 @@
-"""Where a resumed session goes on, if an edge hides the bridge's headers: its first message tells, however it comes."""
+"""Where a resumed session continues if an edge hides the bridge's headers: its first message says so, however split."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def test_a_header_that_arrives_is_enough(pair: tuple[socket.socket, socket.socke
     "said",
     [DATA, text("SSH-2.0-x"), text("session id=1"), text("ack many"), text("error policy no"), b"HTTP", text("ping")],
 )
-def test_whoever_begins_otherwise_is_another_server(pair: tuple[socket.socket, socket.socket], said: bytes) -> None:
+def test_a_first_message_of_another_kind_means_another_server(
+    pair: tuple[socket.socket, socket.socket], said: bytes
+) -> None:
     pair[1].sendall(said)
     with pytest.raises(ConnectionLost) as caught:
         find_offset(Connection(Channel(pair[0]), None, ()), "the bridge")
@@ -78,7 +80,9 @@ def test_whoever_begins_otherwise_is_another_server(pair: tuple[socket.socket, s
 
 
 @pytest.mark.parametrize("said", [b"", PING, b"\x88\x02\x03\xe8", b"\x81\x05ack"])
-def test_who_hangs_up_before_is_tried_again(pair: tuple[socket.socket, socket.socket], said: bytes) -> None:
+def test_a_server_that_hangs_up_before_its_first_message_is_tried_again(
+    pair: tuple[socket.socket, socket.socket], said: bytes
+) -> None:
     pair[1].sendall(said)
     pair[1].shutdown(socket.SHUT_WR)
     with pytest.raises(TunnelError) as caught:

@@ -1,4 +1,4 @@
-"""What the client makes of command line and environment: values, errors, the URL, and who gets which secret."""
+"""How the client reads command line and environment: values, errors, the URL, and which URL gets which secret."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_options_may_follow_the_host() -> None:
     assert url_of("box", "--port", "9000") == "wss://9000-box.e2b.app"
 
 
-def test_nothing_is_an_option_behind_two_hyphens() -> None:
+def test_nothing_after_two_hyphens_is_an_option() -> None:
     assert parse_command_line(["--", "--port", "-v"]) == ({}, ["--port", "-v"])
 
 
@@ -101,10 +101,10 @@ def test_a_flag_of_the_environment_can_be_undone() -> None:
         (["--ping-interval", "soon"], "--ping-interval: 'soon' is not a number of seconds above 0, up to 86400"),
         (["-H", "no colon"], "-H: write a header as 'Name: value'"),
         (["-H", "Host: x"], "-H: the header Host belongs to the handshake and cannot be set"),
-        (["-H", "a b: x"], "-H: 'a b' is no name for an HTTP header"),
+        (["-H", "a b: x"], "-H: 'a b' is not a valid name for an HTTP header"),
         (["-H", "X: secret\r\nY: z"], "-H: the value has characters that are not printable"),
-        (["--proxy", "ftp://x"], "--proxy: a proxy's URL begins with http://, socks5:// or socks5h://"),
-        (["-4", "-6"], "--ipv4 and --ipv6 exclude each other"),
+        (["--proxy", "ftp://x"], "--proxy: a proxy's URL must begin with http://, socks5:// or socks5h://"),
+        (["-4", "-6"], "--ipv4 and --ipv6 cannot be used together"),
         (["--client-key", "k"], "--client-key needs --client-cert"),
     ],
 )
@@ -137,7 +137,7 @@ def test_headers_of_the_environment_stand_one_a_line_and_join_those_of_the_comma
         ("INSECURE", "maybe", "WSTUNNEL_PY_INSECURE: 'maybe' is not yes or no"),
         ("URL", "", "WSTUNNEL_PY_URL: the value is empty"),
         ("HEADER", "A: 1\nsecret", "WSTUNNEL_PY_HEADER: write a header as 'Name: value'"),
-        ("PROXY", "socks4://x", "WSTUNNEL_PY_PROXY: a proxy's URL begins with http://, socks5:// or socks5h://"),
+        ("PROXY", "socks4://x", "WSTUNNEL_PY_PROXY: a proxy's URL must begin with http://, socks5:// or socks5h://"),
     ],
 )
 def test_a_wrong_variable_is_named(variable: str, word: str, line: str) -> None:
@@ -182,17 +182,17 @@ def test_urls_are_taken_apart(url: str, host_field: str, port: int, resource: st
 @pytest.mark.parametrize(
     ("url", "line"),
     [
-        ("https://h/", "https://h/: a tunnel's URL begins with wss://, not https://"),
-        ("http://h/", "http://h/: a tunnel's URL begins with ws://, not http://"),
-        ("ssh://h/", "ssh://h/: a tunnel's URL begins with ws:// or wss://"),
+        ("https://h/", "https://h/: a tunnel's URL must begin with wss://, not https://"),
+        ("http://h/", "http://h/: a tunnel's URL must begin with ws://, not http://"),
+        ("ssh://h/", "ssh://h/: a tunnel's URL must begin with ws:// or wss://"),
         ("ws://", "ws://: the host is missing"),
         ("ws://:80", "ws://:80: the host is missing"),
         ("ws://h:", "ws://h:: the port is not a number from 1 to 65535"),
         ("ws://h:0", "ws://h:0: the port is not a number from 1 to 65535"),
         ("ws://h:65536", "ws://h:65536: the port is not a number from 1 to 65535"),
         ("ws://h:8 1", "ws://h:8 1: the port is not a number from 1 to 65535"),
-        ("ws://a b/", "ws://a b/: the host has characters that no host name has"),
-        ("ws://h\\x/", "ws://h\\x/: the host has characters that no host name has"),
+        ("ws://a b/", "ws://a b/: the host has characters that a host name cannot have"),
+        ("ws://h\\x/", "ws://h\\x/: the host has characters that a host name cannot have"),
         ("ws://[::1", "ws://[::1: the IPv6 address is malformed"),
         ("ws://[h]", "ws://[h]: the IPv6 address is malformed"),
         ("ws://[::1]x", "ws://[::1]x: the IPv6 address is malformed"),
@@ -200,7 +200,7 @@ def test_urls_are_taken_apart(url: str, host_field: str, port: int, resource: st
         ("ws://[::1%25a%2Fb]", "ws://[::1%25a%2Fb]: the zone of the IPv6 address is malformed"),
         ("ws://h..test", "ws://h..test: the host has nothing between two dots"),
         ("ws://.", "ws://.: the host has nothing between two dots"),
-        ("ws://h/#top", "ws://h/#top: a WebSocket URL has no #fragment"),
+        ("ws://h/#top", "ws://h/#top: a WebSocket URL cannot have a #fragment"),
         ("ws://h/a b", "ws://h/a b: the path has characters that must be percent-encoded"),
         ("ws://h/a\r\nX: y", "ws://h/a X: y: the path has characters that must be percent-encoded"),
     ],
@@ -215,7 +215,7 @@ def test_a_url_with_a_password_is_refused_and_not_repeated(url: str) -> None:
     assert error_of("--url", url, "box") == line
 
 
-def test_a_zone_is_dialled_and_shown_but_told_to_nobody() -> None:
+def test_a_zone_is_dialled_and_shown_but_not_sent() -> None:
     address = parse_url("wss://[fe80::1%25br-12ab]:8443/x")
     assert (address.host, address.plain_host, address.certificate_name) == ("fe80::1%br-12ab", "fe80::1", "fe80::1")
     assert str(address) == "wss://[fe80::1%25br-12ab]:8443/x"
@@ -242,17 +242,21 @@ def test_a_host_that_could_change_the_url_is_refused(host: str) -> None:
     [("me@box", "leave out the user: box"),
      ("127.0.0.1:8081", "for an address with a port, put ws:// or wss:// in front"),
      ("box.test:1", "for an address with a port, put ws:// or wss:// in front"),
-     ("::1", "letters and digits, with . _ - between them, are allowed"),
-     ("a:b", "letters and digits, with . _ - between them, are allowed"),
-     ("me@", "letters and digits, with . _ - between them, are allowed")],
+     ("::1", "only letters and digits, and . _ - between them, are allowed"),
+     ("./token", "it looks like a file; a token's file is given with --token-file"),
+     ("/etc/hosts", "it looks like a file; a token's file is given with --token-file"),
+     ("ws//box:8081", "a URL begins with ws:// or wss://"),
+     ("ws:/box:8081", "a URL begins with ws:// or wss://"),
+     ("a:b", "only letters and digits, and . _ - between them, are allowed"),
+     ("me@", "only letters and digits, and . _ - between them, are allowed")],
 )  # fmt: skip
-def test_what_is_usual_elsewhere_is_told_how_it_is_written_here(host: str, step: str) -> None:
+def test_a_host_in_another_programs_syntax_gets_a_hint_how_to_write_it(host: str, step: str) -> None:
     assert error_of("--", host) == f"{host!r} cannot be part of a URL: {step}"
 
 
 def test_a_template_knows_two_placeholders_only() -> None:
     assert error_of("--url", "ws://{name}/", "box") == (
-        "ws://{name}/: a URL template may have {host} and {port} in it, no other braces"
+        "ws://{name}/: a URL template may contain {host} and {port}, but no other braces"
     )
 
 
@@ -303,18 +307,18 @@ def test_an_empty_token_in_the_environment_is_an_error() -> None:
 
 def test_a_token_and_an_authorization_header_exclude_each_other() -> None:
     line = error_of("-H", "authorization: Basic eA==", "box", WSTUNNEL_PY_TOKEN="x")
-    assert line == "both a token and an Authorization header are given"
+    assert line == "give either a token or an Authorization header, not both"
 
 
-def test_a_token_file_that_others_can_read_is_warned_of(token_file: Path) -> None:
+def test_a_token_file_that_others_can_read_causes_a_warning(token_file: Path) -> None:
     assert settings_of("--token-file", str(token_file), "box").warnings == []
     token_file.chmod(0o644)
     (warning,) = settings_of("--token-file", str(token_file), "box").warnings
-    assert warning == f"others can read the token file {token_file}: chmod 600 it"
+    assert warning == f"other users can read the token file {token_file}: chmod 600 it"
 
 
 @pytest.mark.parametrize("apart", [True, False])
-def test_a_key_that_others_can_read_is_warned_of(tmp_path: Path, apart: bool) -> None:
+def test_a_key_that_others_can_read_causes_a_warning(tmp_path: Path, apart: bool) -> None:
     issued = trustme.CA().issue_cert("x.test")
     certificate, key = tmp_path / "cert.pem", tmp_path / ("key.pem" if apart else "cert.pem")
     issued.cert_chain_pems[0].write_to_path(str(certificate))
@@ -322,11 +326,11 @@ def test_a_key_that_others_can_read_is_warned_of(tmp_path: Path, apart: bool) ->
     certificate.chmod(0o644)
     words = ["--client-cert", str(certificate), *(["--client-key", str(key)] if apart else [])]
     given, _ = parse_command_line(words, SHELL_OPTIONS, "shell")
-    for mode, expected in ((0o600, []), (0o644, [f"others can read the key in {key}: chmod 600 it"])):
+    for mode, expected in ((0o600, []), (0o644, [f"other users can read the key in {key}: chmod 600 it"])):
         key.chmod(mode)
         assert settings_of(*words, "wss://x.test/").warnings == expected
         assert resolve_shell("https://x.test/", given, environ={}).warnings == expected
 
 
-def test_an_unverified_certificate_is_warned_of() -> None:
+def test_an_unverified_certificate_causes_a_warning() -> None:
     assert settings_of("--insecure", "box").warnings == ["the server's certificate is not checked (--insecure)"]

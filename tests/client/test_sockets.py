@@ -149,11 +149,11 @@ def test_whatever_ends_a_relay_resets_the_socket(
         wait_for_tunnels(bridge, 0, 0 if no_resume else 1)
 
 
-def test_a_session_that_finds_no_descriptors_to_come_back_with_is_reset(bed: Bed) -> None:
+def test_a_session_that_finds_no_descriptors_to_come_back_with_is_reset_in_the_end(bed: Bed) -> None:
     # As a program of its own: what else is closed in this one would make room.
     program = """
-import os, resource, signal, sys, tunnel, tunnel.client.outage, tunnel.client.redial
-sock = tunnel.open_socket(sys.argv[1])
+import os, resource, signal, sys, tunnel
+sock = tunnel.open_socket(sys.argv[1], reconnect_for=1)
 sock.settimeout(20)
 sock.sendall(b"hello")
 assert sock.recv(5) == b"hello"
@@ -168,7 +168,7 @@ except ConnectionResetError as exc:
     with Target(echo) as target:
         bridge = start_bridge(bed, "ours", target.port)
         finished = bed.check(sys.executable, "-c", program, bridge.url, str(bridge.process.pid))
-    assert "connection lost: Too many open files" in finished.text
+    assert "this machine cannot open a tunnel now: Too many open files" in finished.text
 
 
 def test_a_socket_does_not_tell_the_address_of_this_machine_as_its_peers(bed: Bed) -> None:
@@ -270,6 +270,27 @@ def test_token_and_headers_go_along(bed: Bed, tmp_path: Path) -> None:
             assert read_exactly(sock, 5) == b"hello"
         bridge.process.wait_for_line("forwarded=192.0.2.7")
         assert "secret" not in bridge.process.log()
+
+
+@pytest.mark.parametrize("place", ["table", "top", "environment"])
+def test_the_token_of_the_call_overrides_that_of_the_config_file_and_the_environment(
+    bed: Bed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    tokens, config, other = tmp_path / "tokens", tmp_path / "config.toml", tmp_path / "other"
+    for path, text in ((tokens, "secret\n"), (other, "another\n"), (config, "")):
+        path.write_text(text)
+        path.chmod(0o600)
+    with Target(echo) as target:
+        bridge = start_bridge(bed, "ours", target.port, "--token-file", str(tokens))
+        line = f'token-file = "{other}"\n'
+        table = f'[hosts.box]\nurl = "{bridge.url}/{{host}}"\n'
+        config.write_text({"table": table + line, "top": line + table, "environment": table}[place])
+        if place == "environment":
+            monkeypatch.setenv("WSTUNNEL_PY_TOKEN", "another")
+        with tunnel.open_socket("box", token="secret", config=str(config)) as sock:
+            sock.settimeout(LIMIT)
+            sock.sendall(b"hello")
+            assert read_exactly(sock, 5) == b"hello"
 
 
 def test_a_program_that_just_ends_leaves_no_session_behind(bed: Bed) -> None:
@@ -388,7 +409,7 @@ def test_ssh_goes_through_a_forwarded_port(bed: Bed, sshd: Sshd) -> None:
 
 
 def test_a_forwarded_unix_socket_is_for_its_owner_only(bed: Bed, short_folder: Path) -> None:
-    path = short_folder / "door"
+    path = short_folder / "socket"
     with Target(echo) as target:
         bridge = start_bridge(bed, "ours", target.port)
         address, number = start_forward(bed, f"unix:{path}", bridge.url)
@@ -440,8 +461,8 @@ def test_a_forward_whose_bridge_is_gone_says_so_for_each_connection_and_goes_on(
     bridge = start_bridge(bed, "ours", port)
     address, number = start_forward(bed, bridge.url)
     for _ in range(2):
-        door = ("127.0.0.1", int(address.rpartition(":")[2]))
-        with socket.create_connection(door, LIMIT) as sock, pytest.raises(ConnectionResetError):
+        place = ("127.0.0.1", int(address.rpartition(":")[2]))
+        with socket.create_connection(place, LIMIT) as sock, pytest.raises(ConnectionResetError):
             sock.recv(1)
     log = bed.processes[number].err.read_text()
     assert log.count("\n") == 2 and log.count("answered 502: the target cannot be reached") == 2
@@ -452,30 +473,46 @@ def test_a_forward_without_descriptors_resets_the_connection_and_goes_on(bed: Be
     with Target(echo) as target:
         bridge = start_bridge(bed, "ours", target.port)
         address, number = start_forward(bed, bridge.url)
-        door = ("127.0.0.1", int(address.rpartition(":")[2]))
+        place = ("127.0.0.1", int(address.rpartition(":")[2]))
         process = bed.processes[number]
         limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
         for spare in (1, 2, 3, 4):
             used = {int(name) for name in os.listdir(f"/proc/{process.pid}/fd")}
             lowest = [fd for fd in range(max(used) + 20) if fd not in used]
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (lowest[spare], limits[1]))
-            with pytest.raises(ConnectionResetError), socket.create_connection(door, LIMIT) as sock:
+            with pytest.raises(ConnectionResetError), socket.create_connection(place, LIMIT) as sock:
                 assert sock.recv(1) != b""
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
-        with socket.create_connection(door, LIMIT) as sock:
+        with socket.create_connection(place, LIMIT) as sock:
             sock.sendall(b"hello")
             assert read_exactly(sock, 5) == b"hello"
         assert "Too many open files" in process.err.read_text() and "Traceback" not in process.log()
 
 
+def test_a_forward_that_cannot_even_accept_waits_and_goes_on(bed: Bed) -> None:
+    with Target(echo) as target:
+        address, number = start_forward(bed, start_bridge(bed, "ours", target.port).url)
+        process = bed.processes[number]
+        limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        used = {int(name) for name in os.listdir(f"/proc/{process.pid}/fd")}
+        lowest = next(fd for fd in range(max(used) + 2) if fd not in used)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (lowest, limits[1]))
+        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), LIMIT) as sock:
+            process.wait_for_line("cannot accept connections at the moment: Too many open files")
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
+            sock.sendall(b"hello")
+            assert read_exactly(sock, 5) == b"hello"
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        ((), "which host?"),
-        (("a", "b", "c"), "which host?"),
+        ((), "HOST is missing"),
+        (("a", "b", "c"), "unexpected 'c'; usage: wstunnel-py forward [OPTIONS] [LISTEN] HOST"),
+        (("box", "2222"), "'box' is not LISTEN, which is PORT, HOST:PORT or unix:PATH; usage: "),
         (("nonsense:port", "ws://127.0.0.1:1"), "LISTEN: 'nonsense:port' is not HOST:PORT"),
         (("192.0.2.1:0", "ws://127.0.0.1:1"), "cannot listen on 192.0.2.1:0"),
-        (("--stdin-thread", "ws://127.0.0.1:1"), "there is no option --stdin-thread"),
+        (("--stdio-threads", "ws://127.0.0.1:1"), "there is no option --stdio-threads"),
     ],
 )
 def test_a_forward_that_cannot_be_is_one_line(bed: Bed, words: tuple[str, ...], problem: str) -> None:

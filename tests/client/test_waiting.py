@@ -1,4 +1,4 @@
-"""``connect --wait``: bridges that come up late, behind an edge that says so, or behind nothing at all."""
+"""``connect --wait``: bridges that come up late, behind an edge that says so or without one."""
 
 from __future__ import annotations
 
@@ -63,12 +63,14 @@ def test_a_bridge_at_a_port_that_refused_is_reached(bed: Bed, echo_port: int) ->
     bridge = bed.start(*OURS, "serve", "--listen", f"127.0.0.1:{port}", "--target", f"127.0.0.1:{echo_port}")
     bridge.wait_for_line("ready on")
     assert_echoes(client)
-    line = f"127.0.0.1:{port} refused the connection: nothing listens there"
+    line = f"127.0.0.1:{port} refused the connection: nothing is listening there"
     assert client.err.read_text() == f"wstunnel-py: not up yet ({line}); trying for 60 s\n"
 
 
 @pytest.mark.parametrize("layer", ["environment", "config"])
-def test_the_environment_and_the_config_file_say_so_too(bed: Bed, tmp_path: Path, echo_port: int, layer: str) -> None:
+def test_wait_can_come_from_the_environment_or_the_config_file(
+    bed: Bed, tmp_path: Path, echo_port: int, layer: str
+) -> None:
     with StartingEdge("503 Service Unavailable") as edge:
         edge.bridge = port_of(start_bridge(bed, "ours", echo_port).url)
         config = tmp_path / "config.toml"
@@ -87,7 +89,7 @@ def test_without_it_nothing_is_tried_again(bed: Bed) -> None:
     assert (finished.status, finished.stderr, edge.answers) == (75, f"wstunnel-py: {line}\n", 1)
 
 
-def test_when_the_time_is_over_the_last_failure_is_told(bed: Bed) -> None:
+def test_when_the_time_is_over_the_last_failure_is_reported(bed: Bed) -> None:
     with StartingEdge("409 Conflict", "502 Bad Gateway") as edge:
         finished = bed.run(*OURS, "connect", "--wait", "1", edge.url)
     assert edge.answers >= 2
@@ -96,13 +98,13 @@ def test_when_the_time_is_over_the_last_failure_is_told(bed: Bed) -> None:
         [
             f"wstunnel-py: not up yet ({edge.url} answered 409: Conflict); trying for 1 s",
             f"wstunnel-py: {edge.url} answered 502: Bad Gateway; "
-            f"wstunnel-py doctor {edge.url} with the same options tells more",
+            f"for details: wstunnel-py doctor {edge.url}, with the same options",
         ],
     )
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden", "410 Gone", "418 I'm a teapot"])
-def test_what_no_waiting_helps_against_ends_it_at_once(bed: Bed, status: str) -> None:
+def test_a_failure_that_waiting_cannot_cure_ends_it_at_once(bed: Bed, status: str) -> None:
     with StartingEdge("503 Service Unavailable", status) as edge:
         finished = bed.run(*OURS, "connect", "--wait", "600", edge.url)
     assert edge.answers == 2
@@ -143,7 +145,7 @@ def test_a_server_that_names_a_time_is_given_it_but_not_more_than_there_is(monke
     assert sum(naps) == pytest.approx(100.0)
 
 
-def test_what_counts_as_not_up_yet() -> None:
+def test_only_failures_of_a_bridge_that_is_not_up_yet_are_waited_for() -> None:
     waited_for = {status for status in range(400, 600) if is_not_up_yet(refused(status))}
     assert waited_for == set(NOT_UP_YET)
     assert is_not_up_yet(_tcp_error("box:443", [OSError(111, "refused")]))

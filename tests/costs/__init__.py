@@ -1,1 +1,1 @@
-"""What moving bytes costs, counted in what no clock and no neighbour changes; `bounds` holds what is allowed."""
+"""What moving bytes costs, in counts that do not depend on time or load; `bounds` has the limits."""

@@ -1,4 +1,4 @@
-"""How much new memory bytes in bulk take. Buffers are used again, so little of it is for payload.
+"""How much memory a bulk transfer allocates. Buffers are reused, so little of it is for payload.
 
 tracemalloc counts it at the peak of each step of the pumps of both ends. There are doubles for sockets and pipes, so
 that the same bytes come in the same pieces each time.

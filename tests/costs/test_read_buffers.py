@@ -1,4 +1,4 @@
-"""What the buffers of a stream take, however many a process has had."""
+"""The memory of read buffers does not grow with the number of streams that a process has had."""
 
 from __future__ import annotations
 

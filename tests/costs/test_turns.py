@@ -1,4 +1,4 @@
-"""How much Python runs for one keystroke: calls of functions for a byte that goes there and comes back, at both ends.
+"""How much Python runs for one keystroke: function calls at both ends for a byte that goes there and back.
 
 The calls of a run with many round trips, less those of a run with few, leave out start and end.
 """

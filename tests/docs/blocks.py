@@ -1,4 +1,4 @@
-"""The command blocks of a page: those marked ``sh`` and ``json``, as they stand there."""
+"""The command blocks of a page: those marked ``sh`` and ``json``, unchanged."""
 
 from __future__ import annotations
 

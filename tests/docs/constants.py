@@ -1,7 +1,7 @@
-"""Which constants of the code stand on docs/wire.md and docs/terminals.md, by the names that these pages give them.
+"""Which constants of the code docs/wire.md and docs/terminals.md list, by the names that these pages give them.
 
-All modules that the two tests know are imported here. A number with several constants is one that must be the same at
-all of them. `WIRE_ELSEWHERE` and `TERMINALS_ELSEWHERE` are the constants that are no business of these pages.
+All modules that the two tests know are imported here. If a number has several constants, all must have the same value.
+`WIRE_ELSEWHERE` and `TERMINALS_ELSEWHERE` are constants that do not belong on these pages.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from tunnel.pty.server import (
     rpc,
     service,
 )
+from tunnel.restart import part
 from tunnel.server import budget, handshake, http, session_registry, settings, speed_test, state
 from tunnel.server import connection as bridge_connection
 from tunnel.server import relay as bridge_relay
@@ -153,8 +154,9 @@ CODES = {name: value for name, value in vars(frames).items() if isinstance(value
 # Opcodes (RFC 6455), sizes of buffers, what shares go by (docs/bridge.md), selectors.
 WIRE_ELSEWHERE = (
     "CONTINUATION", "TEXT", "BINARY", "CLOSE", "PING", "PONG", "MAX_HEADER",
-    "SMALLEST_CHUNK", "LARGEST_CHUNK", "MAX_SPARE", "MAX_SEGMENTS", "READ_AHEAD", "SOME", "LONGEST", "LONGEST_READ",
-    "OWN_SHARE", "UNCONFIRMED", "DETACHED", "ATTACHED", "GREETING",
+    "SMALLEST_CHUNK", "LARGEST_CHUNK", "MAX_SPARE", "MAX_SEGMENTS", "READ_AHEAD", "SOME", "PASS_WINDOW",
+    "LEAST_PASSED", "PASSED", "ACK_PATIENCE", "RESERVED", "LONGEST", "LONGEST_READ",
+    "OWN_SHARE", "UNCONFIRMED", "DETACHED", "ATTACHED", "GREETING", "FIRST_LOOK", "LONGEST_LOOK", "LEAST_WAIT",
 )  # fmt: skip
 
 # ---- docs/terminals.md
@@ -184,6 +186,10 @@ TERMINALS: dict[str, tuple[Constant, ...]] = {
     "credit": ((broadcast, "CREDIT"),),
     "credit-bytes": ((broadcast, "CREDIT_BYTES"),),
     "patience": ((broadcast, "PATIENCE"),),
+    "return-credit": ((broadcast, "RETURN_CREDIT"),),
+    "return-limit": ((process, "RETURN_LIMIT"),),
+    "unsent": ((broadcast, "UNSENT"),),
+    "hold-limit": ((part, "HOLD_LIMIT"),),
     "input-limit": ((process, "INPUT_LIMIT"),),
     "input-patience": ((process, "INPUT_PATIENCE"),),
     "input-keys": ((process, "INPUT_KEYS"),),
@@ -235,6 +241,7 @@ TERMINAL_WORDS: tuple[Constant, ...] = (
     (messages, "PROCESS"),
     (messages, "SERVICE"),
     (messages, "ON_DISCONNECT"),
+    (messages, "ONCE"),
     (messages, "INPUT_KEY"),
     (service, "_HEALTH"),
     (endpoint, "TEMPLATE"),
@@ -246,7 +253,7 @@ SIGNALS = messages.SIGNALS
 
 # Sizes of buffers, what shares go by, scripts, states and names of the client's own.
 TERMINALS_ELSEWHERE = (
-    "BODY_BUFFER", "BODY_PATIENCE", "UNKNOWN", "IDLE", "AT_WORK",
+    "LOOK", "BODY_BUFFER", "BODY_PATIENCE", "UNKNOWN", "IDLE", "AT_WORK",
     "SPOOL_STEP", "READ", "WRITE",
     "NEW", "UNSURE", "LIVE", "OVER", "OURS",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a page says, as values: numbers with a name, tables, blocks of code; and which constants the code has."""
+"""Reads pages into values (named numbers, tables, blocks of code), and modules into their constants."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def text_of(name: str) -> str:
 
 
 def unwrapped(text: str) -> str:
-    """Return the text with all its line ends made spaces, to find in it what may stand on two lines."""
+    """Return the text with spaces for all line ends, to find in it what may be wrapped."""
     return " ".join(text.split())
 
 

@@ -1,4 +1,4 @@
-"""docs/architecture.md names the rooms with what they may import, and files that exist."""
+"""docs/architecture.md names every package with what it may import, and only files that exist."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import re
 import pytest
 
 from tests.bed.earlier import ROOT
-from tests.test_rooms import ROOMS
+from tests.test_package_imports import PACKAGES
 
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 TABLE = dict(re.findall(r"^\| `([a-z.]+)` \|[^|]*\| ?([^|]*?) ?\|$", PAGE, re.MULTILINE))
-# Journeys name files by their room, and those that follow in the same item by their names alone.
+# Walkthroughs name a file with its package, and those that follow in the same item by their names alone.
 STEPS = re.findall(r"^\d+\. (.*(?:\n   .*)*)", PAGE, re.MULTILINE)
 
 
-def test_the_table_has_every_room_and_what_it_may_import() -> None:
-    expected = {room: set(allowed) for room, allowed in ROOMS.items() if room not in ("_version", "pty")}
-    assert {room: set(re.findall(r"`([^`]+)`", allowed)) for room, allowed in TABLE.items()} == expected
+def test_the_table_has_every_package_and_what_it_may_import() -> None:
+    expected = {name: set(allowed) for name, allowed in PACKAGES.items() if name not in ("_version", "pty")}
+    assert {name: set(re.findall(r"`([^`]+)`", allowed)) for name, allowed in TABLE.items()} == expected
 
 
-def test_a_room_stands_below_those_that_it_may_import() -> None:
+def test_a_package_comes_after_those_that_it_may_import() -> None:
     order = list(TABLE)
-    for room, allowed in ROOMS.items():
-        assert all(order.index(each) < order.index(room) for each in allowed), room
+    for name, allowed in PACKAGES.items():
+        assert all(order.index(each) < order.index(name) for each in allowed), name
 
 
 def files_of(step: str) -> list[str]:
@@ -35,7 +35,7 @@ def files_of(step: str) -> list[str]:
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.partition(" ")[0].strip("`,"))
-def test_a_journey_leads_through_files_that_exist(step: str) -> None:
+def test_a_step_of_a_walkthrough_names_files_that_exist(step: str) -> None:
     files = files_of(step)
     assert files or "make-docs" in step
     assert [name for name in files if not (ROOT / "tunnel" / name).exists() and not (ROOT / name).exists()] == []

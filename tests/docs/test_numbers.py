@@ -1,4 +1,4 @@
-"""docs/wire.md and docs/terminals.md have the code's numbers: each once in the table, with its value in all places."""
+"""docs/wire.md and docs/terminals.md have the code's numbers: each once in the table, and the same value everywhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ VALUES = {"wire.md": constants.WIRE_VALUES, "terminals.md": constants.TERMINAL_V
 
 
 @pytest.mark.parametrize(("page", "name"), [(page, name) for page, values in VALUES.items() for name in values])
-def test_a_number_stands_in_the_table(page: str, name: str) -> None:
+def test_each_number_is_in_the_table_once(page: str, name: str) -> None:
     assert listed(text_of(page)).count(name) == 1
 
 
@@ -20,7 +20,7 @@ def test_a_number_stands_in_the_table(page: str, name: str) -> None:
     ("page", "name", "value"),
     [(page, name, value) for page in VALUES for name, value in sorted(set(numbers(text_of(page))))],
 )
-def test_a_number_has_the_codes_value_wherever_it_stands(page: str, name: str, value: float) -> None:
+def test_a_number_has_the_codes_value_everywhere_on_the_page(page: str, name: str, value: float) -> None:
     assert value == VALUES[page].get(name), f"`{name}` is {VALUES[page].get(name)} in the code"
 
 

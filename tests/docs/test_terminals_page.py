@@ -1,4 +1,4 @@
-"""docs/terminals.md says what the terminal service does: its numbers, methods, headers and errors stand there."""
+"""docs/terminals.md describes the terminal service: it has all its numbers, methods, headers and errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.docs.page import (
 PAGE = text_of("terminals.md")
 
 
-def test_every_constant_of_the_service_is_known_to_the_page_or_to_have_no_business_there() -> None:
+def test_every_constant_of_the_service_is_on_the_page_or_listed_as_irrelevant() -> None:
     known = [name for group in constants.TERMINALS.values() for _, name in group]
     known += [name for _, name in constants.TERMINAL_WORDS if not name.startswith("_")]
     known += constants.TERMINALS_ELSEWHERE
@@ -33,7 +33,7 @@ def test_every_constant_of_the_service_is_known_to_the_page_or_to_have_no_busine
 
 
 @pytest.mark.parametrize(("module", "name"), constants.TERMINAL_WORDS)
-def test_a_word_stands_on_the_page(module: ModuleType, name: str) -> None:
+def test_a_term_of_the_code_is_on_the_page(module: ModuleType, name: str) -> None:
     assert f"`{getattr(module, name)}" in PAGE or f" {getattr(module, name)}`" in unwrapped(PAGE)
 
 
@@ -50,23 +50,23 @@ def test_the_table_of_methods_is_complete() -> None:
     assert told == kinds
 
 
-def test_every_header_of_ours_is_told() -> None:
+def test_every_added_header_is_documented() -> None:
     found = headers(modules(tunnel.pty))
     assert len(found) >= 6 and found == headers_told(PAGE)
     assert {row[0].strip("`") for row in rows(PAGE, "| header | of | value |")} == found
 
 
 @pytest.mark.parametrize(("name", "number"), constants.SIGNALS.items())
-def test_every_signal_is_told(name: str, number: int) -> None:
+def test_every_signal_is_documented(name: str, number: int) -> None:
     assert f"`{name}` ({number})" in PAGE
 
 
-def test_the_bounds_of_keepalives_are_told() -> None:
+def test_the_bounds_of_keepalives_are_documented() -> None:
     least, most = constants.KEEPALIVE_BOUNDS
     assert f"{least} to {most} and by default" in unwrapped(PAGE)
 
 
-def test_what_the_browsers_page_asks_for_is_told() -> None:
+def test_the_calls_of_the_browser_page_are_documented() -> None:
     script = constants.PAGE_SCRIPT.read_text()
     grace = re.search(r"^const GRACE = ([0-9]+);", script, re.MULTILINE)
     assert grace and f"`kill; grace={grace[1]}`" in unwrapped(PAGE)
@@ -78,7 +78,7 @@ def test_what_the_browsers_page_asks_for_is_told() -> None:
     }
 
 
-def test_the_browsers_page_and_its_files_are_told() -> None:
+def test_the_paths_of_the_browser_page_are_documented() -> None:
     told = next(row[0] for row in rows(PAGE, "| path | method | answer |") if row[0].startswith("`/`"))
     paths = {path.strip("`") for path in told.split(", ")}
     assert paths == {
@@ -86,7 +86,7 @@ def test_the_browsers_page_and_its_files_are_told() -> None:
     }
 
 
-def test_the_numbers_of_the_browsers_page_are_told() -> None:
+def test_the_numbers_of_the_browser_page_are_documented() -> None:
     scripts = "".join(path.read_text() for path in constants.PAGE_SCRIPT.parent.glob("*.js"))
 
     def number(name: str) -> str:

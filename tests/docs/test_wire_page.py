@@ -1,4 +1,4 @@
-"""docs/wire.md says what the code does: its numbers, words, codes and headers stand there with the same values."""
+"""docs/wire.md describes the code: it has all its numbers, names, codes and headers, with the same values."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CLIENT = list(modules(tunnel.client))
 # ---- numbers
 
 
-def test_every_constant_of_the_wire_is_known_to_the_page_or_to_have_no_business_there() -> None:
+def test_every_constant_of_the_wire_is_on_the_page_or_listed_as_irrelevant() -> None:
     known = [name for group in constants.WIRE.values() for _, name in group if not name.startswith("_")]
     known += [*constants.CODES, *(name for _, name in constants.WORDS), *constants.WIRE_ELSEWHERE]
     scope = {*PROTOCOL, *(module for group in constants.WIRE.values() for module, _ in group)}
@@ -60,7 +60,7 @@ def test_both_ends_have_the_protocols_default(option: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(("module", "name"), constants.WORDS)
-def test_a_word_stands_on_the_page(module: ModuleType, name: str) -> None:
+def test_a_term_of_the_code_is_on_the_page(module: ModuleType, name: str) -> None:
     assert f"`{getattr(module, name)}`" in PAGE
 
 
@@ -128,7 +128,7 @@ def test_the_table_of_close_codes_is_complete() -> None:
 
 
 @pytest.mark.parametrize(("name", "code"), [each for each in constants.CODES.items() if each[1] >= 3000])
-def test_a_code_of_ours_is_told_in_the_course_of_things(name: str, code: int) -> None:
+def test_every_close_code_of_ours_is_explained_in_the_text(name: str, code: int) -> None:
     assert len(re.findall(rf"\b{code}\b", PAGE)) >= 2
 
 
@@ -155,7 +155,7 @@ def test_the_table_of_refusals_is_complete() -> None:
     assert told == set(refusals())
 
 
-def test_every_header_of_ours_is_told() -> None:
+def test_every_added_header_is_documented() -> None:
     found = headers([*PROTOCOL, *BRIDGE, *CLIENT])
     assert len(found) >= 4 and found == headers_told(PAGE)
 

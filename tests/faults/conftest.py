@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.bed.processes import Bed, Process
 from tests.bed.targets import Target
 from tests.bed.tunnels import OURS, Bridge, start_bridge
+from tests.conftest import let_splice
 
 StartClient = Callable[..., Process]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def splicing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let both ends splice whatever they can, as that is where they could lose or double something."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.config.getoption("--splice"):
+            let_splice(patch, "always")
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A flood of tiny frames from a process of its own, so that it does not slow down who measures what it does to others.
+"""A flood of tiny frames from a separate process, so that it does not slow down the test that measures its effect.
 
 python -m tests.faults.flood URL KIND CONNECTIONS SECONDS
 """

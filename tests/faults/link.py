@@ -3,8 +3,8 @@
     with Link(bridge_port, plan={1: Plan(Cut(1234, "up", "rst"))}) as link:
         …                                   # the client dials link.url
         link.break_all("silence")           # packets vanish, both sockets stay open
-        link.close_door()                   # and nobody gets in again
-        link.open_door()
+        link.refuse_new()                   # new connections are refused
+        link.accept_new()
 
 It knows bytes and the head of a request, nothing of WebSocket, and imports nothing of the project or of pytest.
 """
@@ -288,7 +288,16 @@ class Link:
 
         return self._do(work)
 
-    def close_door(self) -> None:
+    def let_go_of_broken(self) -> None:
+        """Close what is still open of connections that were broken; those in silence do not end by themselves."""
+
+        def work() -> None:
+            for connection in [each for each in self._alive if each.broken is not None]:
+                self._let_go(connection, abort=True)
+
+        self._do(work)
+
+    def refuse_new(self) -> None:
         """Refuse connections, as a machine does on which nothing listens; those that exist go on."""
 
         def work() -> None:
@@ -298,7 +307,7 @@ class Link:
 
         self._do(work)
 
-    def open_door(self) -> None:
+    def accept_new(self) -> None:
         self._do(self._listen)
 
     def wait_for_connection(self, number: int, seconds: float = LIMIT) -> Connection:

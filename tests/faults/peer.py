@@ -1,6 +1,6 @@
-"""A client of Wire 2 by hand, on the Sans-I/O core of `websockets`: it can do what ours never would.
+"""A client of Wire 2 by hand, on the Sans-I/O core of `websockets`: it can do what our client never would.
 
-Nothing here shares a line with the product, so a misreading of the wire on both of its ends does not go unseen.
+Nothing here shares a line with the product, so a misreading of the protocol that both ends share does not go unnoticed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LIMIT = 20.0  # seconds that any single wait may take
 
 @dataclass(frozen=True)
 class Session:
-    """What the bridge's session line says."""
+    """The contents of the bridge's session line."""
 
     id: str
     key: str
@@ -120,7 +120,7 @@ class Peer:
 
     @property
     def received_before(self) -> int:
-        """What the bridge's answer to a resume says that it has of ours."""
+        """How much of our stream the bridge has received, by its answer to a resume."""
         return int(self.answer.headers["Wstunnel-Received"])
 
     def say(self, line: str) -> None:
@@ -141,7 +141,7 @@ class Peer:
         self.say_close(1000)
 
     def close(self) -> None:
-        """Let go of the connection without a word."""
+        """Close the connection without a Close."""
         self.sock.close()
 
     def reset(self) -> None:
@@ -175,7 +175,7 @@ class Peer:
         return bytes(self.data)
 
     def wait_for_end(self, seconds: float = LIMIT) -> str:
-        """Read until the bridge lets go of the connection; return how."""
+        """Read until the bridge ends the connection; return how."""
         self.wait(lambda: self.ended is not None, seconds)
         assert self.ended is not None
         return self.ended

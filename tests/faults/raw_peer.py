@@ -1,4 +1,4 @@
-"""A peer that plays Wire 2 at random, on raw sockets: what it does is decided by a seed, and it means no good.
+"""A peer that plays Wire 2 at random, on raw sockets: a seed decides what it does, and it is hostile.
 
 It knows the protocol well enough to come far: it opens sessions, resumes its own and those of its fellows, and says the
 wrong thing in the right place. It shares no line with the product.
@@ -53,7 +53,7 @@ class RawPeer:
         self.acts = 0
 
     def run(self, until: float) -> None:
-        """Do one thing after another until then, and let go of everything."""
+        """Do one thing after another until then, then close everything."""
         acts: tuple[Callable[[], None], ...] = (
             self._session, self._session, self._session, self._resume, self._resume, self._resume, self._tunnel,
             self._garbage, self._half_a_request, self._hang_up, self._health,

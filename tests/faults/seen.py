@@ -34,7 +34,7 @@ def assert_one_line(process: Process, *words: str) -> None:
 
 
 def health(bridge: Bridge) -> dict[str, Any]:
-    """What the bridge's /healthz says."""
+    """The answer of the bridge's /healthz."""
     answer: dict[str, Any] = ask(bridge.url, "/healthz", headers={}).json
     return answer
 

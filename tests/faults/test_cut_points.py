@@ -155,7 +155,7 @@ HOWS: list[Break] = ["rst", "fin"]
 DIRECTIONS: list[Direction] = ["up", "down"]
 
 
-def test_a_conversation_that_nothing_disturbs(bridge: Bridge, listener: Listener) -> None:
+def test_a_conversation_without_cuts_needs_one_connection(bridge: Bridge, listener: Listener) -> None:
     link = converse(bridge, listener, {})
     assert len(link.connections) == 1
     assert b"binary, v1.resume.wstunnel-py" in link.connections[0].request
@@ -170,14 +170,14 @@ def every_cut(bridge: Bridge, listener: Listener, count: int | None) -> list[dic
     return plans
 
 
-def test_cuts_all_over_a_conversation(bridge: Bridge, listener: Listener) -> None:
+def test_a_conversation_survives_cuts_at_many_bytes(bridge: Bridge, listener: Listener) -> None:
     plans = every_cut(bridge, listener, 30)
     assert converse_all(bridge, listener, plans) > len(plans) * 0.8
 
 
 @pytest.mark.full
 @pytest.mark.timeout(1200)
-def test_a_cut_at_every_byte_of_a_conversation(bridge: Bridge, listener: Listener) -> None:
+def test_a_conversation_survives_a_cut_at_every_byte(bridge: Bridge, listener: Listener) -> None:
     plans = every_cut(bridge, listener, None)
     assert converse_all(bridge, listener, plans) > len(plans) * 0.8
 
@@ -197,17 +197,17 @@ def cuts_of_the_resume(bridge: Bridge, listener: Listener, count: int | None) ->
     return plans
 
 
-def test_cuts_all_over_the_resume_after_a_cut(bridge: Bridge, listener: Listener) -> None:
+def test_a_conversation_survives_cuts_during_the_resume(bridge: Bridge, listener: Listener) -> None:
     converse_all(bridge, listener, cuts_of_the_resume(bridge, listener, 8))
 
 
 @pytest.mark.full
 @pytest.mark.timeout(2400)
-def test_a_cut_at_every_byte_of_the_resume_after_a_cut(bridge: Bridge, listener: Listener) -> None:
+def test_a_conversation_survives_a_cut_at_every_byte_of_the_resume(bridge: Bridge, listener: Listener) -> None:
     converse_all(bridge, listener, cuts_of_the_resume(bridge, listener, None))
 
 
-def test_cuts_that_only_one_side_hears_of(bridge: Bridge, listener: Listener) -> None:
+def test_a_conversation_survives_cuts_that_only_the_client_notices(bridge: Bridge, listener: Listener) -> None:
     """The bridge holds the old connection for alive when the client resumes: it takes over."""
     plans = []
     for direction, size in sizes(bridge, listener, {}, 1).items():
@@ -217,7 +217,7 @@ def test_cuts_that_only_one_side_hears_of(bridge: Bridge, listener: Listener) ->
     converse_all(bridge, listener, plans)
 
 
-def test_silence_all_over_a_conversation(bridge: Bridge, listener: Listener) -> None:
+def test_a_conversation_survives_silence_at_many_bytes(bridge: Bridge, listener: Listener) -> None:
     """No reset, no end: only time tells, so many conversations wait at once."""
     plans = []
     for direction, size in sizes(bridge, listener, {}, 1).items():
@@ -226,7 +226,7 @@ def test_silence_all_over_a_conversation(bridge: Bridge, listener: Listener) -> 
     converse_all(bridge, listener, plans, at_once=len(plans))
 
 
-def test_five_cuts_in_a_row(bridge: Bridge, listener: Listener) -> None:
+def test_a_conversation_survives_five_cuts_in_a_row(bridge: Bridge, listener: Listener) -> None:
     source = random.Random("five cuts")
     plans = [
         {

@@ -29,7 +29,7 @@ AT_ONCE = 10.0  # seconds that "at once" may take on a busy machine; a session i
 
 def lose(link: Link) -> None:
     """Break the connection, and let none come for now."""
-    link.close_door()
+    link.refuse_new()
     link.break_all("rst")
 
 
@@ -150,7 +150,7 @@ def test_a_target_that_ends_while_the_client_is_away_is_heard_to_its_last_byte(
             lose(link)
             wait_for_detached(bridge, 1)
             away.set()
-            link.open_door()
+            link.accept_new()
             assert client.wait(LIMIT) == 0
             assert checksum(client.out.read_bytes()) == checksum(b"hello" + TAIL[:size])
             assert client.err.read_text() == ""
@@ -172,7 +172,7 @@ def test_an_answer_to_an_end_that_was_given_while_away_arrives_whole(bed: Bed, c
             wait_for_detached(bridge, 1)
             client.feed(b"request")
             client.end_input()
-            link.open_door()
+            link.accept_new()
             assert client.wait(LIMIT) == 0
             assert target.result() == b"request"
             assert checksum(client.out.read_bytes()) == checksum(b"hello" + TAIL)
@@ -198,7 +198,7 @@ def test_a_target_that_breaks_is_no_silent_end(bed: Bed, connect: StartClient, a
             ready.set()
             target.result()
             if away:
-                link.open_door()
+                link.accept_new()
             assert client.wait(LIMIT) == 69
             assert client.out.read_bytes() == b"hello"
             assert_one_line(client, "the target behind the bridge broke the connection")

@@ -1,4 +1,4 @@
-"""Peers that send more frames than anybody needs: they are told so with 1008, and others hardly notice them."""
+"""Peers that send floods of frames: they get a Close 1008, and others hardly notice them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_flood_on_a_plain_tunnel_is_closed_with_1008(echo_bridge: Bridge, kind
         assert peer.close_code == 1008
         peer.wait_for_end()
         assert_echo(bystander)
-    echo_bridge.process.wait_for_line("tunnel .*reason=.*too many frames that say nothing")
+    echo_bridge.process.wait_for_line("tunnel .*reason=.*too many frames without effect")
 
 
 def test_a_message_of_a_million_empty_fragments_is_closed_with_1008(echo_bridge: Bridge) -> None:
@@ -112,7 +112,7 @@ def test_pings_that_are_never_read_an_answer_to_end_the_tunnel(bed: Bed) -> None
             time.sleep(0.5)
             with contextlib.suppress(OSError):
                 sock.sendall(FRAMES["pings"] * FLOOD)
-        bridge.process.wait_for_line("tunnel .*reason=.*too many frames that say nothing")
+        bridge.process.wait_for_line("tunnel .*reason=.*too many frames without effect")
 
 
 def test_tiny_frames_with_payload_arrive_whole(echo_bridge: Bridge) -> None:
@@ -165,14 +165,14 @@ def test_a_client_that_is_flooded_ends_with_one_line(connect: StartClient, flood
     with Target(script) as target:
         client = connect(f"ws://127.0.0.1:{target.port}")
         assert client.wait(LIMIT) == 76
-        assert_one_line(client, "too many frames that say nothing")
+        assert_one_line(client, "too many frames without effect")
 
 
 def test_a_plain_client_that_is_flooded_ends_with_one_line(connect: StartClient) -> None:
     with Target(flooding_bridge("Sec-WebSocket-Protocol: binary", first=b"", flood=b"\x82\x00")) as target:
         client = connect(f"ws://127.0.0.1:{target.port}", "--no-resume")
         assert client.wait(LIMIT) == 76
-        assert_one_line(client, "too many frames that say nothing")
+        assert_one_line(client, "too many frames without effect")
 
 
 def test_a_client_gets_tiny_frames_with_payload_whole(connect: StartClient) -> None:

@@ -1,4 +1,4 @@
-"""The check that a bridge has given everything back: it sees what is still held, and is content when nothing is."""
+"""The check that a bridge has given everything back: it finds what is still held, and passes when nothing is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The link itself: it must break exactly what it is told to, where it is told to, and be fast enough not to matter."""
+"""The link itself: it breaks exactly what it is told to, exactly there, and is fast enough not to matter."""
 
 from __future__ import annotations
 
@@ -167,16 +167,16 @@ def test_a_rate_is_kept(target: Target) -> None:
         sender.join()
 
 
-def test_a_closed_door_refuses_until_it_is_opened_and_what_exists_goes_on(target: Target) -> None:
+def test_a_closed_link_refuses_new_connections_until_it_opens_and_keeps_existing_ones(target: Target) -> None:
     with Link(target.port) as link, dialled(link) as before:
         before.sendall(b"x")
         assert read_exactly(before, 1) == b"x"
-        link.close_door()
+        link.refuse_new()
         with pytest.raises(ConnectionRefusedError), dialled(link):
             pass
         before.sendall(b"y")
         assert read_exactly(before, 1) == b"y"
-        link.open_door()
+        link.accept_new()
         with dialled(link) as sock:
             sock.sendall(b"z")
             assert read_exactly(sock, 1) == b"z"

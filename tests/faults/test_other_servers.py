@@ -1,4 +1,4 @@
-"""Other servers that a client meets on its way back: foreign bridges, websocat, edges with opinions of their own."""
+"""Other servers that a client meets when it resumes: other bridges, websocat, and edges that answer by themselves."""
 
 from __future__ import annotations
 
@@ -290,7 +290,7 @@ def test_websocat_as_the_client_gets_plain_bytes(bed: Bed, start: StartBridge) -
 
 
 @pytest.mark.parametrize("offer", [(), ("binary",), ("chat",), ("v1.resume.other", "binary")], ids=str)
-def test_who_does_not_offer_wire_2_gets_plain_bytes(start: StartBridge, offer: tuple[str, ...]) -> None:
+def test_a_client_that_does_not_offer_wire_2_gets_plain_bytes(start: StartBridge, offer: tuple[str, ...]) -> None:
     with Peer(start().url, offer=offer) as peer:
         assert peer.subprotocol == ("binary" if "binary" in offer else None)
         assert_echoes(peer, b"plain")

@@ -1,4 +1,4 @@
-"""Outages, frozen processes and vanished packets in the middle of a transfer: it waits, and then it goes on."""
+"""Outages, frozen processes and vanished packets in the middle of a transfer: it waits, and then continues."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def test_a_download_goes_on_after_a_total_outage(download: Bridge, connect: Star
     with Link(port_of(download.url), Plan(rate=RATE)) as link:
         client = connect(link.url)
         link.wait_for_bytes("down", MIDDLE)
-        link.close_door()
+        link.refuse_new()
         link.break_all("rst")
         time.sleep(seconds)  # this is the outage
         assert client.status is None
-        link.open_door()
+        link.accept_new()
         finish_download(client)
         if seconds > 10:
             lost, back = client.err.read_text().splitlines()
@@ -75,11 +75,11 @@ def test_an_upload_goes_on_after_a_total_outage(bed: Bed, seconds: float) -> Non
         sample.write_bytes(DATA)
         client = bed.start(*OURS, "connect", link.url, stdin=sample)
         link.wait_for_bytes("up", MIDDLE)
-        link.close_door()
+        link.refuse_new()
         link.break_all("fin")
         time.sleep(seconds)  # this is the outage
         assert client.status is None
-        link.open_door()
+        link.accept_new()
         assert target.result(90) == checksum(DATA)
         assert client.wait(LIMIT) == 0
 
@@ -203,12 +203,12 @@ def test_one_outage_does_not_disturb_the_other_tunnels(start: StartBridge, conne
         for client in clients:
             client.feed(b"a")
             wait_for_output(client, 1)
-        link.close_door()
+        link.refuse_new()
         link.break_all("rst")
         wait_for_detached(bridge, 1)
         clients[1].feed(b"b" * 100_000)
         wait_for_output(clients[1], 100_001)
-        link.open_door()
+        link.accept_new()
         clients[0].feed(b"c")
         wait_for_output(clients[0], 2)
         assert len(other.connections) == 1
@@ -221,11 +221,11 @@ def test_ssh_s_own_end_reaches_the_far_side_after_an_outage(bed: Bed) -> None:
         with Link(port_of(bridge.url)) as link:
             client = bed.start(*OURS, "connect", link.url, stdin=subprocess.PIPE)
             link.wait_for_bytes("down", 200)
-            link.close_door()
+            link.refuse_new()
             link.break_all("rst")
             client.feed(b"written while away")
             client.end_input()
             wait_for_detached(bridge, 1)
-            link.open_door()
+            link.accept_new()
             assert client.wait(LIMIT) == 0
             assert target.result() == b"written while away"

@@ -1,4 +1,4 @@
-"""Resumes that must be refused, and sessions that are too many: bounded, logged, and the healthy ones go on."""
+"""Resumes that must be refused, and too many sessions: bounded and logged, while healthy ones continue."""
 
 from __future__ import annotations
 
@@ -116,12 +116,12 @@ def test_two_resume_headers_are_refused(echo_bridge: Bridge, healthy: tuple[Peer
     assert_echoes(peer, b"still here")
 
 
-def test_a_session_that_nobody_knows_is_gone(echo_bridge: Bridge) -> None:
+def test_an_unknown_session_is_answered_410(echo_bridge: Bridge) -> None:
     stranger = Session(secrets.token_hex(16), secrets.token_hex(32), 1, 1)
     assert_refused(refusal(echo_bridge.url, stranger.resume(1)), 410, "unknown-session")
 
 
-def test_a_session_that_has_ended_is_gone(echo_bridge: Bridge) -> None:
+def test_an_ended_session_is_answered_410(echo_bridge: Bridge) -> None:
     peer, session = Peer.open(echo_bridge.url)
     with peer:
         peer.end()
@@ -220,7 +220,7 @@ def test_a_close_that_a_hop_puts_into_the_middle_of_a_frame_is_not_payload(
 
 
 @pytest.mark.parametrize("noise", [CLOSES_OF_A_HOP["not masked"], b"HTTP/1.1 502 Bad Gateway\r\n", b"\xff" * 20])
-def test_what_is_no_frame_ends_the_connection_but_not_the_session(echo_bridge: Bridge, noise: bytes) -> None:
+def test_bytes_that_are_no_frame_end_the_connection_but_not_the_session(echo_bridge: Bridge, noise: bytes) -> None:
     first, session = Peer.open(echo_bridge.url)
     with first:
         assert_echoes(first, b"one")

@@ -1,4 +1,4 @@
-"""Sessions that are over: each says so in one line, with why, and what to do."""
+"""Sessions that have ended: each client reports in one line why, and what to do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def begin(client: Process) -> Process:
     return client
 
 
-def test_a_token_that_was_withdrawn(start: StartBridge, connect: StartClient, tmp_path: Path) -> None:
+def test_a_withdrawn_token_ends_the_session_with_one_line(
+    start: StartBridge, connect: StartClient, tmp_path: Path
+) -> None:
     theirs, ours = tmp_path / "tokens", tmp_path / "token"
     for file in (theirs, ours):
         file.write_text("open-sesame\n")
@@ -38,12 +40,12 @@ def test_a_token_that_was_withdrawn(start: StartBridge, connect: StartClient, tm
         assert client.wait(LIMIT) == 77
         assert_one_line(
             client,
-            f"the session is over, as this client may not resume it: {link.url} answered 401: ",
-            f"; it was sent the token in {ours} (--token-file); connect again with valid credentials for a new one\n",
+            f"the session is over: this client may not resume it: {link.url} answered 401: ",
+            f"; it received the token in {ours} (--token-file); connect again with valid credentials for a new one\n",
         )
 
 
-def test_a_bridge_that_stops(start: StartBridge, connect: StartClient) -> None:
+def test_a_bridge_that_stops_ends_the_session_with_one_line(start: StartBridge, connect: StartClient) -> None:
     for options in ((), ("--no-resume",)):
         bridge = start("--drain", "0.1")
         client = begin(connect(bridge.url, *options))
@@ -56,7 +58,7 @@ def test_a_bridge_that_stops(start: StartBridge, connect: StartClient) -> None:
         )
 
 
-def test_a_bridge_that_was_restarted(start: StartBridge, connect: StartClient) -> None:
+def test_a_bridge_that_was_replaced_ends_the_session_with_one_line(start: StartBridge, connect: StartClient) -> None:
     with Link(port_of(start().url)) as link:
         client = begin(connect(link.url))
         link.flip(port_of(start().url))
@@ -67,11 +69,11 @@ def test_a_bridge_that_was_restarted(start: StartBridge, connect: StartClient) -
         )
 
 
-def test_a_session_that_has_expired(start: StartBridge, connect: StartClient) -> None:
+def test_an_expired_session_ends_with_one_line(start: StartBridge, connect: StartClient) -> None:
     bridge = start("--resume-for", "1")
     with Link(port_of(bridge.url)) as link:
         client = begin(connect(link.url))
-        link.close_door()
+        link.refuse_new()
         link.break_all("rst")
         assert client.wait(LIMIT) == 75
         assert_one_line(
@@ -81,20 +83,22 @@ def test_a_session_that_has_expired(start: StartBridge, connect: StartClient) ->
         )
 
 
-def test_an_outage_that_is_longer_than_the_client_s_patience(start: StartBridge, connect: StartClient) -> None:
+def test_an_outage_longer_than_reconnect_for_ends_the_session_with_one_line(
+    start: StartBridge, connect: StartClient
+) -> None:
     with Link(port_of(start().url)) as link:
         client = begin(connect(link.url, "--reconnect-for", "1"))
-        link.close_door()
+        link.refuse_new()
         link.break_all("rst")
         assert client.wait(LIMIT) == 75
         assert_one_line(
             client,
             "the session is over: gave up after 1 s without a connection: ",
-            "; connect again for a new one; --reconnect-for sets how long it is tried\n",
+            "; connect again for a new one; --reconnect-for sets how long the client tries\n",
         )
 
 
-def test_quiet_is_told_no_next_step(start: StartBridge, connect: StartClient) -> None:
+def test_quiet_omits_the_next_step(start: StartBridge, connect: StartClient) -> None:
     with Link(port_of(start().url)) as link:
         client = begin(connect(link.url, "--quiet"))
         link.flip(port_of(start().url))
@@ -113,10 +117,10 @@ def test_a_tunnel_of_forward_says_whose_it_was_and_how_the_outage_went(bed: Bed)
             sock.settimeout(LIMIT)
             sock.sendall(b"x")
             assert sock.recv(1) == b"x"
-            link.close_door()
+            link.refuse_new()
             link.break_all("rst")
             forward.wait_for_line(r"127\.0\.0\.1:\d+: connection lost, trying again for 10 min")
-            link.open_door()
+            link.accept_new()
             forward.wait_for_line(r"127\.0\.0\.1:\d+: connected again after \d+ s")
             sock.sendall(b"y")
             assert sock.recv(1) == b"y"

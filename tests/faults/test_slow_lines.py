@@ -1,4 +1,4 @@
-"""What waits for a slow line is bounded, so that what a user types is not behind megabytes."""
+"""The data queued for a slow line is bounded, so that typed input does not wait behind megabytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LINE = "0123456789 " * 8
 
 
 class Flood:
-    """A target on loopback that sends as fast as it can to whoever says ``d``, and reads from everybody else."""
+    """A target on loopback that sends as fast as it can to clients that send ``d``, and reads from all others."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.moved = 0

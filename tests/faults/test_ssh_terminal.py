@@ -19,7 +19,7 @@ from tests.pty.typist import Typist
 
 PROMPT = "box> "
 SHELL = f"env PS1='{PROMPT}' /bin/bash --norc --noprofile -i"
-LOST = r"connection lost, trying again for 10 min \(.*refused the connection: nothing listens there\)"
+LOST = r"connection lost, trying again for 10 min \(.*refused the connection: nothing is listening there\)"
 COLUMNS = 250  # so that no line of ours is wrapped
 
 
@@ -51,16 +51,16 @@ def own_lines(screen: str) -> list[str]:
     return [line.removeprefix("wstunnel-py: ") for line in lines]
 
 
-def test_an_outage_is_told_twice_on_lines_of_their_own(tmux: Tmux, bed: Bed, sshd: Sshd) -> None:
+def test_the_beginning_and_end_of_an_outage_are_reported_on_separate_lines(tmux: Tmux, bed: Bed, sshd: Sshd) -> None:
     bridge = start_bridge(bed, "ours", sshd.port)
     with Link(port_of(bridge)) as link:
         open_ssh(tmux, route_through(bed, sshd, link, bridge))
         tmux.type("half a li")  # the cursor is in the middle of a line
         tmux.see(r"^box> half a li$")
-        link.close_door()
+        link.refuse_new()
         link.break_all("rst")
         tmux.see(r"^wstunnel-py: connection lost")
-        link.open_door()
+        link.accept_new()
         tmux.see(r"^wstunnel-py: connected again after")
         tmux.type("C-u", "echo $((40+2))", "Enter")
         screen = tmux.see(r"^42$")
@@ -72,17 +72,17 @@ def test_an_outage_is_told_twice_on_lines_of_their_own(tmux: Tmux, bed: Bed, ssh
         tmux.see(r"^\[ended with 3\]$")
 
 
-def test_an_outage_that_never_ends_is_told_at_its_end_with_what_to_do(tmux: Tmux, bed: Bed, sshd: Sshd) -> None:
+def test_an_outage_that_lasts_ends_with_a_line_that_says_what_to_do(tmux: Tmux, bed: Bed, sshd: Sshd) -> None:
     bridge = start_bridge(bed, "ours", sshd.port)
     with Link(port_of(bridge)) as link:
         open_ssh(tmux, route_through(bed, sshd, link, bridge, "--reconnect-for", "12"))
-        link.close_door()
+        link.refuse_new()
         link.break_all("rst")
         screen = tmux.see(r"^\[ended with 255\]$")
         lost, over = own_lines(screen)
         assert lost.startswith("connection lost, trying again for 12 s (")
         assert over.startswith("the session is over: gave up after 12 s without a connection: ")
-        assert "connect again for a new one; --reconnect-for sets how long it is tried" in over
+        assert "connect again for a new one; --reconnect-for sets how long the client tries" in over
 
 
 def test_a_bridge_that_stops_says_so_on_a_line_of_its_own(tmux: Tmux, bed: Bed, sshd: Sshd) -> None:
@@ -103,11 +103,11 @@ def test_a_progress_bar_is_interrupted_twice_at_most(bed: Bed, sshd: Sshd, tmp_p
         route = route_through(bed, sshd, link, bridge)
         with Typist("scp", "-F", str(route.config), f"box:{sample}", str(copy), cols=COLUMNS) as scp:
             link.wait_for_bytes("down", 1_000_000)
-            link.close_door()
+            link.refuse_new()
             link.break_all("rst")
             scp.see("connection lost")
             link.plan(Plan())
-            link.open_door()
+            link.accept_new()
             for _ in ticks(1.0, 0.1):  # short outages, of which nothing is told
                 link.break_all("rst")
             assert scp.wait() == 0

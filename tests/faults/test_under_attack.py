@@ -1,4 +1,4 @@
-"""A bridge under attack, by a process of its own: those who work feel little of it."""
+"""A bridge under attack from a separate process: honest clients hardly notice."""
 
 from __future__ import annotations
 

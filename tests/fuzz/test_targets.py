@@ -1,4 +1,4 @@
-"""The fuzz targets: each bears its corpus, and a fixed number of mutations of it; in full form, what atheris finds."""
+"""Each fuzz target passes its corpus and a fixed number of its mutations; in the long form, also what atheris finds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FULL = [pytest.mark.full, pytest.mark.timeout(SECONDS + 120)]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_corpus_is_borne(name: str) -> None:
+def test_no_target_fails_on_its_corpus(name: str) -> None:
     target, corpus = load(name), corpus_files.read(name)
     assert corpus
     for data in corpus.values():
@@ -27,7 +27,7 @@ def test_the_corpus_is_borne(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_mutations_of_the_corpus_are_borne(name: str) -> None:
+def test_no_target_fails_on_mutations_of_its_corpus(name: str) -> None:
     target = load(name)
     corpus = list(corpus_files.read(name).values())
     for data in mutation.mutations(corpus, target.tokens, RUNS, name):

@@ -1,13 +1,14 @@
-"""SSH servers that clients other than OpenSSH's meet behind our two ends."""
+"""SSH servers behind our client and bridge, for clients other than OpenSSH's."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.bed.earlier import BEFORE_EDGES, unpack
 from tests.bed.processes import Bed
 from tests.bed.sshd import Sshd
 from tests.bed.tunnels import EMBEDDED_PAIR, OWN_PAIR, Route
@@ -26,6 +27,12 @@ def server(request: pytest.FixtureRequest) -> Route:
     route = request.getfixturevalue(request.param)
     assert isinstance(route, Route)
     return route
+
+
+@pytest.fixture(scope="session")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Sequence[str]:
+    """The command that starts our program as it was before it supported edges that terminate the WebSocket."""
+    return unpack(BEFORE_EDGES, tmp_path_factory.mktemp("earlier"))
 
 
 @pytest.fixture

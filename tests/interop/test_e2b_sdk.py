@@ -21,6 +21,7 @@ import pytest
 
 from tests.bed.processes import Bed, Process, descendants, ticks
 from tests.pty.beds import LIMIT, Output, Service, start_service
+from tests.restart.restarting import restart
 
 HERE = Path(__file__).parent
 PAGE = HERE / "e2b_page"
@@ -82,7 +83,7 @@ def ends_of(service: Service) -> list[int]:
 # ---- Python
 
 
-def test_a_terminal_with_all_options(sandbox: e2b.Sandbox, tmp_path: Path) -> None:
+def test_a_terminal_gets_all_options(sandbox: e2b.Sandbox, tmp_path: Path) -> None:
     terminal = sandbox.pty.create(size(rows=33, cols=99), envs={"MY_VAR": "hello"}, cwd=str(tmp_path), timeout=0)
     follower = Follower(terminal)
     sandbox.pty.send_stdin(terminal.pid, b"echo $MY_VAR-$TERM; pwd; stty size; exit 7\n")
@@ -114,6 +115,30 @@ def test_a_terminal_is_left_and_joined_again_with_another_handler(sandbox: e2b.S
     sandbox.pty.send_stdin(terminal.pid, b"echo two-$((40+2)); exit\n")
     assert second.join().exit_code == 0
     assert b"two-42\r\n" in second.output.data and b"one-42" not in second.output.data
+
+
+def test_after_a_restart_of_the_service_a_terminal_and_a_command_are_joined_again(
+    sandbox: e2b.Sandbox, service: Service
+) -> None:
+    terminal = sandbox.pty.create(size(rows=24, cols=80), timeout=0)
+    follower = Follower(terminal)
+    sandbox.pty.send_stdin(terminal.pid, b"v=42; echo one-$v\n")
+    follower.output.wait_for_line(b"one-42")
+    command = sandbox.commands.run("read word; echo got $word; exit 3", background=True, stdin=True, timeout=0)
+    restart(service.process)
+    follower.join()
+    assert isinstance(follower.error, e2b.SandboxException) and "connect again" in str(follower.error)
+    second = Follower(sandbox.pty.connect(terminal.pid, timeout=0))
+    sandbox.pty.send_stdin(terminal.pid, b"echo two-$v; exit 7\n")
+    second.join()
+    assert isinstance(second.error, e2b.CommandExitException) and second.error.exit_code == 7
+    assert b"two-42\r\n" in second.output.data
+    assert [each.pid for each in sandbox.commands.list()] == [command.pid]
+    again = sandbox.commands.connect(command.pid, timeout=0)
+    sandbox.commands.send_stdin(command.pid, "word\n")
+    with pytest.raises(e2b.CommandExitException) as ended:
+        again.wait()
+    assert ended.value.exit_code == 3 and ended.value.stdout == "got word\n"
 
 
 def test_a_terminal_is_killed_once(sandbox: e2b.Sandbox, service: Service) -> None:
@@ -186,14 +211,14 @@ def test_several_files_are_written_where_they_are_to_go(sandbox: e2b.Sandbox, tm
     assert [os.path.samefile(each.path, ACCOUNT / path) for each, path in zip(written, paths, strict=True)]
     assert [(ACCOUNT / path).read_text() for path in paths] == [f"data of {path}" for path in paths]
     for name in ('a"b', "a\\b"):
-        with pytest.raises(e2b.InvalidArgumentException, match="two ways"):
+        with pytest.raises(e2b.InvalidArgumentException, match="is ambiguous"):
             sandbox.files.write_files([{"path": f"{tmp_path}/{each}", "data": "x"} for each in ("three", name)])
         sandbox.files.write(f"{tmp_path}/{name}", f"alone {name}")
         assert (tmp_path / name).read_text() == f"alone {name}"
     assert not (tmp_path / "three").exists()
 
 
-def test_what_is_wrong_is_told_as_the_sdk_knows_it(sandbox: e2b.Sandbox) -> None:
+def test_errors_become_the_exceptions_of_the_sdk(sandbox: e2b.Sandbox) -> None:
     with pytest.raises(e2b.NotFoundException):
         sandbox.pty.send_stdin(1, b"x")
     with pytest.raises(e2b.InvalidArgumentException, match="does not exist"):
@@ -289,7 +314,7 @@ def test_the_examples_of_the_page_run_as_they_are(
         assert process.status is None or process.status == 0, process.log()
 
 
-def test_all_examples_are_there() -> None:
+def test_every_example_of_the_page_is_tested() -> None:
     assert [path.stem for path in EXAMPLES] == list(EXPECTED)
 
 
@@ -364,5 +389,5 @@ def test_the_javascript_sdk_writes_several_files_where_they_are_to_go(
     assert process.wait(LIMIT) == 0, process.log()
     assert [(ACCOUNT / path).read_text() for path in paths] == [f"data of {path}" for path in paths]
     assert (tmp_path / 'a"b').read_text() == "alone"
-    assert "two ways" in process.log()
+    assert "is ambiguous" in process.log()
     assert not (tmp_path / "three").exists()

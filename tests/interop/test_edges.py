@@ -1,4 +1,4 @@
-"""ssh through what stands in between in the field: TLS edges that route by name, and proxies on the way out."""
+"""ssh through TLS edges that route by name, and through proxies on the client's side."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def ssh(bed: Bed, sshd: Sshd, command: tuple[str, ...]) -> tuple[str, ...]:
     return ("ssh", "-F", str(sshd.write_client_config(bed.folder / "ssh_config", (*command, "%h"))))
 
 
-def test_the_name_of_the_sandbox_is_the_way_to_it(
+def test_ssh_reaches_a_sandbox_by_its_name_through_a_tls_edge(
     bed: Bed, sshd: Sshd, edge: Edge, names: NameProxy, samples: list[Path]
 ) -> None:
     box = ssh(bed, sshd, client(edge, names.url))
@@ -58,14 +58,14 @@ def test_the_name_of_the_sandbox_is_the_way_to_it(
     assert checksum(bed.check(*box, "alive", "cat", stdin=data).stdout) == checksum(data)
 
 
-def test_an_unknown_sandbox_is_told_in_the_edge_s_own_words(bed: Bed, edge: Edge, names: NameProxy) -> None:
+def test_an_unknown_sandbox_is_reported_in_the_edge_s_own_words(bed: Bed, edge: Edge, names: NameProxy) -> None:
     finished = bed.run(*client(edge, names.url), "recycled")
     assert finished.status == 69
     assert finished.stderr.count("\n") == 1
     assert "502" in finished.stderr and NOT_FOUND in finished.stderr
 
 
-def test_a_sandbox_without_a_bridge_is_told_in_one_line(bed: Bed, edge: Edge, names: NameProxy) -> None:
+def test_a_sandbox_without_a_bridge_is_reported_in_one_line(bed: Bed, edge: Edge, names: NameProxy) -> None:
     finished = bed.run(*client(edge, names.url), "asleep")
     assert finished.status in (69, 75)  # nginx answers 502, haproxy 503
     assert finished.stderr.count("\n") == 1
@@ -79,7 +79,7 @@ def test_an_edge_whose_certificate_is_not_known_is_refused(bed: Bed, edge: Edge,
     assert "certificate" in finished.stderr
 
 
-def test_an_http_proxy_on_the_way_out_is_passed_by_connect(bed: Bed, sshd: Sshd, edge: Edge, names: NameProxy) -> None:
+def test_ssh_passes_an_http_proxy_by_connect(bed: Bed, sshd: Sshd, edge: Edge, names: NameProxy) -> None:
     box = ssh(bed, sshd, client(edge, start_tinyproxy(bed, names)))
     assert bed.check(*box, "alive", "echo passed").text == "passed\n"
 
@@ -91,7 +91,7 @@ def test_proxies_are_taken_from_the_environment(bed: Bed, sshd: Sshd, edge: Edge
     assert bed.check(*box, "alive", "echo passed", env=environment).text == "passed\n"
 
 
-def test_a_socks_proxy_on_the_way_out_is_passed(bed: Bed, sshd: Sshd) -> None:
+def test_ssh_passes_a_socks_proxy(bed: Bed, sshd: Sshd) -> None:
     url = start_bridge(bed, "ours", sshd.port).url
     box = ssh(bed, sshd, (*OURS, "connect", "--url", url, "--proxy", start_microsocks(bed)))
     assert bed.check(*box, "box", "echo passed").text == "passed\n"

@@ -25,7 +25,7 @@ def assert_page(bed: Bed, *curl: str) -> None:
     assert checksum(finished.stdout) == checksum(PAGE)
 
 
-def test_a_local_port_leads_to_the_far_side(bed: Bed, route: Route, web: Target) -> None:
+def test_a_local_port_is_forwarded_to_the_far_side(bed: Bed, route: Route, web: Target) -> None:
     port = free_port()
     session = bed.start(*route.ssh("-N", "-L", f"{port}:127.0.0.1:{web.port}", "box"))
     wait_for_port(port, session)
@@ -33,14 +33,14 @@ def test_a_local_port_leads_to_the_far_side(bed: Bed, route: Route, web: Target)
         assert_page(bed, f"http://127.0.0.1:{port}/")
 
 
-def test_a_remote_port_leads_back(bed: Bed, route: Route, web: Target) -> None:
+def test_a_remote_port_is_forwarded_back(bed: Bed, route: Route, web: Target) -> None:
     session = bed.start(*route.ssh("-N", "-o", "LogLevel=INFO", "-R", f"0:127.0.0.1:{web.port}", "box"))
     port = session.wait_for_line(r"Allocated port (\d+)")[1]
     for _ in range(3):
         assert_page(bed, f"http://127.0.0.1:{port}/")
 
 
-def test_a_socks_port_leads_anywhere(bed: Bed, route: Route, web: Target) -> None:
+def test_a_socks_port_reaches_any_address(bed: Bed, route: Route, web: Target) -> None:
     port = free_port()
     session = bed.start(*route.ssh("-N", "-D", str(port), "box"))
     wait_for_port(port, session)

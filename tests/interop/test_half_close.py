@@ -1,4 +1,4 @@
-"""Ends of streams and breaks, with scripted TCP targets: nothing that was read is lost, no break looks like success.
+"""Ends and breaks of streams, with scripted TCP targets: no data that was read is lost, no break looks like success.
 
 websocat's ``--exit-on-eof`` drops both directions as soon as one has ended, so a tail behind it cannot be had from that
 end. Where it is one half of the pair, these tests assert what the other half, ours, must still guarantee.
@@ -181,7 +181,8 @@ def test_a_killed_client_ends_the_target_s_connection(bed: Bed, pair: Pair) -> N
         outcome = target.result()
         if pair.bridge == "ours":
             assert outcome == "reset"
-            bridge.process.wait_for_line("nobody came back for 1 s" if pair == OWN_PAIR else "client (lost|hung up)")
+            ended = "no client reconnected for 1 s" if pair == OWN_PAIR else "client (lost|closed)"
+            bridge.process.wait_for_line(ended)
     assert bridge.process.status is None
 
 

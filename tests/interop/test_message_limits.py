@@ -1,4 +1,4 @@
-"""Edges that take no large messages: ssh and scp find out how large they may be, and users can say it."""
+"""Edges that limit the size of messages: sessions adapt by themselves, and users can set a limit."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def large(tmp_path: Path, samples: list[Path]) -> Path:
         pytest.param(1024 * KIB, "websockets", marks=pytest.mark.full),
     ],
 )
-def test_scp_finds_out_how_large_messages_may_be(
+def test_scp_works_through_an_edge_that_limits_messages(
     bed: Bed, sshd: Sshd, edge: StartEdge, large: Path, size: int, library: str
 ) -> None:
     url = edge(start_bridge(bed, "ours", sshd.port).url, "--max-size", str(size), "--library", library)
@@ -54,20 +54,20 @@ def test_scp_finds_out_how_large_messages_may_be(
 
 
 @pytest.mark.parametrize("size", [6 * KIB, 64 * KIB])
-def test_scp_finds_out_though_the_edge_says_nothing(
+def test_scp_works_through_an_edge_that_drops_connections_over_large_messages(
     bed: Bed, sshd: Sshd, edge: StartEdge, large: Path, size: int
 ) -> None:
     url = edge(start_bridge(bed, "ours", sshd.port).url, "--max-size", str(size), "--drops", "--select", "same")
     scp_both_ways(bed, sshd, url, large)
 
 
-def test_a_plain_tunnel_keeps_to_what_it_is_told(bed: Bed, sshd: Sshd, edge: StartEdge, large: Path) -> None:
+def test_a_plain_tunnel_obeys_max_message(bed: Bed, sshd: Sshd, edge: StartEdge, large: Path) -> None:
     option = ("--max-message", str(20 * KIB))
     url = edge(start_bridge(bed, "ours", sshd.port, *option).url, "--max-size", str(20 * KIB))
     scp_both_ways(bed, sshd, url, large, "--no-resume", *option)
 
 
-def test_what_the_close_said_is_what_the_user_reads(bed: Bed) -> None:
+def test_the_user_reads_the_reason_of_a_close(bed: Bed) -> None:
     """Of a plain tunnel at once; of a session when it has tried the smallest messages."""
 
     def refuse(connection: ServerConnection) -> None:
@@ -87,7 +87,7 @@ def test_what_the_close_said_is_what_the_user_reads(bed: Bed) -> None:
     assert "1009" in done.stderr and "the limit of 4711 bytes" in done.stderr and "--max-message" in done.stderr
 
 
-def test_an_edge_that_takes_no_message_at_all_is_given_up_with_its_own_words(bed: Bed, edge: StartEdge) -> None:
+def test_the_client_gives_up_on_an_edge_that_refuses_even_the_smallest_messages(bed: Bed, edge: StartEdge) -> None:
     with Target(read_to_end) as target:
         url = edge(start_bridge(bed, "ours", target.port).url, "--max-size", "600", "--select", "same")
         done = bed.run(*OURS, "connect", url, stdin=b"x" * 100_000, seconds=60)
@@ -123,13 +123,15 @@ def test_websocat_keeps_to_its_buffer_size(bed: Bed) -> None:
 
 
 @pytest.mark.parametrize("word", ["0", "1023", "262145", "many", "-1"])
-def test_a_size_that_cannot_be_is_refused(bed: Bed, word: str) -> None:
+def test_an_impossible_message_size_is_refused(bed: Bed, word: str) -> None:
     for command in (("connect", "ws://127.0.0.1:1"), ("serve",)):
         done = bed.run(*OURS, command[0], f"--max-message={word}", *command[1:])
         assert done.status == 2 and "max-message" in done.stderr
 
 
-def test_the_environment_and_the_config_file_give_it_too(bed: Bed, edge: StartEdge, tmp_path: Path) -> None:
+def test_max_message_can_come_from_the_environment_or_the_config_file(
+    bed: Bed, edge: StartEdge, tmp_path: Path
+) -> None:
     config = tmp_path / "config.toml"
     config.write_text("max-message = 2048\n")
     with Target(lambda connection: len(read_to_end(connection))) as target:
@@ -140,7 +142,7 @@ def test_the_environment_and_the_config_file_give_it_too(bed: Bed, edge: StartEd
             assert target.result() == 100_000
 
 
-def test_an_interactive_session_survives_the_lesson(bed: Bed, sshd: Sshd, edge: StartEdge) -> None:
+def test_an_interactive_session_survives_a_message_that_was_too_large(bed: Bed, sshd: Sshd, edge: StartEdge) -> None:
     url = edge(start_bridge(bed, "ours", sshd.port).url, "--max-size", str(32 * KIB))
     config = sshd.write_client_config(bed.folder / "ssh_config", (*OURS, "connect", url))
     session = bed.start("ssh", "-F", str(config), "box", "cat", stdin=subprocess.PIPE)

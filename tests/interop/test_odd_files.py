@@ -1,4 +1,4 @@
-"""Files that are not quite ordinary: times before 1970, links, modes, names with ~. Both servers treat them alike."""
+"""Unusual files: times before 1970, links, modes, names with ~. Both SSH servers treat them alike."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sftp(server: Route, sshd: Sshd) -> Iterator[paramiko.SFTPClient]:
 
 @pytest.mark.parametrize("protocol", ["-s", "-O"], ids=["sftp", "legacy"])
 @pytest.mark.parametrize("when", [-CENTURY, 3 * CENTURY], ids=["before 1970", "after 2106"])
-def test_a_file_of_another_century_is_in_nobody_s_way(
+def test_scp_copies_folders_with_files_dated_in_another_century(
     bed: Bed, server: Route, far: Path, near: Path, when: int, protocol: str
 ) -> None:
     (far / "old").write_text("old")
@@ -40,7 +40,7 @@ def test_a_file_of_another_century_is_in_nobody_s_way(
     assert {path.name: path.read_text() for path in (near / "far").iterdir()} == {"old": "old", "new": "new"}
 
 
-def test_times_of_another_century_are_shown(sftp: paramiko.SFTPClient, far: Path) -> None:
+def test_sftp_shows_files_dated_in_another_century(sftp: paramiko.SFTPClient, far: Path) -> None:
     for name, when in (("old", -CENTURY), ("new", 3 * CENTURY)):
         (far / name).touch()
         os.utime(far / name, (when, when))
@@ -64,7 +64,7 @@ def test_a_dangling_link_is_not_overwritten_by_a_plain_rename(sftp: paramiko.SFT
 
 @pytest.mark.parametrize("protocol", ["-s", "-O"], ids=["sftp", "legacy"])
 @pytest.mark.parametrize("options", [(), ("-p",)], ids=["", "times too"])
-def test_scp_keeps_who_may_read_and_run_a_file(
+def test_scp_keeps_the_mode_of_a_file(
     bed: Bed, server: Route, far: Path, near: Path, protocol: str, options: tuple[str, ...]
 ) -> None:
     modes = {"program": 0o755, "secret": 0o600, "fixed": 0o444}
@@ -99,7 +99,7 @@ def test_legacy_scp_follows_links(bed: Bed, server: Route, far: Path, near: Path
     assert (near / "more" / "link").read_text() == "x"
 
 
-def test_legacy_scp_knows_whose_home_is_meant(bed: Bed, server: Route, near: Path) -> None:
+def test_legacy_scp_expands_a_tilde(bed: Bed, server: Route, near: Path) -> None:
     home = bed.check(*server.ssh("bed", "echo ~")).text.strip()
     name = f".wstunnel-py-test-{os.getpid()}"
     scp = ("scp", "-O", "-F", str(server.config), "-q")

@@ -1,4 +1,4 @@
-"""Programs that move files by SSH: some start ssh themselves, and some go through ``forward``."""
+"""Programs that copy files over SSH: some start ssh themselves, others use ``forward``."""
 
 from __future__ import annotations
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.bed.earlier import BEFORE_EDGES, unpack
 from tests.bed.processes import Bed
 from tests.bed.sshd import Sshd
 from tests.bed.targets import Target, checksum, read_to_end
@@ -27,12 +26,6 @@ from tests.server.clients import port_of
 SECRET = re.compile(r"[0-9a-f]{32}|key=")
 NEW = OURS
 StartEdge = Callable[..., str]
-
-
-@pytest.fixture(scope="session")
-def old(tmp_path_factory: pytest.TempPathFactory) -> Sequence[str]:
-    """Our program before it knew of such edges."""
-    return unpack(BEFORE_EDGES, tmp_path_factory.mktemp("earlier"))
 
 
 @pytest.fixture(params=["new", "old"])
@@ -97,7 +90,7 @@ USUAL = [("first", "all"), ("none", "all"), ("last", "none"), ("same", "binary")
 @pytest.mark.parametrize(
     ("select", "offer"), [way if way in USUAL else pytest.param(*way, marks=pytest.mark.full) for way in WAYS]
 )
-def test_ssh_works_whatever_an_edge_tells_of_the_subprotocol(
+def test_ssh_works_whatever_subprotocol_an_edge_selects(
     bed: Bed, sshd: Sshd, edge: StartEdge, bridge: str, select: str, offer: str
 ) -> None:
     url = edge(bridge, "--select", select, "--offer", offer)
@@ -107,7 +100,7 @@ def test_ssh_works_whatever_an_edge_tells_of_the_subprotocol(
     assert not SECRET.search(done.stderr), done.stderr
 
 
-def test_an_edge_that_makes_data_of_text_gets_a_plain_tunnel(
+def test_an_edge_that_turns_text_into_binary_gets_a_plain_tunnel(
     bed: Bed, sshd: Sshd, edge: StartEdge, bridge: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
@@ -120,7 +113,7 @@ def test_an_edge_that_makes_data_of_text_gets_a_plain_tunnel(
 
 
 @pytest.mark.parametrize("select", ["first", "last"])
-def test_an_edge_that_makes_data_of_the_clients_text_only_is_told_before_anything_is_garbled(
+def test_an_edge_that_turns_only_the_clients_text_into_binary_gets_an_error_before_data_is_corrupted(
     bed: Bed, edge: StartEdge, select: str
 ) -> None:
     def greet(connection: socket.socket) -> bytes:
@@ -135,7 +128,7 @@ def test_an_edge_that_makes_data_of_the_clients_text_only_is_told_before_anythin
         got = target.result()
         assert isinstance(got, bytes) and set(got) <= {ord("x")}
     assert done.status == 76 and done.stderr.count("\n") == 1
-    assert "an edge makes data" in done.stderr and "--no-resume" in done.stderr
+    assert "an edge turned the client's control lines into data" in done.stderr and "--no-resume" in done.stderr
 
 
 def test_a_session_of_an_old_bridge_ends_in_one_line_when_an_edge_hides_that_it_is_there(
@@ -196,7 +189,7 @@ def test_a_plain_server_that_waits_for_our_end_gets_it_soon(bed: Bed) -> None:
     assert done.stderr == ""
 
 
-def test_a_plain_server_that_says_nothing_gets_more_than_is_kept(bed: Bed) -> None:
+def test_a_plain_server_that_sends_nothing_gets_more_than_the_client_keeps(bed: Bed) -> None:
     """What is sent before it is clear what the peer is has a bound, but only for some seconds."""
     with Target(lambda connection: len(read_to_end(connection))) as target:
         url = start_bridge(bed, "websocat", target.port).url
@@ -205,7 +198,7 @@ def test_a_plain_server_that_says_nothing_gets_more_than_is_kept(bed: Bed) -> No
     assert done.status == 0 and done.stderr == ""
 
 
-def test_much_that_is_sent_before_the_session_is_known_arrives_once(bed: Bed, edge: StartEdge) -> None:
+def test_data_sent_before_the_session_is_known_arrives_once(bed: Bed, edge: StartEdge) -> None:
     with Target(lambda connection: checksum(read_to_end(connection))) as target:
         data = bytes(range(256)) * 10_000
         with Link(port_of(edge(start(bed, NEW, target.port)))) as link:

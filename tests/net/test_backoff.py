@@ -1,8 +1,12 @@
-"""Delays between attempts: they grow up to a limit, and no two clients keep step."""
+"""Delays between attempts: they grow up to a limit, with jitter."""
 
 from __future__ import annotations
 
-from tunnel.net.backoff import backoff
+import os
+
+import pytest
+
+from tunnel.net.backoff import backoff, jitter
 
 
 def delays(failures: int) -> list[float]:
@@ -20,6 +24,12 @@ def test_the_growth_can_be_chosen() -> None:
 
 def test_it_is_jittered() -> None:
     assert len(set(delays(3))) > 10
+
+
+def test_the_jitter_is_from_a_half_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for data, factor in ((b"\0\0", 0.5), (b"\x80\0", 0.75), (b"\xff\xff", 1 - 2**-17)):
+        monkeypatch.setattr(os, "urandom", lambda n, data=data: data)
+        assert jitter() == factor
 
 
 def test_any_number_of_failures_has_a_delay() -> None:

@@ -19,7 +19,8 @@ import trustme
 from tests.server.clients import LIMIT
 from tunnel.client.local_socket import LocalSocket
 from tunnel.client.socket_pair import connected_pair
-from tunnel.client.stdio import StandardInput, StandardOutput, ThreadedInput
+from tunnel.client.stdio import StandardInput, StandardOutput
+from tunnel.client.threaded_stdio import ThreadedInput, ThreadedOutput
 from tunnel.net.channel import Channel
 from tunnel.net.tls import TLSChannel
 from tunnel.server.tls_channel import ServerTLSChannel
@@ -88,10 +89,15 @@ def make_link(kind: str, stack: ExitStack) -> Link:
     if kind.endswith("pipe"):
         reading, writing = os.pipe()
         reader, writer = (stack.enter_context(os.fdopen(fd, mode)) for fd, mode in ((reading, "rb"), (writing, "wb")))
-        source = ThreadedInput(reading) if kind == "threaded pipe" else StandardInput(reading)
-        if kind == "threaded pipe":
-            stack.callback(source.close)
-        return Link(StandardOutput(writing), source, (writer, reader))
+        if kind == "pipe":
+            return Link(StandardOutput(writing), StandardInput(reading), (writer, reader))
+        source, sink = ThreadedInput(reading), ThreadedOutput(writing)
+        stack.callback(source.close)
+        stack.callback(sink.close)
+        end = ExitStack()
+        end.callback(writer.close)
+        end.callback(sink.finish)
+        return Link(sink, source, (end, reader))
     near, far = channels(kind, stack)
     return Link(near, far, (near, far))
 
@@ -186,8 +192,8 @@ def test_behind_the_last_byte_comes_the_end(link: Link) -> None:
     assert receive_soon(link.source) == b""
 
 
-def test_who_writes_learns_that_nobody_reads(stack: ExitStack) -> None:
-    for kind in (*CHANNELS, "pipe"):
+def test_a_writer_gets_an_error_when_the_reader_is_gone(stack: ExitStack) -> None:
+    for kind in (*CHANNELS, "pipe", "threaded pipe"):
         made = make_link(kind, stack)
         with contextlib.suppress(OSError):  # TLS has not got the client's tickets read yet
             receive(made.source)
@@ -242,7 +248,7 @@ def test_a_half_close_is_an_end_behind_all_that_was_sent(both: tuple[Channel, Ch
     assert receive_soon(far) == b""
 
 
-def test_a_closed_one_has_no_descriptor(both: tuple[Channel, Channel]) -> None:
+def test_a_closed_channel_has_no_descriptor(both: tuple[Channel, Channel]) -> None:
     near, _ = both
     near.close()
     assert near.fileno() == -1
@@ -250,7 +256,7 @@ def test_a_closed_one_has_no_descriptor(both: tuple[Channel, Channel]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["TCP", "local socket"])
-def test_one_that_is_aborted_does_not_look_like_an_end(stack: ExitStack, kind: str) -> None:
+def test_an_aborted_channel_does_not_look_like_an_end(stack: ExitStack, kind: str) -> None:
     """Unix sockets can only be closed; with TLS, as with all others, it is WebSocket's Close that tells an end."""
     near, far = channels(kind, stack)
     near.abort()

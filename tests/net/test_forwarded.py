@@ -1,4 +1,4 @@
-"""Who is behind a proxy: only those that are trusted may tell, and only as far as the first that is not."""
+"""X-Forwarded-For: only trusted proxies are believed, up to the first address that is not one of them."""
 
 from __future__ import annotations
 
@@ -43,6 +43,23 @@ def test_a_trusted_proxy_is_believed_up_to_the_first_address_that_is_none(fields
     assert behind(PROXY, *fields).source == source
 
 
+@pytest.mark.parametrize(
+    ("proxy", "fields", "source"),
+    [
+        (("fd00::1", 5000, 0, 0), ("192.0.2.1",), "192.0.2.1"),
+        (("::ffff:10.0.0.1", 5000, 0, 0), ("192.0.2.1",), "192.0.2.1"),
+        (("10.0.0.1", 5000), ("[2001:db8::1]:4711]",), "2001:db8::/64"),
+        (("10.0.0.1", 5000), ("[fd00::2]:4711, [fd00::1]:4711",), "fd00::/64"),
+        (("10.0.0.1", 5000), ("192.0.2.1:47:11",), "10.0.0.1"),
+        (("10.0.0.1", 5000), ("2001:db8::1, ::ffff:10.0.0.9",), "2001:db8::/64"),
+    ],
+)
+def test_proxies_and_clients_may_have_addresses_of_either_kind(
+    proxy: tuple[object, ...], fields: tuple[str, ...], source: str
+) -> None:
+    assert behind(client_of(proxy), *fields).source == source
+
+
 def test_a_stranger_is_not_believed() -> None:
     assert behind(STRANGER, "192.0.2.1") is STRANGER
     assert behind(PROXY, "192.0.2.1", trusted=()) is PROXY
@@ -60,6 +77,6 @@ def test_the_client_is_shown_with_its_address() -> None:
 
 
 @pytest.mark.parametrize("text", ["10.0.0.1/8", "proxy.example.org", "", "10.0.0.0/33", "::/129"])
-def test_what_is_no_network_is_told(text: str) -> None:
+def test_an_invalid_network_is_reported(text: str) -> None:
     with pytest.raises(UsageError, match=r"trusted_proxy: .*: give a network such as 10\.0\.0\.0/8, or unix"):
         TrustedProxies([text])

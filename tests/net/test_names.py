@@ -1,4 +1,4 @@
-"""Names of hosts: IDNA without a mix-up, and zones that never leave the machine."""
+"""Host names: IDNA without confusion of names, and zones that never leave the machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from tunnel.errors import UsageError
 from tunnel.net.address import client_of, parse_address
 from tunnel.net.listening import open_listening
-from tunnel.net.names import is_zone, split_zone, to_ascii
+from tunnel.net.names import is_zone, split_zone, to_ascii, zone_of
 from tunnel.pki.names import server_names
 from tunnel.pty.protocol.framing import ConnectError
 from tunnel.pty.server.authentication import Guard
@@ -35,12 +35,30 @@ def test_names_are_written_by_idna_2008(name: str, ascii_name: str) -> None:
     assert to_ascii(name) == ascii_name
 
 
+@pytest.mark.parametrize("zone", ["!", "~", "eth0", "X"])
+def test_a_zone_is_any_visible_ascii_but_what_would_end_it(zone: str) -> None:
+    assert is_zone(zone)
+    for bad in ("", zone + " ", zone + "\x7f", zone + "/", zone + "%", zone + "[", zone + "]", zone + "é"):
+        assert not is_zone(bad)
+
+
+@pytest.mark.parametrize("place", [("::1", 1), ("::1", 1, 0, 0), ("::1", 1, 0, "x"), ("::1", 1, 0)])
+def test_an_address_without_a_scope_has_no_zone(place: tuple[object, ...]) -> None:
+    assert zone_of(place) == ""
+
+
+def test_a_zone_is_the_interfaces_name_or_its_number_when_it_is_gone() -> None:
+    index, name = socket.if_nameindex()[0]
+    assert zone_of(("fe80::1", 1, 0, index)) == f"%{name}"
+    assert zone_of(("fe80::1", 1, 0, 99_999)) == "%99999"
+
+
 @pytest.mark.parametrize("name", ["faß.de", "FAẞ.de", "βόλος.example", "a\u200db.example", "ȺB.de"])
 def test_without_the_package_what_would_become_another_name_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "idna", None)
-    with pytest.raises(ValueError, match="need the package idna: install that, or write it as it stands"):
+    with pytest.raises(ValueError, match="need the package idna: install that, or write its ASCII form"):
         to_ascii(name)
 
 
@@ -53,7 +71,7 @@ def test_without_the_package_all_other_names_are_the_same(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("package", [True, False])
 @pytest.mark.parametrize("name", ["ü" * 64 + ".example", "xü\u2028.example"])
-def test_what_is_no_name_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, package: bool) -> None:
+def test_an_invalid_name_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, package: bool) -> None:
     if not package:
         monkeypatch.setitem(sys.modules, "idna", None)
     with pytest.raises(ValueError, match="the host cannot be written in IDNA"):
@@ -103,7 +121,7 @@ def test_a_zone_is_taken_apart(written: str, address: str, zone: str) -> None:
 
 
 @pytest.mark.parametrize("zone", ["%", "a%b", "a/b", "a]b", "a b", "ä"])
-def test_what_is_no_zone(zone: str) -> None:
+def test_a_malformed_zone_is_refused(zone: str) -> None:
     assert not is_zone(zone)
     with pytest.raises(UsageError, match=r"network interface|HOST:PORT|IPv6 address"):
         parse_address(f"[fe80::1%{zone}]:22", "listen")

@@ -119,13 +119,14 @@ def test_an_intermediate_authority_of_another_kind_of_key_can_issue(bed: Bed, tm
     (folder / "ca.key").write_bytes(keys[1].private_bytes(*form))
     (folder / "ca.key").chmod(0o600)
     made = certs(bed, "server", "localhost", "--ca", folder, "--out", tmp_path / "box")
-    assert "when its authority expires" in made.text and made.stderr == ""
+    assert "when its CA expires" in made.text and made.stderr == ""
     for _ in range(2):
         box = tmp_path / "box.pem"
         assert box.read_text().count("BEGIN CERTIFICATE") == 2  # clients know the root alone
         assert verify(bed, "-CAfile", tmp_path / "root.pem", "-untrusted", box, box).status == 0
         assert certs(bed, "renew", box, "--ca", folder).status == 0
-    assert line(certs(bed, "renew", folder / "ca.pem", "--ca", folder)).endswith("it is another authority's to renew")
+    said = line(certs(bed, "renew", folder / "ca.pem", "--ca", folder))
+    assert said.endswith("it is the certificate of another CA")
 
 
 # ---- files
@@ -209,38 +210,38 @@ def test_a_disk_that_is_full_leaves_nothing(bed: Bed, pki: PKI, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("box:8081", "'box:8081' is no host name, wildcard (*.example.com) or IP address"),
-        ("wss://box", "'wss://box' is no host name, wildcard (*.example.com) or IP address"),
-        ("-box.test", "'-box.test' is no host name, wildcard (*.example.com) or IP address"),
-        ("box..test", "'box..test' is no host name, wildcard (*.example.com) or IP address"),
-        ("a.*.test", "'a.*.test' is no host name, wildcard (*.example.com) or IP address"),
-        ("192.0.2.256", "'192.0.2.256' is no host name, wildcard (*.example.com) or IP address"),
-        ("a" * 64 + ".test", f"'{'a' * 64}.test' is no host name, wildcard (*.example.com) or IP address"),
-        ("*.test", "'*.test': a wildcard needs two labels behind it, as in *.example.com"),
-        ("fe80::1%eth0", "'fe80::1%eth0': a certificate holds no zone (%eth0)"),
-        ("", "'' is no host name, wildcard (*.example.com) or IP address"),
+        ("box:8081", "'box:8081' is not a host name, a wildcard (*.example.com) or an IP address"),
+        ("wss://box", "'wss://box' is not a host name, a wildcard (*.example.com) or an IP address"),
+        ("-box.test", "'-box.test' is not a host name, a wildcard (*.example.com) or an IP address"),
+        ("box..test", "'box..test' is not a host name, a wildcard (*.example.com) or an IP address"),
+        ("a.*.test", "'a.*.test' is not a host name, a wildcard (*.example.com) or an IP address"),
+        ("192.0.2.256", "'192.0.2.256' is not a host name, a wildcard (*.example.com) or an IP address"),
+        ("a" * 64 + ".test", f"'{'a' * 64}.test' is not a host name, a wildcard (*.example.com) or an IP address"),
+        ("*.test", "'*.test': a wildcard needs two labels after it, as in *.example.com"),
+        ("fe80::1%eth0", "'fe80::1%eth0': a certificate cannot have a zone (%eth0)"),
+        ("", "'' is not a host name, a wildcard (*.example.com) or an IP address"),
     ],
 )
-def test_what_is_no_name_of_a_server(bed: Bed, made: PKI, name: str, reason: str) -> None:
+def test_an_invalid_server_name_is_refused(bed: Bed, made: PKI, name: str, reason: str) -> None:
     assert line(certs(bed, "server", "--ca", made.folder, "--", name)) == reason
 
 
-def test_a_name_that_idna_does_not_know(bed: Bed, made: PKI) -> None:
+def test_a_name_that_idna_cannot_write_is_refused(bed: Bed, made: PKI) -> None:
     assert "cannot be written in IDNA" in line(certs(bed, "server", "ü" * 64, "--ca", made.folder))
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "a  b", "\x1b[2J", "x" * 65])
-def test_what_is_no_name_of_a_client(bed: Bed, made: PKI, name: str) -> None:
-    assert re.search(r"is no name: printable|has 65 characters", line(certs(bed, "client", name, "--ca", made.folder)))
+def test_an_invalid_client_name_is_refused(bed: Bed, made: PKI, name: str) -> None:
+    assert re.search(r"is not a valid name|has 65 characters", line(certs(bed, "client", name, "--ca", made.folder)))
 
 
-def test_too_many_names(bed: Bed, made: PKI) -> None:
+def test_too_many_names_are_refused(bed: Bed, made: PKI) -> None:
     names = [f"box{number}.test" for number in range(101)]
-    assert line(certs(bed, "server", *names, "--ca", made.folder)) == "101 names; one to 100 are possible"
+    assert line(certs(bed, "server", *names, "--ca", made.folder)) == "101 names; 1 to 100 are allowed"
 
 
 @pytest.mark.parametrize("days", ["0", "-1", "36501", "x"])
-def test_days_that_cannot_be(bed: Bed, made: PKI, days: str) -> None:
+def test_an_impossible_number_of_days_is_refused(bed: Bed, made: PKI, days: str) -> None:
     assert "--days" in line(certs(bed, "client", "bob", "--ca", made.folder, f"--days={days}"))
 
 
@@ -248,7 +249,7 @@ def no_folder(pki: PKI) -> str:
     for path in pki.folder.iterdir():
         path.unlink()
     pki.folder.rmdir()
-    return f"there is no folder {pki.folder}; an authority is made by: wstunnel-py certs ca {pki.folder}"
+    return f"there is no folder {pki.folder}; create a CA with: wstunnel-py certs ca {pki.folder}"
 
 
 def no_key(pki: PKI) -> str:
@@ -258,7 +259,7 @@ def no_key(pki: PKI) -> str:
 
 def no_pem(pki: PKI) -> str:
     pki.ca_file.write_text("nothing")
-    return f"cannot use {pki.ca_file}: there is no certificate (PEM) in it"
+    return f"cannot use {pki.ca_file}: it contains no PEM certificate"
 
 
 def damaged(pki: PKI) -> str:
@@ -280,7 +281,7 @@ def other_key(pki: PKI) -> str:
 def no_authority(pki: PKI) -> str:
     for ending in ("pem", "key"):
         (pki.folder / f"ca.{ending}").write_bytes((pki.folder / f"alice.{ending}").read_bytes())
-    return f"cannot use {pki.ca_file}: it is no authority's certificate"
+    return f"cannot use {pki.ca_file}: it is not a CA certificate"
 
 
 def a_folder(pki: PKI) -> str:
@@ -298,7 +299,7 @@ SPOILED = [no_folder, no_key, no_pem, damaged, damaged_key, other_key, no_author
 
 
 @pytest.mark.parametrize("spoil", SPOILED)
-def test_an_authority_that_cannot_be_used(bed: Bed, pki: PKI, spoil: object) -> None:
+def test_an_unusable_authority_is_refused(bed: Bed, pki: PKI, spoil: object) -> None:
     assert callable(spoil)
     expected = spoil(pki)
     assert line(certs(bed, "client", "bob", "--ca", pki.folder)) == expected
@@ -309,22 +310,22 @@ def test_an_encrypted_key_is_not_asked_about(bed: Bed, pki: PKI, tmp_path: Path)
     plain = key.rename(tmp_path / "plain")
     bed.check("openssl", "pkey", "-in", str(plain), "-out", str(key), "-aes256", "-passout", "pass:secret")
     said = line(certs(bed, "client", "bob", "--ca", pki.folder))
-    assert said == f"cannot use {key}: the key is encrypted: openssl pkey -in {key} -out FILE"
+    assert said == f"cannot use {key}: the key is encrypted; decrypt it with: openssl pkey -in {key} -out FILE"
 
 
-def test_a_key_of_the_authority_that_others_can_read_is_warned_of(bed: Bed, pki: PKI) -> None:
+def test_a_key_of_the_authority_that_others_can_read_causes_a_warning(bed: Bed, pki: PKI) -> None:
     key = pki.folder / "ca.key"
     for permissions, words in (
-        (0o604, "others can read"),
-        (0o640, "others can read"),
-        (0o602, "others can change"),
+        (0o604, "other users can read"),
+        (0o640, "other users can read"),
+        (0o602, "other users can change"),
     ):
         key.chmod(permissions)
         done = certs(bed, "client", "bob", "--ca", pki.folder, "--force")
         assert (done.status, done.stderr) == (0, f"wstunnel-py: warning: {words} {key}: chmod 600 it\n")
 
 
-def test_a_folder_that_cannot_be_written(bed: Bed, made: PKI) -> None:
+def test_an_unwritable_folder_is_reported(bed: Bed, made: PKI) -> None:
     done = certs(bed, "client", "bob", "--ca", made.folder, "--out", "/nonexistent/bob")
     assert line(done) == "cannot write /nonexistent/bob.key: No such file or directory"
 
@@ -336,8 +337,8 @@ def test_a_certificate_ends_with_its_authority_and_says_so(bed: Bed, tmp_path: P
     folder = tmp_path / "pki"
     assert certs(bed, "ca", folder, "--days", 30, "--name", "short").status == 0
     done = certs(bed, "client", "bob", "--ca", folder)
-    assert re.match(r"bob.pem  for --client-cert, valid until .*UTC, when its authority expires\n", done.text)
-    assert certs(bed, "client", "carol", "--ca", folder, "--days", 29).text.count("authority") == 0
+    assert re.match(r"bob.pem  for --client-cert, valid until .*UTC, when its CA expires\n", done.text)
+    assert certs(bed, "client", "carol", "--ca", folder, "--days", 29).text.count("when its CA") == 0
     ends = {
         re.search(r"Not After : (.*?) GMT", text(bed, file))[1]  # type: ignore[index]
         for file in (folder / "ca.pem", bed.folder / "bob.pem")
@@ -349,13 +350,16 @@ def test_an_authority_that_has_expired_issues_nothing_until_it_is_renewed(bed: B
     folder = tmp_path / "pki"
     Authority.make(str(folder), "old", 30, NOW - 33 * DAY)
     said = line(certs(bed, "client", "bob", "--ca", folder))
-    assert re.fullmatch(rf"cannot use {folder}/ca.pem: the authority expired 3 days ago \(.*\); .*certs renew .*", said)
+    assert re.fullmatch(
+        rf"cannot use {folder}/ca.pem: the CA expired 3 days ago \(.*\); renew it with wstunnel-py certs renew",
+        said,
+    )
     assert certs(bed, "renew", folder / "ca.pem", "--ca", folder).status == 0
     assert certs(bed, "client", "bob", "--ca", folder).status == 0
     assert verify(bed, "-CAfile", folder / "ca.pem", bed.folder / "bob.pem").status == 0
 
 
-def test_an_authority_of_tomorrow_makes_one_look_at_the_clock(bed: Bed, tmp_path: Path) -> None:
+def test_an_authority_that_is_not_valid_yet_suggests_to_check_the_clock(bed: Bed, tmp_path: Path) -> None:
     Authority.make(str(tmp_path / "pki"), "new", 30, NOW + 2 * DAY)
     said = line(certs(bed, "client", "bob", "--ca", tmp_path / "pki"))
     assert said.endswith("it is not valid yet: is the clock of this machine right?")
@@ -391,7 +395,7 @@ def test_a_renewal_keeps_names_key_length_and_permissions(bed: Bed, old: PKI) ->
 
 def test_a_renewal_may_wait_until_it_is_due(bed: Bed, old: PKI, pki: PKI) -> None:
     done = certs(bed, "renew", old.folder / "bob.pem", "--ca", old.folder, "--within", "2")
-    assert done.text == f"{old.folder / 'bob.pem'}  is left as it is\n"
+    assert done.text == f"{old.folder / 'bob.pem'}  not due, left unchanged\n"
     assert "renewed" in certs(bed, "renew", old.folder / "bob.pem", "--ca", old.folder, "--within", "4").text
 
 
@@ -399,27 +403,27 @@ def test_only_what_the_authority_has_issued_is_renewed(bed: Bed, pki: PKI, old: 
     file = old.folder / "bob.pem"
     before = file.read_bytes()
     said = line(certs(bed, "renew", file, "--ca", pki.folder))
-    assert said == f"cannot use {file}: it is not of this authority, which renews only what it has issued"
+    assert said == f"cannot use {file}: it was not issued by this CA"
     assert file.read_bytes() == before
 
 
 def test_a_file_with_a_key_in_it_is_not_renewed_which_would_lose_the_key(bed: Bed, pki: PKI) -> None:
     file = pki.folder / "alice.pem"
     file.write_text(file.read_text() + (pki.folder / "alice.key").read_text())
-    assert "it holds a key too" in line(certs(bed, "renew", file, "--ca", pki.folder))
+    assert "it also holds a key" in line(certs(bed, "renew", file, "--ca", pki.folder))
 
 
 # ---- certs show
 
 
-def test_show_tells_what_a_certificate_is_for_and_until_when(bed: Bed, made: PKI) -> None:
+def test_show_prints_the_purpose_and_expiry_of_a_certificate(bed: Bed, made: PKI) -> None:
     files = [made.folder / name for name in ("localhost.pem", "alice.pem", "ca.pem")]
     done = certs(bed, "show", *files)
     assert (done.status, done.stderr) == (0, "")
     server, client, authority = re.split(r"\n(?=/)", done.text)
     assert "for       server\n  names     localhost, 127.0.0.1, ::1\n  issuer    wstunnel-py CA " in server
     assert "for       client\n  names     alice\n" in client
-    assert "for       authority\n" in authority and "issuer    itself" in authority
+    assert "for       CA\n" in authority and "issuer    itself" in authority
     assert re.search(r"validity  expires in 365 days \(.* UTC\); began .* UTC\n", server)
     assert f"key       {made.folder}/alice.key: fits" in client
     fingerprint = bed.check("openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in", str(files[0])).text
@@ -447,7 +451,7 @@ def test_show_fails_for_what_is_not_valid_yet(bed: Bed, tmp_path: Path) -> None:
 def test_show_fails_for_a_key_of_another_certificate(bed: Bed, pki: PKI) -> None:
     (pki.folder / "alice.key").write_bytes((pki.folder / "localhost.key").read_bytes())
     done = certs(bed, "show", pki.folder / "alice.pem")
-    assert done.status == 1 and f"key       {pki.folder}/alice.key: of ANOTHER certificate\n" in done.text
+    assert done.status == 1 and f"key       {pki.folder}/alice.key: belongs to ANOTHER certificate\n" in done.text
 
 
 def test_show_warns_of_a_key_that_others_can_read(bed: Bed, pki: PKI) -> None:
@@ -455,7 +459,7 @@ def test_show_warns_of_a_key_that_others_can_read(bed: Bed, pki: PKI) -> None:
     file.write_text(key.read_text() + file.read_text())
     key.unlink()
     done = certs(bed, "show", file)
-    assert f"key       in the same file: fits; warning: others can read {file}: chmod 600 it\n" in done.text
+    assert f"key       in the same file: fits; warning: other users can read {file}: chmod 600 it\n" in done.text
 
 
 def test_show_goes_on_after_a_file_that_cannot_be_used(bed: Bed, made: PKI, tmp_path: Path) -> None:
@@ -463,12 +467,12 @@ def test_show_goes_on_after_a_file_that_cannot_be_used(bed: Bed, made: PKI, tmp_
     assert done.status == 2
     assert done.stderr == (
         f"wstunnel-py: cannot use {tmp_path}/none.pem: No such file or directory\n"
-        f"wstunnel-py: cannot use {made.folder}/alice.key: there is no certificate (PEM) in it\n"
+        f"wstunnel-py: cannot use {made.folder}/alice.key: it contains no PEM certificate\n"
     )
-    assert "for       authority" in done.text
+    assert "for       CA" in done.text
 
 
-def test_show_tells_of_each_certificate_in_a_file(bed: Bed, pki: PKI) -> None:
+def test_show_prints_each_certificate_in_a_file(bed: Bed, pki: PKI) -> None:
     file = pki.folder / "alice.pem"
     file.write_bytes(file.read_bytes() + pki.ca_file.read_bytes())
     assert re.findall(r"(?m)^/.*", certs(bed, "show", file).text) == [f"{file} (1 of 2)", f"{file} (2 of 2)"]
@@ -495,7 +499,7 @@ def test_show_makes_foreign_names_printable(bed: Bed, tmp_path: Path) -> None:
         (-2 * 86400, "expired 2 days ago"),
     ],
 )
-def test_the_words_for_what_is_left(seconds: float, words: str) -> None:
+def test_the_time_until_expiry_is_shown_in_words(seconds: float, words: str) -> None:
     end = NOW + seconds * DAY / 86400
     assert expiry(end, NOW) == f"{words} ({end:%Y-%m-%d %H:%M} UTC)"
 

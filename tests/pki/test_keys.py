@@ -1,4 +1,4 @@
-"""``wstunnel-py keys``: tokens that both ends take, host keys that sshd and ssh-keygen take, and nothing shown."""
+"""``wstunnel-py keys``: tokens for both ends, host keys for sshd and ssh-keygen, and secrets that are never shown."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ def connect(bed: Bed, url: str, token_file: Path) -> Finished:
 def test_a_token_opens_the_bridge_that_has_it(bed: Bed, start: StartBridge, tmp_path: Path) -> None:
     file, other = tmp_path / "token", tmp_path / "other"
     for path in (file, other):
-        assert keys(bed, "token", path).text == f"{path}  a new token, for --token-file of connect and serve\n"
+        assert (
+            keys(bed, "token", path).text
+            == f"{path}  a new token; give the file to both ends: --token-file (terminals: serve --pty-token-file)\n"
+        )
         assert TOKEN.fullmatch(path.read_text().removesuffix("\n"))
         assert mode(path) == 0o600
     assert file.read_text() != other.read_text()
@@ -54,10 +57,10 @@ def test_a_token_opens_the_bridge_that_has_it(bed: Bed, start: StartBridge, tmp_
     assert bad.status == 77
 
 
-def test_a_token_is_replaced_by_way_of_both(bed: Bed, start: StartBridge, tmp_path: Path) -> None:
+def test_a_token_is_rotated_while_the_bridge_accepts_both(bed: Bed, start: StartBridge, tmp_path: Path) -> None:
     bridge_file, first, second = tmp_path / "bridge", tmp_path / "first", tmp_path / "second"
     done = keys(bed, "token", first, "--append", bridge_file)
-    assert done.stderr == f"wstunnel-py: {bridge_file} has the token too; the bridge reads it on SIGHUP\n"
+    assert done.stderr == f"wstunnel-py: the token was also appended to {bridge_file}; the bridge reads it on SIGHUP\n"
     assert mode(bridge_file) == 0o600
     bridge = start("--token-file", str(bridge_file))
     assert keys(bed, "token", second, "--append", bridge_file).status == 0
@@ -115,11 +118,11 @@ def test_a_byte_order_mark_is_no_part_of_a_token(tmp_path: Path, encoding: str) 
         assert read_tokens(str(path), "token_file") == ["one", "three", added]
 
 
-def test_what_is_no_list_of_tokens_is_not_appended_to(bed: Bed, tmp_path: Path) -> None:
+def test_a_file_that_is_no_list_of_tokens_is_not_appended_to(bed: Bed, tmp_path: Path) -> None:
     page = tmp_path / "page"
     page.write_text("no tokens here\n")
     said = line(keys(bed, "token", tmp_path / "token", "--append", page))
-    assert said == f"--append: cannot use {page}: line 1 is no token: letters, digits and -._~+/ only"
+    assert said == f"--append: cannot use {page}: line 1 is not a token: only letters, digits and -._~+/ are allowed"
     assert not (tmp_path / "token").exists()
     said = line(keys(bed, "token", tmp_path / "token", "--append", "/nonexistent/list"))
     assert said == "cannot write /nonexistent/list: No such file or directory"
@@ -137,10 +140,10 @@ def test_show_counts_tokens_and_keeps_them(bed: Bed, tmp_path: Path) -> None:
     done = keys(bed, "show", one, several)
     assert done.text == (
         f"{one}: one token\n"
-        f"{several}: 3 tokens: for serve; connect wants a file with one\n"
-        "  warning: 2 of less than 22 characters, which may be guessed\n"
-        "  warning: one is there twice\n"
-        f"  warning: others can read {several}: chmod 600 it\n"
+        f"{several}: 3 tokens, for serve; connect needs a file with one token\n"
+        "  warning: 2 with fewer than 22 characters, which could be guessed\n"
+        "  warning: one token occurs twice\n"
+        f"  warning: other users can read {several}: chmod 600 it\n"
     )
     assert done.status == 0
 
@@ -149,18 +152,18 @@ def test_show_counts_tokens_and_keeps_them(bed: Bed, tmp_path: Path) -> None:
     ("content", "reason"),
     [
         (b"", "cannot use {}: there is no token in it"),
-        (b"a b\n", "cannot use {}: line 1 is no token: letters, digits and -._~+/ only"),
-        (b"\xff\xfe", "cannot use {}: it is no text"),
+        (b"a b\n", "cannot use {}: line 1 is not a token: only letters, digits and -._~+/ are allowed"),
+        (b"\xff\xfe", "cannot use {}: it is not text"),
         (b"x" * (1 << 20) + b"x", "cannot use {}: it is longer than 1048576 bytes"),
-        (b"ssh-ed25519 AAAA\n", "cannot use {}: it is no SSH key ("),
-        (b"-----BEGIN OPENSSH PRIVATE KEY-----\n", "cannot use {}: it is no SSH key ("),
+        (b"ssh-ed25519 AAAA\n", "cannot use {}: it is not an SSH key ("),
+        (b"-----BEGIN OPENSSH PRIVATE KEY-----\n", "cannot use {}: it is not an SSH key ("),
         (
             b"-----BEGIN CERTIFICATE-----\n",
-            "cannot use {}: it is no SSH key, but a certificate: wstunnel-py certs show",
+            "cannot use {}: it is a certificate, not an SSH key: see wstunnel-py certs show",
         ),
     ],
 )
-def test_what_cannot_be_shown(bed: Bed, tmp_path: Path, content: bytes, reason: str) -> None:
+def test_an_unreadable_key_file_is_reported_in_one_line(bed: Bed, tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
     assert line(keys(bed, "show", path)).startswith(reason.format(path))
@@ -191,7 +194,7 @@ def test_any_key_is_shown_as_ssh_keygen_shows_it(bed: Bed, tmp_path: Path, kind:
     expected = fingerprint(bed, key)
     assert keys(bed, "show", key, f"{key}.pub").text == expected * 2
     key.chmod(0o640)
-    assert keys(bed, "show", key).text == f"{expected}  warning: others can read {key}: chmod 600 it\n"
+    assert keys(bed, "show", key).text == f"{expected}  warning: other users can read {key}: chmod 600 it\n"
 
 
 @pytest.mark.parametrize(
@@ -200,7 +203,7 @@ def test_any_key_is_shown_as_ssh_keygen_shows_it(bed: Bed, tmp_path: Path, kind:
 def test_an_encrypted_key_is_not_asked_about(bed: Bed, tmp_path: Path, form: tuple[str, ...]) -> None:
     key = tmp_path / "key"
     bed.check("ssh-keygen", "-q", *form, "-N", "secret", "-f", str(key))
-    assert line(keys(bed, "show", key)) == f"cannot use {key}: it is encrypted; its public half is no secret: {key}.pub"
+    assert line(keys(bed, "show", key)) == f"cannot use {key}: it is encrypted; use its public key instead: {key}.pub"
 
 
 @pytest.mark.parametrize("there", ["host", "host.pub"])

@@ -1,4 +1,4 @@
-"""TLS that both ends check, with what ``certs`` makes: real ssh, openssl and nginx, and each way in which it fails."""
+"""TLS that both ends check, with what ``certs`` makes: real ssh, openssl and nginx, and each way to fail."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def refusal(finished: Finished, status: int = 77) -> str:
 
 
 def was_shown(options: Sequence[str]) -> str:
-    """What the line of a refused client says of its certificate."""
+    """The part about the certificate in the line of a refused client."""
     return f"; it was shown {options[1]} (--client-cert)"
 
 
@@ -75,55 +75,59 @@ def test_openssl_reaches_the_bridge_and_finds_nothing_wrong(bed: Bed, start: Sta
 # ---- who is refused
 
 
-def test_a_client_without_a_certificate(bed: Bed, start: StartBridge, made: PKI) -> None:
+def test_a_client_without_a_certificate_is_refused(bed: Bed, start: StartBridge, made: PKI) -> None:
     bridge = start(*made.serve)
-    line = "localhost refuses this client: it wants a client certificate; see --client-cert"
+    line = "localhost refused this client: it requires a client certificate; see --client-cert"
     assert refusal(connect(bed, localhost(bridge), *made.trust)) == line
     bridge.process.wait_for_line("refused client=.* error=tls")
 
 
-def test_a_client_of_another_authority(bed: Bed, start: StartBridge, made: PKI, tmp_path: Path) -> None:
+def test_a_client_certificate_of_another_authority_is_refused(
+    bed: Bed, start: StartBridge, made: PKI, tmp_path: Path
+) -> None:
     other = make_pki(bed, tmp_path / "other")
-    line = "localhost refuses this client: it does not know the authority of the client certificate"
+    line = "localhost refused this client: it does not know the CA of the client certificate"
     shown = other.show()
     assert refusal(connect(bed, localhost(start(*made.serve)), *made.trust, *shown)) == line + was_shown(shown)
 
 
-def test_a_client_whose_certificate_has_expired(bed: Bed, start: StartBridge, made: PKI, old: PKI) -> None:
+def test_an_expired_client_certificate_is_refused(bed: Bed, start: StartBridge, made: PKI, old: PKI) -> None:
     bridge = start(*made.serve_alone, "--tls-client-ca", str(old.ca_file))
-    line = "localhost refuses this client: the client certificate has expired"
+    line = "localhost refused this client: the client certificate has expired"
     shown = old.show("alice")
     assert refusal(connect(bed, localhost(bridge), *made.trust, *shown)) == line + was_shown(shown)
     assert connect(bed, localhost(bridge), *made.trust, *old.show("bob")).stdout == b"hello"
 
 
-def test_a_bridge_that_would_be_a_client(bed: Bed, start: StartBridge, made: PKI) -> None:
+def test_a_certificate_for_bridges_is_refused_from_a_client(bed: Bed, start: StartBridge, made: PKI) -> None:
     url = localhost(start(*made.serve))
-    line = "localhost refuses this client: the client certificate is not for clients"
+    line = "localhost refused this client: the client certificate is not for clients"
     shown = made.show("localhost")
     assert refusal(connect(bed, url, *made.trust, *shown)) == line + was_shown(shown)
 
 
-def test_a_client_that_would_be_a_bridge(bed: Bed, start: StartBridge, made: PKI) -> None:
+def test_a_certificate_for_clients_is_refused_from_a_bridge(bed: Bed, start: StartBridge, made: PKI) -> None:
     bridge = start("--tls-cert", f"{made.folder}/alice.pem", "--tls-key", f"{made.folder}/alice.key")
     line = refusal(connect(bed, localhost(bridge), *made.trust))
     assert line.startswith("the certificate of localhost is not trusted: unsuitable certificate purpose")
 
 
-def test_a_bridge_whose_certificate_has_expired(bed: Bed, start: StartBridge, old: PKI) -> None:
+def test_an_expired_bridge_certificate_is_refused(bed: Bed, start: StartBridge, old: PKI) -> None:
     line = "the certificate of localhost is not trusted: certificate has expired"
     assert refusal(connect(bed, localhost(start(*old.serve_alone)), *old.trust)).startswith(
-        f"{line}; wstunnel-py doctor "
+        f"{line}; for details: wstunnel-py doctor "
     )
 
 
-def test_a_bridge_of_another_authority(bed: Bed, start: StartBridge, made: PKI, tmp_path: Path) -> None:
+def test_a_bridge_certificate_of_another_authority_is_refused(
+    bed: Bed, start: StartBridge, made: PKI, tmp_path: Path
+) -> None:
     other = make_pki(bed, tmp_path / "other")
     line = refusal(connect(bed, localhost(start(*other.serve)), *made.trust, *made.show()))
     assert line.startswith("the certificate of localhost is not trusted: ")
 
 
-def test_a_bridge_with_another_name(bed: Bed, start: StartBridge, pki: PKI) -> None:
+def test_a_bridge_certificate_for_another_name_is_refused(bed: Bed, start: StartBridge, pki: PKI) -> None:
     ca = ("--ca", str(pki.folder))
     assert certs(bed, "server", "box.test", "*.box.test", *ca, "--out", f"{pki.folder}/box").status == 0
     bridge = start("--tls-cert", f"{pki.folder}/box.pem", "--tls-key", f"{pki.folder}/box.key")
@@ -166,7 +170,9 @@ def test_nginx_takes_the_same_files(bed: Bed, sshd: Sshd, made: PKI) -> None:
     config = sshd.write_client_config(bed.folder / "ssh_config", command)
     assert bed.check("ssh", "-F", str(config), "box", "echo passed").text == "passed\n"
     line = refusal(connect(bed, url, *made.trust), 76)
-    assert line.startswith(f"{url} answered 400: No required SSL certificate was sent; wstunnel-py doctor ")
+    assert line.startswith(
+        f"{url} answered 400: No required SSL certificate was sent; for details: wstunnel-py doctor "
+    )
 
 
 # ---- renewal
@@ -234,7 +240,7 @@ def wait_for(file: Path, pattern: str) -> None:
     raise AssertionError(f"no {pattern!r} in {file.read_text()}")
 
 
-def test_the_doctor_tells_when_the_certificate_of_the_server_ends(
+def test_doctor_shows_when_the_certificate_of_the_server_expires(
     bed: Bed, sshd: Sshd, made: PKI, tmp_path: Path
 ) -> None:
     good = start_bridge(bed, "ours", sshd.port, *made.serve_alone)
@@ -250,13 +256,13 @@ def test_the_doctor_tells_when_the_certificate_of_the_server_ends(
     assert re.search(r"✓ tls .* expires in 3 days \(.*\n +Renew its certificate at the edge or the bridge", shown)
 
 
-def test_the_doctor_tells_what_a_missing_client_certificate_is_about(bed: Bed, start: StartBridge, made: PKI) -> None:
+def test_doctor_explains_a_missing_client_certificate(bed: Bed, start: StartBridge, made: PKI) -> None:
     done = bed.run(*OURS, "doctor", *made.trust, localhost(start(*made.serve)))
     assert done.status == 77
-    assert re.search(r"✗ tls .* refuses this client: it wants a client certificate.*\n +Show a certif", done.text)
+    assert re.search(r"✗ tls .* refused this client: it requires a client certificate.*\n +Show a client", done.text)
 
 
-def test_minus_v_tells_the_end_and_the_insecure_way_does_not_look(bed: Bed, start: StartBridge, made: PKI) -> None:
+def test_verbose_output_shows_the_expiry_except_with_insecure(bed: Bed, start: StartBridge, made: PKI) -> None:
     url = localhost(start(*made.serve_alone))
     assert re.search(r"tls: .* certificate expires \w{3} .* GMT\n", connect(bed, url, "-v", *made.trust).stderr)
     assert "expires" not in connect(bed, url, "-v", "--insecure").stderr
@@ -268,4 +274,4 @@ def test_a_client_in_an_old_tls_learns_what_is_missing(bed: Bed, made: PKI) -> N
     words = ("-tls1_2", "-Verify", "1", "-verify_return_error", "-CAfile", str(made.ca_file), "-quiet")
     _, port = bed.start_on_free_port(lambda port: ("openssl", "s_server", "-accept", str(port), *files, *words))
     line = refusal(connect(bed, f"wss://localhost:{port}", *made.trust), 76)
-    assert line.endswith("the server refused the handshake, maybe for want of a client certificate; see --client-cert")
+    assert line.endswith("refused the handshake, perhaps because it requires a client certificate; see --client-cert")

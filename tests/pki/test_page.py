@@ -1,4 +1,4 @@
-"""docs/certificates.md is true: its commands are run as they stand there, from top to bottom."""
+"""The commands of docs/certificates.md are run unchanged, from top to bottom."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def test_the_commands_of_the_page_do_what_it_says(bed: Bed, echo_target: Target)
         if command.startswith("wstunnel-py serve"):
             places = f"--listen 127.0.0.1:0 --target 127.0.0.1:{echo_target.port}"
             bridge = bed.start(*shell(f"exec {command} {places}"))
-            port = bridge.wait_for_line(r"ready on wss://127.0.0.1:(\d+) .*auth: client certificate")[1]
+            demanded = "token" if "--token-file" in command else "client certificate"
+            port = bridge.wait_for_line(rf"ready on wss?://127.0.0.1:(\d+) .*auth: {demanded}\b")[1]
         elif command.startswith("wstunnel-py connect"):
             assert bridge is not None
             assert bed.check(*shell(command.replace(":8081", f":{port}")), stdin=b"hello").stdout == b"hello"

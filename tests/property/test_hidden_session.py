@@ -1,4 +1,4 @@
-"""A session that an edge hides: what the client has sent before it knew of it are the first bytes of its stream."""
+"""A session that an edge hides: what the client sent before it knew of the session is the beginning of its stream."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _sizes = st.sampled_from([0, 1, 7, 60, 500, 1 << 20])
     cuts=st.lists(_sizes, max_size=3),
     limit=st.sampled_from([1, 100, 1 << 18]),
 )
-def test_nothing_is_lost_or_doubled(
+def test_nothing_is_lost_or_duplicated_in_a_session_behind_an_edge(
     turns: list[tuple[int, int, int]], cut_in: int, cuts: list[int], limit: int
 ) -> None:
     buffers = ReadBuffers()

@@ -1,4 +1,4 @@
-"""Two resumable streams and a link that is cut, delayed and taken over at any moment.
+"""Two resumable streams and a link that is cut, delayed and taken over at any moment; the bridge restarts now and then.
 
 Hypothesis chooses what happens next. Whatever it chooses: what a sink has heard is always a prefix of what the other
 source has said, neither end ever calls the other a violator, what they keep stays within bounds, and once the link
@@ -11,6 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.restart.restarting import carried
+from tunnel.protocol.capture import capture_resumable, offer_of, restore_resumable
 from tunnel.protocol.control import SessionOffer
 from tunnel.protocol.read_buffers import ReadBuffers
 from tunnel.protocol.resumable_stream import ResumableStream
@@ -20,7 +22,7 @@ SIZES = st.sampled_from([1, 2, 7, 60, 500, 5000, 1 << 20])
 
 
 class End:
-    """One end: a stream, what its source has said so far, and what its sink has heard."""
+    """One end: a stream, the data of its source so far, and the data that its sink has got."""
 
     def __init__(self, *, client: bool, buffers: ReadBuffers) -> None:
         offer = None if client else SessionOffer("0" * 32, "0" * 64, WINDOW, 60)
@@ -72,9 +74,9 @@ class ResumeMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         # One pair of buffers for both, as all sessions of a bridge have: settle() must keep them apart.
-        buffers = ReadBuffers()
-        self.client = End(client=True, buffers=buffers)
-        self.bridge = End(client=False, buffers=buffers)
+        self.buffers = ReadBuffers()
+        self.client = End(client=True, buffers=self.buffers)
+        self.bridge = End(client=False, buffers=self.buffers)
         self.now = 0.0
 
     def pair(self, client_first: bool) -> tuple[End, End]:
@@ -147,13 +149,24 @@ class ResumeMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.client.stream.session.established)
     @rule()
     def resume_in_vain(self) -> None:
-        """The bridge takes a new connection over, but its answer never reaches the client, who has to come again."""
+        """The bridge takes a new connection over, but its answer never reaches the client, which has to try again."""
         client, bridge = self.client, self.bridge
         client.stream.detach()
         bridge.stream.detach()
         client.inbound.clear()
         bridge.inbound.clear()
         bridge.stream.attach(client.stream.session.delivered, self.now)
+
+    @precondition(lambda self: self.client.stream.session.established)
+    @rule()
+    def the_bridge_restarts(self) -> None:
+        """The bridge becomes another process, which has the session as a detached one; the client has to come back."""
+        state = carried(capture_resumable(self.bridge.stream))
+        stream = ResumableStream(client=False, buffers=self.buffers, now=self.now, offer=offer_of(state))
+        restore_resumable(stream, state)
+        assert not stream.attached
+        self.bridge.stream = stream
+        self.bridge.inbound.clear()
 
     @invariant()
     def nothing_is_lost_doubled_or_reordered(self) -> None:

@@ -1,10 +1,15 @@
-"""Two plain streams joined by a link that cuts bytes anywhere: what goes in at one end comes out at the other."""
+"""Two plain streams joined by a link that cuts bytes anywhere: what goes in at one end comes out at the other.
+
+Now and then the bridge's end goes on in another process.
+"""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.restart.restarting import carried
+from tunnel.protocol.capture import capture_plain, restore_plain
 from tunnel.protocol.frames import NORMAL
 from tunnel.protocol.keepalive import Keepalive
 from tunnel.protocol.plain_stream import PlainStream
@@ -56,8 +61,15 @@ class End:
         return True
 
 
+def restart(end: End, buffers: ReadBuffers) -> None:
+    """Let the stream go on in another process."""
+    stream = PlainStream(client=False, buffers=buffers, keepalive=Keepalive(0.0))
+    restore_plain(stream, carried(capture_plain(end.stream)))
+    end.stream = stream
+
+
 _chunks = st.lists(st.one_of(st.binary(min_size=1, max_size=40), st.just(b"q" * 70_000)), max_size=6)
-_turns = st.lists(st.tuples(st.integers(0, 7), st.sampled_from([1, 3, 100, 65536, 1 << 20])), max_size=200)
+_turns = st.lists(st.tuples(st.integers(0, 8), st.sampled_from([1, 3, 100, 65536, 1 << 20])), max_size=200)
 
 
 @given(_chunks, _chunks, _turns, st.booleans())
@@ -69,6 +81,9 @@ def test_both_directions_arrive_whole_and_in_order(
     client, server = End(client=True, says=up, buffers=buffers), End(client=False, says=down, buffers=buffers)
 
     def turn(action: int, limit: int) -> bool:
+        if action == 8:
+            restart(server, buffers)
+            return True
         end, peer = (client, server) if action % 2 else (server, client)
         steps = (end.speak, lambda: end.transmit(peer, limit), lambda: end.listen(limit), lambda: end.deliver(limit))
         done: bool = steps[action // 2]()

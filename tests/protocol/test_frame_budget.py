@@ -1,4 +1,4 @@
-"""How many frames an end takes at once, and which ones a peer has to pay for: floods end, honest peers never notice."""
+"""How many frames an end takes at once, and which count against the budget: floods end, honest peers never notice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tunnel.errors import RemoteProtocolError
 from tunnel.protocol.control import SessionOffer
-from tunnel.protocol.frame_budget import FRAMES_PER_TURN, IDLE_FRAMES, FrameBudget
+from tunnel.protocol.frame_budget import FRAMES_PER_TURN, IDLE_FRAMES, IDLE_FRAMES_PER_SECOND, FrameBudget
 from tunnel.protocol.frames import (
     BINARY,
     CLOSE,
@@ -148,7 +148,7 @@ def test_a_flood_of_frames_that_say_nothing_closes_a_plain_tunnel_with_1008(
     assert stream.wire_is_over and isinstance(stream.failure, RemoteProtocolError)
     _, close = last_words(stream, masked=client)
     assert int.from_bytes(close[:2], "big") == POLICY
-    assert b"say nothing" in close
+    assert b"without effect" in close
 
 
 @pytest.mark.parametrize("client", [False, True], ids=["at the bridge", "at the client"])
@@ -264,6 +264,35 @@ def test_the_budget_comes_back_with_time_and_never_grows_beyond_itself() -> None
     with pytest.raises(RemoteProtocolError) as caught:
         budget.spend(100_000.0)
     assert caught.value.close_code == POLICY
+
+
+def test_the_budget_is_full_from_the_start_and_earns_from_the_first_frame_on() -> None:
+    budget = FrameBudget()
+    budget.spend(0.5, IDLE_FRAMES)
+    with pytest.raises(RemoteProtocolError, match=r"^the peer sent too many frames without effect$"):
+        budget.spend(0.5)
+    budget = FrameBudget()
+    for _ in range(IDLE_FRAMES):
+        budget.spend(5.0)
+    with pytest.raises(RemoteProtocolError):
+        budget.spend(5.0)
+
+
+def test_what_is_earned_in_a_second_can_be_spent_in_it_for_ever() -> None:
+    budget = FrameBudget()
+    budget.spend(10.0, IDLE_FRAMES)
+    for second in range(11, 100):
+        budget.spend(float(second), int(IDLE_FRAMES_PER_SECOND))
+    with pytest.raises(RemoteProtocolError):
+        budget.spend(99.0)
+
+
+def test_a_clock_that_goes_back_gives_and_takes_nothing() -> None:
+    budget = FrameBudget()
+    budget.spend(100.0, IDLE_FRAMES)
+    budget.spend(50.0, 0)
+    with pytest.raises(RemoteProtocolError):
+        budget.spend(50.0)
 
 
 # ---- any cut, any limit

@@ -111,6 +111,178 @@ VIOLATIONS = {
 }
 
 
+SAID = {
+    "a reserved bit": "the peer set a reserved bit without a negotiated extension",
+    "an unknown data opcode": "the peer sent a frame with the unknown opcode 0x3",
+    "an unknown control opcode": "the peer sent a frame with the unknown opcode 0xb",
+    "an unmasked frame of a client": "the peer did not mask a frame",
+    "a fragmented ping": "the peer fragmented a control frame",
+    "a ping of 126 bytes": "the peer sent a control frame of more than 125 bytes",
+    "a continuation of nothing": "the peer sent a continuation frame without a message to continue",
+    "a message inside a message": "the peer began a message inside another one",
+    "a 16-bit length below 126": "the peer sent a length that is not in its shortest form",
+    "a 64-bit length below 65536": "the peer sent a length that is not in its shortest form",
+    "a length of 64 bits": "the peer sent a length of more than 63 bits",
+    "a Close of one byte": "the peer sent a Close frame with half a status code",
+    "a Close with code 999": "the peer sent a Close frame with the invalid status code 999",
+    "a Close reason that is not UTF-8": "the peer sent a Close reason that is not UTF-8",
+    "a text message that is not UTF-8": "the peer sent a text message that is not UTF-8",
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_a_violation_says_what_the_peer_did(name: str) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        list(FrameParser(masked=True).feed(memoryview(VIOLATIONS[name][0])))
+    assert str(caught.value) == SAID[name]
+
+
+def test_each_reserved_bit_is_one() -> None:
+    for bit in (0x10, 0x20, 0x40):
+        assert parse(bytes((0x82 | bit, 0x80)) + KEY) == [("violation", 1002)]
+
+
+@pytest.mark.parametrize("opcode", [*range(3, 8), *range(11, 16)])
+def test_no_opcode_is_known_that_the_standard_leaves_open(opcode: int) -> None:
+    assert parse(frame(opcode)) == [("violation", 1002)]
+
+
+@pytest.mark.parametrize(
+    ("code", "is_good"),
+    [
+        *((999, False), (1000, True), (1003, True), (1004, False), (1005, False), (1006, False), (1007, True)),
+        *((1011, True), (1012, True), (1014, True), (1015, False), (1016, False), (2999, False), (3000, True)),
+        *((4999, True), (5000, False), (65535, False), (0, False)),
+    ],
+)
+def test_a_close_code_is_one_that_may_go_over_the_wire(code: int, is_good: bool) -> None:
+    expected = (CLOSE, code, "") if is_good else ("violation", 1002)
+    assert parse(frame(CLOSE, code.to_bytes(2, "big"))) == [expected]
+
+
+def test_by_default_a_frame_is_a_whole_message_and_a_close_says_no_reason() -> None:
+    assert frame_header(BINARY, 0, None) == b"\x82\x00"
+    assert close_payload(1000) == b"\x03\xe8"
+
+
+def test_a_close_may_be_empty_and_its_reason_as_long_as_a_control_frame() -> None:
+    assert parse(frame(CLOSE)) == [(CLOSE, 1005, "")]
+    assert parse(frame(CLOSE, close_payload(1000, "x" * 123))) == [(CLOSE, 1000, "x" * 123)]
+    assert close_payload(1000, "x" * 200) == close_payload(1000, "x" * 123)
+    assert close_payload(1005, "not sent") == b""
+
+
+@pytest.mark.parametrize("opcode", [PING, frames.PONG])
+@pytest.mark.parametrize("size", [0, 125])
+def test_a_control_frame_has_125_bytes_at_most(opcode: int, size: int) -> None:
+    assert parse(frame(opcode, b"x" * size)) == [("Ping" if opcode == PING else "Pong", b"x" * size)]
+    for too_much in (126, 127, 65536):
+        assert parse(frame(opcode, b"x" * too_much)) == [("violation", 1002)]
+
+
+@pytest.mark.parametrize("length", [126, 65535, 65536, (1 << 63) - 1])
+def test_the_shortest_form_of_a_length_is_taken_up_to_63_bits(length: int) -> None:
+    parser = FrameParser(masked=False)
+    assert list(parser.feed(memoryview(frame_header(BINARY, length, None)))) == []
+    assert parser.in_data and parser.in_frame
+
+
+def test_a_continuation_goes_on_with_text_and_its_characters_may_be_cut() -> None:
+    data = "é".encode()
+    assert parse(frame(TEXT, data[:1], final=False) + frame(CONTINUATION, data[1:])) == [(TEXT, data)]
+    bad = frame(TEXT, data[:1], final=False) + frame(CONTINUATION, b"x")
+    assert parse(bad) == [("violation", 1007)]
+    assert parse(frame(TEXT, b"", final=False) + frame(CONTINUATION)) == [(TEXT, b"")]
+    assert parse(frame(BINARY, b"\xff", final=False) + frame(CONTINUATION, b"\xff")) == [(BINARY, b"\xff\xff")]
+
+
+def test_text_that_is_not_utf8_is_known_with_its_first_wrong_byte() -> None:
+    whole = frame(TEXT, b"good" + b"\xff" + b"x" * 1000, masked=False)
+    with pytest.raises(RemoteProtocolError):
+        list(FrameParser(masked=False).feed(memoryview(whole[:20])))
+
+
+def test_a_text_behind_another_begins_anew() -> None:
+    assert parse(frame(TEXT, b"a") + frame(BINARY, b"\xff") + frame(TEXT, b"b")) == [
+        (TEXT, b"a"),
+        (BINARY, b"\xff"),
+        (TEXT, b"b"),
+    ]
+
+
+# ---- where the parser is, and how far it goes
+
+
+def test_a_parser_tells_whether_it_is_inside_a_frame_and_whether_data_are_to_come() -> None:
+    parser = FrameParser(masked=False)
+
+    def state(data: bytes) -> tuple[bool, bool]:
+        list(parser.feed(memoryview(data)))
+        return parser.in_frame, parser.in_data
+
+    assert state(b"") == (False, False)
+    assert state(b"\x82") == (False, False), "half a header"
+    assert state(b"\x03") == (True, True)
+    assert state(b"ab") == (True, True)
+    assert state(b"c") == (False, False)
+    assert state(b"\x89\x02a") == (True, False), "a ping has no data"
+    assert state(b"b") == (False, False)
+    assert state(b"\x02\x00") == (False, False), "an empty fragment is whole with its header"
+    assert state(b"\x80\x02a") == (True, True), "a continuation is data, too"
+    assert state(b"b\x88\x02") == (True, False), "a Close is none"
+
+
+def test_with_the_last_chunk_of_a_frame_its_data_have_come() -> None:
+    parser = FrameParser(masked=False)
+    data = memoryview(b"\x02\x02ab\x80\x02cd")
+    assert [parser.in_data for _ in parser.feed(data[:3])] == [True]
+    assert [parser.in_data for _ in parser.feed(data[3:])] == [False, False]
+
+
+def test_a_parser_tells_whether_an_event_continues_a_message() -> None:
+    parser = FrameParser(masked=False)
+    data = b"\x02\x01a" + b"\x00\x01b" + b"\x80\x01c" + b"\x82\x01d"
+    assert [parser.in_continuation for _ in parser.feed(memoryview(data))] == [False, True, True, False]
+
+
+def test_feed_stops_before_the_frame_that_is_one_too_many() -> None:
+    one = frame(BINARY, b"x", masked=False)
+    data = memoryview(one * 5)
+    for limit in range(6):
+        parser = FrameParser(masked=False)
+        assert len(list(parser.feed(data, limit))) == min(limit, 5)
+        assert parser.used == min(limit, 5) * len(one)
+    assert len(list(FrameParser(masked=False).feed(data))) == 5
+
+
+def test_a_frame_that_is_begun_goes_on_whatever_the_limit() -> None:
+    parser = FrameParser(masked=False)
+    data = frame(BINARY, b"xyz", masked=False) * 2
+    list(parser.feed(memoryview(data[:3]), 1))
+    events = list(parser.feed(memoryview(data[3:]), 0))
+    assert [bytes(event.data) for event in events if isinstance(event, Payload)] == [b"yz"]
+    assert parser.used == 2
+
+
+def test_behind_a_close_everything_is_taken_in_and_nothing_understood() -> None:
+    parser = FrameParser(masked=False)
+    assert not bool(parser.closed)
+    list(parser.feed(memoryview(frame(CLOSE, masked=False) + b"\xff" * 10), 1))
+    assert bool(parser.closed)
+    assert parser.used == 12
+    assert list(parser.feed(memoryview(b"\xff" * 10))) == [] and parser.used == 10
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 65535, 65536])
+@pytest.mark.parametrize("final", [True, False])
+def test_a_header_is_as_short_as_can_be(length: int, final: bool) -> None:
+    size = 2 + (0 if length < 126 else 2 if length < 65536 else 8)
+    plain, masked = frame_header(BINARY, length, None, final), frame_header(BINARY, length, KEY, final)
+    assert (len(plain), len(masked)) == (size, size + 4)
+    assert plain[0] == masked[0] == (0x82 if final else 0x02)
+    assert masked[1] == plain[1] | 0x80 and masked[2:] == plain[2:] + KEY
+
+
 @pytest.mark.parametrize("name", VIOLATIONS)
 def test_a_violation_is_named_with_its_close_code_however_it_is_cut(name: str) -> None:
     data, code = VIOLATIONS[name]
@@ -121,6 +293,8 @@ def test_a_violation_is_named_with_its_close_code_however_it_is_cut(name: str) -
 
 def test_a_server_that_masks_is_refused() -> None:
     assert parse(frame(BINARY, b"x", masked=True), masked=False) == [("violation", 1002)]
+    with pytest.raises(RemoteProtocolError, match=r"^the peer masked a frame$"):
+        list(FrameParser(masked=False).feed(memoryview(frame(BINARY, b"x", masked=True))))
 
 
 def test_what_follows_a_close_is_ignored() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tunnel.protocol.control import SessionOffer
 from tunnel.protocol.frames import BINARY, FrameParser, Payload, close_payload, frame_header
-from tunnel.protocol.message_size import LARGEST_MESSAGE, MessageSize
+from tunnel.protocol.message_size import LARGEST_MESSAGE, SMALLER_MESSAGE, SMALLEST_MESSAGE, MessageSize
 from tunnel.protocol.read_buffers import ReadBuffers
 from tunnel.protocol.replay import ReplayBuffer
 from tunnel.protocol.resumable_stream import ResumableStream
@@ -47,6 +47,49 @@ def test_losses_with_progress_or_of_little_count_for_nothing() -> None:
 
 def test_a_limit_that_was_set_lower_is_not_raised() -> None:
     assert lose(MessageSize(1024), 3, too_big=True) == 1024
+
+
+def test_it_is_hopeless_only_while_the_smallest_message_is_too_big_and_none_gets_through() -> None:
+    size = MessageSize(SMALLEST_MESSAGE + 1)
+    assert not bool(size.is_hopeless)
+    lose(size, 1, too_big=True)
+    assert not bool(size.is_hopeless)
+    assert size.limit == SMALLEST_MESSAGE
+    lose(size, 1, too_big=True, progress=True)
+    assert not bool(size.is_hopeless)
+    lose(size, 1, too_big=True)
+    assert bool(size.is_hopeless)
+    assert size.limit == SMALLEST_MESSAGE
+    lose(size, 1, progress=True)
+    assert not bool(size.is_hopeless)
+
+
+@pytest.mark.parametrize(
+    ("limit", "smaller"),
+    [
+        (SMALLER_MESSAGE + 1, SMALLER_MESSAGE),
+        (SMALLER_MESSAGE, SMALLER_MESSAGE // 2),
+        (SMALLEST_MESSAGE + 1, SMALLEST_MESSAGE),
+        (3 * SMALLEST_MESSAGE, 3 * SMALLEST_MESSAGE // 2),
+        (SMALLEST_MESSAGE, SMALLEST_MESSAGE),
+        (SMALLEST_MESSAGE - 1, SMALLEST_MESSAGE - 1),
+    ],
+)
+def test_each_limit_has_a_next_one(limit: int, smaller: int) -> None:
+    assert lose(MessageSize(limit), 1, too_big=True) == smaller
+
+
+def test_a_loss_counts_from_a_message_that_is_larger_than_the_smallest() -> None:
+    assert lose(MessageSize(LARGEST_MESSAGE), 2, largest=SMALLEST_MESSAGE) == LARGEST_MESSAGE
+    assert lose(MessageSize(LARGEST_MESSAGE), 2, largest=SMALLEST_MESSAGE + 1) == SMALLER_MESSAGE
+
+
+def test_after_it_has_become_smaller_two_more_losses_are_needed() -> None:
+    size = MessageSize(LARGEST_MESSAGE)
+    lose(size, 1)
+    assert lose(size, 1, too_big=True) == SMALLER_MESSAGE
+    assert lose(size, 1) == SMALLER_MESSAGE
+    assert lose(size, 1) == SMALLER_MESSAGE // 2
 
 
 def bridge() -> ResumableStream:

@@ -1,4 +1,4 @@
-"""Numbers on the wire: what is one, and what only looks like one to Python."""
+"""Numbers on the wire: what counts as one, and what only Python would accept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NO_NUMBERS = ["", " 1", "1 ", "+1", "-1", "1_0", "1.0", "0x1", "1e3", "²", "٣"
 
 
 @pytest.mark.parametrize("text", NO_NUMBERS)
-def test_what_is_no_number_is_none(text: str) -> None:
+def test_a_malformed_number_is_refused(text: str) -> None:
     assert parse_decimal(text) is None
 
 
@@ -22,8 +22,12 @@ def test_numbers_have_a_longest_length() -> None:
     assert parse_decimal("007") == 7
     assert parse_decimal("9" * 19) == 10**19 - 1
     assert parse_decimal("1234", 3) is None
+    assert parse_decimal("123", 3) == 123
     assert parse_hexadecimal(b"fF") == 255
-    for data in (b"", b"0x1", b"-1", b"+1", b"1_0", b" 1", b"f" * 17, b"g"):
+    assert parse_hexadecimal(b"5") == 5
+    assert parse_hexadecimal(b"f" * 16) == (1 << 64) - 1
+    assert parse_hexadecimal(b"0123456789abcdef") == parse_hexadecimal(b"0123456789ABCDEF") == 0x123456789ABCDEF
+    for data in (b"", b"0x1", b"-1", b"+1", b"1_0", b" 1", b"f" * 17, b"g", b"X"):
         assert parse_hexadecimal(data) is None
 
 

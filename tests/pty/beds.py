@@ -1,4 +1,4 @@
-"""Tools for tests of terminal clients: a service, and output to wait for."""
+"""Tools for tests of terminal clients: a service, and output that tests wait for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What programs write to terminals: queries, which a replay must not repeat, and all else, which it must."""
+"""What programs write to terminals: queries, which a replay must omit, and everything else, which it must repeat."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_every_option_of_create_arrives(run: Run, tmp_path: Path) -> None:
     run(test)
 
 
-def test_input_resize_and_a_plain_callback(run: Run) -> None:
+def test_resize_and_input_reach_a_terminal_with_a_plain_callback(run: Run) -> None:
     async def test(sandbox: AsyncSandbox) -> None:
         seen: list[bytes] = []
         terminal = await sandbox.pty.create(command=sh("read _; stty size"), on_data=seen.append)
@@ -115,7 +115,7 @@ def test_a_terminal_outlives_its_connection(run: Run) -> None:
     run(test)
 
 
-def test_kill_and_list(run: Run) -> None:
+def test_a_terminal_is_listed_until_it_is_killed(run: Run) -> None:
     async def test(sandbox: AsyncSandbox) -> None:
         terminal = await sandbox.pty.create(command=SLEEP)
         assert terminal.pid in [each.pid for each in await sandbox.pty.list()]
@@ -199,7 +199,7 @@ def test_a_callback_may_disconnect(run: Run) -> None:
     run(test)
 
 
-def test_many_terminals_at_once(run: Run) -> None:
+def test_thirty_terminals_at_once_keep_their_output_apart(run: Run) -> None:
     async def one(sandbox: AsyncSandbox, n: int) -> bytes:
         terminal = await sandbox.pty.create(command=CAT)
         await terminal.send_stdin(b"%d\n\x04" % n)
@@ -234,7 +234,7 @@ def test_closing_the_sandbox_leaves_no_task_and_no_connection(service: Service) 
     asyncio.run(test())
 
 
-def test_a_service_that_is_not_there() -> None:
+def test_a_service_that_refuses_the_connection_is_a_dial_error() -> None:
     async def test() -> None:
         async with AsyncSandbox("http://127.0.0.1:1") as sandbox:
             for call in (sandbox.pty.create(), sandbox.pty.list()):

@@ -100,7 +100,7 @@ def failure_in_time(call: Callable[..., None], url: str, limit: float = 15.0, **
 
 @pytest.mark.parametrize("script", [pytest.param(script, id=name) for name, script in SCRIPTS.items()])
 @pytest.mark.parametrize("call", [list_sync, list_async])
-def test_a_call_has_one_limit(call: Callable[..., None], script: Script) -> None:
+def test_a_call_times_out_at_a_service_that_never_finishes(call: Callable[..., None], script: Script) -> None:
     with Target(script) as target:
         failure = failure_in_time(call, f"http://127.0.0.1:{target.port}")
     assert failure.exit_code == 75 and str(failure).endswith("did not answer within 0.8 s")
@@ -108,7 +108,9 @@ def test_a_call_has_one_limit(call: Callable[..., None], script: Script) -> None
 
 @pytest.mark.parametrize("name", ["100", "dripping head", "dripping refusal"])
 @pytest.mark.parametrize("call", [create_sync, create_async])
-def test_so_has_the_answer_to_a_new_terminal(call: Callable[..., None], name: str) -> None:
+def test_the_start_of_a_terminal_times_out_at_a_service_that_never_finishes(
+    call: Callable[..., None], name: str
+) -> None:
     with Target(SCRIPTS[name]) as target:
         failure = failure_in_time(call, f"http://127.0.0.1:{target.port}")
     assert "did not answer within 0.8 s" in str(failure)

@@ -53,7 +53,7 @@ def test_a_final_dot_is_no_part_of_the_name_in_a_certificate(tmp_path: Path, mon
     assert set(asked) == {"localhost."}
 
 
-def test_the_zone_of_an_address_is_dialled_but_not_told(bed: Bed) -> None:
+def test_the_zone_of_an_address_is_dialled_but_not_sent(bed: Bed) -> None:
     process = bed.start(*OURS, "serve", "--listen", "none", "--pty", "[::1]:0")
     port = process.wait_for_line(r"http://\[::1\]:(\d+)")[1]
     with tunnel.Sandbox(f"http://[::1%251]:{port}") as sandbox:
@@ -68,6 +68,6 @@ def test_the_zone_of_an_address_is_dialled_but_not_told(bed: Bed) -> None:
         ("https://faß.test.", "xn--fa-hia.test.", "xn--fa-hia.test"),
     ],
 )
-def test_what_others_are_told_of_a_host(url: str, host_field: str, name: str) -> None:
+def test_what_is_sent_to_others_of_a_host_name(url: str, host_field: str, name: str) -> None:
     address = Endpoint(url).address
     assert (address.host_field, address.certificate_name) == (host_field, name)

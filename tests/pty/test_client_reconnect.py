@@ -97,7 +97,7 @@ def test_input_whose_answer_is_lost_arrives_once(proxy: CuttingProxy) -> None:
     assert proxy.calls.count("SendInput") == 21
 
 
-def test_a_terminal_that_ends_during_an_outage_is_told_of_with_its_last_output(proxy: CuttingProxy) -> None:
+def test_a_terminal_that_ends_during_an_outage_is_reported_with_its_last_output(proxy: CuttingProxy) -> None:
     output = Output()
     with Sandbox(proxy.url) as sandbox:
         terminal = sandbox.pty.create(command=("/bin/sh", "-c", "echo ready; read _; echo bye; exit 9"), on_data=output)
@@ -140,7 +140,7 @@ def test_more_than_the_scrollback_keeps_is_missed_aloud(bed: Bed) -> None:
                 if b"20000\r\n" in seen:
                     break
         proxy.away = False
-        with pytest.raises(tunnel.ConnectionLost, match=r"and \d+ bytes of output are missing"):
+        with pytest.raises(tunnel.ConnectionLost, match=r"and \d+ bytes of the output with it"):
             terminal.wait()
         assert sandbox.pty.kill(terminal.pid)
 

@@ -121,7 +121,7 @@ def test_a_service_that_cannot_be_reached_is_tried_once() -> None:
         stream.take()
 
 
-def test_the_end_of_a_patience_is_told_with_the_last_reason() -> None:
+def test_the_end_of_the_attempts_is_reported_with_the_last_reason() -> None:
     stream = live(reconnect_for=20.0)
     now, delays = 100.0, []
     while not stream.over:
@@ -190,11 +190,11 @@ def test_output_that_is_gone_is_an_error_with_its_size() -> None:
     stream.broke(LOST, 0.0)
     stream.answered(head(12))
     assert not stream.receive(STARTED)
-    with pytest.raises(ConnectionLost, match="and 7 bytes of output are missing"):
+    with pytest.raises(ConnectionLost, match="and 7 bytes of the output with it"):
         stream.take()
 
 
-def test_a_tolerant_stream_tells_of_the_gap_and_goes_on() -> None:
+def test_a_tolerant_stream_reports_the_gap_and_continues() -> None:
     stream = live(strict=False)
     stream.broke(LOST, 0.0)
     stream.answered(head(12))

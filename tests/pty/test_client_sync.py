@@ -13,6 +13,7 @@ import pytest
 import tunnel
 from tests.bed.processes import Bed, ticks
 from tests.pty.beds import Output, Service, alive, start_service
+from tests.pty.raw import eventually
 from tunnel import PtySize, Sandbox
 
 CAT = ("/bin/cat",)
@@ -57,7 +58,7 @@ def test_a_size_can_be_given_as_one(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("script", "code", "signal"), [("exit 0", 0, None), ("exit 7", 7, None), ("kill -9 $$", -1, 9)]
 )
-def test_wait_tells_how_it_ended(sandbox: Sandbox, script: str, code: int, signal: int | None) -> None:
+def test_wait_returns_how_the_terminal_ended(sandbox: Sandbox, script: str, code: int, signal: int | None) -> None:
     result = sandbox.pty.create(command=sh(script)).wait()
     assert (result.exit_code, result.signal) == (code, signal)
     assert (result.error is None) == (code == 0)
@@ -78,13 +79,15 @@ def test_the_time_of_a_terminal_ends_it(sandbox: Sandbox) -> None:
         ({"user": "nobody-knows"}, "unauthenticated", "invalid username: 'nobody-knows'"),
     ],
 )
-def test_create_refuses_what_there_is_not(sandbox: Sandbox, options: dict[str, str], code: str, words: str) -> None:
+def test_create_refuses_unknown_users_and_folders(
+    sandbox: Sandbox, options: dict[str, str], code: str, words: str
+) -> None:
     with pytest.raises(tunnel.TerminalError, match=words) as caught:
         sandbox.pty.create(command=CAT, **options)  # type: ignore[arg-type]
     assert caught.value.connect_code == code
 
 
-def test_a_command_that_there_is_not_ends_with_127(sandbox: Sandbox) -> None:
+def test_an_unknown_command_ends_with_127(sandbox: Sandbox) -> None:
     assert sandbox.pty.create(command=("/nonexistent",)).wait().exit_code == 127
 
 
@@ -201,12 +204,12 @@ def test_kill_ends_all_that_runs_in_it(sandbox: Sandbox, tmp_path: Path) -> None
     output.wait_for(b"ready")
     assert terminal.kill()
     assert terminal.wait().signal == 9
-    assert [pid for pid in map(int, pids.read_text().split()) if alive(pid)] == []
+    assert eventually(lambda: not any(map(alive, map(int, pids.read_text().split()))))
     assert not terminal.kill()
     assert not sandbox.pty.kill(terminal.pid)
 
 
-def test_list_tells_what_runs(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_list_returns_running_processes(sandbox: Sandbox, tmp_path: Path) -> None:
     with sandbox.pty.create(command=SLEEP, cwd=str(tmp_path), envs={"A": "b"}) as terminal:
         (found,) = [each for each in sandbox.pty.list() if each.pid == terminal.pid]
         assert (found.cmd, found.args, found.cwd) == ("/bin/sleep", ("60",), str(tmp_path))
@@ -215,7 +218,7 @@ def test_list_tells_what_runs(sandbox: Sandbox, tmp_path: Path) -> None:
     assert terminal.pid not in [each.pid for each in sandbox.pty.list()]
 
 
-def test_a_pid_that_there_is_not(sandbox: Sandbox) -> None:
+def test_an_unknown_pid_is_an_error(sandbox: Sandbox) -> None:
     pid = 2**31 - 1
     assert sandbox.pty.kill(pid) is False
     for call in (
@@ -296,7 +299,7 @@ def test_closing_the_sandbox_leaves_no_thread_and_no_connection(service: Service
         assert all(sandbox.pty.kill(terminal.pid) for terminal in terminals + pulled)
 
 
-def test_many_terminals_at_once(sandbox: Sandbox) -> None:
+def test_thirty_terminals_at_once_keep_their_output_apart(sandbox: Sandbox) -> None:
     outputs = [Output() for _ in range(30)]
     terminals = [sandbox.pty.create(command=CAT, on_data=output) for output in outputs]
     for n, terminal in enumerate(terminals):
@@ -308,7 +311,7 @@ def test_many_terminals_at_once(sandbox: Sandbox) -> None:
 # --- Services that are down or refuse us
 
 
-def test_a_service_that_is_not_there() -> None:
+def test_a_service_that_refuses_the_connection_is_a_dial_error() -> None:
     with Sandbox("http://127.0.0.1:1") as sandbox:
         began = time.monotonic()
         for call in (sandbox.pty.create, sandbox.pty.list, lambda: sandbox.pty.kill(1)):
@@ -317,7 +320,7 @@ def test_a_service_that_is_not_there() -> None:
         assert time.monotonic() - began < 10
 
 
-def test_a_token_is_wanted(bed: Bed, tmp_path: Path) -> None:
+def test_calls_without_a_valid_token_are_refused(bed: Bed, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("correct-horse\n")
     token.chmod(0o600)
@@ -354,7 +357,7 @@ def test_what_names_no_sandbox_is_refused_without_its_secrets(place: str) -> Non
     assert "secret" not in str(caught.value)
 
 
-def test_terminals_that_end_while_nobody_looks_are_still_told_of(sandbox: Sandbox) -> None:
+def test_terminals_that_end_while_nobody_looks_are_still_reported(sandbox: Sandbox) -> None:
     terminal = sandbox.pty.create(command=sh("echo bye; exit 4"))
     for _ in ticks(10):
         if terminal.pid not in [each.pid for each in sandbox.pty.list()]:

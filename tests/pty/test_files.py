@@ -138,7 +138,7 @@ def test_a_name_that_no_file_can_have_is_the_clients_fault(raw: Raw, service: Se
     assert "internal-error" not in service.process.log()
 
 
-def test_what_cannot_be_read_or_written_is_told(raw: Raw, tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_or_written_are_reported(raw: Raw, tmp_path: Path) -> None:
     assert get(raw, tmp_path / "missing").status == 404
     assert get(raw, tmp_path).status == 400
     assert put(raw, tmp_path, b"x").status == 400
@@ -305,7 +305,7 @@ def test_downloads_that_are_not_read_hold_up_nobody(
         assert get(raw, tmp_path / "mine").body == b"whole"
 
 
-def test_a_download_that_gives_way_ends_before_its_end(service: Service, raw: Raw, big: Path, tmp_path: Path) -> None:
+def test_an_evicted_download_ends_incomplete(service: Service, raw: Raw, big: Path, tmp_path: Path) -> None:
     (tmp_path / "small").write_text("small")
     with slow(service.url, file_shares.AT_ONCE, download(big)) as stuck:
         assert eventually(lambda: len(descendants(service.process.pid)) == file_shares.AT_ONCE)
@@ -396,7 +396,7 @@ def test_an_upload_has_a_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     asyncio.run(work())
 
 
-def test_the_disk_for_uploads_is_bounded_and_the_slowest_gives_way(
+def test_uploads_have_limited_disk_space_and_the_slowest_is_evicted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_shares, "SPOOL_LIMIT", 3 * MIB)
@@ -429,7 +429,7 @@ def test_the_disk_for_uploads_is_bounded_and_the_slowest_gives_way(
     asyncio.run(work())
 
 
-def test_an_upload_that_finds_no_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_that_finds_no_space_gets_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_shares, "SPOOL_LIMIT", 3 * MIB)
     monkeypatch.setattr(file_shares, "SPOOL_STEP", MIB)
 

@@ -1,4 +1,4 @@
-"""A terminal that is left while a program runs in it: the local shell gets its own back."""
+"""A terminal that is left while a program runs in it: the local terminal is restored."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_what_was_changed_is_taken_back(written: bytes, taken_back: bytes) -> No
     assert at_once.sequence() == in_bytes.sequence() == taken_back + b"\x1b[m"
 
 
-def test_any_output_will_do() -> None:
+def test_what_is_remembered_of_any_output_is_bounded() -> None:
     leaving = Leaving()
     for number in range(300):
         leaving.feed(b"\x1b[?%dh\x1b[>%du\x1b[<%du\x1b[%d" % ((number,) * 4) + b"\x1b" * number)

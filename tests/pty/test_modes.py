@@ -1,11 +1,11 @@
-"""What a replay cannot tell any more is restored: the tracker of modes, and the terminal that it restores."""
+"""State that the scrollback has lost is restored: the tracker of modes, and the terminal that it restores."""
 
 from __future__ import annotations
 
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tunnel.pty.server.modes import BLOCK, Modes
@@ -92,9 +92,12 @@ def test_a_mode_is_restored(written: bytes, needed: bytes) -> None:
         assert needed.removesuffix(written) in restored(b"text " + written + b" more text\r\n")
 
 
+@example(parts=[b"\x1b[!p", b"\x0e"], sizes=[4])
+@example(parts=[b"\x0e", b"\x1b[!p"], sizes=[1])
+@example(parts=[b"\x0e", b"\x1bc", b"\x1b[!p", b"\x0f\x0e"], sizes=[])
 @given(st.lists(st.sampled_from([written for written, _ in CASES.values()] + [b"text", b"\r\n", b"\xf0\x9f\x98\x80"])),
        st.lists(st.integers(0, 200), max_size=20))  # fmt: skip
-def test_it_does_not_matter_how_output_is_cut(parts: list[bytes], sizes: list[int]) -> None:
+def test_the_restored_modes_do_not_depend_on_chunking(parts: list[bytes], sizes: list[int]) -> None:
     output = b"".join(parts)
     at_once = restored(output)
     modes, at = Modes(), 0
@@ -107,7 +110,7 @@ def test_it_does_not_matter_how_output_is_cut(parts: list[bytes], sizes: list[in
 
 
 @given(st.binary(max_size=300), st.integers(0, 300))
-def test_any_bytes_will_do(output: bytes, cut: int) -> None:
+def test_any_bytes_can_be_tracked(output: bytes, cut: int) -> None:
     assert restored(output[:cut], output[cut:]) is not None
 
 
@@ -127,7 +130,7 @@ def test_what_is_remembered_is_bounded() -> None:
     assert len(modes.restore()) < 48 << 10
 
 
-def test_of_many_colours_the_last_ones_count() -> None:
+def test_only_the_last_of_many_colours_are_kept() -> None:
     picture = b"".join(b"\x1b[38;2;%d;%d;9m\x1b[48;2;%d;1;1m#" % (n % 256, n // 256, n % 256) for n in range(1000))
     pairs = b"".join(b"\x1b[38;2;%d;2;3;48;2;%d;5;6m#" % (n, n) for n in range(200))
     assert b"\x1b[0;1;38;2;231;3;9;48;2;231;1;1m" in restored(b"\x1b[1m" + picture)

@@ -1,4 +1,4 @@
-"""A terminal that ``shell --attach`` joins again, in tmux: nobody types by himself, and no mode is lost."""
+"""A terminal that ``shell --attach`` joins again, in tmux: no answer is typed by itself, and no mode is lost."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_vim_goes_on(desk: Desk, bed: Bed) -> None:
     desk.is_clean()
 
 
-def test_who_leaves_a_full_screen_program_gets_the_local_terminal_back(desk: Desk) -> None:
+def test_the_local_terminal_is_restored_after_leaving_a_full_screen_program(desk: Desk) -> None:
     desk.run(r"printf '\e[?1049h\e[H\e[?1002;1006h\e[?1h\e=full\r\n'; cat")
     desk.tmux.see("^full$")
     names = ("alternate_on", "mouse_button_flag", "keypad_cursor_flag", "keypad_flag")

@@ -1,4 +1,4 @@
-"""A terminal that a browser's page finds again after a reload: nobody types by himself, and no mode is lost."""
+"""A terminal that the browser page rejoins after a reload: no answer is typed by itself, and no mode is lost."""
 
 from __future__ import annotations
 

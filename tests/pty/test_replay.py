@@ -1,4 +1,4 @@
-"""A replay asks nothing: its queries are taken out, however they are written and cut; all else passes."""
+"""A replay contains no queries: they are removed, however they are written and split; everything else passes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_what_has_no_answer_passes(sequence: bytes) -> None:
     ],
     ids=repr,
 )
-def test_sequences_within_sequences(written: bytes, passes: bytes) -> None:
+def test_queries_inside_other_sequences_are_removed(written: bytes, passes: bytes) -> None:
     assert shown(written) == shown(*(bytes((byte,)) for byte in written)) == passes
 
 

@@ -95,17 +95,19 @@ def test_idle_connections_take_a_part_of_the_descriptors_and_nobody_waits(
         assert raw.terminal("/bin/echo", "served").finish().output == b"served\r\n"
     assert descriptors(narrow) <= before + DESCRIPTORS // 4 + 1
     assert sum(map(is_closed, idle)) >= 377 - DESCRIPTORS // 4
-    assert is_closed(idle[0]) and not is_closed(idle[-1])  # the oldest gives way
+    assert is_closed(idle[0]) and not is_closed(idle[-1])  # the oldest is evicted
 
 
-def test_the_source_that_holds_most_gives_way(narrow: Service, crowd: contextlib.ExitStack) -> None:
+def test_a_connection_of_the_client_address_that_holds_most_is_evicted(
+    narrow: Service, crowd: contextlib.ExitStack
+) -> None:
     others = [crowd.enter_context(dial(narrow, f"127.0.0.{number}")) for number in range(2, 12)]
     many = [crowd.enter_context(dial(narrow)) for _ in range(200)]
     assert exchange(many[-1], HEALTH).startswith(b"HTTP/1.1 204 ")
     assert not any(map(is_closed, others))
 
 
-def test_requests_at_work_do_not_give_way_to_strangers(
+def test_active_requests_are_not_evicted_for_clients_without_a_token(
     narrow: Service, token: str, crowd: contextlib.ExitStack
 ) -> None:
     with Raw(narrow.url, {"X-Access-Token": token}) as raw:
@@ -117,9 +119,7 @@ def test_requests_at_work_do_not_give_way_to_strangers(
             stream.wait_for(b"still here")
 
 
-def test_who_has_shown_a_token_gives_way_after_who_has_not(
-    narrow: Service, token: str, crowd: contextlib.ExitStack
-) -> None:
+def test_clients_without_a_token_are_evicted_first(narrow: Service, token: str, crowd: contextlib.ExitStack) -> None:
     known = crowd.enter_context(dial(narrow))
     assert exchange(known, with_token(token)).startswith(b"HTTP/1.1 200 ")
     for _ in range(300):
@@ -127,7 +127,7 @@ def test_who_has_shown_a_token_gives_way_after_who_has_not(
     assert exchange(known, with_token(token)).startswith(b"HTTP/1.1 200 ")
 
 
-def test_when_everything_is_at_work_a_newcomer_is_told_so(
+def test_a_new_connection_is_refused_while_all_others_are_active(
     narrow: Service, token: str, crowd: contextlib.ExitStack
 ) -> None:
     stream = LIST.replace(b"List", b"StreamInput").replace(b"/json", b"/connect+json")
@@ -165,7 +165,7 @@ STALLED = {
 
 
 @pytest.mark.parametrize("case", STALLED)
-def test_requests_that_stall_give_way_when_all_places_are_taken(
+def test_stalled_requests_are_evicted_when_all_slots_are_taken(
     narrow: Service, token: str, crowd: contextlib.ExitStack, tmp_path: Path, case: str
 ) -> None:
     """Clients with a token that never finish their requests lock out nobody, even from the same address."""
@@ -286,7 +286,7 @@ def test_nothing_of_a_body_is_taken_before_the_token_is_checked(guarded: Service
         assert read_head(sock).startswith(b"HTTP/1.1 401 ")
 
 
-def test_who_has_a_token_is_told_to_go_on(guarded: Service, token: str) -> None:
+def test_a_client_with_a_token_gets_100_continue(guarded: Service, token: str) -> None:
     with dial(guarded) as sock:
         head = f"X-Access-Token: {token}\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
         answer = exchange(sock, LIST + head.encode())
@@ -401,7 +401,7 @@ def test_the_origin_comes_first(guarded: Service, token: str) -> None:
     assert "evil" not in guarded.process.log()
 
 
-def test_a_good_host_name_opens_no_door_to_another(guarded: Service, token: str) -> None:
+def test_the_host_name_is_checked_for_each_request_of_a_connection(guarded: Service, token: str) -> None:
     for host, status in (
         ("127.0.0.1", 200),
         ("evil.example", 403),
@@ -427,7 +427,7 @@ def test_connections_end_with_the_service(bed: Bed, token_file: Path, crowd: con
     assert "Traceback" not in log and "internal-error" not in log, log
 
 
-def test_a_trusted_proxy_tells_whom_a_connection_counts_for(bed: Bed, token_file: Path) -> None:
+def test_a_connection_counts_for_the_client_that_a_trusted_proxy_names(bed: Bed, token_file: Path) -> None:
     options = ("--pty-token-file", str(token_file), "--trusted-proxy", "127.0.0.1")
     service = start_service(bed, *options)
     for source, client in (("127.0.0.1", "192.0.2.1"), ("127.0.0.2", "127.0.0.2")):

@@ -287,7 +287,7 @@ def test_an_unknown_expectation_is_refused_without_a_quotation(guarded: Service,
     assert SECRET.encode() not in answer and SECRET not in guarded.process.log()
 
 
-def test_an_error_in_a_body_is_told_at_once(guarded: Service, token: bytes) -> None:
+def test_an_error_in_a_body_is_reported_at_once(guarded: Service, token: bytes) -> None:
     """The answer must not wait for the rest of the body."""
     with dial(guarded) as sock:
         sock.settimeout(LIMIT)
@@ -297,7 +297,7 @@ def test_an_error_in_a_body_is_told_at_once(guarded: Service, token: bytes) -> N
         assert statuses(sock.recv(65536)) == [400]
 
 
-def test_an_error_in_a_streams_body_is_told_in_the_stream(guarded: Service, token: bytes) -> None:
+def test_an_error_in_a_streams_body_is_reported_in_the_stream(guarded: Service, token: bytes) -> None:
     stream = b"POST /process.Process/StreamInput HTTP/1.1\r\n" + HOST + b"Content-Type: application/connect+json\r\n"
     with dial(guarded) as sock:
         sock.sendall(stream + token + b"Transfer-Encoding: chunked\r\n\r\n")
@@ -352,7 +352,7 @@ def test_identity_is_no_encoding(raw: Raw) -> None:
     assert raw.call("List", {}, {"Content-Encoding": "identity"}).status == 200
 
 
-def test_paths_lead_nowhere_else(bed: Bed, token_file: Path) -> None:
+def test_unknown_paths_are_not_found(bed: Bed, token_file: Path) -> None:
     url = start_service(bed, "--web", "--pty-token-file", str(token_file)).url
     with Raw(url) as stranger, Raw(url, {"X-Access-Token": token_file.read_text().strip()}) as raw:
         assert stranger.request("GET", "/vendor/xterm.css").status == 200
@@ -372,6 +372,7 @@ HEADERS = {
     "Connect-Content-Encoding": ["gzip", "x" * 5000],
     "Wstunnel-Replay-From": ["9" * 5000, "-1", "1.5", "inf", "", "٣", "1_0"],
     "Wstunnel-Process": ["9" * 5000, "", "٣", "\x7f\x80"],
+    "Wstunnel-Once": ["yes", "tag"],
     "Wstunnel-On-Disconnect": ["9" * 5000, "kill", "kill; grace=", "kill; grace=-1", "kill; grace=" + "9" * 5000, "٣"],
     "Wstunnel-Input": ["9" * 5000, "", "٣" * 32, "A" * 32, "0" * 31],
     "Authorization": ["9" * 5000, "Basic ====", "Basic /w==", "Basic AA==", "Bearer x", "٣"],

@@ -208,6 +208,30 @@ def test_the_latest_process_has_a_tag_that_two_have(raw: Raw) -> None:
     raw.kill(first.pid)
 
 
+def test_a_start_that_is_repeated_starts_nothing(raw: Raw) -> None:
+    once = {"Wstunnel-Once": "tag"}
+    first = raw.terminal("/bin/sh", "-c", "echo ready; exec cat", headers=once, tag="once")
+    first.wait_for(b"ready")
+    again = raw.terminal("/bin/sh", "-c", "stty size", headers=once, tag="once", cols=91, rows=31)
+    assert again.pid == first.pid
+    again.wait_for(b"ready")
+    assert raw.terminal("/bin/stty", "size", headers=once, tag="another").finish().output == b"24 80\r\n"
+    raw.kill(first.pid)
+    assert raw.terminal("/bin/sh", headers=once, tag="once").finish().ended == first.finish().ended
+    asked = raw.terminal("/bin/sh", "-c", "echo ready; read line; stty size", headers=once, tag="size")
+    asked.wait_for(b"ready")
+    raw.terminal("/bin/sh", headers=once, tag="size", cols=91, rows=31)
+    raw.send(asked.pid, b"\n")
+    asked.wait_for(b"31 91")
+
+
+@pytest.mark.parametrize(("value", "fields"), [("tag", {}), ("yes", {"tag": "mine"}), ("", {"tag": "mine"})])
+def test_a_start_that_wants_to_be_repeated_needs_a_tag(raw: Raw, value: str, fields: dict[str, str]) -> None:
+    stream = raw.terminal("/bin/true", headers={"Wstunnel-Once": value}, **fields)
+    assert stream.error is not None and stream.error["code"] == "invalid_argument"
+    assert "Wstunnel-Once" in stream.error["message"]
+
+
 def test_nothing_is_left_of_many_processes(raw: Raw, service: Service) -> None:
     server = service.process.pid
     raw.terminal("/bin/true").finish()

@@ -85,7 +85,7 @@ def test_output_is_replayed_from_an_offset(raw: Raw) -> None:
     raw.kill(stream.pid)
 
 
-def test_a_process_is_told_from_another_with_its_number(raw: Raw) -> None:
+def test_connect_can_insist_on_a_certain_process(raw: Raw) -> None:
     stream = raw.terminal("/bin/cat")
     identity = stream.response.headers["Wstunnel-Process"]
     assert raw.connect(stream.pid, {"Wstunnel-Process": identity}).pid == stream.pid

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.bed.processes import Bed, Finished, ticks
-from tests.bed.tunnels import OURS
+from tests.bed.tunnels import OURS, start_bridge
 from tests.pty.beds import Service, alive, start_service
 from tunnel import Sandbox
 
@@ -74,11 +74,11 @@ def test_the_exit_code_is_that_of_the_command(bed: Bed, service: Service, script
     assert shell(bed, service, "--", "/bin/sh", "-c", script).status == status
 
 
-def test_a_command_that_there_is_not(bed: Bed, service: Service) -> None:
+def test_an_unknown_command_ends_with_127(bed: Bed, service: Service) -> None:
     assert shell(bed, service, "--", "/nonexistent").status == 127
 
 
-def test_the_options_of_the_terminal(bed: Bed, service: Service, tmp_path: Path) -> None:
+def test_options_set_folder_user_and_environment_of_the_terminal(bed: Bed, service: Service, tmp_path: Path) -> None:
     script = "echo $A-$B-$PWD-$(id -un)-$TERM; stty size"
     options = ("--cwd", str(tmp_path), "--user", "root", "-e", "A=1", "--env=B=two words", "--timeout", "30")
     finished = shell(bed, service, *options, "-e", "TERM=xterm-256color", "--", "/bin/sh", "-c", script)
@@ -119,7 +119,7 @@ def test_the_time_of_the_terminal_ends_it(bed: Bed, service: Service) -> None:
     assert finished.stderr.startswith("wstunnel-py: the time limit of the terminal or of the call has passed")
 
 
-def test_who_closes_our_output_ends_the_terminal(bed: Bed, service: Service, tmp_path: Path) -> None:
+def test_a_closed_output_pipe_ends_the_terminal(bed: Bed, service: Service, tmp_path: Path) -> None:
     script = f"echo $$ > {tmp_path}/pid; while :; do echo y; sleep 0.01; done"
     command = '"$@" | head -n 3; echo "status ${PIPESTATUS[0]}"'
     words = (*OURS, "shell", service.url, "--", "/bin/sh", "-c", script)
@@ -145,18 +145,24 @@ def test_a_signal_while_nobody_types_leaves_no_orphan(bed: Bed, service: Service
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["http://127.0.0.1:1"], "127.0.0.1:1 refused the connection: nothing listens there"),
+        (["http://127.0.0.1:1"],
+         "127.0.0.1:1 refused the connection: nothing is listening there; "
+         "start the terminal service there: wstunnel-py serve --pty 127.0.0.1:1"),
+        (["http://127.0.0.1"],
+         "127.0.0.1:80 refused the connection: nothing is listening there; "
+         "start the terminal service there: wstunnel-py serve --pty 127.0.0.1:80; "
+         "the URL has no port, so 80 was tried; serve --pty usually listens on 49983"),
         (["--proxy", "http://127.0.0.1:1", "https://box.test"],
-         "cannot connect to proxy http://127.0.0.1:1: 127.0.0.1:1 refused the connection: nothing listens there; "
-         "the proxy is that of --proxy; --proxy none goes without it"),
-        (["ws://127.0.0.1:1"], "ws://127.0.0.1:1: a terminal service's URL begins with http:// or https://"),
+         "cannot connect to proxy http://127.0.0.1:1: 127.0.0.1:1 refused the connection: nothing is listening there; "
+         "the proxy comes from --proxy; --proxy none connects without one"),
+        (["ws://127.0.0.1:1"], "ws://127.0.0.1:1: a terminal service's URL must begin with http:// or https://"),
         (["--foo"], "there is no option --foo; see wstunnel-py shell --help"),
         (["--usr", "x"], "there is no option --usr; did you mean --user?; see wstunnel-py shell --help"),
-        (["a", "b"], "one host; usage: wstunnel-py shell [OPTIONS] [HOST] [-- COMMAND [ARGUMENT]…]"),
+        (["a", "b"], "unexpected 'b'; usage: wstunnel-py shell [OPTIONS] [HOST] [-- COMMAND [ARGUMENT]…]"),
         (["-e", "A"], "-e: write a variable as NAME=VALUE"),
-        (["--attach", "x"], "--attach: 'x' is not a process's pid"),
+        (["--attach", "x"], "--attach: 'x' is not a process ID"),
         (["--attach", "7", "--", "ls"],
-         "--attach: an existing terminal is joined as it is, without a command, --cwd, --user or --env"),
+         "--attach: an existing terminal cannot be given a command, --cwd, --user or --env"),
     ],
 )  # fmt: skip
 def test_a_failure_of_its_own_is_one_line_and_255(bed: Bed, words: list[str], line: str) -> None:
@@ -181,17 +187,48 @@ def test_the_service_and_its_token_come_from_the_environment(bed: Bed, guarded: 
 def test_a_literal_url_gets_no_token_that_was_meant_for_others(bed: Bed, guarded: Service, tmp_path: Path) -> None:
     finished = bed.run(*OURS, "shell", guarded.url, env={"WSTUNNEL_PY_PTY_TOKEN": "correct-horse"})
     assert finished.status == 255
-    assert re.fullmatch(r"wstunnel-py: http://\S+ refuses access: .+\n", finished.stderr)
+    assert re.fullmatch(r"wstunnel-py: http://\S+ refused access: .+\n", finished.stderr)
     assert "correct-horse" not in finished.stderr
     option = bed.run(*OURS, "shell", "--token-file", str(tmp_path / "token"), guarded.url, "--", "/bin/true")
     assert (option.status, option.stderr) == (0, "")
 
 
-def test_a_host_of_the_config_file(bed: Bed, guarded: Service, tmp_path: Path) -> None:
+def test_shell_connects_to_a_host_of_the_config_file(bed: Bed, guarded: Service, tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text(f'[hosts.box]\npty-url = "{guarded.url}"\npty-token-file = "token"\npty-user = "root"\n')
     finished = bed.run(*OURS, "shell", "--config", str(config), "box", "--", "/bin/echo", "hi")
     assert (finished.status, finished.stdout, finished.stderr) == (0, b"hi\r\n", "")
+
+
+def test_a_refused_host_name_is_no_matter_of_the_token(bed: Bed, guarded: Service) -> None:
+    url = guarded.url.replace("127.0.0.1", "box.localhost")
+    finished = bed.run(*OURS, "shell", url)
+    assert finished.status == 255
+    assert finished.stderr == (
+        f"wstunnel-py: {url} refused access: unknown host name: "
+        "start the service with --pty-host NAME, or use its IP address\n"
+    )
+
+
+def test_a_token_for_a_literal_url_is_not_asked_from_the_environment(bed: Bed, guarded: Service) -> None:
+    for words, status in ((["shell"], 255), (["pty", "ps"], 77)):
+        finished = bed.run(*OURS, *words, guarded.url)
+        assert finished.stderr.endswith("; the service requires a token: --token-file FILE\n")
+        assert finished.status == status
+
+
+def test_tls_where_there_is_none_names_the_other_scheme(bed: Bed, service: Service) -> None:
+    finished = bed.run(*OURS, "shell", service.url.replace("http:", "https:"))
+    assert finished.status == 255
+    assert "the server does not use TLS on that port; a URL without TLS begins with http://" in finished.stderr
+
+
+def test_bridges_and_terminal_services_are_told_apart(bed: Bed, service: Service) -> None:
+    bridge = start_bridge(bed, "ours", 1).url
+    finished = bed.run(*OURS, "shell", bridge.replace("ws:", "http:"))
+    assert finished.stderr.endswith("; that is a bridge; a terminal service usually has port 49983: serve --pty\n")
+    finished = bed.run(*OURS, "connect", service.url.replace("http:", "ws:"))
+    assert "; that is a terminal service; a bridge usually has port 8081" in finished.stderr
 
 
 @pytest.mark.parametrize("words", [["shell"], ["pty", "ps"]])
@@ -203,12 +240,13 @@ def test_a_host_whose_terminals_nobody_has_named_is_not_guessed(bed: Bed, tmp_pa
     for host, name in (("box", "box"), ("one.lab", "one")):
         finished = bed.run(*OURS, *words, "--config", str(config), host)
         entry = "box" if host == "box" else "*.lab"
-        remedy = f"{config}: hosts.{entry}: url is its bridge's; add pty-url beside it, or --url"
-        assert finished.stderr == f"wstunnel-py: no address is known for terminals of {name}: {remedy}\n"
+        remedy = 'url is that of its bridge; add pty-url = "http://MACHINE:49983" beside it, or --url'
+        remedy = f"{config}: hosts.{entry}: {remedy}"
+        assert finished.stderr == f"wstunnel-py: the terminal service's URL is not known for {name}: {remedy}\n"
         assert finished.status == (255 if words == ["shell"] else 2)
     finished = bed.run(*OURS, *words, "box", env={"WSTUNNEL_PY_URL": "wss://{host}.test"})
-    remedy = "WSTUNNEL_PY_URL is its bridge's; set WSTUNNEL_PY_PTY_URL, or --url"
-    assert finished.stderr == f"wstunnel-py: no address is known for terminals of box: {remedy}\n"
+    remedy = "WSTUNNEL_PY_URL is that of its bridge; set WSTUNNEL_PY_PTY_URL=http://{host}:49983, or --url"
+    assert finished.stderr == f"wstunnel-py: the terminal service's URL is not known for box: {remedy}\n"
     given = bed.run(*OURS, *words, "--config", str(config), "--url", "http://127.0.0.1:1", "box")
     assert "127.0.0.1:1 refused the connection" in given.stderr
 
@@ -237,9 +275,9 @@ def test_ps_lists_and_kill_ends_what_runs(bed: Bed, service: Service, sandbox: S
     assert (again.status, again.stderr) == (69, f"wstunnel-py: there is no process {one.pid}\n")
 
 
-def test_kill_wants_to_know_whom(bed: Bed, service: Service) -> None:
+def test_kill_without_a_pid_shows_its_usage(bed: Bed, service: Service) -> None:
     finished = bed.run(*OURS, "pty", "kill", service.url)
-    usage = "which processes? usage: wstunnel-py pty kill [OPTIONS] [HOST] PID…"
+    usage = "PID is missing; usage: wstunnel-py pty kill [OPTIONS] [HOST] PID…"
     assert (finished.status, finished.stderr) == (2, f"wstunnel-py: {usage}\n")
 
 

@@ -51,7 +51,7 @@ def test_the_exit_code_is_that_of_the_shell(service: Service) -> None:
         assert typist.modes == typist.modes_before
 
 
-def test_a_signal_in_the_sandbox_is_told_as_shells_do(service: Service) -> None:
+def test_a_signal_in_the_sandbox_is_reported_as_shells_do(service: Service) -> None:
     with shell(service) as typist:
         typist.see(PROMPT)
         typist.type("kill -9 $$\r")
@@ -282,7 +282,7 @@ def test_an_outage_that_lasts_ends_with_a_line(service: Service) -> None:
         assert typist.modes == typist.modes_before
         line = f"the terminal cannot be reached: gave up after 1 s without a connection to {proxy.url}: "
         typist.see(f"\r\nwstunnel-py: {line}")  # not behind the prompt
-        typist.see("; once it can be reached again, pty ps tells what still runs, and --attach joins it\r\n")
+        typist.see("; once it can be reached again, pty ps lists what still runs, and --attach joins it\r\n")
         assert ends(pid)
 
 
@@ -296,11 +296,11 @@ def test_tilde_dot_works_during_an_outage(service: Service) -> None:
         proxy.cut()
         typist.type("\r~.")
         assert typist.wait() == 0
-        typist.see("cannot tell the service that we left")
+        typist.see("the service could not be notified that this client has left")
         assert ends(pid)
 
 
-def test_a_long_outage_is_told_in_words_and_so_is_its_end(service: Service) -> None:
+def test_a_long_outage_and_its_end_are_reported(service: Service) -> None:
     with CuttingProxy(service.url) as proxy, Typist(*OURS, "shell", proxy.url, "-e", f"PS1={PROMPT}", *PLAIN) as typist:
         typist.see(PROMPT)
         proxy.away = True
@@ -329,7 +329,7 @@ def test_a_token_that_was_withdrawn_ends_the_connection_with_the_next_step(bed: 
         guarded.process.wait_for_line("reload")
         proxy.cut()
         assert typist.wait() == 255
-        typist.see("the connection to the terminal is over, as this client may not resume it: ")
+        typist.see("the connection to the terminal is over: this client may not resume it: ")
         typist.see(
-            f"; it was sent the token in {ours} (--token-file); with valid credentials --attach may still join it"
+            f"; it received the token in {ours} (--token-file); with valid credentials --attach can still join it"
         )

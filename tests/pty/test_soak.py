@@ -207,6 +207,6 @@ def test_terminals_that_come_and_go_leave_nothing(service: Service, sandbox: tun
     assert descendants(service.process.pid) == []
     assert descriptors(service) <= start[0] and threads(service) <= start[1]
     assert threading.active_count() <= start[2]
-    # The ends of up to 1,000 terminals are kept for 30 s.
+    # The ends of up to 1,000 terminals are kept for two minutes.
     assert memory(service) - before < 16 * MIB
     assert sandbox.pty.list() == []

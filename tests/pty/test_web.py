@@ -82,7 +82,7 @@ def test_what_is_typed_while_a_call_is_on_its_way_goes_together(web: Service, pa
     page.unroute("**/SendInput")
 
 
-def test_a_wrong_token_is_told_and_can_be_mended(web: Service, page: Page) -> None:
+def test_a_wrong_token_is_reported_and_can_be_corrected(web: Service, page: Page) -> None:
     page.goto(web.url)
     page.fill("#token", "wrong")
     page.keyboard.press("Enter")
@@ -128,7 +128,11 @@ def test_the_page_lets_scripts_come_from_itself_only(web: Service) -> None:
 
 def test_other_pages_and_other_names_are_refused(web: Service) -> None:
     assert ask(web.url, headers={"Origin": "https://evil.example"}).status == 403
-    assert ask(web.url, headers={"Host": "evil.example"}).status == 403
+    refused = ask(web.url, headers={"Host": "evil.example"})
+    assert refused.status == 403 and refused.headers["content-type"] == "application/json"
+    refused = ask(web.url, headers={"Host": "evil.example", "Accept": "text/html,*/*;q=0.8"})
+    assert refused.status == 403 and refused.headers["content-type"].startswith("text/plain")
+    assert refused.body.decode() == "unknown host name: start the service with --pty-host NAME, or use its IP address\n"
     assert ask(web.url, "/files?path=/etc/passwd", headers={}).status == 401
     assert ask(web.url, "/vendor/LICENSE", headers={}).status == 200
     assert ask(web.url, "/vendor/../settings.py", headers={}).status in (401, 404)
@@ -142,8 +146,8 @@ def test_without_a_token_file_there_is_no_page(bed: Bed, tmp_path: Path) -> None
 
     empty = tmp_path / "empty"
     empty.touch()
-    assert "--web: a page for browsers needs --pty-token-file" in refusal("--pty", "127.0.0.1:0", "--web")
-    assert "--web: the page needs --pty\n" in refusal("--web")
+    assert "--web: the web page requires --pty-token-file" in refusal("--pty", "127.0.0.1:0", "--web")
+    assert "--web: the web page requires --pty\n" in refusal("--web")
     assert "there is no token in it" in refusal("--pty", "127.0.0.1:0", "--web", "--pty-token-file", str(empty))
 
 

@@ -26,6 +26,7 @@ from tests.pty.browsing import (
     wait_for_text,
 )
 from tests.pty.cutting import CuttingProxy
+from tests.server.clients import ask
 
 CALLS = "**/process.Process/*"
 # What an edge answers in place of the service, and words that tell what it is and what to do.
@@ -43,14 +44,14 @@ EDGES = {
 
 
 def over(page: Page) -> str:
-    """Wait until the page says that it cannot go on; return what it says."""
+    """Wait until the page reports that it cannot continue; return its message."""
     wait_for_state(page, "over")
     text = page.inner_text("#over p")
     assert not re.search(r"Failed to fetch|NetworkError|TypeError|undefined|\[object", text)
     return text
 
 
-def test_what_an_edge_answers_is_told_in_words(web: Service, page: Page) -> None:
+def test_what_an_edge_answers_is_reported_in_words(web: Service, page: Page) -> None:
     status = 0
 
     def refuse(route: Route) -> None:
@@ -78,7 +79,7 @@ def test_what_an_edge_answers_is_told_in_words(web: Service, page: Page) -> None
         ({"status": 302, "headers": {"Location": "/login"}}, "Reload this page and sign in."),
         (
             {"status": 200, "content_type": "text/html", "body": "<h1>Log in</h1>"},
-            "perhaps a proxy wants you to sign in",
+            "perhaps a proxy requires you to sign in",
         ),
         ({"status": 502, "body": '{"code": 502, "message": "no sandbox"}'}, "wstunnel-py serve runs there"),
         ({"status": 403, "body": '{"code": "Forbidden"}'}, "refused the request (HTTP 403)"),
@@ -95,14 +96,14 @@ def test_an_edge_that_is_misleading_is_seen_through(
 @pytest.mark.parametrize(
     ("status", "code", "message", "words"),
     [
-        (403, "permission_denied", "pages of this origin may not use the service", "pass on the Host header"),
+        (403, "permission_denied", "web pages of this origin may not use the service", "pass on the Host header"),
         (403, "permission_denied", "unknown host name", "start it with --pty-host 127.0.0.1"),
         (429, "resource_exhausted", "too many processes", "--pty-max-processes"),
         (503, "unavailable", "the service is stopping", "once it has been started again"),
         (500, "internal", "out of pseudo-terminals", "out of pseudo-terminals"),
     ],
 )
-def test_what_the_service_refuses_is_told_in_words(
+def test_what_the_service_refuses_is_reported_in_words(
     web: Service, page: Page, status: int, code: str, message: str, words: str
 ) -> None:
     body = json.dumps({"code": code, "message": message})
@@ -140,7 +141,7 @@ def test_a_machine_that_does_not_answer_at_first_can_be_tried_again(web: Service
         page.goto("about:blank")
 
 
-def test_a_lost_connection_is_told_and_its_return_too(web: Service, page: Page) -> None:
+def test_a_lost_connection_and_its_return_are_reported(web: Service, page: Page) -> None:
     with CuttingProxy(web.url) as proxy:
         log_in(page, proxy.url)
         run(page, "before=$((6*7))")
@@ -162,7 +163,7 @@ def test_a_lost_connection_is_told_and_its_return_too(web: Service, page: Page) 
         page.goto("about:blank")
 
 
-def test_a_device_without_a_network_is_told_so(web: Service, page: Page) -> None:
+def test_a_device_without_a_network_gets_a_message_that_says_so(web: Service, page: Page) -> None:
     with CuttingProxy(web.url) as proxy:
         log_in(page, proxy.url)
         page.context.set_offline(True)
@@ -183,7 +184,7 @@ def test_a_machine_that_falls_silent_is_noticed(bed: Bed, tmp_path: Path, page: 
         page.clock.fast_forward("00:41")
         wait_for_state(page, "lost")
         page.clock.fast_forward("00:05")  # the next attempt begins, and hears nothing either
-        page.clock.fast_forward("00:41")
+        page.clock.fast_forward("00:11")
         expect(page.locator("#lost")).to_contain_text("has gone silent", timeout=MILLISECONDS)
     finally:
         service.process.send_signal(signal.SIGCONT)
@@ -230,12 +231,12 @@ def test_a_token_that_was_withdrawn_is_asked_for_again_and_the_terminal_is_kept(
         page.goto("about:blank")
 
 
-def test_how_a_terminal_ended_is_told(bed: Bed, tmp_path: Path, page: Page) -> None:
+def test_how_a_terminal_ended_is_reported(bed: Bed, tmp_path: Path, page: Page) -> None:
     service = start_page_service(bed, tmp_path)
     log_in(page, service.url)
     for command, words in (
         ("exit 0", "The shell ended."),
-        ("kill -KILL $$", "The terminal was killed. Somebody ended it (wstunnel-py pty kill)"),
+        ("kill -KILL $$", "The terminal was killed. Somebody killed it (wstunnel-py pty kill)"),
         ("trap - TERM; kill -TERM $$; kill -ABRT $$", "The terminal was ended by a signal ("),
     ):
         run(page, command)
@@ -244,10 +245,10 @@ def test_how_a_terminal_ended_is_told(bed: Bed, tmp_path: Path, page: Page) -> N
         page.click("#again")
         wait_for_prompt(page)
     service.process.send_signal(signal.SIGTERM)
-    assert "The terminal was hung up. That happens when the service stops" in over(page)
+    assert "The terminal was hung up. This happens when the service stops" in over(page)
 
 
-def test_a_terminal_that_is_gone_after_a_reload_is_told(web: Service, page: Page) -> None:
+def test_a_terminal_that_is_gone_after_a_reload_is_reported(web: Service, page: Page) -> None:
     log_in(page, web.url)
     page.evaluate("""sessionStorage.setItem("terminal", '{"pid": 1, "process": "00000000000000000000000000000000"}')""")
     page.reload()
@@ -256,7 +257,32 @@ def test_a_terminal_that_is_gone_after_a_reload_is_told(web: Service, page: Page
     wait_for_prompt(page)
 
 
-def test_input_that_cannot_be_sent_is_bounded_and_told(web: Service, page: Page) -> None:
+@pytest.mark.parametrize("how", ["browser", "retry", "reload"])
+def test_a_terminal_whose_start_was_not_answered_is_not_started_twice(
+    bed: Bed, tmp_path: Path, page: Page, how: str
+) -> None:
+    service = start_page_service(bed, tmp_path)
+    with CuttingProxy(service.url) as proxy:
+        # If a connection that was used before breaks, Chromium repeats the request without a word.
+        proxy.lose_answers["Start"] = 1 if how == "browser" else 100
+        page.goto(proxy.url)
+        page.fill("#token", TOKEN)
+        page.keyboard.press("Enter")
+        if how != "browser":
+            over(page)
+            proxy.lose_answers["Start"] = 0
+            page.click("#retry") if how == "retry" else page.reload()
+        wait_for_prompt(page)
+        run(page, "echo typed-$((40+2))")
+        wait_for_text(page, "typed-42")
+        headers = {"Content-Type": "application/json", "X-Access-Token": TOKEN}
+        listed = ask(service.url, "/process.Process/List", "POST", headers, b"{}").json
+        assert len(listed["processes"]) == 1
+        assert proxy.lose_answers["Start"] == 0
+        page.goto("about:blank")
+
+
+def test_input_that_cannot_be_sent_is_bounded_and_reported(web: Service, page: Page) -> None:
     with CuttingProxy(web.url) as proxy:
         log_in(page, proxy.url)
         proxy.away = True

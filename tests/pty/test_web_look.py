@@ -70,7 +70,7 @@ def test_theme_and_font_size_are_chosen_and_kept(web: Service, browser: Browser)
         expect(later.get_by_label("Dark")).to_be_checked()
 
 
-def test_what_is_not_a_setting_any_more_is_passed_over(web: Service, page: Page) -> None:
+def test_stored_settings_that_are_no_longer_valid_are_ignored(web: Service, page: Page) -> None:
     page.goto(web.url)
     page.evaluate("Object.assign(localStorage, {theme: 'pink', fontSize: '1e9'})")
     page.reload()
@@ -165,7 +165,7 @@ def test_text_is_copied_and_pasted(web: Service, browser: Browser) -> None:
         wait_for_text(page, "pasted-42")
 
 
-def test_a_clipboard_that_is_refused_is_told_and_what_to_do(web: Service, browser: Browser) -> None:
+def test_a_refused_clipboard_is_reported_with_what_to_do(web: Service, browser: Browser) -> None:
     with new_context(browser, permissions=[]) as context:
         page = context.new_page()
         log_in(page, web.url)
@@ -215,7 +215,7 @@ def test_a_screen_reader_gets_the_output(web: Service, page: Page) -> None:
     expect(page.locator(".xterm-accessibility")).to_contain_text("spoken-42", timeout=MILLISECONDS)
 
 
-def test_nothing_moves_for_those_who_want_that(web: Service, browser: Browser) -> None:
+def test_nothing_moves_for_users_who_prefer_reduced_motion(web: Service, browser: Browser) -> None:
     with new_context(browser, reduced_motion="reduce") as context:
         page = context.new_page()
         log_in(page, web.url)

@@ -64,7 +64,7 @@ def test_a_link_is_followed_while_the_page_is_open(web: Service, page: Page) -> 
     assert page.url == f"{web.url}/"
 
 
-def test_a_wrong_token_in_a_link_is_told_and_taken_out_as_well(web: Service, page: Page) -> None:
+def test_a_wrong_token_in_a_link_is_reported_and_removed_as_well(web: Service, page: Page) -> None:
     for token, problem in (("wrong", "does not accept this token"), ("%E0%A4%A", "That is not a token")):
         page.goto("about:blank")
         page.goto(f"{web.url}/#token={token}")
@@ -72,7 +72,7 @@ def test_a_wrong_token_in_a_link_is_told_and_taken_out_as_well(web: Service, pag
         assert page.url == f"{web.url}/"
 
 
-def test_what_can_be_no_token_is_told_before_it_is_sent(web: Service, page: Page) -> None:
+def test_an_impossible_token_is_reported_before_it_is_sent(web: Service, page: Page) -> None:
     calls: list[str] = []
     page.on("request", lambda request: calls.append(request.url))
     page.goto(web.url)
@@ -146,11 +146,11 @@ def test_a_log_gets_no_token(tokens: Path, bed: Bed, kept: str, monkeypatch: pyt
     if kept == "a CI job":  # whose terminal is kept as a log
         monkeypatch.setenv("CI", "true")
         with Typist(*SERVE, str(tokens), cols=200) as typist:
-            typist.see(f"a line of {tokens}")
+            typist.see(f"asks for the token in {tokens}")
             text = typist.output.data.decode()
     else:
         process = bed.start(*SERVE, str(tokens), *(("--log-format", "json") if kept == "JSON" else ()))
-        process.wait_for_line("terminals-ready" if kept == "JSON" else re.escape(f"a line of {tokens}"))
+        process.wait_for_line("terminals-ready" if kept == "JSON" else re.escape(f"asks for the token in {tokens}"))
         text = process.log()
     assert TOKEN not in text and "another" not in text and "#token" not in text
     assert (kept == "JSON") or "open http://127.0.0.1:" in text
@@ -172,16 +172,24 @@ def test_the_address_is_one_that_a_browser_can_open(urls: list[str], address: st
 
 
 def test_those_who_are_elsewhere_are_told_how_to_get_there() -> None:
-    def lines(*hosts: str, address: str | None = "http://127.0.0.1:9/", token: str | None = "T", **environ: str) -> str:
-        return "\n".join(invitation(address, hosts, token=token, token_file="FILE", environ=environ))
+    def lines(*hosts: str, url: str = "http://127.0.0.1:9", token: str | None = "T", **environ: str) -> list[str]:
+        return invitation([url], hosts, token=token, token_file="FILE", environ=environ)
 
-    assert lines() == "open http://127.0.0.1:9/#token=T in a browser on this machine"
-    assert "ssh -L 9:127.0.0.1:9 to this one" in lines(SSH_CONNECTION="1.2.3.4 5 6.7.8.9 22")
-    assert "open https://box.example.org/#token=T elsewhere" in lines("box.example.org", SSH_CONNECTION="x")
-    assert "the address that your proxy has for this service, with #token=…" in lines("*.example.org")
-    without = lines("box.example.org", "*.example.org", token=None, address=None)
-    assert without.splitlines()[0].startswith("open https://box.example.org/ elsewhere")
-    assert without.endswith("a line of FILE") and "#" not in without
+    here = "open http://127.0.0.1:9/#token=T in a browser on this machine"
+    assert lines() == [here]
+    tunnelled = "from another machine: ssh -L 9:127.0.0.1:9 to this one, then open the same address there"
+    assert lines(SSH_CONNECTION="1.2.3.4 5 6.7.8.9 22") == [here, tunnelled]
+    with_proxy = "with a reverse proxy that has TLS: open https://box.example.org/#token=T"
+    assert lines("box.example.org", SSH_CONNECTION="x") == [here, with_proxy]
+    assert lines("*.example.org") == [
+        here, "with a reverse proxy: open its address for this service, with #token=…"
+    ]  # fmt: skip
+    direct = "open http://box.example.org:9/#token=T on another machine (not encrypted)"
+    assert lines("box.example.org", url="http://0.0.0.0:9") == [here, direct, with_proxy]
+    assert lines(url="http://[::]:9")[1] == "open http://IP-ADDRESS:9/#token=T on another machine (not encrypted)"
+    assert lines("box.example.org", "*.example.org", token=None, url="unix:/run/page") == [
+        "with a reverse proxy that has TLS: open https://box.example.org/", "the page asks for the token in FILE"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_the_row_has_the_keys_that_touch_screens_lack(phone: Page) -> None:
     wait_for_text(phone, r"\^\[OA!")
 
 
-def test_control_and_alt_stick(phone: Page) -> None:
+def test_control_and_alt_apply_to_the_next_key_or_stay_on(phone: Page) -> None:
     control = phone.locator("#keys").get_by_role("button", name="Control")
     run(phone, "cat -v")
     tap(phone, "Control")
@@ -140,7 +140,7 @@ def test_the_terminal_ends_where_the_keyboard_begins(web: Service, browser: Brow
         assert abs(lowest() - 220) < 2
 
 
-def test_who_has_a_mouse_gets_no_row_of_keys(web: Service, page: Page) -> None:
+def test_a_device_with_a_mouse_gets_no_row_of_keys(web: Service, page: Page) -> None:
     log_in(page, web.url)
     expect(page.locator("#keys")).to_be_hidden()
 

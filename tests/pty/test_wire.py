@@ -116,7 +116,7 @@ def test_a_list_survives_the_wire(processes: list[messages.ProcessInfo]) -> None
         (-64, {"exitCode": -1, "status": "signal: signal 64", "error": "signal: signal 64"}),
     ],
 )
-def test_an_end_is_told_as_e2b_tells_it(returncode: int, expected: dict[str, Any]) -> None:
+def test_an_end_is_reported_as_e2b_reports_it(returncode: int, expected: dict[str, Any]) -> None:
     assert messages.event_message(messages.Ended.of(returncode)) == {"event": {"end": expected}}
 
 
@@ -143,7 +143,7 @@ def test_other_base64_is_refused(text: object) -> None:
 
 
 @pytest.mark.parametrize("pid", [-1, 2**32, 1.5, "1.5", "x", "", True, [], {}, "9" * 30])
-def test_what_is_no_pid_is_refused(pid: object) -> None:
+def test_an_invalid_pid_is_refused(pid: object) -> None:
     with pytest.raises(Malformed):
         messages.parse_selector({"process": {"pid": pid}})
 
@@ -155,7 +155,7 @@ def test_a_size_beyond_what_a_terminal_can_have_is_refused(size: tuple[int, int]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"1", b'"x"', b"\xff", b"[" * 100_000, b"\0"])
-def test_what_is_no_json_object_is_refused(body: bytes) -> None:
+def test_a_message_that_is_no_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(Malformed):
         framing.decode(body)
 
@@ -170,13 +170,13 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
         (418, b"", "unknown", "HTTP status 418"),
     ],
 )
-def test_an_error_is_understood_whoever_wrote_it(status: int, body: bytes, code: str, message: str) -> None:
+def test_an_error_is_understood_in_every_writers_form(status: int, body: bytes, code: str, message: str) -> None:
     error = framing.parse_error(status, body)
     assert (error.code, error.message) == (code, message)
 
 
 @pytest.mark.parametrize("code", framing.STATUS)
-def test_the_end_of_a_stream_tells_its_error(code: str) -> None:
+def test_the_end_of_a_stream_has_its_error(code: str) -> None:
     last = framing.end_of_stream(ConnectError(code, "why"))
     assert last[0] == 2
     assert json.loads(last[5:]) == {"error": {"code": code, "message": "why"}}

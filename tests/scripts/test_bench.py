@@ -1,4 +1,4 @@
-"""scripts/bench: what it says of its samples, what it leaves out, and that it measures at all."""
+"""scripts/bench: how it reports samples, what it leaves out, and that it measures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_difference_that_the_rounds_themselves_show_is_marked_as_noise() -> No
     assert ratio_shown(DOWNLOADS, row, "ours") == f"1.06{TIMES}"
 
 
-def test_a_single_round_tells_no_difference() -> None:
+def test_a_single_round_shows_no_difference() -> None:
     single = results(ssh_download={"direct": [1.0], "ours": [2.0]})
     assert ratio_shown(single, ROWS["ssh-download"], "ours") == f"{NOISE}2.00{TIMES}"
 
@@ -90,7 +90,7 @@ def test_a_plot_is_well_formed_and_has_a_bar_for_each_peer() -> None:
     assert len(picture.findall("{*}rect")) == 1 + 3
 
 
-def test_every_row_can_be_told_with_its_peers() -> None:
+def test_every_row_can_be_reported_with_all_peers() -> None:
     everything = Results({row.key: {name: [1.0, 2.0] for name in PEERS} for row in QUANTITIES})
     lines = table(everything, list(PEERS), spread=True)
     assert len(lines) == 2 + len(QUANTITIES)
@@ -150,7 +150,7 @@ def test_a_short_run_measures_all_that_it_is_asked_for_and_leaves_nothing(bed: B
         pytest.param("fairness", ("fair-down", "fair-up", "busy-down", "busy-up"), marks=pytest.mark.full),
     ],
 )
-def test_crowds_are_measured(only: str, rows: tuple[str, ...], bed: Bed, tmp_path: Path) -> None:
+def test_keystrokes_and_fairness_are_measured(only: str, rows: tuple[str, ...], bed: Bed, tmp_path: Path) -> None:
     recorded = tmp_path / "run.json"
     bed.check(*BENCH, *f"--rounds 1 --peer ours-plain --only {only} --json {recorded}".split(), seconds=110)
     samples = json.loads(recorded.read_text())["samples"]

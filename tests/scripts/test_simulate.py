@@ -44,7 +44,7 @@ def test_no_tunnel_is_lost_or_doubled(restarts: list[tuple[int, float, float]], 
     assert all(0 < duration <= fleet.reconnect_for + fleet.dial_timeout for duration in outcome.durations)
 
 
-def test_who_finds_no_gateway_gives_up_when_a_client_does() -> None:
+def test_a_tunnel_that_finds_no_gateway_gives_up_when_a_client_does() -> None:
     longer = SMALL.reconnect_for + 60
     away = tuple((gateway, 1.0, 1.0 + longer) for gateway in range(SMALL.gateways))
     outcome = simulate(SMALL, Scenario("for good", away))
@@ -89,7 +89,7 @@ def test_the_documentation_has_the_figures_that_it_prints(bed: Bed) -> None:
         (("--record",), "error: --record goes with --measure"),
     ],
 )
-def test_a_wrong_option_is_told(bed: Bed, options: tuple[str, ...], line: str) -> None:
+def test_a_wrong_option_is_reported(bed: Bed, options: tuple[str, ...], line: str) -> None:
     finished = bed.run(SIMULATE, *options)
     assert finished.status == 2 and line in finished.stderr
 
@@ -98,4 +98,4 @@ def test_costs_are_measured_on_real_processes(bed: Bed) -> None:
     small = ("--sandboxes", "10", "--tunnels", "100", "--gateways", "2")
     finished = bed.check(SIMULATE, "--measure", *small, seconds=100)
     assert "| sessions resumed | 50 | 100 | 100 | 100 |" in finished.text
-    assert "a bridge has " in finished.text and "and 2 descriptors more" in finished.text
+    assert "A bridge takes " in " ".join(finished.text.split()) and " and 2 descriptors more" in finished.text

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import socket
 import ssl
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -77,6 +79,41 @@ def request_head(path: str = "/", headers: Mapping[str, str] = UPGRADE) -> bytes
     return "\r\n".join([*lines, "", ""]).encode()
 
 
+class SharedTLS(ssl.SSLSocket):
+    """A TLS connection that one thread may read and another write, like those of `websockets.sync`.
+
+    Without a lock, what is sent while session tickets arrive can get lost (python/cpython issue 143756).
+    """
+
+    def do_handshake(self, block: bool = False) -> None:
+        super().do_handshake(block)
+        self._lock = threading.Lock()
+        self.setblocking(False)  # so that the lock is not held while waiting
+
+    def settimeout(self, value: float | None, /) -> None:
+        if not hasattr(self, "_lock"):
+            super().settimeout(value)
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        while True:
+            with self._lock:
+                try:
+                    return super().recv(buflen, flags)
+                except (ssl.SSLWantReadError, BlockingIOError):
+                    pass
+            select.select([self], [], [], LIMIT)
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        left = memoryview(data)
+        while left:
+            with self._lock:
+                try:
+                    left = left[super().send(left, flags) :]
+                except ssl.SSLWantWriteError:
+                    pass
+            select.select([], [self], [], LIMIT)
+
+
 def open_tunnel(
     url: str,
     *,
@@ -85,6 +122,8 @@ def open_tunnel(
     sock: socket.socket | None = None,
 ) -> ClientConnection:
     """Open a tunnel with the `websockets` library; ``sock`` is connected to the bridge already."""
+    if tls is not None:
+        tls.sslsocket_class = SharedTLS
     return connect_websocket(
         url,
         sock=sock,

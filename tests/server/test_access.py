@@ -1,4 +1,4 @@
-"""Who may come in: bearer tokens and their rotation, origins of browsers, limits in number."""
+"""Who is admitted: bearer tokens and their rotation, origins of browsers, limits in number."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_any_token_of_any_file_opens_a_tunnel(start: StartBridge, token_file: Pa
         {"Authorization": "Bearer f\u00fcrst"},
     ],
 )
-def test_without_one_of_them_there_is_no_tunnel(token_bridge: str, headers: dict[str, str]) -> None:
+def test_a_client_without_a_valid_token_is_refused(token_bridge: str, headers: dict[str, str]) -> None:
     answer = ask(token_bridge, headers={**UPGRADE, **headers})
     assert answer.status == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
@@ -137,8 +137,8 @@ def test_a_file_that_cannot_be_used_keeps_the_old_tokens(
         (None, "No such file or directory"),
         (b"", "there is no token in it"),
         (b"# only this\n\n", "there is no token in it"),
-        (b"good\nnot so good\n", "line 2 is no token: letters, digits and -._~+/ only"),
-        (b"\xff\xfe", "it is no text"),
+        (b"good\nnot so good\n", "line 2 is not a token: only letters, digits and -._~+/ are allowed"),
+        (b"\xff\xfe", "it is not text"),
         (b"x" * (1 << 20) + b"y", "it is longer than 1048576 characters"),
     ],
 )
@@ -190,13 +190,13 @@ def test_listed_origins_open_tunnels(start: StartBridge) -> None:
         assert asked_from(bridge.url, origin).status == 403
 
 
-def test_a_star_lets_every_page_in(start: StartBridge) -> None:
+def test_a_star_allows_every_origin(start: StartBridge) -> None:
     with open_tunnel(start("--allow-origin", "*").url, headers={"Origin": "null"}) as tunnel:
         assert_echo(tunnel)
 
 
 @pytest.mark.parametrize("origin", ["app.test", "https://app.test/", "https://app.test/page", "https://", ""])
-def test_what_is_no_origin_stops_the_start(origin: str) -> None:
+def test_an_invalid_origin_stops_the_start(origin: str) -> None:
     with pytest.raises(UsageError, match=r"allow_origin: .* is not an origin such as"):
         Origins([origin])
 
@@ -225,7 +225,7 @@ def test_no_more_tunnels_than_allowed_and_one_more_when_one_has_ended(start: Sta
             assert_echo(third)
 
 
-def test_a_dial_that_fails_takes_no_seat(start: StartBridge, unused_target: str) -> None:
+def test_a_failed_connection_to_the_target_occupies_no_slot(start: StartBridge, unused_target: str) -> None:
     bridge = start("--max-tunnels", "1", "--target", unused_target)
     for _ in range(3):
         assert ask(bridge.url).status == 502

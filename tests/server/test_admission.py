@@ -1,4 +1,4 @@
-"""Clients that take all they can get: everybody else is served nevertheless, also when all have one address."""
+"""Greedy clients: everybody else is still served, even if all have the same address."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_more_half_sent_requests_than_there_may_be_keep_nobody_out(start: StartB
     assert_nothing_is_left(bridge, before)
 
 
-def test_a_handshake_that_gives_way_is_an_older_one_of_the_source_that_has_most(bed: Bed, echo_target: Target) -> None:
+def test_the_oldest_handshake_of_the_client_address_that_has_most_is_evicted(bed: Bed, echo_target: Target) -> None:
     process = bed.start(
         *("sh", "-c", 'ulimit -n 128; exec "$@"', "sh", *OURS, "serve", "--handshake-timeout", "600"),
         *("--listen", "127.0.0.1:0", "--target", f"127.0.0.1:{echo_target.port}"),
@@ -127,7 +127,7 @@ def test_clients_whose_target_does_not_answer_hold_no_handshakes(bed: Bed) -> No
 # ---- tunnels
 
 
-def test_a_full_bridge_lets_the_source_that_holds_most_give_way(start: StartBridge) -> None:
+def test_a_full_bridge_evicts_a_tunnel_of_the_client_address_that_holds_most(start: StartBridge) -> None:
     bridge = start("--max-tunnels", "4")
     before = holdings(bridge)
     with ExitStack() as stack:
@@ -141,11 +141,11 @@ def test_a_full_bridge_lets_the_source_that_holds_most_give_way(start: StartBrid
         for peer in greedy[:3]:
             assert_echoes(peer, b"still here")
         line = bridge.process.wait_for_line(r"(?m)^.* tunnel client=127\.0\.0\.2:\d+ .*$")[0]
-        assert "gave way to another client: the bridge is full (--max-tunnels, ulimit -n)" in line
+        assert "evicted for another client: the bridge is full (--max-tunnels, ulimit -n)" in line
     assert_nothing_is_left(bridge, before)
 
 
-def test_a_source_never_pushes_its_own_tunnels_out_nor_those_of_one_that_holds_less(start: StartBridge) -> None:
+def test_a_client_address_never_evicts_its_own_tunnels_nor_those_of_one_that_holds_less(start: StartBridge) -> None:
     bridge = start("--max-tunnels", "3")
     with ExitStack() as stack:
         peers = [stack.enter_context(Peer(bridge.url, source=source)) for source in (GREEDY, GREEDY, MODEST)]
@@ -160,7 +160,7 @@ def test_a_source_never_pushes_its_own_tunnels_out_nor_those_of_one_that_holds_l
             assert_echoes(peer, b"still mine")
 
 
-def test_a_tunnel_whose_client_says_nothing_gives_way_even_to_one_of_its_own_address(start: StartBridge) -> None:
+def test_a_tunnel_whose_client_sends_nothing_is_evicted_even_for_its_own_address(start: StartBridge) -> None:
     bridge = start("--max-tunnels", "3")
     with ExitStack() as stack:
         worker, _ = Peer.open(bridge.url)
@@ -174,7 +174,7 @@ def test_a_tunnel_whose_client_says_nothing_gives_way_even_to_one_of_its_own_add
         assert_echoes(worker, b"still working")
 
 
-def test_a_session_that_gave_way_comes_back_when_there_is_room(start: StartBridge) -> None:
+def test_an_evicted_session_resumes_when_a_slot_is_free(start: StartBridge) -> None:
     bridge = start("--max-tunnels", "2")
     with ExitStack() as stack:
         first, session = Peer.open(bridge.url, source=GREEDY)
@@ -197,7 +197,7 @@ def test_a_session_that_gave_way_comes_back_when_there_is_room(start: StartBridg
             assert_echoes(again, b"back")
 
 
-def test_a_session_that_a_client_comes_back_to_does_not_give_way_to_whom_that_pushes_out(start: StartBridge) -> None:
+def test_a_session_that_is_being_resumed_is_not_evicted_for_the_one_that_it_displaces(start: StartBridge) -> None:
     bridge = start("--max-tunnels", "2", "--max-detached", "1")
     with ExitStack() as stack:
         peer, session = Peer.open(bridge.url, source=GREEDY)
@@ -207,7 +207,7 @@ def test_a_session_that_a_client_comes_back_to_does_not_give_way_to_whom_that_pu
         greedy = [Peer.open(bridge.url, source=GREEDY) for _ in range(2)]
         for other, _ in greedy:
             assert_echoes(stack.enter_context(other), b"x")
-        # It needs a seat, so another session has to wait, and for that there is no room but its own.
+        # It needs a slot, so another session has to be detached, and the only place to wait is its own.
         with Peer(bridge.url, session.resume(1, 3), source=MODEST) as again:
             assert_echoes(again, b"back")
             greedy[0][0].wait_for_end()
@@ -219,7 +219,7 @@ def test_a_session_that_a_client_comes_back_to_does_not_give_way_to_whom_that_pu
             assert_echoes(pushed_out, b"back, too")
 
 
-def test_what_a_client_sent_before_its_end_reaches_the_target_though_its_seat_is_taken(start: StartBridge) -> None:
+def test_what_a_client_sent_before_its_end_reaches_the_target_even_if_its_slot_is_taken(start: StartBridge) -> None:
     size = 8 << 20
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
         bridge = start("--max-tunnels", "2", "--target", f"127.0.0.1:{listener.getsockname()[1]}")
@@ -230,7 +230,7 @@ def test_what_a_client_sent_before_its_end_reaches_the_target_though_its_seat_is
         done.end()
         busy, _ = Peer.open(bridge.url, source=GREEDY)
         stack.enter_context(busy).send(b"x" * (size + 1))
-        read_exactly(stack.enter_context(listener.accept()[0]), size + 1)  # so it is the other one that gives way
+        read_exactly(stack.enter_context(listener.accept()[0]), size + 1)  # so the other one is evicted
         modest, _ = Peer.open(bridge.url, source=MODEST)
         stack.enter_context(modest).send(b"modest")
         target.settimeout(LIMIT)
@@ -268,7 +268,7 @@ def test_as_many_sessions_wait_as_may_in_little_memory(start: StartBridge) -> No
             assert_echoes(again, b"resumed")
 
 
-def test_who_holds_all_the_memory_gives_way_to_another_source_and_can_come_back(start: StartBridge) -> None:
+def test_a_client_address_that_holds_all_memory_is_evicted_for_another_and_can_resume(start: StartBridge) -> None:
     bridge = start("--resume-memory", "2")
     with ExitStack() as stack:
         held = []
@@ -285,11 +285,13 @@ def test_who_holds_all_the_memory_gives_way_to_another_source_and_can_come_back(
             modest.wait_for_line("session ")
             assert_echoes(modest, b"modest")
         held[0].wait_for_end()
-        bridge.process.wait_for_line(r"detached client=127\.0\.0\.2:\d+ .*gave way")
+        bridge.process.wait_for_line(r"detached client=127\.0\.0\.2:\d+ .*evicted: there is no memory left")
 
 
 @pytest.mark.parametrize("offer", ["binary", SPEED_TEST])
-def test_sessions_that_wait_give_way_to_a_tunnel_that_needs_their_descriptors(start: StartBridge, offer: str) -> None:
+def test_detached_sessions_are_evicted_for_a_tunnel_that_needs_their_descriptors(
+    start: StartBridge, offer: str
+) -> None:
     bridge = start()
     for _ in range(10):
         peer, _ = Peer.open(bridge.url, source=GREEDY)
@@ -385,7 +387,7 @@ def test_an_unexpected_error_is_answered_and_logged(echo_target: Target, caplog:
 # ---- who is who
 
 
-def test_a_trusted_proxy_tells_whom_a_tunnel_counts_for(start: StartBridge) -> None:
+def test_a_tunnel_counts_for_the_client_that_a_trusted_proxy_names(start: StartBridge) -> None:
     bridge = start("--max-tunnels", "3", "--trusted-proxy", "127.0.0.1/32")
     with ExitStack() as stack:
 
@@ -403,7 +405,7 @@ def test_a_trusted_proxy_tells_whom_a_tunnel_counts_for(start: StartBridge) -> N
             tunnel("198.51.100.7")
 
 
-def test_what_a_stranger_says_of_whom_it_forwards_for_counts_nothing(start: StartBridge) -> None:
+def test_x_forwarded_for_of_an_untrusted_client_is_ignored(start: StartBridge) -> None:
     bridge = start("--max-tunnels", "2", "--trusted-proxy", "10.0.0.0/8")
     with ExitStack() as stack:
         for client in ("192.0.2.1", "192.0.2.2"):

@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -241,8 +242,7 @@ def empty_client_ca(issuer: Issuer) -> tuple[str, ...]:
         (wrong_pair, "--tls-cert: cannot use {cert}: the key (--tls-key) belongs to another certificate"),
         (
             encrypted_key,
-            "--tls-cert: cannot use {cert}: the key is encrypted, and a service cannot use that; decrypt it: "
-            "openssl pkey -in FILE -out FILE",
+            "--tls-cert: cannot use {cert}: the key is encrypted; decrypt it with: openssl pkey -in KEY -out FILE",
         ),
         (
             no_certificate,
@@ -250,7 +250,7 @@ def empty_client_ca(issuer: Issuer) -> tuple[str, ...]:
         ),
         (missing_certificate, "--tls-cert: cannot use {cert}: No such file or directory"),
         (missing_key, "--tls-key: cannot use {key}: No such file or directory"),
-        (empty_client_ca, "--tls-client-ca: cannot use {ca}: it contains no certificate"),
+        (empty_client_ca, "--tls-client-ca: cannot use {ca}: it contains no PEM certificate"),
     ],
 )
 def test_files_that_cannot_be_used_stop_the_start(
@@ -278,3 +278,22 @@ def test_a_tls_socket_that_resets_harms_nobody(start: StartBridge, issuer: Issue
         sock.close()
     with open_tunnel(bridge.url, tls=issuer.client()) as tunnel:
         assert_echo(tunnel)
+
+
+def test_without_a_descriptor_for_the_look_at_certificates_the_bridge_goes_on(bed: Bed, issuer: Issuer) -> None:
+    """What reads them is loaded late, and a module is a file to be opened."""
+    program = """
+import errno, os, sys
+class Opener:
+    def find_spec(self, name, path=None, target=None):
+        if name == "tunnel.pki.inspection":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+sys.meta_path.insert(0, Opener())
+from tunnel.cli.main import main
+sys.exit(main())
+"""
+    words = ("serve", "--listen", "127.0.0.1:0", "--target", "127.0.0.1:1", *issuer.options)
+    process = bed.start(sys.executable, "-c", program, *words)
+    url = process.wait_for_line(r"ready on (wss://[^\s,]+)")[1]
+    process.wait_for_line("expiry dates of certificates cannot be checked: Too many open files")
+    assert served_certificate(Bridge(url, process), issuer) is not None

@@ -15,6 +15,7 @@ import pytest
 from tunnel.children.child import Child, start
 from tunnel.errors import DialError, UsageError
 from tunnel.net.address import Client
+from tunnel.restart.state import Handed
 from tunnel.ssh.embedded import EmbeddedTarget
 from tunnel.ssh.server.messages import LINE_LIMIT, Events, decode
 
@@ -45,6 +46,7 @@ class Stub(EmbeddedTarget):
         super().__init__(None, None)
         self.said = list(said)
         self.starts = 0
+        self.children: list[Child] = []
 
     def _spawn(self, control: int, events: int) -> Child:
         self.starts += 1
@@ -55,16 +57,21 @@ class Stub(EmbeddedTarget):
         with tempfile.TemporaryFile() as file:
             file.write(said)
             file.seek(0)
-            child = start(argv, stdin=file.fileno(), pass_fds=(control, events))
-        child.when_ended(child.reap)
-        return child
+            self.children.append(start(argv, stdin=file.fileno(), pass_fds=(control, events)))
+        return self.children[-1]
+
+
+async def kill_server(target: Stub) -> None:
+    """Kill the latest process."""
+    target.children[-1].signal(signal.SIGKILL)
+    await target.children[-1].wait()
 
 
 def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_events_that_make_no_sense_are_told_and_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+def test_events_that_make_no_sense_are_logged_and_ignored(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "tunnel.server")
 
     async def work() -> None:
@@ -87,9 +94,7 @@ def test_a_process_that_ends_is_started_once_for_all_who_wait() -> None:
         before = open_descriptors()
         target = Stub(READY, READY)
         await target.start()
-        assert target._process is not None
-        target._process.signal(signal.SIGKILL)
-        await target._process.wait()
+        await kill_server(target)
         sockets = await asyncio.gather(*(target.dial(10, CLIENT) for _ in range(20)))
         assert target.starts == 2
         for sock in sockets:
@@ -106,9 +111,7 @@ def test_a_process_that_cannot_be_started_again_is_not_tried_for_each_client(sai
         before = open_descriptors()
         target = Stub(READY, said, READY)
         await target.start()
-        assert target._process is not None
-        target._process.signal(signal.SIGKILL)
-        await target._process.wait()
+        await kill_server(target)
         for _ in range(5):
             # A stub without events keeps running, and the dial times out.
             with pytest.raises(DialError):
@@ -120,7 +123,7 @@ def test_a_process_that_cannot_be_started_again_is_not_tried_for_each_client(sai
             (await target.dial(10, CLIENT)).close()
             assert target.starts == 3
         else:
-            target._process.signal(signal.SIGKILL)
+            await kill_server(target)
             with pytest.raises(DialError):
                 await target.dial(5, CLIENT)
         await target.close()
@@ -129,7 +132,27 @@ def test_a_process_that_cannot_be_started_again_is_not_tried_for_each_client(sai
     asyncio.run(work())
 
 
-def test_a_process_that_cannot_start_at_all_is_told() -> None:
+def test_a_bridge_that_was_restarted_starts_even_if_its_server_cannot() -> None:
+    async def work() -> None:
+        before = open_descriptors()
+        target = Stub(None, READY)
+        target.restore({"servers": [], "last_id": 5}, Handed([], on_trial=False))
+        await target.start()
+        with pytest.raises(DialError):
+            await target.dial(5, CLIENT)
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            if target.starts == 1 and target._restart is None:
+                break
+        (await target.dial(10, CLIENT)).close()
+        assert target.starts == 2
+        await target.close()
+        assert open_descriptors() == before
+
+    asyncio.run(work())
+
+
+def test_a_process_that_cannot_start_at_all_is_reported() -> None:
     for said, reason in (
         (b'{"event": "failed"}\n', "cannot start"),
         (b'{"event": "failed", "message": "no key"}\n', "no key"),

@@ -1,4 +1,4 @@
-"""The opening handshake: what opens a tunnel, and the answer to everything that does not."""
+"""The opening handshake: what opens a tunnel, and the answer to everything else."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_extensions_are_never_agreed_to(bridge: Bridge) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/any/where", "/?query=1"])
-def test_any_path_leads_to_the_target(bridge: Bridge, path: str) -> None:
+def test_a_request_for_any_path_opens_a_tunnel(bridge: Bridge, path: str) -> None:
     with open_tunnel(bridge.url + path) as tunnel:
         assert_echo(tunnel)
 
@@ -147,7 +147,9 @@ def test_a_client_that_never_stops_sending_is_hung_up_on(bridge: Bridge) -> None
         (UPGRADE | {"Transfer-Encoding": "chunked"}, "transfer codings aren't supported"),
     ],
 )
-def test_an_upgrade_that_breaks_rfc_6455_is_told_how(bridge: Bridge, headers: dict[str, str], problem: str) -> None:
+def test_an_upgrade_that_breaks_rfc_6455_gets_an_error_that_says_how(
+    bridge: Bridge, headers: dict[str, str], problem: str
+) -> None:
     answer = ask_raw(bridge.url, request_head(headers=headers))
     assert_refused(answer, 400, "bad-request")
     assert problem in answer.json["message"]
@@ -161,18 +163,18 @@ def test_an_upgrade_must_say_that_it_is_one(bridge: Bridge, missing: str) -> Non
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        (b"SSH-2.0-OpenSSH_9.9\r\n", "the first line is no HTTP/1.1 request line"),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", "the first line is not an HTTP/1.1 request line"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "this is TLS, but this port speaks plain HTTP: use ws://, not wss://"),
-        (b"GET / HTTP/2.0\r\n\r\n", "the first line is no HTTP/1.1 request line"),
-        (b"GET /\r\n\r\n", "the first line is no HTTP/1.1 request line"),
-        (b"GET  / HTTP/1.1\r\n\r\n", "the first line is no HTTP/1.1 request line"),
-        ("GET /ü HTTP/1.1\r\n\r\n".encode(), "the first line is no HTTP/1.1 request line"),
-        (b"GET / HTTP/1.1\n\n", "the first line is no HTTP/1.1 request line"),
-        (b"\r\n\r\n", "the first line is no HTTP/1.1 request line"),
+        (b"GET / HTTP/2.0\r\n\r\n", "the first line is not an HTTP/1.1 request line"),
+        (b"GET /\r\n\r\n", "the first line is not an HTTP/1.1 request line"),
+        (b"GET  / HTTP/1.1\r\n\r\n", "the first line is not an HTTP/1.1 request line"),
+        ("GET /ü HTTP/1.1\r\n\r\n".encode(), "the first line is not an HTTP/1.1 request line"),
+        (b"GET / HTTP/1.1\n\n", "the first line is not an HTTP/1.1 request line"),
+        (b"\r\n\r\n", "the first line is not an HTTP/1.1 request line"),
         (b"GET / HTTP/1.0\r\n\r\n", "a WebSocket needs HTTP/1.1, this request is HTTP/1.0"),
-        (b"GET / HTTP/1.1\r\n\r\n", "a request has one Host field"),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "a request has one Host field"),
-        (b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", "a line of the head does not end in CR LF"),
+        (b"GET / HTTP/1.1\r\n\r\n", "a request must have exactly one Host field"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "a request must have exactly one Host field"),
+        (b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", "a header line does not end with CR LF"),
         (b"GET / HTTP/1.1\r\nHost a\r\n\r\n", "invalid HTTP header line: Host a"),
         (b"GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", "invalid HTTP header name:  folded"),
     ],
@@ -185,7 +187,7 @@ def test_garbage_is_answered_at_once(bridge: Bridge, data: bytes, problem: str) 
     assert time.monotonic() - started < 5
 
 
-def test_a_request_that_ends_in_the_middle_is_told_so(bridge: Bridge) -> None:
+def test_a_request_that_ends_in_the_middle_gets_an_error_that_says_so(bridge: Bridge) -> None:
     with dial(bridge.url) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
         sock.shutdown(socket.SHUT_WR)
@@ -203,7 +205,7 @@ def test_a_request_that_ends_in_the_middle_is_told_so(bridge: Bridge) -> None:
         (b"GET / HTTP/1.1\r\nX: " + b"y" * 12_000 + b"\r\n\r\n", 400, "bad-request"),
     ],
 )
-def test_a_head_has_limits(bridge: Bridge, data: bytes, status: int, code: str) -> None:
+def test_a_head_that_is_too_large_is_refused(bridge: Bridge, data: bytes, status: int, code: str) -> None:
     assert_refused(ask_raw(bridge.url, data), status, code)
 
 
@@ -214,10 +216,10 @@ def test_a_client_has_a_limited_time_for_its_request(start: StartBridge) -> None
         for sock in (silent, slow):
             answer = read_answer(sock)
             assert_refused(answer, 408, "timeout")
-            assert answer.json["message"] == "no request came within 0.5 s"
+            assert answer.json["message"] == "no request was received within 0.5 s"
 
 
-def test_idle_connections_do_not_keep_others_out_for_longer_than_that(start: StartBridge) -> None:
+def test_idle_connections_lock_out_nobody(start: StartBridge) -> None:
     bridge = start("--handshake-timeout", "1")
     idle = [dial(bridge.url) for _ in range(400)]  # more than there may be handshakes at once
     with open_tunnel(bridge.url) as tunnel:
@@ -244,7 +246,7 @@ def test_with_a_path_there_is_a_tunnel_nowhere_else(start: StartBridge) -> None:
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-def test_health_is_told_to_anybody(bridge: Bridge, version: str) -> None:
+def test_healthz_needs_no_credentials(bridge: Bridge, version: str) -> None:
     answer = ask_raw(bridge.url, f"GET /healthz HTTP/{version}\r\nHost: x\r\n\r\n".encode())
     assert answer.status == 200
     assert json.loads(answer.body) == {"status": "ok", "tunnels": 0, "detached": 0, "draining": False}
@@ -264,7 +266,7 @@ def test_health_may_be_asked_for_without_its_body(bridge: Bridge) -> None:
     assert answer.status == 200 and answer.body == b"" and answer.headers["content-length"] == "65"
 
 
-def test_health_takes_no_orders(bridge: Bridge) -> None:
+def test_healthz_refuses_post(bridge: Bridge) -> None:
     assert_refused(ask(bridge.url, "/healthz", method="POST"), 405, "method")
 
 

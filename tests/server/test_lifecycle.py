@@ -1,4 +1,4 @@
-"""The life of ``wstunnel-py serve``: ready line, warnings, draining, signals, options, both event loops."""
+"""The course of ``wstunnel-py serve``: ready line, warnings, draining, signals, options, both event loops."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ def stop(process: Process, number: int = signal.SIGTERM) -> None:
 # ---- the start
 
 
-def test_one_line_tells_where_it_listens_where_it_leads_and_who_may_come_in(
-    start: StartBridge, echo_target: Target
-) -> None:
+def test_the_ready_line_has_addresses_target_and_authentication(start: StartBridge, echo_target: Target) -> None:
     bridge = start()
     port = bridge.url.rpartition(":")[2]
     assert bridge.process.log() == (
@@ -45,7 +43,7 @@ def test_one_line_tells_where_it_listens_where_it_leads_and_who_may_come_in(
 
 def test_a_bridge_that_is_open_to_the_network_warns(bed: Bed, tmp_path: Path, echo_target: Target) -> None:
     process = bed.start(*OURS, "serve", "--listen", "0.0.0.0:0")
-    process.wait_for_line("wstunnel-py: warning: anybody who can reach this address may open tunnels: see --token-file")
+    process.wait_for_line("wstunnel-py: warning: anyone who can reach this address may open tunnels: see --token-file")
     tokens = tmp_path / "tokens"
     tokens.write_text("token\n")
     target = ("--target", f"127.0.0.1:{echo_target.port}")
@@ -72,15 +70,21 @@ def test_a_bridge_takes_all_the_descriptors_that_it_may_have_and_warns_of_too_fe
         (("--listen", "ssh"), "--listen: 'ssh' is not HOST:PORT or unix:PATH"),
         (("--listen", "65536"), "--listen: ':65536' is not HOST:PORT or unix:PATH"),
         (("--path", "ssh"), "--path: 'ssh' is not a path that begins with /"),
-        (("--path", "/healthz"), "--path: /healthz is where the bridge reports its health"),
+        (("--path", "/healthz"), "--path: /healthz is reserved: the bridge reports its health there"),
         (("--unix-mode", "rw"), "--unix-mode: 'rw' is not a mode such as 0600"),
         (("--drain", "nan"), "--drain: nan is not between 0 and 86400"),
         (("--drain", "-1"), "--drain: -1.0 is not between 0 and 86400"),
         (("--ping-interval", "inf"), "--ping-interval: inf is not between 0.1 and 86400"),
         (("--max-tunnels", "0"), "--max-tunnels: 0 is not between 1 and 1000000"),
-        (("--dial-timeout", "soon"), "Invalid value for '--dial-timeout'"),
-        (("--log-format", "xml"), "Invalid value for '--log-format'"),
-        (("--no-such-option",), "No such option"),
+        (("--dial-timeout", "soon"), "invalid value for '--dial-timeout'"),
+        (("--log-format", "xml"), "invalid value for '--log-format'"),
+        (("--no-such-option",), "there is no option --no-such-option; see wstunnel-py serve --help"),
+        (("--target", "22"), "--target: '22' has no host: write 127.0.0.1:22 for a port of this machine"),
+        (
+            ("--target", "ssh://127.0.0.1:22"),
+            "--target: 'ssh://127.0.0.1:22' is a URL: write HOST:PORT, without ssh://",
+        ),
+        (("ws://0.0.0.0:9001",), "--listen: 'ws://0.0.0.0:9001' is a URL: write HOST:PORT, without ws://"),
         (("extra",), "--listen: 'extra' is not HOST:PORT or unix:PATH"),
     ],
 )
@@ -116,7 +120,9 @@ def test_uvloop_asked_for_but_not_installed_is_one_line(bed: Bed) -> None:
     without = "import sys; sys.modules['uvloop'] = None; from tunnel.cli.main import main; sys.exit(main(sys.argv[1:]))"
     finished = bed.run(sys.executable, "-c", without, "serve", "--uvloop", seconds=20)
     assert finished.status == 2
-    assert finished.stderr == "wstunnel-py: --uvloop: uvloop is not installed: pip install 'wstunnel-py[uvloop]'\n"
+    assert finished.stderr == (
+        'wstunnel-py: --uvloop: uvloop is not installed: see "Optional packages" in docs/install.md\n'
+    )
 
 
 # ---- tunnels
@@ -165,7 +171,7 @@ def test_a_silent_client_is_pinged_and_given_up(start: StartBridge) -> None:
             chunk = sock.recv(65536)
             assert chunk, received
             received += chunk
-        bridge.process.wait_for_line("reason=.*nothing came from the peer")
+        bridge.process.wait_for_line("reason=.*nothing was received from the peer")
 
 
 # ---- the end
@@ -229,7 +235,7 @@ def test_a_client_that_ignores_its_close_does_not_keep_the_bridge(start: StartBr
         assert bridge.process.wait(15) == 0
 
 
-def test_a_request_that_comes_too_late_is_told_so(start: StartBridge) -> None:
+def test_a_request_that_comes_too_late_gets_an_error_that_says_so(start: StartBridge) -> None:
     bridge = start()
     with open_tunnel(bridge.url), dial(bridge.url) as late, dial(bridge.url) as checker:
         late.sendall(request_head()[:20])

@@ -34,7 +34,7 @@ def refused_start(bed: Bed, *options: str) -> str:
     return finished.stderr.strip()
 
 
-def test_several_addresses_lead_to_the_same_bridge(bed: Bed, echo_target: Target, short_folder: Path) -> None:
+def test_a_bridge_can_listen_on_several_addresses(bed: Bed, echo_target: Target, short_folder: Path) -> None:
     path = short_folder / "bridge"
     process = bed.start(
         *(*OURS, "serve", "--target", f"127.0.0.1:{echo_target.port}"),
@@ -105,7 +105,12 @@ def test_a_port_in_use_is_one_line(bed: Bed) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         line = refused_start(bed, "--listen", f"127.0.0.1:{port}")
-    assert line == f"wstunnel-py: cannot listen on 127.0.0.1:{port}: Address already in use"
+        terminals = refused_start(bed, "--listen", "none", "--pty", f"127.0.0.1:{port}")
+    problem = f"wstunnel-py: cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert (
+        line == f"{problem}; is a bridge running already? Stop it, or choose another address, or none (--listen none)"
+    )
+    assert terminals == f"{problem}; another program listens there: stop it, or choose another --pty"
 
 
 @pytest.mark.parametrize(
@@ -159,14 +164,16 @@ def test_a_socket_that_somebody_answers_on_is_left_alone(bed: Bed, short_folder:
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))
         other.listen()
-        assert refused_start(bed, "--listen", f"unix:{path}").endswith(f"{path}: Address already in use")
+        assert refused_start(bed, "--listen", f"unix:{path}").startswith(
+            f"wstunnel-py: cannot listen on unix:{path}: Address already in use; is a bridge running"
+        )
         connect_unix(path).close()
 
 
 def test_a_file_that_is_no_socket_is_left_alone(bed: Bed, short_folder: Path) -> None:
     path = short_folder / "bridge"
     path.write_text("precious")
-    assert refused_start(bed, "--listen", f"unix:{path}").endswith(f"{path}: a file that is no socket is there")
+    assert refused_start(bed, "--listen", f"unix:{path}").endswith(f"{path}: a file that is not a socket exists there")
     assert path.read_text() == "precious"
 
 
@@ -191,7 +198,7 @@ def test_a_bridge_survives_a_lack_of_descriptors_and_says_so_once(bed: Bed, echo
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (open_files + 10, open_files + 10))
         connections = [dial(url) for _ in range(60)]
         process.wait_for_line(r'cannot-accept listener=127\.0\.0\.1:\d+ reason="Too many open files"')
-        # Silent clients give way, also to a tunnel, which needs two descriptors.
+        # Silent clients are evicted, also for a tunnel, which needs two descriptors.
         assert ask(url, "/healthz", headers={}).status == 200
         with open_tunnel(url) as tunnel:
             assert_echo(tunnel)

@@ -32,7 +32,9 @@ def wait_for_text(path: Path, pattern: str) -> re.Match[str]:
     raise AssertionError(f"no {pattern!r} in {path}:\n{text}")
 
 
-def test_a_tunnel_is_one_line_with_who_where_how_much_how_long_and_why(start: StartBridge, echo_target: Target) -> None:
+def test_the_log_line_of_a_tunnel_has_client_target_bytes_seconds_and_reason(
+    start: StartBridge, echo_target: Target
+) -> None:
     bridge = start()
     with open_tunnel(bridge.url) as tunnel:
         assert_echo(tunnel, b"x" * 100_000)
@@ -42,7 +44,7 @@ def test_a_tunnel_is_one_line_with_who_where_how_much_how_long_and_why(start: St
     )
 
 
-def test_the_log_tells_who_ended_a_tunnel_in_which_way(bed: Bed) -> None:
+def test_the_log_says_which_end_closed_a_tunnel_and_how(bed: Bed) -> None:
     with Target(lambda connection: connection.sendall(b"bye")) as target:
         bridge = start_bridge(bed, "ours", target.port)
         with open_tunnel(bridge.url) as tunnel:
@@ -53,7 +55,7 @@ def test_the_log_tells_who_ended_a_tunnel_in_which_way(bed: Bed) -> None:
         with dial(bridge.url) as sock:
             sock.sendall(request_head() + bytes([0x82, 0x80 | 5, 0, 0, 0, 0]) + b"hello")
             assert sock.recv(100).startswith(b"HTTP/1.1 101 ")
-        bridge.process.wait_for_line('bytes_in=5 bytes_out=0 .* reason="client (lost|hung up)')
+        bridge.process.wait_for_line('bytes_in=5 bytes_out=0 .* reason="client (lost|closed)')
 
 
 def test_a_refusal_is_one_line_with_what_the_client_was_told(start: StartBridge) -> None:

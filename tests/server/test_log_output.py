@@ -153,7 +153,7 @@ def read_until(descriptor: int, end: bytes) -> bytes:
 # --- A file that cannot be written or opened
 
 
-def test_a_full_disk_changes_nothing_but_is_told_on_stderr(start: StartBridge) -> None:
+def test_a_full_disk_changes_nothing_and_is_reported_on_stderr(start: StartBridge) -> None:
     bridge = start("--log-file", "/dev/full")
     assert ask(bridge.url, headers={}).status == 426
     bridge.process.wait_for_line('error log-failed option=--log-file path=/dev/full reason="No space left on device"\n')

@@ -1,4 +1,4 @@
-"""Which pending logins at the embedded SSH server give way, with the test's own clock and random numbers."""
+"""Which pending logins at the embedded SSH server are evicted, with the test's own clock and random numbers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def play() -> Iterator[Callable[[Callable[[Crowd], Awaitable[None]]], None]]:
 Play = Callable[[Callable[[Crowd], Awaitable[None]]], None]
 
 
-def test_the_oldest_of_the_silent_gives_way(play: Play) -> None:
+def test_the_oldest_silent_login_is_evicted(play: Play) -> None:
     async def scene(crowd: Crowd) -> None:
         for _ in range(MAX_LOGINS):
             await crowd.come()
@@ -78,7 +78,7 @@ def test_the_oldest_of_the_silent_gives_way(play: Play) -> None:
     play(scene)
 
 
-def test_who_has_just_come_is_not_judged_yet(play: Play) -> None:
+def test_a_new_login_is_not_evicted_at_once(play: Play) -> None:
     """Clients that have sent something were merely faster."""
 
     async def scene(crowd: Crowd) -> None:
@@ -90,7 +90,7 @@ def test_who_has_just_come_is_not_judged_yet(play: Play) -> None:
     play(scene)
 
 
-def test_the_source_that_holds_most_gives_way(play: Play) -> None:
+def test_a_login_of_the_source_that_holds_most_is_evicted(play: Play) -> None:
     async def scene(crowd: Crowd) -> None:
         for number in range(MAX_LOGINS):
             await crowd.come("here" if number % 4 == 0 else "crowd")
@@ -103,7 +103,7 @@ def test_the_source_that_holds_most_gives_way(play: Play) -> None:
     play(scene)
 
 
-def test_who_has_had_the_time_gives_way_early(play: Play) -> None:
+def test_a_login_that_has_had_its_time_may_be_evicted_below_the_limit(play: Play) -> None:
     async def scene(crowd: Crowd) -> None:
         for _ in range(DROP_FROM):
             await crowd.come()
@@ -122,7 +122,7 @@ def test_who_has_had_the_time_gives_way_early(play: Play) -> None:
     play(scene)
 
 
-def test_there_is_room_below_the_threshold(play: Play) -> None:
+def test_no_login_is_evicted_below_the_threshold(play: Play) -> None:
     async def scene(crowd: Crowd) -> None:
         crowd.chance = 0.0
         for _ in range(DROP_FROM):
@@ -134,7 +134,7 @@ def test_there_is_room_below_the_threshold(play: Play) -> None:
 
 
 def test_processes_that_are_slow_to_end_are_bounded(play: Play) -> None:
-    """New clients wait for them, and the oldest of those that wait gives way, too."""
+    """New clients wait for them, and the oldest of those that wait is evicted."""
 
     async def scene(crowd: Crowd) -> None:
         for _ in range(MAX_PROCESSES):
@@ -177,7 +177,7 @@ def test_a_socket_that_its_session_has_closed_is_left_alone(play: Play) -> None:
     play(scene)
 
 
-def test_a_login_that_gave_way_meanwhile_is_told(play: Play) -> None:
+def test_a_login_that_was_evicted_while_its_process_starts_gets_an_error(play: Play) -> None:
     async def scene(crowd: Crowd) -> None:
         early = await crowd.logins.enter("here")  # its process is still being started
         early.check()

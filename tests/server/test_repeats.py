@@ -118,7 +118,7 @@ def test_equal_lines_are_written_at_first_and_counted_then() -> None:
     assert written(repeats, [refused()], now=WINDOW + 1) == 1
 
 
-def test_a_line_that_does_not_come_again_is_not_told_again() -> None:
+def test_a_line_that_does_not_come_again_is_not_repeated() -> None:
     repeats = Repeats()
     assert written(repeats, [refused(), refused(1)]) == 2
     assert repeats.take_counts(WINDOW) == []

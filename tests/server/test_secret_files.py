@@ -1,4 +1,4 @@
-"""The files with secrets that a service is given: what is refused at the start and at a reload, what is told of."""
+"""Files with secrets of a service: which are refused at the start and at a reload, and which cause a warning."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_tokens_that_others_can_write_stop_the_start(bed: Bed, token_file: Path,
     token_file.chmod(mode)
     more = ["--pty", "127.0.0.1:0"] if option.startswith("--pty") else []
     said = refused_start(bed, option, str(token_file), *more)
-    reason = f"its mode is {mode:04o}, so others may write to it: chmod 600"
+    reason = f"its mode is {mode:04o}, so other users may write to it: chmod 600"
     assert said == f"wstunnel-py: {option}: cannot use {token_file}: {reason}"
 
 
@@ -66,7 +66,7 @@ def test_a_key_or_an_authority_that_others_can_write_stops_the_start(
 ) -> None:
     certificate[option].chmod(0o622)
     said = refused_start(bed, *tls_options(certificate))
-    assert said.endswith("its mode is 0622, so others may write to it: chmod 600") and f"--tls-{option}:" in said
+    assert said.endswith("its mode is 0622, so other users may write to it: chmod 600") and f"--tls-{option}:" in said
 
 
 def test_a_certificate_alone_is_no_secret(start: StartBridge, certificate: dict[str, Path]) -> None:
@@ -83,34 +83,34 @@ def test_tokens_may_belong_to_another_user_as_what_is_mounted_does(start: StartB
 
 
 @pytest.mark.parametrize(("mode", "count"), [(0o600, 0), (0o400, 0), (0o644, 1), (0o440, 1), (0o604, 1)])
-def test_tokens_that_others_can_read_are_told_of_in_one_line(
+def test_tokens_that_others_can_read_are_reported_in_one_line(
     start: StartBridge, token_file: Path, mode: int, count: int
 ) -> None:
     token_file.chmod(mode)
     bridge = start("--token-file", str(token_file))
     with open_tunnel(bridge.url, headers=bearer("first-token")) as tunnel:
         assert_echo(tunnel)
-    note = f"wstunnel-py: note: --token-file: others can read {token_file}: chmod 600 it\n"
+    note = f"wstunnel-py: note: --token-file: other users can read {token_file}: chmod 600 it\n"
     assert bridge.process.log().count(note) == count == bridge.process.log().count("note: ")
     assert "warning" not in bridge.process.log()
 
 
 @pytest.mark.parametrize("in_one", [False, True])
-def test_a_key_that_others_can_read_is_told_of(start: StartBridge, certificate: dict[str, Path], in_one: bool) -> None:
+def test_a_key_that_others_can_read_is_reported(start: StartBridge, certificate: dict[str, Path], in_one: bool) -> None:
     del certificate["client-ca"]
     if in_one:
         certificate["cert"].write_text(certificate["key"].read_text() + certificate["cert"].read_text())
         del certificate["key"]
     option = "cert" if in_one else "key"
     certificate[option].chmod(0o644)
-    start(*tls_options(certificate)).process.wait_for_line(f"note: --tls-{option}: others can read ")
+    start(*tls_options(certificate)).process.wait_for_line(f"note: --tls-{option}: other users can read ")
 
 
-def test_that_is_an_event_for_programs(bed: Bed, token_file: Path) -> None:
+def test_tokens_that_others_can_read_are_an_event_in_the_json_log(bed: Bed, token_file: Path) -> None:
     token_file.chmod(0o644)
     words = ("--listen", "none", "--pty", "127.0.0.1:0", "--pty-token-file", str(token_file), "--log-format", "json")
     process = bed.start(*OURS, "serve", *words)
-    process.wait_for_line(r'"message": ?"--pty-token-file: others can read ')
+    process.wait_for_line(r'"message": ?"--pty-token-file: other users can read ')
 
 
 # ---- what is no file
@@ -141,7 +141,7 @@ Make = Callable[[Path], None]
 
 @NO_FILES
 @pytest.mark.parametrize("option", ["--token-file", "--pty-token-file", "--tls-cert", "--tls-key", "--tls-client-ca"])
-def test_what_is_no_file_stops_the_start(
+def test_a_path_that_is_not_a_file_stops_the_start(
     bed: Bed, certificate: dict[str, Path], tmp_path: Path, option: str, make: Make, reason: str
 ) -> None:
     path = tmp_path / "no-file"
@@ -156,7 +156,7 @@ def test_what_is_no_file_stops_the_start(
 
 @NO_FILES
 @pytest.mark.parametrize("option", ["--authorized-keys", "--host-key"])
-def test_what_is_no_file_of_keys_stops_the_start(
+def test_a_key_path_that_is_not_a_file_stops_the_start(
     bed: Bed, tmp_path: Path, option: str, make: Make, reason: str
 ) -> None:
     keys = {name: tmp_path / name for name in ("host", "user")}
@@ -192,7 +192,9 @@ def test_a_reload_passes_over_tokens_that_others_can_write(start: StartBridge, t
     token_file.write_text("planted-token\n")
     token_file.chmod(0o666)
     bridge.process.send_signal(signal.SIGHUP)
-    bridge.process.wait_for_line('reload-failed what=tokens reason=".*others may write to it.*" kept="those in use"')
+    bridge.process.wait_for_line(
+        'reload-failed what=tokens reason=".*other users may write to it.*" kept="those in use"'
+    )
     assert ask(bridge.url, headers={**UPGRADE, **bearer("planted-token")}).status == 401
     with open_tunnel(bridge.url, headers=bearer("first-token")) as tunnel:
         assert_echo(tunnel)

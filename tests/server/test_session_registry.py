@@ -20,6 +20,7 @@ from tunnel.protocol.keepalive import STALL_LIMIT
 from tunnel.protocol.read_buffers import ReadBuffers
 from tunnel.protocol.resumable_stream import ResumableStream
 from tunnel.server.budget import DETACHED, OWN_SHARE, SMALLEST_WINDOW, UNCONFIRMED, Budget, attached_weight
+from tunnel.server.busy import BusyQueue
 from tunnel.server.http import Refusal
 from tunnel.server.relay import Relay
 from tunnel.server.resumable import ResumableLifecycle
@@ -51,6 +52,9 @@ class Waiting:
 
     def give_memory_way(self) -> None:
         self.expire("no memory")
+
+    def given_up(self) -> None:
+        self.sessions.detached(cast(ResumableLifecycle, self), 0)
 
     def expire(self, reason: str) -> None:
         self.ended.append(reason)
@@ -107,7 +111,7 @@ def test_one_of_the_source_that_has_most_goes_before_older_ones_of_others() -> N
     asyncio.run(work())
 
 
-def test_nobody_waits_where_none_may() -> None:
+def test_with_max_detached_0_a_session_ends_with_its_connection() -> None:
     async def work() -> None:
         sessions = SessionRegistry(settings(max_detached=0))
         assert detach(sessions).ended
@@ -117,13 +121,13 @@ def test_nobody_waits_where_none_may() -> None:
 
 
 @pytest.mark.parametrize(("confirmed", "seconds"), [(True, 0.3), (False, 0.3)])
-def test_one_that_nobody_comes_back_to_expires(confirmed: bool, seconds: float) -> None:
+def test_a_detached_session_expires(confirmed: bool, seconds: float) -> None:
     async def work() -> None:
         sessions = SessionRegistry(settings(resume_for=seconds))
         session = detach(sessions, confirmed=confirmed)
         async with asyncio.timeout(10):
             await session.end.wait()
-        assert session.ended == ["nobody came back for 0.3 s"]
+        assert session.ended == ["no client reconnected for 0.3 s"]
         assert sessions.detached_count == len(sessions) == memory(sessions) == 0
 
     asyncio.run(work())
@@ -133,7 +137,7 @@ def timer(sessions: SessionRegistry, session: Waiting) -> asyncio.TimerHandle:
     return sessions._waiting[cast(ResumableLifecycle, session)][1]
 
 
-def test_one_that_was_never_confirmed_waits_half_a_minute_only() -> None:
+def test_an_unconfirmed_session_waits_only_half_a_minute() -> None:
     async def work() -> None:
         sessions = SessionRegistry(settings())
         now = asyncio.get_running_loop().time()
@@ -158,6 +162,48 @@ def test_after_a_standstill_clients_get_time_to_come_back(monkeypatch: pytest.Mo
         assert timer(sessions, session).when() == pytest.approx(began + 1000.0 + GRACE, abs=1)
         monkeypatch.undo()
         timer(sessions, session).cancel()
+
+    asyncio.run(work())
+
+
+def restored(old: SessionRegistry, session: Waiting, new: SessionRegistry, kept: int = 0) -> Waiting:
+    """Let a session of ``old`` go on in ``new``, as a restart of the bridge does."""
+    again = Waiting(new, session.offer, session.source, session.confirmed, attached=False)
+    new.add(cast(ResumableLifecycle, again))
+    new.restore_wait(cast(ResumableLifecycle, again), old.capture_wait(cast(ResumableLifecycle, session)), kept)
+    return again
+
+
+def test_a_session_that_waits_when_the_bridge_restarts_waits_no_longer_for_that() -> None:
+    async def work() -> None:
+        old, new = SessionRegistry(settings(max_detached=2)), SessionRegistry(settings(max_detached=2))
+        sessions = [detach(old), detach(old, confirmed=False)]
+        again = [restored(old, session, new, 1000) for session in sessions]
+        for before, after in zip(sessions, again, strict=True):
+            assert timer(new, after).when() == pytest.approx(timer(old, before).when(), abs=0.1)
+        assert (new.detached_count, memory(new)) == (2, 2000)
+        timer(new, again[1])._run()
+        assert again[1].ended == [f"no client reconnected for {UNCONFIRMED_WAIT:g} s"]
+
+    asyncio.run(work())
+
+
+def test_a_session_that_a_restart_has_cut_off_is_expected_with_all_that_it_held() -> None:
+    async def work() -> None:
+        old, new = SessionRegistry(settings(max_detached=0)), SessionRegistry(settings(max_detached=0))
+        offer = old.offer("192.0.2.1")
+        assert offer is not None
+        session = Waiting(old, offer)
+        old.add(cast(ResumableLifecycle, session))
+        again = restored(old, session, new)
+        assert new.expects(cast(ResumableLifecycle, again)) and not again.ended
+        assert (new.detached_count, memory(new)) == (0, memory(old))
+        # Nobody came back: it waits as any other, and here none may.
+        grace = new._expected[cast(ResumableLifecycle, again)]
+        assert grace.when() - asyncio.get_running_loop().time() == pytest.approx(GRACE, abs=1)
+        again.given_up()
+        assert again.ended == ["no detached sessions are allowed (max_detached)"]
+        assert len(new) == memory(new) == 0 and not new.expects_any and grace.cancelled()
 
     asyncio.run(work())
 
@@ -226,7 +272,7 @@ def test_the_window_is_reserved_again_and_others_that_wait_end_for_it() -> None:
     asyncio.run(work())
 
 
-def test_without_memory_that_others_could_give_a_client_is_told_to_come_again() -> None:
+def test_without_memory_to_evict_a_client_is_told_to_retry_later() -> None:
     async def work() -> None:
         sessions = SessionRegistry(settings(resume_memory=8))
         session = cast(ResumableLifecycle, detach(sessions, kept=1000))
@@ -292,7 +338,7 @@ def test_a_greedy_session_waits_before_the_budget_is_used_up_and_a_modest_one_do
 
 @dataclass
 class Attempt:
-    """A session whose client is away, and somebody who comes back to it over a new connection."""
+    """A detached session, and a client that resumes it over a new connection."""
 
     sessions: SessionRegistry
     seats: Shares
@@ -330,7 +376,7 @@ def new_session(
     stream = ResumableStream(client=False, buffers=ReadBuffers(), now=time.monotonic(), offer=offer)
     client = Client("192.0.2.1:1234", "192.0.2.1")
     session = ResumableLifecycle(stream, offer, registry=sessions, client=client, seat=seat)
-    return session, Relay(Channel(wire), Channel(target), session)
+    return session, Relay(Channel(wire), Channel(target), session, BusyQueue())
 
 
 async def with_detached_session(work: Callable[[Attempt], Awaitable[None]]) -> None:
@@ -358,7 +404,7 @@ async def with_detached_session(work: Callable[[Attempt], Awaitable[None]]) -> N
     assert len(sessions) == sessions.detached_count == memory(sessions) == 0
 
 
-def test_a_client_that_finds_no_seat_leaves_everything_as_it_was() -> None:
+def test_a_client_that_finds_no_free_slot_changes_nothing() -> None:
     async def work(attempt: Attempt) -> None:
         other = attempt.seats.enter("192.0.2.2", lambda: None)
         assert other is not None

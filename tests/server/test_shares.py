@@ -1,4 +1,4 @@
-"""Fair shares: nobody is refused while there is room; then the source that holds most gives way."""
+"""Fair shares: nobody is refused below the limit; at the limit the source that holds most loses a holder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tunnel.server.shares import Place, Shares
 
 
 class Holders:
-    """Holders of one `Shares`; ``gone`` lists those that had to give way."""
+    """Holders of one `Shares`; ``gone`` lists those that were evicted."""
 
     def __init__(self, limit: int, *, protected: int | None = None) -> None:
         self.shares = Shares(limit, protected=protected)
@@ -21,14 +21,14 @@ class Holders:
         )  # fmt: skip
 
 
-def test_nobody_gives_way_while_there_is_room() -> None:
+def test_nobody_is_evicted_below_the_limit() -> None:
     holders = Holders(3)
     assert all(holders.enter(f"a{n}", "a") for n in range(3))
     assert holders.gone == []
     assert holders.shares.taken == len(holders.shares) == holders.shares.held_by("a") == 3
 
 
-def test_the_oldest_of_the_source_that_holds_most_gives_way() -> None:
+def test_the_oldest_holder_of_the_source_that_holds_most_is_evicted() -> None:
     holders = Holders(4)
     for n in range(3):
         holders.enter(f"a{n}", "a")
@@ -38,13 +38,13 @@ def test_the_oldest_of_the_source_that_holds_most_gives_way() -> None:
     assert holders.gone == ["a0", "a1"]
 
 
-def test_a_source_alone_gives_way_to_itself() -> None:
+def test_a_source_that_is_alone_evicts_its_own_holders() -> None:
     holders = Holders(2)
     assert all(holders.enter(f"x{n}", None) for n in range(4))
     assert holders.gone == ["x0", "x1"]
 
 
-def test_the_lowest_standing_of_a_source_gives_way_first() -> None:
+def test_the_lowest_standing_of_a_source_is_evicted_first() -> None:
     holders = Holders(3)
     holders.enter("busy", "a", standing=9)
     holders.enter("idle", "a", standing=1)
@@ -53,7 +53,7 @@ def test_the_lowest_standing_of_a_source_gives_way_first() -> None:
     assert holders.gone == ["idle"]
 
 
-def test_who_is_protected_gives_way_only_to_a_source_that_holds_less() -> None:
+def test_a_protected_holder_is_evicted_only_for_a_source_that_holds_less() -> None:
     holders = Holders(4, protected=1)
     for n in range(3):
         holders.enter(f"a{n}", "a", standing=1)
@@ -65,7 +65,7 @@ def test_who_is_protected_gives_way_only_to_a_source_that_holds_less() -> None:
     assert holders.gone == ["a0"]
 
 
-def test_nobody_gives_way_to_a_source_that_holds_more_even_unprotected() -> None:
+def test_no_holder_is_evicted_for_a_source_that_holds_more() -> None:
     holders = Holders(4, protected=1)
     for n in range(3):
         holders.enter(f"a{n}", "a", standing=1)
@@ -74,7 +74,7 @@ def test_nobody_gives_way_to_a_source_that_holds_more_even_unprotected() -> None
     assert holders.gone == []
 
 
-def test_several_give_way_to_a_heavy_one_or_nobody_at_all() -> None:
+def test_several_holders_are_evicted_for_a_heavy_one_or_none_at_all() -> None:
     holders = Holders(100)
     holders.enter("a0", "a", weight=30)
     holders.enter("a1", "a", weight=30)
@@ -88,7 +88,7 @@ def test_several_give_way_to_a_heavy_one_or_nobody_at_all() -> None:
     assert holders.shares.taken == 65
 
 
-def test_a_place_that_grows_does_not_give_way_to_itself() -> None:
+def test_a_place_that_grows_does_not_evict_itself() -> None:
     holders = Holders(10)
     mine = holders.enter("mine", "a", weight=6)
     holders.enter("other", "a", weight=4)
@@ -112,7 +112,7 @@ def test_a_place_may_be_left_twice_and_changed_after_that() -> None:
     assert holders.shares.taken == holders.shares.held_by("a") == holders.shares.held_by("b") == 0
 
 
-def test_a_place_moves_to_the_source_that_a_proxy_tells() -> None:
+def test_a_place_moves_to_the_source_that_a_proxy_names() -> None:
     holders = Holders(2)
     place = holders.enter("p0", "proxy")
     assert place is not None
@@ -122,7 +122,7 @@ def test_a_place_moves_to_the_source_that_a_proxy_tells() -> None:
     assert holders.shares.taken == 0
 
 
-def test_one_can_be_dropped_though_there_is_room_unless_all_are_protected() -> None:
+def test_one_holder_can_be_dropped_below_the_limit_unless_all_are_protected() -> None:
     holders = Holders(10, protected=1)
     holders.enter("a0", "a", standing=1)
     holders.enter("a1", "a")

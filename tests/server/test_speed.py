@@ -1,4 +1,4 @@
-"""The speed test at the bridge: it keeps to its orders, and to the rules for tunnels."""
+"""The speed test at the bridge: its orders, and the rules for tunnels, which apply to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunnel.protocol.control import SPEED_TEST, SUBPROTOCOL
 from tunnel.protocol.frames import TARGET_LOST, TARGET_REFUSED_DATA
 
 
-def test_another_order_is_the_end(start: StartBridge) -> None:
+def test_an_unknown_order_ends_the_tunnel(start: StartBridge) -> None:
     bridge = start()
     with connect(bridge.url, subprotocols=[Subprotocol("binary"), Subprotocol(SPEED_TEST)], proxy=None) as tunnel:
         assert tunnel.subprotocol == SPEED_TEST
@@ -37,7 +37,7 @@ def test_it_is_a_plain_tunnel_whatever_else_is_offered(start: StartBridge) -> No
         assert tunnel.recv(timeout=LIMIT) == b"hello"
 
 
-def test_who_may_not_open_tunnels_may_not_test_them(start: StartBridge) -> None:
+def test_the_speed_test_needs_the_same_credentials_as_a_tunnel(start: StartBridge) -> None:
     bridge = start("--path", "/only-here")
     answer = ask(bridge.url.removesuffix("/only-here"), headers={**UPGRADE, "Sec-WebSocket-Protocol": SPEED_TEST})
     assert answer.status == 404

@@ -18,10 +18,12 @@ from tests.bed.processes import Bed
 from tests.bed.targets import Target
 from tests.bed.tunnels import Bridge
 from tests.server.clients import LIMIT, ask, assert_echo, dial, open_tunnel
+from tunnel.children.child import Child
 from tunnel.server import supervision
 from tunnel.server.log import LOGGER
 from tunnel.server.supervision import MOST_FAILURES, supervise, unhandled_errors_logged
 from tunnel.ssh.embedded import EmbeddedTarget
+from tunnel.ssh.server_process import ServerProcess
 
 Told = list[tuple[str, dict[str, Any]]]
 
@@ -237,10 +239,10 @@ else:
 def test_news_of_the_embedded_server_that_nobody_understands_hide_none_behind_them(told: Told) -> None:
     reading, writing = os.pipe()
     target = EmbeddedTarget(None, None)
-    target._events = reading
+    server = ServerProcess(Child(0, status=0), None, reading, target._take, target._forget)
     news = b'garbage\n[]\n{}\n{"event":"warning","id":0,"client":"x"}\n'
     os.write(writing, news + b'{"event":"warning","id":0,"message":"m"}\n')
-    target._read_events()
+    server._read_events()
     os.close(reading)
     os.close(writing)
     assert {name for name, _ in told} == {"ssh-warning"}

@@ -106,7 +106,7 @@ def test_sockets_meant_for_another_process_are_none_of_ours(bed: Bed) -> None:
         ("file", "descriptor 3 is not a socket: Socket operation on non-socket"),
     ],
 )
-def test_what_is_no_listening_socket_stops_the_start(bed: Bed, kind: str, problem: str) -> None:
+def test_a_socket_that_does_not_listen_stops_the_start(bed: Bed, kind: str, problem: str) -> None:
     process = activate(bed, kind)
     assert process.wait(LIMIT) == 2
     assert process.log() == f"wstunnel-py: LISTEN_FDS: {problem}\n"

@@ -92,7 +92,7 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(full_port: int
         asyncio.run(connect())
 
 
-def test_when_no_address_answers_each_is_told(names: dict[str, list[str]]) -> None:
+def test_when_no_address_answers_each_is_reported(names: dict[str, list[str]]) -> None:
     names["box.test"] = ["127.0.0.1", "127.0.0.2"]
     port = free_port()
     with pytest.raises(DialError) as failure:
@@ -104,7 +104,7 @@ def test_when_no_address_answers_each_is_told(names: dict[str, list[str]]) -> No
 
 def test_a_port_without_a_listener_is_refused() -> None:
     port = free_port()
-    with pytest.raises(DialError, match=f"127.0.0.1:{port} refused the connection: nothing listens there"):
+    with pytest.raises(DialError, match=f"127.0.0.1:{port} refused the connection: nothing is listening there"):
         dial(f"127.0.0.1:{port}")
 
 
@@ -116,7 +116,7 @@ def test_a_target_that_does_not_answer_is_given_up_in_time(full_port: int) -> No
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "x" * 70 + ".test"])
-def test_a_name_without_an_address_is_told(host: str) -> None:
+def test_a_name_without_an_address_is_reported(host: str) -> None:
     with pytest.raises(DialError, match=f"cannot resolve {host}: "):
         dial(f"{host}:22")
 
@@ -139,7 +139,7 @@ def test_a_unix_target_is_dialled(short_folder: Path) -> None:
     assert asyncio.run(talk()) == b"hello"
 
 
-def test_a_unix_target_that_is_not_there_is_told(short_folder: Path) -> None:
+def test_a_unix_target_that_is_not_there_is_reported(short_folder: Path) -> None:
     with pytest.raises(DialError, match=f"cannot connect to unix:{short_folder}/none: No such file or directory"):
         dial(f"unix:{short_folder}/none")
 
@@ -173,7 +173,7 @@ def test_a_client_is_told_why_the_target_was_not_reached(start: StartBridge, ful
     assert refused.headers["wstunnel-error"] == "target-unreachable"
     assert refused.json == {
         "error": "target-unreachable",
-        "message": f"the target cannot be reached: 127.0.0.1:{port} refused the connection: nothing listens there",
+        "message": f"the target cannot be reached: 127.0.0.1:{port} refused the connection: nothing is listening there",
     }
     silent = ask(start("--target", f"127.0.0.1:{full_port}", "--dial-timeout", "0.3").url)
     assert silent.status == 504
@@ -183,7 +183,7 @@ def test_a_client_is_told_why_the_target_was_not_reached(start: StartBridge, ful
     }
 
 
-def test_a_bridge_leads_to_a_unix_target(start: StartBridge, short_folder: Path) -> None:
+def test_a_bridge_connects_to_a_unix_target(start: StartBridge, short_folder: Path) -> None:
     path = f"{short_folder}/target"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)

@@ -1,4 +1,4 @@
-"""The look at the target when a bridge starts: a warning if nothing listens there, no connection if something does."""
+"""The check of the target when a bridge starts: a warning if nothing is listening there, and no connection to it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_bridge_warns_when_nothing_listens_at_its_target(bed: Bed, host: str) 
         place = re.escape(f"{host}:{port}")
         process.wait_for_line(
             rf"bridge ready on .*\nwstunnel-py: warning: no tunnel can be opened yet: {place} refused "
-            r"the connection: nothing listens there; start the SSH server, or see --target\n"
+            r"the connection: nothing is listening there; start the SSH server, or see --target\n"
         )
         assert process.status is None
 
@@ -115,10 +115,10 @@ def test_where_there_is_no_table_it_connects_and_a_slow_target_is_no_reason(monk
             sock.setblocking(False)
             sock.connect_ex(("127.0.0.1", port))
         assert why(port) is None
-    assert "nothing listens there" in (why(free_port()) or "")
+    assert "nothing is listening there" in (why(free_port()) or "")
 
 
-def test_the_embedded_server_needs_no_such_look(bed: Bed, sshd: Sshd) -> None:
+def test_the_embedded_server_is_not_checked_for_a_listener(bed: Bed, sshd: Sshd) -> None:
     bridge = start_embedded(bed, sshd)
     bridge.process.end()
     assert "no tunnel can be opened" not in bridge.process.log()

@@ -1,4 +1,4 @@
-"""TLS at the bridge: all bytes pass whole, and no client can keep OpenSSL busy with records that bring nothing."""
+"""TLS at the bridge: all bytes pass, and no client can keep OpenSSL busy with records that carry no data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Client:
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
 
     def shake_hands(self, sock: socket.socket, server: ServerTLSChannel | None = None) -> None:
-        """Do the handshake over ``sock`` with ``server``, or with whoever is at the other end."""
+        """Do the handshake over ``sock`` with ``server``, or with the peer at the other end."""
         is_done = False
         while not is_done:
             try:
@@ -153,7 +153,9 @@ def test_the_client_is_told_the_end(both: tuple[Client, socket.socket, ServerTLS
     assert client.tls.read(10) == b"", "a close_notify came"
 
 
-def test_what_is_no_record_breaks_the_connection(both: tuple[Client, socket.socket, ServerTLSChannel]) -> None:
+def test_bytes_that_are_no_tls_record_break_the_connection(
+    both: tuple[Client, socket.socket, ServerTLSChannel],
+) -> None:
     client, far, server = both
     far.sendall(client.records(b"data", 4) + b"GET / HTTP/1.1\r\n\r\n")
     space = memoryview(bytearray(100))
@@ -163,7 +165,7 @@ def test_what_is_no_record_breaks_the_connection(both: tuple[Client, socket.sock
             server.receive_into(space)
 
 
-def test_a_client_that_only_updates_its_key_is_let_go_before_it_has_asked_for_anything(
+def test_a_client_that_only_updates_its_key_is_disconnected_before_its_request(
     start: StartBridge, issuer: Issuer
 ) -> None:
     bridge = start(*issuer.options)

@@ -1,4 +1,4 @@
-"""config-ssh --write, --diff and --remove on real files: what was there stays, and comes back byte for byte."""
+"""config-ssh --write, --diff and --remove on real files: they keep the rest of the file, byte for byte."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int, int]]:
 # ---- writing
 
 
-def test_what_is_missing_is_made_for_the_user_alone(run: Run, ssh_config: Path) -> None:
+def test_missing_files_and_folders_are_created_for_the_user_alone(run: Run, ssh_config: Path) -> None:
     done = run("--write")
     own = ssh_config.parent / OWN
     assert (done.status, done.stderr) == (0, "")
@@ -66,7 +66,7 @@ def test_what_is_missing_is_made_for_the_user_alone(run: Run, ssh_config: Path) 
     assert modes == [0o700, 0o600, 0o600]
 
 
-def test_the_second_time_nothing_changes(run: Run, ssh_config: Path) -> None:
+def test_a_second_write_changes_nothing(run: Run, ssh_config: Path) -> None:
     run("--write", "--user", "user")
     before = contents(ssh_config.parent)
     done = run("--user", "user", "--write")
@@ -80,14 +80,23 @@ def test_the_include_comes_before_any_block_and_takes_effect(bed: Bed, run: Run,
     run("--write", "--user", "user")
     assert ssh_config.read_bytes() == line_for(ssh_config) + b"# mine\nHost first *.e2b\n  User me\n  Port 2222\n"
     lines = bed.check("ssh", "-G", "-F", str(ssh_config), "abc.e2b").text.splitlines()
-    assert {"user user", "port 2222", "serveraliveinterval 60"} <= set(lines)
+    assert {"user user", "port 2222", "stricthostkeychecking accept-new"} <= set(lines)
     assert "user me" in bed.check("ssh", "-G", "-F", str(ssh_config), "first").text.splitlines()
 
 
-def test_hosts_that_are_no_longer_written_are_told_of(run: Run, ssh_config: Path) -> None:
+def test_hosts_that_are_no_longer_written_are_reported(run: Run, ssh_config: Path) -> None:
     run("--write", "abc", "def", "*.e2b")
     done = run("--write", "abc", "xyz")
-    assert done.text == f"wrote {ssh_config.parent / OWN}: abc xyz; no longer: def *.e2b\n"
+    assert done.text == f"wrote {ssh_config.parent / OWN}: abc xyz; removed: def *.e2b\n"
+
+
+def test_options_that_are_no_longer_written_are_reported(run: Run, ssh_config: Path) -> None:
+    run("--write", "--user", "user", "--port", "1", "abc")
+    done = run("--write", "--port", "2", "abc")
+    assert done.text == f"wrote {ssh_config.parent / OWN}: abc\n"
+    assert done.stderr == "wstunnel-py: no longer written: --user user; to keep it, give it again\n"
+    assert run("--write", "abc", "--quiet").stderr == ""
+    assert run("--write", "abc").stderr == "wstunnel-py: no longer written: --quiet; to keep it, give it again\n"
 
 
 def test_the_line_in_sshs_own_folder_is_a_bare_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,16 +106,16 @@ def test_the_line_in_sshs_own_folder_is_a_bare_name(monkeypatch: pytest.MonkeyPa
     assert include_line("/50%/config") == b"Include /50%/wstunnel-py.conf"
 
 
-def test_another_home_than_the_accounts_is_warned_of(bed: Bed, tmp_path: Path) -> None:
+def test_a_home_other_than_the_accounts_causes_a_warning(bed: Bed, tmp_path: Path) -> None:
     done = bed.check(*OURS, "config-ssh", "--write", env={"HOME": str(tmp_path)})
     assert (tmp_path / ".ssh" / "config").read_text() == f"Include {tmp_path}/.ssh/{OWN}\n"
-    assert done.stderr.startswith("wstunnel-py: warning: HOME is not the home of your account")
+    assert done.stderr.startswith("wstunnel-py: warning: HOME is not your account's home")
 
 
 @pytest.mark.parametrize("name", ["a[1]", "a*", "a?"])
 def test_a_folder_that_an_include_cannot_name_is_refused(bed: Bed, tmp_path: Path, name: str) -> None:
     done = bed.run(*OURS, "config-ssh", "--write", "--ssh-config", str(tmp_path / name / "config"))
-    assert done.status == 2 and "an Include cannot name it" in done.stderr
+    assert done.status == 2 and "an Include cannot name this file" in done.stderr
     assert not (tmp_path / name).exists()
 
 
@@ -124,7 +133,7 @@ def test_a_link_of_a_dotfiles_folder_stays_a_link(ssh_config: Path, tmp_path: Pa
     assert ssh_config.is_symlink() and (dotfiles / "ssh_config").read_bytes() == b"Host a\n"
 
 
-def test_a_link_that_leads_nowhere_leads_nowhere_again(ssh_config: Path, tmp_path: Path) -> None:
+def test_remove_restores_a_dangling_link(ssh_config: Path, tmp_path: Path) -> None:
     ssh_config.parent.mkdir()
     ssh_config.symlink_to(tmp_path / "target")
     write(ssh_config)
@@ -134,7 +143,7 @@ def test_a_link_that_leads_nowhere_leads_nowhere_again(ssh_config: Path, tmp_pat
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o640])
-def test_the_mode_stays(ssh_config: Path, mode: int) -> None:
+def test_write_keeps_the_mode_of_the_file(ssh_config: Path, mode: int) -> None:
     ssh_config.parent.mkdir()
     ssh_config.write_text("Host a\n")
     ssh_config.chmod(mode)
@@ -142,7 +151,7 @@ def test_the_mode_stays(ssh_config: Path, mode: int) -> None:
     assert stat.S_IMODE(ssh_config.stat().st_mode) == mode
 
 
-def test_the_owner_stays(ssh_config: Path) -> None:
+def test_write_keeps_the_owner_of_the_file(ssh_config: Path) -> None:
     """Root can give a file to anybody, others to a group that they are in."""
     owner = (12345, 12346) if os.geteuid() == 0 else (os.geteuid(), os.getgroups()[-1])
     ssh_config.parent.mkdir()
@@ -152,7 +161,7 @@ def test_the_owner_stays(ssh_config: Path) -> None:
     assert (ssh_config.stat().st_uid, ssh_config.stat().st_gid) == owner
 
 
-def test_lines_end_as_in_the_rest_of_the_file(ssh_config: Path) -> None:
+def test_the_include_has_the_line_ends_of_the_file(ssh_config: Path) -> None:
     ssh_config.parent.mkdir()
     ssh_config.write_bytes(b"Host a\r\n  User b\r\n")
     write(ssh_config)
@@ -203,12 +212,12 @@ def test_a_file_of_somebody_elses_is_not_touched(run: Run, ssh_config: Path, con
     ssh_config.write_bytes(line_for(ssh_config))
     before = contents(ssh_config.parent)
     done = run(action)
-    line = f"cannot use {own}: config-ssh did not write it; move it out of the way"
+    line = f"cannot use {own}: it was not written by config-ssh: move it away"
     assert (done.status, done.stdout, done.stderr) == (2, b"", f"wstunnel-py: {line}\n")
     assert contents(ssh_config.parent) == before
 
 
-def test_what_is_no_file_for_ssh_is_refused(run: Run, ssh_config: Path) -> None:
+def test_a_path_that_is_not_a_file_is_refused(run: Run, ssh_config: Path) -> None:
     def refusal() -> str:
         done = run("--write")
         assert (done.status, done.stdout) == (2, b"")
@@ -274,7 +283,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert contents(ssh_config.parent) == before
 
 
-def test_many_at_once_leave_one_include_and_all_else(ssh_config: Path) -> None:
+def test_concurrent_writes_leave_one_include_and_keep_the_rest(ssh_config: Path) -> None:
     ssh_config.parent.mkdir()
     ssh_config.write_text("Host a\n")
     command = [*OURS, "config-ssh", "--write", "--ssh-config", str(ssh_config)]
@@ -315,27 +324,27 @@ def test_the_difference_is_shown_and_nothing_is_written(run: Run, ssh_config: Pa
 # ---- removing
 
 
-def test_what_was_made_is_gone_again(run: Run, ssh_config: Path) -> None:
+def test_remove_deletes_the_files_that_write_made(run: Run, ssh_config: Path) -> None:
     run("--write")
     run("--write", "abc")
     done = run("--remove")
     own = ssh_config.parent / OWN
-    assert done.text == f"deleted {ssh_config}, which held nothing but the Include\ndeleted {own}\n"
+    assert done.text == f"deleted {ssh_config}, which contained only the Include\ndeleted {own}\n"
     assert list(ssh_config.parent.iterdir()) == []
     done = run("--remove")
     assert (done.status, done.text) == (0, f"nothing to change: {ssh_config} and {own}\n")
 
 
-def test_what_the_user_has_written_since_stays(run: Run, ssh_config: Path) -> None:
+def test_remove_keeps_what_the_user_has_written_since(run: Run, ssh_config: Path) -> None:
     run("--write")
     with ssh_config.open("a") as file:
         file.write("Host mine\n")
     done = run("--remove")
-    assert done.text.startswith(f"took the Include out of {ssh_config}\n")
+    assert done.text.startswith(f"removed the Include from {ssh_config}\n")
     assert ssh_config.read_text() == "Host mine\n"
 
 
-def test_an_empty_file_is_an_empty_file_again(ssh_config: Path) -> None:
+def test_remove_leaves_an_empty_file_that_was_empty_before(ssh_config: Path) -> None:
     ssh_config.parent.mkdir()
     ssh_config.touch()
     write(ssh_config)
@@ -351,7 +360,7 @@ CONTENTS = st.none() | st.binary(max_size=40) | st.lists(PIECES, max_size=20).ma
 
 
 @given(content=CONTENTS, blocks=st.lists(st.sampled_from(["Host a\n", BLOCKS]), min_size=1, max_size=3))
-def test_whatever_was_there_comes_back_byte_for_byte(content: bytes | None, blocks: list[str]) -> None:
+def test_remove_restores_the_file_byte_for_byte(content: bytes | None, blocks: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         ssh_config = Path(folder) / "config"
         if content is not None:
@@ -366,3 +375,13 @@ def test_whatever_was_there_comes_back_byte_for_byte(content: bytes | None, bloc
         remove(ssh_config)
         assert list(Path(folder).iterdir()) == ([] if content is None else [ssh_config])
         assert content is None or ssh_config.read_bytes() == content
+
+
+def test_an_editor_may_end_the_lines_as_windows_does(ssh_config: Path) -> None:
+    write(ssh_config)
+    own = ssh_config.parent / OWN
+    own.write_bytes(own.read_bytes().replace(b"\n", b"\r\n"))
+    write(ssh_config)
+    own.write_bytes(own.read_bytes().replace(b"\n", b"\r\n"))
+    remove(ssh_config)
+    assert list(ssh_config.parent.iterdir()) == []

@@ -1,4 +1,4 @@
-"""What config-ssh prints, read by those who have to: the real ssh, and the parsers of editors and libraries."""
+"""What config-ssh prints, read by the real ssh and by the parsers of editors and libraries."""
 
 from __future__ import annotations
 
@@ -89,13 +89,15 @@ def hosts(printed: Finished) -> list[str]:
 # ---- which hosts
 
 
-def test_without_a_config_file_it_is_about_sandboxes_by_their_id(bed: Bed, config_ssh: Run, tmp_path: Path) -> None:
+def test_without_a_config_file_the_only_hosts_are_sandboxes_by_their_id(
+    bed: Bed, config_ssh: Run, tmp_path: Path
+) -> None:
     path = written(tmp_path, config_ssh())
     read = as_ssh_reads_it(bed, path, "abc.e2b")
     assert read["proxycommand"] == f"{INSTALLED} connect -- %h"
     assert read["userknownhostsfile"].endswith("/.ssh/known_hosts.wstunnel-py")
     assert read["stricthostkeychecking"] == "accept-new"
-    assert (read["serveraliveinterval"], read["serveralivecountmax"]) == ("60", "10")
+    assert (read["serveraliveinterval"], read["serveralivecountmax"]) == ("0", "10")  # it is to sleep
     assert "hostkeyalias" not in read and read["hostname"] == "abc.e2b"
 
 
@@ -121,7 +123,7 @@ def test_a_named_host_keeps_its_name_whatever_an_older_block_says(bed: Bed, conf
     assert (read["hostname"], read["hostkeyalias"], read["user"]) == ("build", "build", "me")
 
 
-def test_tables_that_are_not_about_hosts_for_ssh_are_left_out_and_told_of(config_ssh: Run, config: Path) -> None:
+def test_tables_that_are_no_hosts_for_ssh_are_left_out_and_reported(config_ssh: Run, config: Path) -> None:
     config.write_text(
         '[hosts."*"]\nport = 1\n[hosts."gw.example.org"]\ninsecure = true\n[hosts.term]\npty-port = 1\n[hosts."a b"]\n'
     )
@@ -134,7 +136,9 @@ def test_tables_that_are_not_about_hosts_for_ssh_are_left_out_and_told_of(config
     assert (hosts(named), named.stderr) == (["gw.example.org", "term", "*"], "")
 
 
-def test_the_login_may_stand_in_the_config_file(bed: Bed, config_ssh: Run, config: Path, tmp_path: Path) -> None:
+def test_user_and_identity_file_can_come_from_the_config_file(
+    bed: Bed, config_ssh: Run, config: Path, tmp_path: Path
+) -> None:
     """As ssh takes the first value that it finds, the nearest table counts, and an option before all of them."""
     config.write_text(
         'user = "everybody"\n[hosts.build]\nuser = "ci"\nidentity-file = "id ci"\nhost-key-alias = "image"\n'
@@ -165,17 +169,17 @@ def test_the_login_may_stand_in_the_config_file(bed: Bed, config_ssh: Run, confi
 
 
 @pytest.mark.usefixtures("config")
-def test_names_besides_all_others(config_ssh: Run) -> None:
+def test_all_adds_the_named_hosts_to_those_of_the_config_file(config_ssh: Run) -> None:
     assert hosts(config_ssh("--all", "xyz", "*.e2b")) == ["xyz", "build", "Mixed-Case", "*.team.e2b", "*.e2b"]
 
 
 @pytest.mark.usefixtures("config")
-def test_names_are_the_only_hosts_then(config_ssh: Run) -> None:
+def test_names_alone_replace_the_hosts_of_the_config_file(config_ssh: Run) -> None:
     assert hosts(config_ssh("*.e2b", "abc.e2b", "xyz", "abc.e2b")) == ["abc.e2b", "xyz", "*.e2b"]
 
 
 @pytest.mark.parametrize("name", ["a b", "", "a\nHost *", 'a"', "*.*", "a,b", "!a", "a?", "a#", "ws://h"])
-def test_what_is_no_name_for_a_host_is_refused(config_ssh: Run, name: str) -> None:
+def test_an_invalid_host_name_is_refused(config_ssh: Run, name: str) -> None:
     printed = config_ssh("--", name)
     assert (printed.status, printed.stdout) == (2, b"")
     assert printed.stderr.startswith("wstunnel-py: ") and "is not a host name or pattern" in printed.stderr
@@ -185,15 +189,15 @@ def test_what_is_no_name_for_a_host_is_refused(config_ssh: Run, name: str) -> No
     ("name", "step"),
     [("me@box", "put the user into --user, or into the config file"),
      ("ws://h.test", "put the URL into --url, or into the config file"),
-     ("box:22", "leave out the port, as the tunnel knows where to go")],
+     ("box:22", "leave out the port, which the tunnel's URL decides")],
 )  # fmt: skip
-def test_what_is_no_part_of_a_name_is_told_where_it_belongs(config_ssh: Run, name: str, step: str) -> None:
+def test_what_is_not_part_of_a_host_name_gets_a_hint_where_it_belongs(config_ssh: Run, name: str, step: str) -> None:
     assert config_ssh(name).stderr == f"wstunnel-py: {name!r} is not a host name or pattern: {step}\n"
 
 
 def test_a_pattern_must_be_one_that_the_client_knows(config_ssh: Run, tmp_path: Path) -> None:
     printed = config_ssh("*.box")
-    line = f'{tmp_path}/wstunnel-py/config.toml has no pattern *.box; a table [hosts."*.box"] makes it one'
+    line = f'{tmp_path}/wstunnel-py/config.toml has no pattern *.box: add a table [hosts."*.box"]'
     assert (printed.status, printed.stderr) == (2, f"wstunnel-py: {line}\n")
     assert hosts(config_ssh("--url", "wss://gw.test/{host}", "*.box")) == ["*.box"]
 
@@ -202,17 +206,18 @@ def test_a_pattern_must_be_one_that_the_client_knows(config_ssh: Run, tmp_path: 
 
 
 @pytest.mark.usefixtures("config")
-def test_ssh_is_as_patient_as_the_client(bed: Bed, config_ssh: Run, tmp_path: Path) -> None:
+def test_keepalives_of_ssh_last_as_long_as_reconnect_for(bed: Bed, config_ssh: Run, tmp_path: Path) -> None:
     path = written(tmp_path, config_ssh())
-    expected = {"Mixed-Case": "20", "build": "3", "a.team.e2b": "20", "a.e2b": "3"}
-    for host, count in expected.items():
+    # Of those that may be sandboxes of E2B, which are to sleep, it asks nothing by itself.
+    expected = {"Mixed-Case": ("0", "20"), "build": ("60", "3"), "a.team.e2b": ("60", "20"), "a.e2b": ("0", "3")}
+    for host, numbers in expected.items():
         read = as_ssh_reads_it(bed, path, host)
-        assert (read["serveraliveinterval"], read["serveralivecountmax"]) == ("60", count), host
+        assert (read["serveraliveinterval"], read["serveralivecountmax"]) == numbers, host
     given = written(tmp_path, config_ssh("--reconnect-for", "3601", "--no-no-resume"))
     assert as_ssh_reads_it(bed, given, "a.e2b")["serveralivecountmax"] == "61"
 
 
-def test_the_login_is_as_it_was_given(bed: Bed, config_ssh: Run, tmp_path: Path) -> None:
+def test_user_and_identity_file_are_written_as_given(bed: Bed, config_ssh: Run, tmp_path: Path) -> None:
     key = tmp_path / "50% of my keys" / "id"
     path = written(tmp_path, config_ssh("--user", "user", "--identity-file", str(key)))
     read = as_ssh_reads_it(bed, path, "abc.e2b")
@@ -221,7 +226,7 @@ def test_the_login_is_as_it_was_given(bed: Bed, config_ssh: Run, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("config")
-def test_a_shared_key_is_for_patterns_and_for_who_is_named(bed: Bed, config_ssh: Run, tmp_path: Path) -> None:
+def test_host_key_alias_applies_to_patterns_and_named_hosts(bed: Bed, config_ssh: Run, tmp_path: Path) -> None:
     path = written(tmp_path, config_ssh("--host-key-alias", "my-image"))
     assert as_ssh_reads_it(bed, path, "abc.e2b")["hostkeyalias"] == "my-image"
     assert as_ssh_reads_it(bed, path, "build")["hostkeyalias"] == "build"
@@ -253,10 +258,10 @@ def test_another_config_file_is_named_even_if_a_variable_gave_it(config_ssh: Run
     [
         (["--header", "e2b-traffic-access-token: x"], "there is no option --header; see wstunnel-py config-ssh --help"),
         (["--proxy", "http://me:hunter2@proxy.test"],
-         "--proxy: a password must not stand in a command line, which others can read; use config.toml"),
-        (["--user", "a b"], "--user: 'a b' has other characters than letters, digits and + - . @ _"),
-        (["--user", "-x"], "--user: '-x' has other characters than letters, digits and + - . @ _"),
-        (["--host-key-alias", "a,b"], "--host-key-alias: 'a,b' has other characters than letters, digits and - . _"),
+         "--proxy: a password must not be on a command line, which other users can read; use config.toml"),
+        (["--user", "a b"], "--user: 'a b' has characters other than letters, digits and + - . @ _"),
+        (["--user", "-x"], "--user: '-x' has characters other than letters, digits and + - . @ _"),
+        (["--host-key-alias", "a,b"], "--host-key-alias: 'a,b' has characters other than letters, digits and - . _"),
         (["--identity-file", "/k/${HOME}"], "'/k/${HOME}' cannot be written into ssh_config: "
          '" $ ` \\ and control characters are not allowed'),
         (["--known-hosts-file", '/k/"'], "'/k/\"' cannot be written into ssh_config: "
@@ -265,14 +270,14 @@ def test_another_config_file_is_named_even_if_a_variable_gave_it(config_ssh: Run
          '" $ ` \\ and control characters are not allowed'),
         (["--executable", "/nonexistent"], "--executable: cannot use /nonexistent: there is no such program"),
         (["--executable", "/a\nb"], "--executable: the value has characters that are not printable"),
-        (["--write", "--diff"], "--write and --diff exclude each other"),
-        (["--write", "--remove"], "--write and --remove exclude each other"),
+        (["--write", "--diff"], "--write and --diff cannot be used together"),
+        (["--write", "--remove"], "--write and --remove cannot be used together"),
         (["--remove", "build"],
          "--remove removes all hosts; to keep some of them: wstunnel-py config-ssh --write NAME…"),
         (["--config", "/nonexistent"], "/nonexistent: there is no such file"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_written_is_one_line(config_ssh: Run, words: list[str], line: str) -> None:
+def test_what_cannot_be_written_is_reported_in_one_line(config_ssh: Run, words: list[str], line: str) -> None:
     printed = config_ssh(*words)
     assert (printed.status, printed.stdout, printed.stderr) == (2, b"", f"wstunnel-py: {line}\n")
 

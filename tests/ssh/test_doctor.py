@@ -1,4 +1,4 @@
-"""The doctor names the hop that is broken, on ways that are broken for real."""
+"""doctor names the hop that fails, on paths that really fail."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def doctor(bed: Bed, *words: str) -> Finished:
 
 
 def failure(done: Finished) -> tuple[str, str]:
-    """The hop that failed, and all that is said of it; what came before it went well, or well enough."""
+    """The hop that failed, and the text about it; all hops before it must have succeeded."""
     *good, bad, advice = done.text.splitlines()
     assert all(line.startswith(("✓ ", "! ", " ")) for line in good)
     assert bad.startswith("✗ ") and advice.startswith(" ")
     return bad.split()[1], f"{bad}\n{advice}"
 
 
-def test_a_good_way_is_told_hop_by_hop(bed: Bed, sshd: Sshd) -> None:
+def test_doctor_reports_every_hop_of_a_working_path(bed: Bed, sshd: Sshd) -> None:
     bridge = start_bridge(bed, "ours", sshd.port)
     done = doctor(bed, bridge.url)
     assert done.status == 0 and done.stderr == ""
@@ -50,7 +50,7 @@ def test_a_good_way_is_told_hop_by_hop(bed: Bed, sshd: Sshd) -> None:
     bridge.process.wait_for_line("tunnel client=")
 
 
-def test_the_same_is_told_to_programs(bed: Bed, sshd: Sshd) -> None:
+def test_doctor_reports_the_same_as_json(bed: Bed, sshd: Sshd) -> None:
     report = json.loads(doctor(bed, "--json", "--no-resume", start_bridge(bed, "ours", sshd.port).url).stdout)
     assert report["ok"] is True
     hops = {finding["hop"]: finding for finding in report["hops"]}
@@ -84,13 +84,13 @@ def test_the_throughput_is_shown_as_it_is_measured(bed: Bed, sshd: Sshd) -> None
         assert typist.wait() == 0
 
 
-def test_a_bridge_without_a_speed_test(bed: Bed, sshd: Sshd) -> None:
+def test_doctor_reports_a_bridge_without_a_speed_test(bed: Bed, sshd: Sshd) -> None:
     done = doctor(bed, "--throughput", start_bridge(bed, "websocat", sshd.port).url)
     hop, said = failure(done)
     assert hop == "throughput" and "no speed test" in said and done.status == 76
 
 
-def test_a_speed_test_that_breaks_off(bed: Bed, sshd: Sshd) -> None:
+def test_doctor_reports_a_speed_test_that_breaks_off(bed: Bed, sshd: Sshd) -> None:
     port = int(start_bridge(bed, "ours", sshd.port).url.rpartition(":")[2])
     # No other connection of the doctor's carries as much as the speed test's, however slow they are.
     with Link(port, plan=lambda _: Plan(Cut(100_000, "down", "rst"), Cut(100_000, "up", "rst"))) as link:
@@ -105,32 +105,32 @@ def test_a_plain_websocat_is_good_enough_and_said_to_be_plain(bed: Bed, sshd: Ss
     assert re.search(r"^! resume .* a plain tunnel\n +It ends when its connection is lost\.", done.text, re.MULTILINE)
 
 
-def test_a_session_that_was_not_asked_for_is_no_good_news_either(bed: Bed, sshd: Sshd) -> None:
+def test_doctor_marks_a_tunnel_for_which_no_session_was_requested(bed: Bed, sshd: Sshd) -> None:
     done = doctor(bed, "--no-resume", start_bridge(bed, "ours", sshd.port).url)
-    assert done.status == 0 and re.search(r"^! resume .* not asked for \(--no-resume\)$", done.text, re.MULTILINE)
+    assert done.status == 0 and re.search(r"^! resume .* not requested \(--no-resume\)$", done.text, re.MULTILINE)
 
 
-def test_a_wrong_name(bed: Bed) -> None:
+def test_doctor_blames_the_name_lookup_for_an_unknown_name(bed: Bed) -> None:
     done = doctor(bed, "wss://no-such-name.invalid")
     assert failure(done)[0] == "dns" and done.status == 69
 
 
-def test_a_closed_port(bed: Bed) -> None:
+def test_doctor_blames_tcp_for_a_closed_port(bed: Bed) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     done = doctor(bed, f"ws://127.0.0.1:{port}")
     hop, said = failure(done)
-    assert hop == "tcp" and "nothing listens there" in said and "wstunnel-py serve" in said and done.status == 69
+    assert hop == "tcp" and "nothing is listening there" in said and "wstunnel-py serve" in said and done.status == 69
 
 
-def test_no_tls_where_there_should_be_some(bed: Bed, sshd: Sshd) -> None:
+def test_doctor_suggests_ws_for_a_server_without_tls(bed: Bed, sshd: Sshd) -> None:
     bridge = start_bridge(bed, "ours", sshd.port)
     done = doctor(bed, bridge.url.replace("ws://", "wss://"))
     hop, said = failure(done)
     assert hop == "tls" and "ws://" in said and done.status == 76
 
 
-def test_a_certificate_that_has_expired(bed: Bed, sshd: Sshd, tmp_path: Path) -> None:
+def test_doctor_blames_tls_for_an_expired_certificate(bed: Bed, sshd: Sshd, tmp_path: Path) -> None:
     authority = trustme.CA()
     expired = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
@@ -147,13 +147,13 @@ def test_a_certificate_that_is_not_checked_is_said_to_be_so(bed: Bed, sshd: Sshd
     bridge = start_bridge(bed, "ours", sshd.port, "--tls-cert", str(tmp_path / "leaf.pem"))
     done = doctor(bed, "--insecure", bridge.url)
     assert done.status == 0
-    assert re.search(r"^! tls .*, whose certificate was not checked \(--insecure\)\n +Anybody", done.text, re.MULTILINE)
+    assert re.search(r"^! tls .*, whose certificate was not checked \(--insecure\)\n +Anyone", done.text, re.MULTILINE)
     hops = json.loads(doctor(bed, "--json", "--insecure", bridge.url).stdout)["hops"]
     assert [hop["code"] for hop in hops if hop["hop"] == "tls"] == ["insecure"]
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-def test_a_certificate_for_another_name_is_no_matter_of_trust(
+def test_a_certificate_for_another_name_is_not_reported_as_untrusted(
     bed: Bed, sshd: Sshd, tmp_path: Path, trusted: bool
 ) -> None:
     authority = trustme.CA()
@@ -178,7 +178,7 @@ def test_a_proxy_that_is_not_there_is_blamed_and_not_the_bridge(bed: Bed) -> Non
         hop, said = failure(done)
         assert hop == "proxy" and done.status == 69
         assert f"cannot connect to proxy {place}: " in said and "The bridge was not tried." in said
-        assert f"The proxy is that of {name}; --proxy none goes without it." in said
+        assert f"The proxy comes from {name}; --proxy none connects without one." in said
         assert "wstunnel-py serve" not in said
 
 
@@ -190,7 +190,7 @@ def test_a_proxy_that_is_not_there_is_blamed_and_not_the_bridge(bed: Bed) -> Non
         ("407 Proxy Authentication Required", "user and password"),
     ],
 )
-def test_what_a_proxy_answers_is_the_proxy_s(bed: Bed, status: str, advice: str) -> None:
+def test_doctor_blames_the_proxy_for_its_refusals(bed: Bed, status: str, advice: str) -> None:
     def refuse(connection: socket.socket) -> None:
         read_head(connection)
         connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
@@ -200,7 +200,7 @@ def test_what_a_proxy_answers_is_the_proxy_s(bed: Bed, status: str, advice: str)
     assert hop == "proxy" and advice in said
 
 
-def test_a_proxy_that_says_nothing(bed: Bed) -> None:
+def test_doctor_blames_a_silent_proxy(bed: Bed) -> None:
     with Target(read_to_end) as target:
         words = ("--connect-timeout", "1", "--proxy", f"http://127.0.0.1:{target.port}")
         hop, said = failure(doctor(bed, *words, "wss://box.test"))
@@ -210,15 +210,15 @@ def test_a_proxy_that_says_nothing(bed: Bed) -> None:
 # ---- credentials
 
 
-def test_a_token_that_is_missing_or_wrong(bed: Bed, sshd: Sshd, tmp_path: Path) -> None:
+def test_doctor_says_whether_the_token_is_missing_or_wrong(bed: Bed, sshd: Sshd, tmp_path: Path) -> None:
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
     for file, token in ((theirs, "open-sesame"), (ours, "a-wrong-one")):
         file.write_text(token)
         file.chmod(0o600)
     url = start_bridge(bed, "ours", sshd.port, "--token-file", str(theirs)).url
     for words, advice in (
-        ([], "The bridge wants a token: --token-file, or WSTUNNEL_PY_TOKEN."),
-        (["--token-file", str(ours)], f"It was sent the token in {ours} (--token-file)."),
+        ([], "The bridge requires a token: --token-file FILE."),
+        (["--token-file", str(ours)], f"It received the token in {ours} (--token-file)."),
     ):
         done = doctor(bed, *words, url)
         hop, said = failure(done)
@@ -226,7 +226,33 @@ def test_a_token_that_is_missing_or_wrong(bed: Bed, sshd: Sshd, tmp_path: Path) 
         assert said.endswith(f" {advice}") and "wrong-one" not in said
 
 
-def test_an_edge_that_wants_a_token_for_the_sandbox(bed: Bed) -> None:
+def test_doctor_names_a_port_that_is_missing_and_a_target_that_is_down(bed: Bed) -> None:
+    _, said = failure(doctor(bed, "ws://127.0.0.1"))
+    assert said.endswith(" The URL has no port, so 80 was tried; serve listens on 8081 by default.")
+    hop, said = failure(doctor(bed, start_bridge(bed, "ours", 1).url))
+    assert hop == "upgrade"
+    assert said.endswith(" Start the SSH server there, or give the bridge another target: serve --target.")
+    assert "sandbox" not in said
+
+
+def test_doctor_suggests_the_host_that_was_meant(bed: Bed, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[hosts.build]\nurl = "ws://127.0.0.1:1"\n')
+    _, said = failure(doctor(bed, "--config", str(config), "--url", "ws://{host}.invalid", "buidl"))
+    assert said.endswith(f" Did you mean build, a host of {config}?")
+
+
+@pytest.mark.parametrize("option", ["--ca-file", "--client-cert"])
+def test_a_file_that_tls_cannot_use_fails_at_tls_and_not_at_the_url(bed: Bed, tmp_path: Path, option: str) -> None:
+    key = tmp_path / "ca.key"
+    trustme.CA().private_key_pem.write_to_path(key)
+    done = doctor(bed, option, str(key), "wss://127.0.0.1:1")
+    *good, bad = done.text.splitlines()
+    assert [line.split()[:2] for line in good] == [["✓", "url"]] and bad.split()[:2] == ["✗", "tls"]
+    assert bad.endswith(f"{option}: cannot use {key}: it contains no PEM certificate")
+
+
+def test_doctor_reports_an_edge_that_requires_a_traffic_token(bed: Bed) -> None:
     def refuse(connection: socket.socket) -> None:
         connection.recv(65536)
         head = f"HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: {len(FORBIDDEN)}\r\n\r\n"
@@ -239,7 +265,7 @@ def test_an_edge_that_wants_a_token_for_the_sandbox(bed: Bed) -> None:
     assert done.status == 77
 
 
-def test_a_bridge_without_an_sshd_behind_it(bed: Bed) -> None:
+def test_doctor_reports_a_bridge_whose_target_refuses(bed: Bed) -> None:
     with Target(echo) as target:
         port = target.port
     done = doctor(bed, start_bridge(bed, "ours", port).url)
@@ -248,7 +274,7 @@ def test_a_bridge_without_an_sshd_behind_it(bed: Bed) -> None:
 
 
 @pytest.mark.parametrize("greeting", [b"HTTP/1.1 400 Bad Request\r\n", b""])
-def test_something_else_than_an_sshd_behind_the_bridge(bed: Bed, greeting: bytes) -> None:
+def test_doctor_reports_a_target_that_is_not_an_ssh_server(bed: Bed, greeting: bytes) -> None:
     with Target(lambda connection: connection.sendall(greeting)) as target:
         done = doctor(bed, start_bridge(bed, "ours", target.port).url)
     hop, said = failure(done)
@@ -264,25 +290,25 @@ def test_an_edge_that_buffers_is_blamed_and_not_sshd(bed: Bed, sshd: Sshd, bridg
         done = doctor(bed, edge.url)
     hop, said = failure(done)
     assert hop == "ssh" and done.status == 69
-    assert "the edge buffers: something on the way holds messages back until some" in said
-    assert "sshd is not to blame" in said and "is sshd running" not in said
+    assert "an edge buffers: it holds messages back until about" in said
+    assert "sshd is not the cause" in said and "is sshd running" not in said
 
 
 def test_an_edge_that_buffers_much_is_blamed_too(bed: Bed, sshd: Sshd) -> None:
     bridge = start_bridge(bed, "ours", sshd.port)
     with BufferingEdge(int(bridge.url.rpartition(":")[2]), size=64 << 10) as edge:
         hop, said = failure(doctor(bed, edge.url))
-    assert hop == "ssh" and "the edge buffers" in said and "128 KiB" in said
+    assert hop == "ssh" and "an edge buffers" in said and "128 KiB" in said
 
 
 def test_a_silent_server_is_not_taken_for_an_edge_that_buffers(bed: Bed) -> None:
     with Target(read_to_end) as target:
         done = doctor(bed, start_bridge(bed, "ours", target.port).url)
     hop, said = failure(done)
-    assert hop == "ssh" and "no SSH server answers: nothing came" in said
+    assert hop == "ssh" and "no SSH server answers: nothing was received" in said
 
 
-def test_a_server_that_says_its_name_only_is_a_server(bed: Bed) -> None:
+def test_a_server_that_sends_only_its_banner_counts_as_an_ssh_server(bed: Bed) -> None:
     def greet(connection: socket.socket) -> None:
         connection.sendall(b"SSH-2.0-slow\r\n")
         read_to_end(connection)
@@ -292,16 +318,16 @@ def test_a_server_that_says_its_name_only_is_a_server(bed: Bed) -> None:
     assert done.status == 0 and "SSH-2.0-slow" in done.text
 
 
-def test_a_server_that_never_answers(bed: Bed) -> None:
+def test_doctor_reports_a_server_that_never_answers(bed: Bed) -> None:
     with Target(read_to_end) as target:
         done = doctor(bed, "--connect-timeout", "1", f"ws://127.0.0.1:{target.port}")
     assert failure(done)[0] == "upgrade" and done.status == 75
 
 
-def test_what_was_written_wrong(bed: Bed) -> None:
+def test_doctor_reports_a_bad_option_and_a_missing_host(bed: Bed) -> None:
     done = doctor(bed, "--token-file", "/no/such/file", "wss://box.example")
     assert done.text.startswith("✗ url") and done.status == 2
-    assert doctor(bed).stderr == "wstunnel-py: which host? usage: wstunnel-py doctor [OPTIONS] HOST\n"
+    assert doctor(bed).stderr == "wstunnel-py: HOST is missing; usage: wstunnel-py doctor [OPTIONS] HOST\n"
 
 
 # ---- what may be a secret
@@ -350,7 +376,7 @@ def test_a_session_that_an_edge_hides_is_used_and_its_secrets_stay(bed: Bed, ssh
         assert each.status == 0
         assert not re.search(r"[0-9a-f]{32}|id=|key=", shown), shown
     assert not re.search(r"[0-9a-f]{32}", log.read_text())
-    assert "survives lost connections, though" in done[0].text and "SSH-2.0" in done[0].text
+    assert "survives lost connections, although" in done[0].text and "SSH-2.0" in done[0].text
     assert all(each.stdout.startswith(b"SSH-2.0-") for each in done[2:])
 
 
@@ -367,11 +393,11 @@ KEY = "0123456789abcdef" * 4
         "x" * 200,
     ],
 )
-def test_what_is_no_banner_is_shown_in_part_only(bed: Bed, said: str) -> None:
+def test_only_the_beginning_of_an_invalid_banner_is_shown(bed: Bed, said: str) -> None:
     with Target(lambda connection: connection.sendall(said.encode() + b"\r\n")) as target:
         for words in (["--no-resume"], [], ["--json"]):
             done = doctor(bed, *words, start_bridge(bed, "websocat", target.port).url)
-            assert done.status == 69 and ("answers: it said " in done.text or "--no-resume" in done.text)
+            assert done.status == 69 and ("answers: it sent " in done.text or "--no-resume" in done.text)
             assert KEY[:20] not in done.text and "x" * 30 not in done.text
 
 

@@ -109,14 +109,14 @@ def test_terminal_modes_of_the_client_are_set(shared_embedded: Route) -> None:
         assert typist.wait() == 0
 
 
-def test_there_is_no_shell_of_a_name_that_is_no_command(bed: Bed, shared_embedded: Route) -> None:
+def test_a_shell_that_does_not_exist_is_not_run(bed: Bed, shared_embedded: Route) -> None:
     finished = bed.run(*shared_embedded.ssh("box", "no-such-command-at-all"))
     assert finished.status == 127 and "not found" in finished.stderr
     finished = bed.run(*shared_embedded.ssh("-s", "box", "no-such-subsystem"))
     assert finished.status != 0
 
 
-def test_what_no_process_can_be_given_is_told(shared_embedded: Route, sshd: Sshd) -> None:
+def test_what_no_process_can_be_given_is_reported(shared_embedded: Route, sshd: Sshd) -> None:
     async def work() -> None:
         async with tunnel.ssh.connect(shared_embedded.bridge.url, host_key_alias="bed", **sshd.asyncssh) as connection:
             for command, env in (("echo \0", {}), ("echo", {"NAME": "a\0b"})):

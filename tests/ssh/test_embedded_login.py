@@ -52,7 +52,7 @@ def test_without_a_usable_key_it_refuses_to_start(bed: Bed, tmp_path: Path, publ
     start = ("--target", "embedded", "--host-key", str(tmp_path / "host"))
     env = {"HOME": str(tmp_path)}
     hint = (
-        "; put your public key into it, a line such as 'ssh-ed25519 AAAAC3Nz… you@laptop': "
+        "; put your public key into it, a line such as 'ssh-ed25519 AAAAC3Nz… you@laptop'; "
         "on your machine it is in ~/.ssh/id_ed25519.pub"
     )
     missing = f"--authorized-keys: cannot use {tmp_path}/.ssh/authorized_keys: No such file or directory"
@@ -67,7 +67,7 @@ def test_without_a_usable_key_it_refuses_to_start(bed: Bed, tmp_path: Path, publ
         assert error.startswith(f"wstunnel-py: --authorized-keys: cannot use {keys}: it has {reason}")
         assert error.endswith(hint)
     keys = write_keys(tmp_path / "keys", public_key, mode=0o620)
-    assert "others may write to it" in refuses_to_start(bed, *start, "--authorized-keys", str(keys))
+    assert "other users may write to it" in refuses_to_start(bed, *start, "--authorized-keys", str(keys))
 
 
 def test_a_host_key_that_cannot_be_used_stops_the_start(bed: Bed, tmp_path: Path, public_key: str, sshd: Sshd) -> None:
@@ -75,15 +75,15 @@ def test_a_host_key_that_cannot_be_used_stops_the_start(bed: Bed, tmp_path: Path
     host = tmp_path / "host"
     host.write_text((sshd.folder / "host").read_text())
     host.chmod(0o640)
-    assert "others may read it" in refuses_to_start(bed, *start, "--host-key", str(host))
+    assert "other users may read it" in refuses_to_start(bed, *start, "--host-key", str(host))
     host.write_text("no key")
     host.chmod(0o600)
     assert f"cannot use {host}" in refuses_to_start(bed, *start, "--host-key", str(host))
     assert "below: " in refuses_to_start(bed, *start, "--host-key", str(host / "below"))
 
 
-def test_its_options_belong_to_it(bed: Bed) -> None:
-    assert "are for --target embedded" in refuses_to_start(bed, "--host-key", "somewhere")
+def test_options_of_the_embedded_server_need_target_embedded(bed: Bed) -> None:
+    assert "apply only to --target embedded" in refuses_to_start(bed, "--host-key", "somewhere")
 
 
 def test_a_host_key_is_made_once(bed: Bed, tmp_path: Path, public_key: str) -> None:
@@ -106,7 +106,7 @@ def test_a_host_key_is_made_once(bed: Bed, tmp_path: Path, public_key: str) -> N
 # ---- logging in
 
 
-def test_only_the_key_of_the_own_user_comes_in(bed: Bed, embedded: StartEmbedded) -> None:
+def test_only_authorized_keys_and_the_service_s_own_user_are_admitted(bed: Bed, embedded: StartEmbedded) -> None:
     route = embedded()
     stranger = bed.folder / "stranger"
     bed.check("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(stranger))
@@ -183,7 +183,7 @@ def test_a_restricted_key_has_no_terminal_agent_or_ports(bed: Bed, sshd: Sshd, p
     assert bed.run(*route.ssh(*forward, "box", "true")).status == 255
 
 
-def test_a_key_may_lead_to_some_ports_only(bed: Bed, sshd: Sshd, public_key: str, short_folder: Path) -> None:
+def test_permitopen_limits_a_key_to_some_ports(bed: Bed, sshd: Sshd, public_key: str, short_folder: Path) -> None:
     route = restricted(bed, sshd, f'permitopen="127.0.0.1:{sshd.port}" {public_key}')
     banner = bed.run(*route.ssh("-W", f"127.0.0.1:{sshd.port}", "box"), stdin=b"")
     assert banner.text.startswith("SSH-2.0-OpenSSH")
@@ -249,7 +249,9 @@ def test_an_option_that_cannot_be_enforced_admits_nobody(tmp_path: Path, public_
         ("no-pty {key}\u2028{key}", "control character"),
     ],
 )
-def test_a_line_that_is_wrong_is_told(tmp_path: Path, public_key: str, line: str, reason: str) -> None:
+def test_an_invalid_line_of_authorized_keys_causes_a_warning(
+    tmp_path: Path, public_key: str, line: str, reason: str
+) -> None:
     warnings: list[str] = []
     keys = write_keys(tmp_path / "keys", public_key, line.replace("{key}", public_key))
     assert load_authorized_keys(str(keys), warnings.append)[1] == 1
@@ -263,7 +265,7 @@ def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path: Path, public_key: str, 
     assert load_authorized_keys(str(path), pytest.fail)[1] == 2
 
 
-def test_what_is_no_text_is_no_list_of_keys(tmp_path: Path, public_key: str) -> None:
+def test_a_binary_file_is_refused_as_authorized_keys(tmp_path: Path, public_key: str) -> None:
     path = write_keys(tmp_path / "keys", "")
     path.write_bytes(public_key.encode("utf-16")[:-1])
     with pytest.raises(UsageError, match="it is not a text file"):

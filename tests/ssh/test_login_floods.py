@@ -1,4 +1,4 @@
-"""Many clients that never log in at the embedded SSH server: others can still log in, and no process stays."""
+"""Many clients that never log in at the embedded SSH server: others can still log in, and no process is left."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def crowd(route: Route, count: int, sent: bytes, source: str) -> Iterator[list[s
             opened.append(sock)
         for sock in opened:
             answer = sock.recv(12)
-            assert answer in (b"HTTP/1.1 101", b"HTTP/1.1 502")  # those that had to give way at once
+            assert answer in (b"HTTP/1.1 101", b"HTTP/1.1 502")  # those that were evicted at once
             if sent and answer.endswith(b"101"):
                 sock.sendall(frame_header(BINARY, len(sent), bytes(4)) + sent)
         yield opened
@@ -45,7 +45,9 @@ def processes(route: Route) -> list[int]:
 
 @pytest.mark.parametrize("sent", [b"", BANNER], ids=["silent", "banner"])
 @pytest.mark.parametrize("count", [MAX_LOGINS, 250])
-def test_a_crowd_keeps_nobody_out(bed: Bed, embedded: StartEmbedded, count: int, sent: bytes) -> None:
+def test_many_clients_that_never_log_in_lock_out_nobody(
+    bed: Bed, embedded: StartEmbedded, count: int, sent: bytes
+) -> None:
     route = embedded("--resume-for", "0", "--max-tunnels", "1000")
     for source in ("127.0.0.2", "127.0.0.1"):
         with crowd(route, count, sent, source):
@@ -59,7 +61,9 @@ def test_a_crowd_keeps_nobody_out(bed: Bed, embedded: StartEmbedded, count: int,
     assert "internal-error" not in route.bridge.process.log()
 
 
-def test_sessions_that_wait_give_way_to_a_login_that_needs_their_descriptors(bed: Bed, embedded: StartEmbedded) -> None:
+def test_detached_sessions_are_evicted_for_a_login_that_needs_their_descriptors(
+    bed: Bed, embedded: StartEmbedded
+) -> None:
     route = embedded()
     bridge = route.bridge
     for _ in range(10):

@@ -1,4 +1,4 @@
-"""Ports of this machine for hosts: config-ssh --ports and forward --all agree on them, and ssh gets through them."""
+"""Local ports for hosts: config-ssh --ports and forward --all agree on them, and ssh works through them."""
 
 from __future__ import annotations
 
@@ -106,14 +106,14 @@ def test_two_hosts_cannot_choose_the_same_port(state: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["x build", "70000 build", "1234", "1" * 5000 + " build", "\udcff"])
-def test_a_file_that_was_spoilt_is_told_of(state: Path, line: str) -> None:
+def test_a_file_that_was_spoilt_is_reported(state: Path, line: str) -> None:
     ports_of("build")
     state.write_bytes(state.read_bytes() + line.encode(errors="surrogateescape") + b"\n")
-    with pytest.raises(UsageError, match=r"ports: line 3 is no port with its host: correct it, or delete the file"):
+    with pytest.raises(UsageError, match=r"ports: line 3 is not a port and a host: correct it, or delete the file"):
         ports_of("build")
 
 
-def test_a_file_that_cannot_be_kept_is_told_of(state: Path, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_kept_is_reported(state: Path, tmp_path: Path) -> None:
     (tmp_path / "wstunnel-py").write_text("a file where the folder should be")
     with pytest.raises(UsageError, match="wstunnel-py/ports: Not a directory"):
         ports_of("build")
@@ -123,7 +123,7 @@ def test_a_file_that_cannot_be_kept_is_told_of(state: Path, tmp_path: Path) -> N
 # ---- config-ssh --ports
 
 
-def test_blocks_lead_to_the_port_and_keep_the_hosts_key(bed: Bed, laptop: Laptop) -> None:
+def test_blocks_name_the_port_and_keep_the_hosts_key(bed: Bed, laptop: Laptop) -> None:
     laptop.config.write_text(
         '[hosts.build]\nuser = "bob"\n[hosts.image]\nhost-key-alias = "my-image"\nforward-port = 20022\n'
     )
@@ -149,28 +149,28 @@ def test_blocks_lead_to_the_port_and_keep_the_hosts_key(bed: Bed, laptop: Laptop
 @pytest.mark.parametrize(
     ("text", "words", "line"),
     [
-        ("", ["--ports"], "no host in {} can have a port: make a table [hosts.NAME] with its url"),
+        ("", ["--ports"], "no host in {} can have a port: add a table [hosts.NAME] with its url"),
         ("[hosts.a]", ["--ports", "abc.e2b"],
-         "abc.e2b has no port: forward --all serves the hosts of {}, and it is none"),
+         "abc.e2b has no port: forward --all serves only the hosts of {}"),
         ("[hosts.a]", ["--ports", "--token-file", "x"],
-         "--token-file: with --ports it does nothing: put it into the config file, or give it to forward --all"),
+         "--token-file: it has no effect with --ports: put it into the config file, or pass it to forward --all"),
         ("[hosts.a]\nforward-port = 0", [], "{}: hosts.a: forward-port: 0 is not a port number from 1 to 65535"),
         ('[hosts.a]\nforward-port = "x"', [], "{}: hosts.a: forward-port: 'x' is not a port number from 1 to 65535"),
-        ('[hosts."*.a"]\nforward-port = 1', [], "{}: hosts.*.a: forward-port: a pattern has no port of its own"),
-        ("forward-port = 1", [], "{}: forward-port: it belongs into the table of a host, [hosts.NAME]"),
-        ('host-key-alias = "x"', [], "{}: host-key-alias: it belongs into the table of a host, [hosts.NAME]"),
+        ('[hosts."*.a"]\nforward-port = 1', [], "{}: hosts.*.a: forward-port: a pattern cannot have a port"),
+        ("forward-port = 1", [], "{}: forward-port: it belongs in the table of a host, [hosts.NAME]"),
+        ('host-key-alias = "x"', [], "{}: host-key-alias: it belongs in the table of a host, [hosts.NAME]"),
         ('[hosts.a]\nuser = "a b"', [],
-         "{}: hosts.a: user: 'a b' has other characters than letters, digits and + - . @ _"),
+         "{}: hosts.a: user: 'a b' has characters other than letters, digits and + - . @ _"),
         ('[hosts.a]\nuser = "-x"', [],
-         "{}: hosts.a: user: '-x' has other characters than letters, digits and + - . @ _"),
-        ("[hosts.a]\nuser = 1", [], "{}: hosts.a: user: 1 is not text"),
+         "{}: hosts.a: user: '-x' has characters other than letters, digits and + - . @ _"),
+        ("[hosts.a]\nuser = 1", [], "{}: hosts.a: user: 1 is not a string"),
         ('[hosts.a]\nuser = ""', [], "{}: hosts.a: user: the value is empty"),
         ('[hosts.a]\nhost-key-alias = "a,b"', [],
-         "{}: hosts.a: host-key-alias: 'a,b' has other characters than letters, digits and - . _"),
+         "{}: hosts.a: host-key-alias: 'a,b' has characters other than letters, digits and - . _"),
         ('[hosts.a]\nidentity-file = "a\\nb"', [],
          "{}: hosts.a: identity-file: the value has characters that are not printable"),
-        ("[hosts.a]\nidentity-file = true", [], "{}: hosts.a: identity-file: True is not text"),
-        ("[hosts.a]", ["--all"], "--all is for a NAME besides: without one, all hosts are written"),
+        ("[hosts.a]\nidentity-file = true", [], "{}: hosts.a: identity-file: True is not a string"),
+        ("[hosts.a]", ["--all"], "--all needs a NAME: without NAME, all hosts are written anyway"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line(laptop: Laptop, text: str, words: list[str], line: str) -> None:
@@ -215,7 +215,7 @@ def test_ssh_gets_to_each_host_by_its_port(bed: Bed, sshd: Sshd, laptop: Laptop)
     assert done.text == f"{sshd.folder}\n"
 
 
-def test_a_tunnel_that_fails_is_told_of_with_its_hosts_name(laptop: Laptop) -> None:
+def test_a_tunnel_that_fails_is_reported_with_its_hosts_name(laptop: Laptop) -> None:
     laptop.config.write_text(f'[hosts.gone]\nurl = "ws://127.0.0.1:1"\nforward-port = {free_port()}\n')
     forward = laptop.forward()
     port = int(forward.wait_for_line(r"forwarding 127\.0\.0\.1:(\d+) → gone")[1])
@@ -233,21 +233,21 @@ def test_a_port_that_is_taken_leaves_the_others_served(laptop: Laptop) -> None:
         forward = laptop.forward()
         forward.wait_for_line(r"→ b, ")
         forward.wait_for_line(r"wstunnel-py: .*hosts\.c|wstunnel-py: c: ")
-        line = f"wstunnel-py: a: cannot listen on 127.0.0.1:{port}: Address already in use; it is not served"
+        line = f"wstunnel-py: a: cannot listen on 127.0.0.1:{port}: Address already in use; this host is not served"
         assert line in forward.err.read_text()
         assert set(laptop.ports()) == {"a", "b", "c"}
 
         laptop.config.write_text(hosts)
         done = laptop.bed.run(*OURS, "forward", "--all", env=laptop.env)
-        last = "wstunnel-py: cannot listen on any of these ports: does another forward --all run?"
+        last = "wstunnel-py: cannot listen on any of these ports: is another forward --all running?"
         assert (done.status, done.stderr.splitlines()[-1]) == (69, last)
 
 
 def test_a_host_in_words_or_none_in_the_file_is_refused(laptop: Laptop) -> None:
     assert laptop.refused("forward", "--all", "box") == (
-        "--all serves the hosts of the config file: leave out LISTEN and HOST"
+        "--all serves all hosts of the config file: leave out LISTEN and HOST"
     )
     laptop.config.write_text('[hosts."*.e2b"]\n')
     assert laptop.refused("forward", "--all") == (
-        f"no host in {laptop.config} can be served: make a table [hosts.NAME] with its url"
+        f"no host in {laptop.config} can be served: add a table [hosts.NAME] with its url"
     )

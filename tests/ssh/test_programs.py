@@ -139,7 +139,7 @@ def ignored(process: Process) -> int:
     return int(found[1], 16)
 
 
-def test_what_the_user_says_goes_first(laptop: Laptop) -> None:
+def test_options_of_the_user_take_precedence(laptop: Laptop) -> None:
     ssh = laptop.words("ssh", "-G")
     for words, key, value in (
         (("-l", "me", "box"), "user", "me"),
@@ -190,7 +190,7 @@ def test_a_path_may_have_any_characters(bed: Bed, sshd: Sshd, laptop: Laptop) ->
 
 
 @pytest.mark.parametrize("folder", ["plain", "with space", "50% (x86), it's #1!", ODD])
-def test_it_does_not_matter_where_the_program_lies(laptop: Laptop, folder: str) -> None:
+def test_programs_work_from_any_folder(laptop: Laptop, folder: str) -> None:
     link = laptop.folder / folder / "wstunnel-py"
     link.parent.mkdir()
     link.symlink_to(Path(OURS[0]).parent / "wstunnel-py")
@@ -201,7 +201,7 @@ def test_it_does_not_matter_where_the_program_lies(laptop: Laptop, folder: str) 
     assert (laptop.folder / "arrived").read_text() == SSH_CONFIG
 
 
-def test_the_way_may_go_on_behind_the_sandbox(laptop: Laptop) -> None:
+def test_a_jump_goes_through_the_tunnel_to_hosts_behind_the_sandbox(laptop: Laptop) -> None:
     """-J: the host behind the tunnel is the first to go through; the last one is what it can reach."""
     inner = ("-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={laptop.folder}/inner",
              "-i", f"{laptop.sshd.folder}/user", "-p", str(laptop.sshd.port))  # fmt: skip
@@ -241,7 +241,7 @@ def test_a_jump_that_means_nothing_is_refused(laptop: Laptop, words: list[str]) 
     ],
     ids=lambda words: " ".join(words) or "nothing",
 )
-def test_a_host_that_was_written_is_the_same_with_ssh_itself(laptop: Laptop, words: list[str]) -> None:
+def test_a_host_written_by_config_ssh_is_the_same_for_plain_ssh(laptop: Laptop, words: list[str]) -> None:
     laptop.configure(
         '[hosts.box]\nuser = "of-box"\n[hosts."*.e2b"]\nuser = "of-all"\nidentity-file = "key"\n'
         '[hosts."*.team.e2b"]\nhost-key-alias = "team"\n[hosts."x.e2b"]\nurl = "wss://x.test"\n'
@@ -267,7 +267,7 @@ def test_another_host_than_the_written_ones_has_none_of_their_options(laptop: La
     assert laptop.read(*laptop.words("ssh", "-G", "abc.e2b"))["user"] == USER
 
 
-def test_what_was_written_by_another_version_is_told_of(laptop: Laptop) -> None:
+def test_a_config_written_by_another_version_is_reported(laptop: Laptop) -> None:
     laptop.bed.check(*OURS, "config-ssh", "--write", "--ssh-config", str(laptop.ssh_config), env=laptop.env)
     own = laptop.ssh_config.parent / "wstunnel-py.conf"
     own.write_text(
@@ -275,7 +275,7 @@ def test_what_was_written_by_another_version_is_told_of(laptop: Laptop) -> None:
     )
     done = laptop.run("ssh", "box")
     assert (done.status, done.stderr.count("\n")) == (255, 1)
-    assert str(own) in done.stderr and "write it again: wstunnel-py config-ssh --write" in done.stderr
+    assert str(own) in done.stderr and "write the file again: wstunnel-py config-ssh --write" in done.stderr
 
 
 # ---- scp, sftp, rsync
@@ -304,8 +304,8 @@ def test_scp_between_hosts_that_need_different_options_is_refused(laptop: Laptop
     laptop.configure('[hosts.box]\nhost-key-alias = "image"\n[hosts.other]\n')
     done = laptop.run("scp", "box:a", "other:b")
     line = (
-        "wstunnel-py: box and other differ in HostKeyAlias, and scp takes one for both: copy in two steps, or "
-        "wstunnel-py config-ssh --write, and then scp alone\n"
+        "wstunnel-py: box and other need a different HostKeyAlias, but scp uses one for both: copy in two steps, or "
+        "run wstunnel-py config-ssh --write, and then scp alone\n"
     )
     assert (done.status, done.stderr) == (2, line)
     done = laptop.run("scp", "-R", "box:a", "box:b", "third:")
@@ -374,13 +374,13 @@ def test_options_for_ssh_may_be_in_rsync_s_variable(laptop: Laptop) -> None:
     assert done.status and "/nonexistent" in done.stderr  # 12 or 255, as the race ends
     laptop.bed.check(*ours, "-e", f"ssh -F {laptop.ssh_config}", *copy, env={**laptop.env, "RSYNC_RSH": "rsh"})
     done = laptop.bed.run(*ours, *copy, env={**laptop.env, "RSYNC_RSH": "rsh -x"})
-    line = "wstunnel-py: RSYNC_RSH: 'rsh -x' is not ssh with options, which is what can lead through a tunnel\n"
+    line = "wstunnel-py: RSYNC_RSH: 'rsh -x' is not ssh with options, and no other program can use a tunnel\n"
     assert (done.status, done.stderr) == (2, line)
 
 
 def test_another_remote_shell_than_ssh_is_refused(laptop: Laptop) -> None:
     done = laptop.bed.run(*OURS, "rsync", "-e", "rsh -x", "a", "box:b", env=laptop.env)
-    line = "wstunnel-py: -e: 'rsh -x' is not ssh with options, which is what can lead through a tunnel\n"
+    line = "wstunnel-py: -e: 'rsh -x' is not ssh with options, and no other program can use a tunnel\n"
     assert (done.status, done.stderr) == (2, line)
 
 
@@ -423,7 +423,7 @@ def test_the_first_word_that_is_not_ours_ends_ours(
     done = bed.run(*OURS, *words, env={"PATH": fake(tmp_path, "ssh", "scp", "sftp")})
     printed = done.text.splitlines()
     if words[0] == "ssh" and theirs[0] in ("--", "-v"):  # -Q is a host then
-        assert done.status == 255 and "'-Q' is not a host's name" in done.stderr
+        assert done.status == 255 and "'-Q' is not a host name" in done.stderr
     else:
         assert (done.status, done.stderr, printed) == (0, "", theirs)
 
@@ -444,7 +444,7 @@ def test_what_rsync_has_too_is_rsync_s(bed: Bed, tmp_path: Path, words: list[str
 
 
 @pytest.mark.parametrize("command", ["ssh", "scp", "sftp", "rsync"])
-def test_no_letter_is_shown_as_ours(bed: Bed, command: str) -> None:
+def test_help_shows_no_short_option_but_h(bed: Bed, command: str) -> None:
     shown = bed.check(*OURS, command, "--help").text
     assert re.findall(r"^  (-\w), ", shown, re.MULTILINE) == ["-h"]
     assert ("--verbose" in shown.partition("Options:")[2]) == (command != "rsync")
@@ -453,32 +453,32 @@ def test_no_letter_is_shown_as_ours(bed: Bed, command: str) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "line"),
     [
-        (["ssh"], 255, "which host? usage: wstunnel-py ssh [OPTIONS] [SSH-OPTIONS] [USER@]HOST [COMMAND…]"),
-        (["scp", "--quiet"], 2, "which host? usage: wstunnel-py scp [OPTIONS] [SCP-OPTIONS] SOURCE… TARGET"),
+        (["ssh"], 255, "HOST is missing; usage: wstunnel-py ssh [OPTIONS] [SSH-OPTIONS] [USER@]HOST [COMMAND…]"),
+        (["scp", "--quiet"], 2, "HOST is missing; usage: wstunnel-py scp [OPTIONS] [SCP-OPTIONS] SOURCE… TARGET"),
         (["ssh", "--tokn-file", "x", "box"], 255,
          "there is no option --tokn-file; did you mean --token-file?; see wstunnel-py ssh --help"),
-        (["ssh", "-v", "--url", "ws://h.test", "box"], 255, "--url belongs in front of ssh's own words: "
+        (["ssh", "-v", "--url", "ws://h.test", "box"], 255, "--url must come before ssh's own words: "
          "wstunnel-py ssh --url …"),
-        (["ssh", "box", "--user=me", "ls"], 255, "--user belongs in front of ssh's own words: "
+        (["ssh", "box", "--user=me", "ls"], 255, "--user must come before ssh's own words: "
          "wstunnel-py ssh --user …"),
-        (["ssh", "box", "-v", "--no-quiet", "--", "ls"], 255, "--no-quiet belongs in front of ssh's own words: "
+        (["ssh", "box", "-v", "--no-quiet", "--", "ls"], 255, "--no-quiet must come before ssh's own words: "
          "wstunnel-py ssh --no-quiet …"),
-        (["scp", "-r", "--token-file", "x", "a", "box:"], 2, "--token-file belongs in front of scp's own words: "
+        (["scp", "-r", "--token-file", "x", "a", "box:"], 2, "--token-file must come before scp's own words: "
          "wstunnel-py scp --token-file …"),
-        (["sftp", "-b", "batch", "--help", "box"], 2, "--help belongs in front of sftp's own words: "
+        (["sftp", "-b", "batch", "--help", "box"], 2, "--help must come before sftp's own words: "
          "wstunnel-py sftp --help …"),
         (["sftp", "-b", "batch", "--tokn-file", "x", "box"], 2,
          "there is no option --tokn-file; did you mean --token-file?; see wstunnel-py sftp --help"),
         (["sftp", "--token-file"], 2, "--token-file needs a value: FILE"),
         (["ssh", "--user", "a b", "box"], 255,
-         "--user: 'a b' has other characters than letters, digits and + - . @ _"),
-        (["ssh", "a*b"], 255, "'a*b' is not a host's name: use letters and digits, with . _ - between them"),
-        (["scp", "a b:x", "y"], 2, "'a b' is not a host's name: use letters and digits, with . _ - between them"),
-        (["ssh", "box:22"], 255, "'box:22' is not a host's name: leave out the port, as the tunnel knows where to go"),
+         "--user: 'a b' has characters other than letters, digits and + - . @ _"),
+        (["ssh", "a*b"], 255, "'a*b' is not a host name: use letters and digits, with . _ - between them"),
+        (["scp", "a b:x", "y"], 2, "'a b' is not a host name: use letters and digits, with . _ - between them"),
+        (["ssh", "box:22"], 255, "'box:22' is not a host name: leave out the port, which the tunnel's URL decides"),
         (["ssh", "ws://h.test:80"], 255,
-         "'ws://h.test:80' is not a host's name: put the URL into --url, or into the config file"),
+         "'ws://h.test:80' is not a host name: put the URL into --url, or into the config file"),
         (["sftp", "--proxy", "http://me:hunter2@p", "box"], 2,
-         "--proxy: a password must not stand in a command line, which others can read; use config.toml"),
+         "--proxy: a password must not be on a command line, which other users can read; use config.toml"),
         (["ssh", "--token-file", "/a\nb", "box"], 255, "--token-file: the value has characters that are not printable"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Words in quotes are read as they were meant: by ssh, by the shells that run a ProxyCommand, and by rsync."""
+"""Quoted words are read as intended by ssh, by the shells that run a ProxyCommand, and by rsync."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Tests of what people deploy: the files under templates/, run by the real programs."""
+"""Tests of the files under templates/, run by the real programs."""

@@ -1,4 +1,4 @@
-"""What the tests of templates share: three sandboxes, each with an sshd and a bridge of its own, and gateways."""
+"""Fixtures for the tests of templates: three sandboxes, each with its own sshd and bridge, and gateways."""
 
 from __future__ import annotations
 

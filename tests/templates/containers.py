@@ -5,6 +5,7 @@ The base image comes from debootstrap, as no registry may be in reach; what such
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
@@ -51,16 +52,29 @@ class Containers:
             *("--network-config-dir", str(folder / "networks")),
         ]
 
-    def make_base(self) -> None:
-        """Make the base image: a minimal Debian, as ``debian:12-slim`` would be."""
-        tree = self._folder / "debian"
-        debootstrap = ("debootstrap", "--variant=minbase", "bookworm", str(tree))
-        self.bed.check(program("unshare"), "--mount", *debootstrap, seconds=BUILD_LIMIT)
-        archive = self._folder / "debian.tar"
-        self.bed.check("tar", "-C", str(tree), "-cf", str(archive), ".")
-        self.bed.check("rm", "-rf", "--one-file-system", str(tree))
+    def make_base(self, shared: Path) -> None:
+        """Make the base image: a minimal Debian, as ``debian:12-slim`` would be, and Python without any package.
+
+        What it is made of is kept in ``shared``, a folder of all workers of this run, and made by the first of them.
+        """
+        archive = shared / "debian.tar"
+        with open(shared / "debian.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not archive.exists():
+                tree = self._folder / "debian"
+                debootstrap = ("debootstrap", "--variant=minbase", "--include=python3", "bookworm", str(tree))
+                self.bed.check(program("unshare"), "--mount", *debootstrap, seconds=BUILD_LIMIT)
+                unfinished = archive.with_suffix(".part")
+                self.bed.check("tar", "-C", str(tree), "-cf", str(unfinished), ".")
+                self.bed.check("rm", "-rf", "--one-file-system", str(tree))
+                unfinished.rename(archive)
         self.podman("import", str(archive), BASE)
-        archive.unlink()
+
+    def build(self, name: str, dockerfile: str) -> None:
+        """Build an image of the repository from a Dockerfile in it."""
+        options = f"{SETTINGS['SANDBOX_BUILD_ARGS']} {self._pip_settings()}".split()
+        command = ("build", "--format", "docker", "--build-arg", f"BASE={BASE}", *options, "-t", name)
+        self.podman(*command, "-f", str(ROOT / dockerfile), str(ROOT), seconds=BUILD_LIMIT)
 
     def podman(self, *words: str, seconds: float = 60) -> str:
         return self.bed.check(*self.engine, *words, env=self.environment, seconds=seconds).text

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bed.built import folder_of_run
 from tests.bed.processes import Bed, Process, free_port, program, ticks
 from tests.bed.targets import checksum
 from tests.bed.tunnels import OURS
@@ -36,12 +37,12 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def containers() -> Iterator[Containers]:
+def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
     """The images, built once."""
     with tempfile.TemporaryDirectory(prefix="sandbox-") as folder, Bed(Path(folder)) as bed:
         containers = Containers(bed, Path(folder))
         try:
-            containers.make_base()
+            containers.make_base(folder_of_run(tmp_path_factory.getbasetemp()))
             for options in TARGETS.values():
                 built = containers.sandbox("build", *options)
                 assert built.status == 0, built.stderr + built.text
@@ -132,6 +133,29 @@ def test_every_sandbox_makes_its_own_host_key(containers: Containers, target: st
     assert {kind for _, kind, _ in known} == {"ssh-ed25519"}
     image = ("--user", "root", "--entrypoint", "find", f"{NAME}:{target}")
     assert containers.podman("run", "--rm", *RUN, *image, "/", "-xdev", "-name", "ssh_host_*key*") == ""
+
+
+@pytest.mark.parametrize("file", ["private", "text", "folder"])
+def test_a_file_without_public_keys_is_refused_in_one_line(containers: Containers, target: str, file: str) -> None:
+    """Docker makes a folder of a file that is missing."""
+    path = containers.bed.folder / f"{target}-{file}"
+    if file == "folder":
+        path.mkdir()
+    else:
+        path.write_text("hello\n" if file == "text" else (containers.state / "user_key").read_text())
+    mount = ("-e", "WSTUNNEL_PY_SERVE_LISTEN=127.0.0.1:0", "-v", f"{path}:/run/secrets/authorized_keys:ro")
+    command = (*containers.engine, "run", "--rm", *RUN, *mount, f"{NAME}:{target}")
+    started = containers.bed.run(*command, env=containers.environment)
+    assert started.status == 2
+    *warnings, line = started.stderr.splitlines()
+    assert line.count("/run/secrets/authorized_keys") == 1
+    assert not warnings or target == "embedded"
+
+
+@pytest.mark.parametrize("target", ["openssh"], indirect=True)
+def test_other_accounts_cannot_read_the_stored_keys(containers: Containers, target: str) -> None:
+    stored = containers.podman("exec", ONE, "stat", "-c", "%a %U %G", "/etc/ssh/authorized_keys/user")
+    assert stored == "640 root user\n"
 
 
 def test_the_bridge_is_not_root_s(containers: Containers, target: str) -> None:

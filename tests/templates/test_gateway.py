@@ -27,7 +27,7 @@ CLOSED = "nothing listens on this port of the sandbox"
 # ---- routing
 
 
-def test_each_name_leads_to_its_own_sandbox(bed: Bed, gateway: Gateway, sandboxes: list[Sandbox]) -> None:
+def test_each_name_is_routed_to_its_own_sandbox(bed: Bed, gateway: Gateway, sandboxes: list[Sandbox]) -> None:
     for sandbox in sandboxes:  # ssh checks that the host key is that of this one
         config = sandbox.ssh_config(bed, gateway)
         found = bed.check("ssh", "-F", str(config), sandbox.id, "echo $SSH_CONNECTION").text
@@ -148,20 +148,22 @@ def test_a_zone_of_the_dns_can_tell_where_sandboxes_are(
 # ---- what the client says
 
 
-def test_an_unknown_sandbox_is_told_in_one_line(bed: Bed, gateway: Gateway) -> None:
+def test_an_unknown_sandbox_is_reported_in_one_line(bed: Bed, gateway: Gateway) -> None:
     finished = bed.run(*client(gateway), "four")
     line = f"wstunnel-py: wss://8081-four.{DOMAIN}:{gateway.port} answered 404: {NOT_FOUND}; "
     assert finished.status == 69 and finished.stderr.startswith(line) and finished.stderr.count("\n") == 1
 
 
-def test_a_closed_port_is_told_in_one_line(bed: Bed, start_gateway: StartGateway) -> None:
+def test_a_closed_port_is_reported_in_one_line(bed: Bed, start_gateway: StartGateway) -> None:
     gateway = start_gateway({"8081-asleep": f"127.0.0.1:{free_port()}"})
     finished = bed.run(*client(gateway), "asleep")
     line = f"wstunnel-py: wss://8081-asleep.{DOMAIN}:{gateway.port} answered 502: {CLOSED}; "
     assert finished.status == 69 and finished.stderr.startswith(line) and finished.stderr.count("\n") == 1
 
 
-def test_a_sandbox_that_does_not_answer_is_told_in_one_line(bed: Bed, kind: str, start_gateway: StartGateway) -> None:
+def test_a_sandbox_that_does_not_answer_is_reported_in_one_line(
+    bed: Bed, kind: str, start_gateway: StartGateway
+) -> None:
     """Its port is open, since a kernel answers for a program that is stopped: until its queue is full."""
     old = {"nginx": "proxy_connect_timeout 5s", "haproxy": "timeout connect 5s", "caddy": "dial_timeout 5s"}[kind]
     with socket.create_server(("127.0.0.1", 0), backlog=0) as stopped:
@@ -202,7 +204,7 @@ def test_a_bridge_that_is_full_says_so_itself(
     bridge = start_bridge(bed, "ours", sandboxes[0].sshd.port, "--max-tunnels", "1")
     gateway = start_gateway({"8081-full": f"127.0.0.1:{port_of(bridge.url)}"})
     with open_tunnel(bridge.url) as tunnel:
-        tunnel.send(b"SSH-2.0-test\r\n")  # one that says nothing would give way
+        tunnel.send(b"SSH-2.0-test\r\n")  # one that sends nothing would be evicted
         for _ in ticks(LIMIT):
             finished = bed.run(*client(gateway), "full")
             if finished.status == 75:
@@ -214,7 +216,9 @@ def test_a_bridge_that_is_full_says_so_itself(
 # ---- secure by default
 
 
-def test_the_bridge_is_told_who_asks_and_not_what_the_client_claims(gateway: Gateway, sandboxes: list[Sandbox]) -> None:
+def test_the_bridge_gets_the_clients_address_from_the_gateway_and_not_from_the_client(
+    gateway: Gateway, sandboxes: list[Sandbox]
+) -> None:
     mark = secrets.token_hex(8)
     gateway.ask(f"8081-two.{DOMAIN}", "X-Forwarded-For: 203.0.113.7", path=f"/{mark}", upgrade=False)
     line = sandboxes[1].bridge.process.wait_for_line(r".* forwarded=\S+")[0]
@@ -254,7 +258,7 @@ def test_connections_speak_http_1_which_websockets_are_made_for(gateway: Gateway
         assert connection.version() == "TLSv1.3"
 
 
-def test_no_answer_tells_the_version_of_the_gateway(gateway: Gateway) -> None:
+def test_no_answer_reveals_the_version_of_the_gateway(gateway: Gateway) -> None:
     for name in ("one", "four"):
         assert gateway.ask(f"8081-{name}.{DOMAIN}", upgrade=False).headers.get("server", "nginx") == "nginx"
 

@@ -145,9 +145,13 @@ def test_the_bridge_runs_under_the_restrictions(
         with open_tunnel(line[1], headers={"Authorization": f"Bearer {TOKEN}"}) as tunnel:
             assert_echo(tunnel)
         assert "warning" not in process.log()
-        process.send_signal(signal.SIGHUP)  # ExecReload=
-        assert manager.hear().startswith("RELOADING=1")
-        assert manager.hear() == "READY=1"
+        assert service["ExecReload"] == ["/bin/kill -USR2 $MAINPID"]
+        with open_tunnel(line[1], headers={"Authorization": f"Bearer {TOKEN}"}) as tunnel:
+            process.send_signal(signal.SIGUSR2)
+            assert manager.hear().startswith("RELOADING=1")
+            assert manager.hear() == "READY=1"
+            assert_echo(tunnel)
+        assert "restarted" in process.log() and "restart-failed" not in process.log()
         process.send_signal(signal.SIGTERM)
         assert manager.hear() == "STOPPING=1"
         assert process.wait(LIMIT) == 0

@@ -1,4 +1,4 @@
-"""Scenes that the real websocat and ours are put into with the same command line, and what was seen of each.
+"""Scenes in which the real websocat and ours run with the same command line, and what each of them did.
 
 In a scene of a client the peer is a WebSocket server of the `websockets` library, in one of a server it is a client of
 that library, with a TCP target behind the program. What is seen is a dict, so that two can be compared by field.

@@ -1,4 +1,4 @@
-"""Words into a plan: how websocat's words are read, and the one line for what cannot be asked for."""
+"""How websocat's command lines are read, and the one line for what is not supported."""
 
 from __future__ import annotations
 
@@ -74,15 +74,18 @@ def test_an_option_that_changes_nothing_is_explained(name: str) -> None:
 @pytest.mark.parametrize(
     ("words", "note"),
     [
-        (("-b", "--oneshot", *PAIR), "--oneshot changes nothing: this command line listens nowhere"),
-        (("-b", "--restrict-uri=/x", *PAIR), "--restrict-uri changes nothing: this command line listens for no"),
-        (("-b", "-k", "ws-l:127.0.0.1:1", "-"), "--insecure changes nothing: this command line dials no WebSocket"),
+        (("-b", "--oneshot", *PAIR), "--oneshot has no effect: this command line does not listen"),
+        (("-b", "--restrict-uri=/x", *PAIR), "--restrict-uri has no effect: this command line does not listen for a"),
+        (
+            ("-b", "-k", "ws-l:127.0.0.1:1", "-"),
+            "--insecure has no effect: this command line does not dial a WebSocket",
+        ),
         (("-b", "--exec-args", "x"), None),
-        (("-b0", *PAIR), "--null-terminated changes nothing without --text"),
-        (("-b", "--close-reason=x", *PAIR), "--close-reason changes nothing without --close-status-code"),
+        (("-b0", *PAIR), "--null-terminated has no effect without --text"),
+        (("-b", "--close-reason=x", *PAIR), "--close-reason has no effect without --close-status-code"),
     ],
 )
-def test_an_option_without_a_use_is_told_of(words: tuple[str, ...], note: str | None) -> None:
+def test_an_option_without_a_use_is_reported(words: tuple[str, ...], note: str | None) -> None:
     if note is None:
         with pytest.raises(UsageError):
             plan(*words)
@@ -93,22 +96,22 @@ def test_an_option_without_a_use_is_told_of(words: tuple[str, ...], note: str | 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "which two addresses?"),
-        (("a", "b", "c"), "which two addresses?"),
+        ((), "two addresses are required"),
+        (("a", "b", "c"), "two addresses are required"),
         (("tcp:a:1",), "a single address must be a ws:// or wss:// URL"),
         (("-",), "a single address must be"),
         (("-s",), "-s takes one operand"),
         (("-s", "1", "2"), "-s takes one operand"),
-        (("-", "-"), "neither is a WebSocket"),
+        (("-", "-"), "neither - nor - is a WebSocket, and one must be"),
         (("ws://a", "ws://user:secret@b"), "ws: and ws:: this pair is not supported here"),
         (("ws-l:127.0.0.1:1", "tcp-l:127.0.0.1:2"), "this pair is not supported"),
         (("ws://a", "exec:x"), "this pair is not supported"),
         (("-", "ws-c:tcp:a:1"), "the address type ws-c: is not supported here"),
         (("-", "ws-u:ws-l:a:1"), "ws-u: is supported over tcp-l: and unix-l: only"),
-        (("-", "word"), "'word' is no address"),
+        (("-", "word"), "'word' is not an address"),
         (("-", "https://a"), "there is no address type https:"),
-        (("stdio:x", URL), "stdio: takes nothing behind it"),
-        (("ws-l:127.0.0.1:1", "exec:"), "exec: which command?"),
+        (("stdio:x", URL), "stdio: takes nothing after it"),
+        (("ws-l:127.0.0.1:1", "exec:"), "exec: the command is missing"),
         (("-B",), "-B needs a value: BYTES"),
         (("-B", "0", *PAIR), "--buffer-size must be at least 1"),
         (("-B=-1", *PAIR), "'-1' is not a number"),
@@ -117,7 +120,7 @@ def test_an_option_without_a_use_is_told_of(words: tuple[str, ...], note: str | 
         (("-Z", *PAIR), "there is no option -Z"),
         (("-p", "x", *PAIR), "the option -p (--preamble) is not supported here"),
         (("--pkcs12-der=x", *PAIR), "the option --pkcs12-der is not supported here"),
-        (("-uU", "ws-l:127.0.0.1:1", "tcp:a:2"), "leave nothing to carry"),
+        (("-uU", "ws-l:127.0.0.1:1", "tcp:a:2"), "leave nothing to transfer"),
         (("--websocket-version", "8", *PAIR), "13 is the only version"),
         (("--close-status-code", "99", *PAIR), "99 is not between 1000 and 4999"),
         (("--conncap", "0", "ws-l:127.0.0.1:1", "-"), "--conncap must be at least 1"),
@@ -125,7 +128,7 @@ def test_an_option_without_a_use_is_told_of(words: tuple[str, ...], note: str | 
         (("--ping-interval", "99999999", *PAIR), "is not a number from 0 to 86400"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(words: tuple[str, ...], said: str) -> None:
+def test_an_impossible_command_line_is_refused_in_one_line(words: tuple[str, ...], said: str) -> None:
     with pytest.raises(UsageError) as caught:
         plan(*words)
     assert said in str(caught.value)
@@ -137,9 +140,9 @@ def test_what_cannot_be_is_said_in_one_line(words: tuple[str, ...], said: str) -
     [
         (("-b", "ws-l:8081", "tcp:127.0.0.1:22"), "ws-l:8081: '8081' is not HOST:PORT"),
         (("-b", "ws-l:127.0.0.1:0", "tcp:22"), "tcp:22: '22' is not HOST:PORT"),
-        (("-b", "ws-l:127.0.0.1:0", "tcp::22"), "tcp::22: a host and a port are needed"),
-        (("-b", "tcp:127.0.0.1:0", URL), "tcp:127.0.0.1:0: a host and a port are needed"),
-        (("-b", "unix:", URL), "unix:: 'unix:' names no path"),
+        (("-b", "ws-l:127.0.0.1:0", "tcp::22"), "tcp::22: a host and a port are required"),
+        (("-b", "tcp:127.0.0.1:0", URL), "tcp:127.0.0.1:0: a host and a port are required"),
+        (("-b", "unix:", URL), "unix:: 'unix:' has no path"),
         (("-b", "--server-header=Upgrade: x", "ws-l:127.0.0.1:0", "-"), "the header Upgrade belongs to the handshake"),
         (("-b", "-H=Host: x", *PAIR), "the header Host belongs to the handshake"),
         (("-b", "--socks5", "nowhere", *PAIR), "--socks5"),

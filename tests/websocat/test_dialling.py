@@ -1,4 +1,4 @@
-"""What our end dials for: things that websocat has no like of, and those that need a scene of their own."""
+"""Our end as a client: what websocat has no equivalent for, and what needs a scene of its own."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_tcp_target_that_refuses_is_named(bed: Bed, echo_target: Target) -> No
     finished = bed.run(*WEBSOCAT_OURS, "-b", "tcp:127.0.0.1:1", url)
     assert (finished.status, finished.stderr) == (
         69,
-        "wstunnel-py: 127.0.0.1:1 refused the connection: nothing listens there\n",
+        "wstunnel-py: 127.0.0.1:1 refused the connection: nothing is listening there\n",
     )
 
 
@@ -162,10 +162,10 @@ def test_a_oneshot_listener_ends_with_what_became_of_its_connection(bed: Bed) ->
         with pytest.raises(ConnectionResetError):
             client.recv(1)
     assert process.wait(20) == 69
-    assert process.err.read_text() == "wstunnel-py: 127.0.0.1:1 refused the connection: nothing listens there\n"
+    assert process.err.read_text() == "wstunnel-py: 127.0.0.1:1 refused the connection: nothing is listening there\n"
 
 
-def test_text_for_a_tunnel_is_warned_of_unless_quiet(bed: Bed, echo_target: Target) -> None:
+def test_text_for_a_tunnel_causes_a_warning_unless_quiet(bed: Bed, echo_target: Target) -> None:
     url = start_bridge(bed, "websocat", echo_target.port).url
     warned = bed.check(*WEBSOCAT_OURS, "-", url, stdin=b"a\n")
     assert warned.stderr == "wstunnel-py: warning: this carries lines of text; for a tunnel use --binary\n"
@@ -173,7 +173,7 @@ def test_text_for_a_tunnel_is_warned_of_unless_quiet(bed: Bed, echo_target: Targ
         assert bed.check(*WEBSOCAT_OURS, *words, url, stdin=b"a\n").stderr == ""
 
 
-def test_text_that_was_none_is_told_of(bed: Bed, echo_target: Target) -> None:
+def test_text_that_was_none_is_reported(bed: Bed, echo_target: Target) -> None:
     url = start_bridge(bed, "websocat", echo_target.port).url
     finished = bed.check(*WEBSOCAT_OURS, url, stdin=os.urandom(8) + b"\xff\n")
     assert "text messages were not UTF-8; for other bytes use --binary" in finished.stderr

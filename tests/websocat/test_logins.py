@@ -121,14 +121,14 @@ def test_a_variable_of_other_bytes_than_text_is_refused_in_one_line(bed: Bed) ->
     environ = {"WEBSOCAT_BASIC_AUTH": b"user:\xffsecret".decode(errors="surrogateescape")}
     finished = bed.run(*WEBSOCAT_OURS, "-b", "-", "ws://127.0.0.1:1/", env=environ)
     assert finished.status == 2
-    assert finished.stderr == "wstunnel-py: WEBSOCAT_BASIC_AUTH: user and password are no text in this locale\n"
+    assert finished.stderr == "wstunnel-py: WEBSOCAT_BASIC_AUTH: user and password are not text in this locale\n"
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", "it is empty"), (b" \n", "it is empty"), (b"\xff:secret\n", "it is no text"), (None, "No such file or dir")],
+    [(b"", "it is empty"), (b" \n", "it is empty"), (b"\xff:secret\n", "it is not text"), (None, "No such file")],
 )
-def test_a_file_that_holds_none_is_told_of_without_its_content(
+def test_a_file_that_holds_none_is_reported_without_its_content(
     content: bytes | None, reason: str, bed: Bed, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "missing") if content is None else written(tmp_path, content)
@@ -138,11 +138,11 @@ def test_a_file_that_holds_none_is_told_of_without_its_content(
 
 
 @pytest.mark.parametrize(("mode", "count"), [(0o600, 0), (0o640, 1), (0o604, 1)])
-def test_a_file_that_others_can_read_is_warned_of(bed: Bed, tmp_path: Path, mode: int, count: int) -> None:
+def test_a_file_that_others_can_read_causes_a_warning(bed: Bed, tmp_path: Path, mode: int, count: int) -> None:
     path = written(tmp_path, b"user:hunter2\n")
     Path(path).chmod(mode)
     finished = bed.run(*WEBSOCAT_OURS, "-b", "--basic-auth-file", path, "-", "ws://127.0.0.1:1/")
-    assert finished.stderr.count(f"warning: others can read the secret in {path}: chmod 600 it") == count
+    assert finished.stderr.count(f"warning: other users can read the secret in {path}: chmod 600 it") == count
 
 
 # ---- User-Agent
@@ -221,11 +221,11 @@ def test_a_proxy_that_wants_no_password_is_not_told_it(program: tuple[str, ...],
     ("words", "told"),
     [
         (("--socks5-user-pass", "secret"), "--socks5-user-pass: USER:PASSWORD is expected"),
-        (("--socks5-user-pass", "user:\udcffsecret"), "--socks5-user-pass: user and password are no text in"),
+        (("--socks5-user-pass", "user:\udcffsecret"), "--socks5-user-pass: user and password are not text in"),
         (("--socks5-user-pass",), "--socks5-user-pass needs a value"),
     ],
 )
-def test_a_login_that_cannot_be_one_is_told_of_without_it(words: tuple[str, ...], told: str, bed: Bed) -> None:
+def test_a_login_that_cannot_be_one_is_reported_without_it(words: tuple[str, ...], told: str, bed: Bed) -> None:
     finished = bed.run(*WEBSOCAT_OURS, "-b", "--socks5", "127.0.0.1:1", "-", "ws://box.example/", *words)
     assert finished.status == 2 and finished.stderr.count("\n") == 1
     assert told in finished.stderr and "secret" not in finished.stderr
@@ -235,4 +235,4 @@ def test_a_login_without_a_proxy_changes_nothing_and_v_says_so(bed: Bed) -> None
     words = ("-bv", "--socks5-user-pass", "user:secret", "-", "ws://127.0.0.1:1/")
     finished = bed.run(*WEBSOCAT_OURS, *words)
     assert finished.status == 69
-    assert "--socks5-user-pass changes nothing without --socks5" in finished.stderr and "secret" not in finished.stderr
+    assert "--socks5-user-pass has no effect without --socks5" in finished.stderr and "secret" not in finished.stderr

@@ -1,4 +1,4 @@
-"""Lines and messages, sans I/O: however the bytes are cut on their way, the messages and the lines are the same."""
+"""Lines and messages, sans I/O: however the bytes are split, the messages and the lines are the same."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_with_strict_nothing_of_a_line_that_is_too_long_is_sent() -> None:
     assert messages(wire + take_frames(tried)) == [b"ok\n"]
 
 
-def test_what_is_no_utf8_is_replaced_and_counted() -> None:
+def test_bytes_that_are_not_utf8_are_replaced_and_counted() -> None:
     codec = MessageCodec(options(text=True, lines=True))
     tried = stream_with(codec)
     feed_source(tried, b"\xff\nfine\n\xc3\n")

@@ -52,7 +52,7 @@ def target() -> Iterator[str]:
 def test_it_says_where_it_listens_and_warns_when_anybody_may_come_in(bed: Bed, target: str) -> None:
     process, _ = start(bed, "-b", "ws-l:0.0.0.0:8081", target)
     process.wait_for_line(r"listening on ws://0\.0\.0\.0:\d+ → 127\.0\.0\.1")
-    process.wait_for_line("warning: anybody who can reach this address may connect")
+    process.wait_for_line("warning: anyone who can reach this address may connect")
     loopback, _ = start(bed, "-b", "ws-l:127.0.0.1:8081", target)
     loopback.wait_for_line("listening on")
     assert "warning" not in loopback.log()
@@ -120,7 +120,7 @@ def test_conncap_is_a_limit(bed: Bed, target: str) -> None:
         connect(url)
 
 
-def test_with_exit_on_eof_a_target_that_never_ends_is_let_go(bed: Bed) -> None:
+def test_with_exit_on_eof_a_target_that_never_ends_is_disconnected(bed: Bed) -> None:
     let_go = threading.Event()
 
     def hear_and_stay(connection: socket.socket) -> bytes:
@@ -226,4 +226,4 @@ def test_a_client_that_takes_nothing_does_not_hold_up_the_others(bed: Bed) -> No
             received += message
         feeding.join(20)
     assert checksum(received) == checksum(data)
-    process.wait_for_line("a client took nothing for 5 s and is let go")
+    process.wait_for_line("a client accepted nothing for 5 s and was disconnected")

@@ -1,4 +1,4 @@
-"""Real ssh through the command lines of E2B's page, word for word but for the addresses: all four pairs of programs."""
+"""Real ssh through the command lines of E2B's page, unchanged except for the addresses: all four pairs of programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every command line of the table does with ours what it does with the real websocat, but for what is explained."""
+"""Every command line of the table does the same with ours and the real websocat, except where explained."""
 
 from __future__ import annotations
 

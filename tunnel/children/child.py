@@ -12,7 +12,7 @@ import asyncio
 import os
 import secrets
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunnel.children.dispositions import default_signals, reset_signals
@@ -43,17 +43,32 @@ class Child:
     ``mark`` identifies its descendants for `tunnel.children.family`; it may be empty.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes] | int, mark: str = "") -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | int, mark: str = "", status: int | None = None) -> None:
         self._process = process
         self.pid = process if isinstance(process, int) else process.pid
         self.mark = mark
-        self.status: int | None = None
+        self.status = status
         self._reaped: asyncio.Event = asyncio.Event()
-        _unreaped[self.pid] = self
+        if status is None:
+            _unreaped[self.pid] = self
+        else:
+            self._reaped.set()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the process is our child and has not been reaped. Otherwise its pid may be that of any process."""
+        if self.status is not None:
+            return False
+        if isinstance(self._process, int) and hasattr(os, "waitid"):  # a number that somebody gave us
+            try:
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return False
+        return True
 
     def signal(self, number: int) -> None:
         """Send a signal to the child alone, unless it has been reaped."""
-        if self.status is None:
+        if self.is_there:
             _send(os.kill, self.pid, number)
 
     def signal_group(self, number: int) -> None:
@@ -61,7 +76,7 @@ class Child:
 
         Until it is reaped, no other group can have its id.
         """
-        if self.status is None:
+        if self.is_there:
             _send(os.killpg, self.pid, number)
 
     def when_ended(self, on_end: Callable[[], object]) -> None:
@@ -148,6 +163,27 @@ def fork(become: Callable[[], object]) -> Child:
 def is_unreaped(pid: int) -> bool:
     """Return whether a process is a child that was started here and has not been reaped yet."""
     return pid in _unreaped
+
+
+def unreaped_pids() -> list[int]:
+    """Return the pids of the children that have not been reaped yet."""
+    return list(_unreaped)
+
+
+def reap_at_end(pids: Iterable[int]) -> None:
+    """Reap in the running loop those children that no `Child` stands for, as soon as each ends.
+
+    A program that was executed in the place of another one has the other's children, and may not know what for.
+    """
+    for pid in pids:
+        if is_unreaped(pid):
+            continue
+        try:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:
+            continue  # the other program has reaped it in its last moments
+        child = Child(pid)
+        child.when_ended(child.reap)
 
 
 def _both(first: Callable[[], None] | None, then: Callable[[], None] | None) -> Callable[[], None] | None:

@@ -7,7 +7,7 @@ process without any of these is not found.
 
 SIGKILL is sent to all descendants, because nothing of a killed terminal may stay. Other signals are requests, and are
 sent to the session only: processes leave it to be spared such signals. When a child ends by itself, or its client
-disconnects, processes that have left the session go on running.
+disconnects, processes that have left the session continue to run.
 
 This needs Linux's /proc. On other systems only the child's process group is reached.
 """
@@ -32,7 +32,7 @@ _MARKS = MARK_VARIABLE.encode() + b"="
 
 def signal_sessions(children: Collection[Child], number: int) -> None:
     """Send a signal to all processes in the sessions of ``children``, except children that were reaped."""
-    leaders = _unreaped(children)
+    leaders = _by_pid(children)
     for child in leaders.values():
         child.signal_group(number)  # first, and without /proc, which may be missing
     try:
@@ -50,7 +50,7 @@ def kill_families(children: Collection[Child]) -> None:
     All processes are stopped first. A stopped process does not fork, and does not end, so its children still have it as
     their parent; a few rounds find all of them. Does not wait for the processes to end.
     """
-    leaders = _unreaped(children)
+    leaders = _by_pid(children)
     family = _Family(leaders.values())
     quiet, end = 0, time.monotonic() + _PATIENCE
     for _ in range(_ROUNDS if leaders else 0):
@@ -89,8 +89,8 @@ class Sweeper:
             then()
 
 
-def _unreaped(children: Iterable[Child]) -> dict[int, Child]:
-    return {child.pid: child for child in children if child.status is None}
+def _by_pid(children: Iterable[Child]) -> dict[int, Child]:
+    return {child.pid: child for child in children if child.is_there}
 
 
 class _Family:
@@ -105,7 +105,7 @@ class _Family:
         self._known: set[int] = set()  # pids of processes that are in the family, or are known not to be
 
     def look_for_more(self, *, everywhere: bool) -> bool:
-        """Look at the processes that were not seen before, or at all; return whether one of them belongs here.
+        """Look at the processes that were not seen before, or at all of them; return whether one of them belongs here.
 
         Raises OSError if this process has no file descriptor left.
         """

@@ -1,4 +1,4 @@
-"""Another program in the place of this one: its terminal, its standard streams and its end are the other's."""
+"""Replacing this program by another one, which gets its terminal, standard streams and exit code."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def find_program(name: str, remedy: str) -> str:
 
 
 def hand_over(path: str, words: Sequence[str], remedy: str) -> int:
-    """Become the program at ``path``; ``words`` are its arguments. Raises TunnelError if that cannot be.
+    """Become the program at ``path`` with the arguments ``words``. Raises TunnelError if that fails.
 
-    Windows has no such thing: there the program is run, and its exit code returned.
+    On Windows, which cannot do that, the program is run, and its exit code returned.
     """
     sys.stdout.flush()
     argv = [path, *words]
     try:
         if os.name == "posix":
-            from tunnel.children.dispositions import restore_ignored  # late, as it names signals of POSIX
+            from tunnel.children.dispositions import restore_ignored  # late, as it needs POSIX signals
 
             restore_ignored()
             os.execv(path, argv)  # noqa: S606 - no shell is wanted

@@ -16,16 +16,13 @@ from typing import Literal
 
 from tunnel.children.child import Child, Credentials, start
 from tunnel.children.terminal import enable_utf8, set_size
+from tunnel.net.descriptors import soft_limit_at_start
 
 OutputKind = Literal["pty", "stdout", "stderr"]
 
 # $1 is the limit of open files, $2 the terminal.
 _ON_PTY = 'ulimit -S -n "$1" 2>/dev/null; exec <>"$2" >&0 2>&0; shift 2; exec "$@"'
 _ON_PIPES = 'ulimit -S -n "$1" 2>/dev/null; shift 1; exec "$@"'
-
-# The soft limit of open files at the start. This program raises its own, but many programs cannot handle a high one.
-_soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-_FILES = "unlimited" if _soft == resource.RLIM_INFINITY else str(_soft)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +83,12 @@ def spawn(
     return Program(child, dict(streams.ours), streams.our_stdin)
 
 
+def _file_limit() -> str:
+    """Return the soft limit of open files for children, as a shell has it."""
+    soft = soft_limit_at_start()
+    return "unlimited" if soft == resource.RLIM_INFINITY else str(soft)
+
+
 def _pty(
     size: tuple[int, int],
     credentials: Credentials | None,
@@ -106,7 +109,7 @@ def _pty(
             group, mode = credentials.gid, 0o600
         os.fchown(terminal, credentials.uid, group)
         os.fchmod(terminal, mode)
-    arguments = (_FILES, os.ttyname(terminal))
+    arguments = (_file_limit(), os.ttyname(terminal))
     return _Streams({controller: "pty"}, controller, (terminal, terminal, terminal), _ON_PTY, arguments)
 
 
@@ -128,4 +131,4 @@ def _pipes(stdin: bool, ours: contextlib.ExitStack, theirs: contextlib.ExitStack
     else:
         source, our_stdin = os.open(os.devnull, os.O_RDONLY), None
     theirs.callback(os.close, source)
-    return _Streams(outputs, our_stdin, (source, ends[0], ends[1]), _ON_PIPES, (_FILES,))
+    return _Streams(outputs, our_stdin, (source, ends[0], ends[1]), _ON_PIPES, (_file_limit(),))

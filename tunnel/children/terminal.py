@@ -20,7 +20,7 @@ def set_size(descriptor: int, columns: int, rows: int, width: int = 0, height: i
 
 
 def enable_utf8(descriptor: int) -> None:
-    """Let the terminal erase whole UTF-8 characters, not single bytes."""
+    """Make the terminal erase whole UTF-8 characters, not single bytes."""
     modes = termios.tcgetattr(descriptor)
     modes[0] |= IUTF8
     termios.tcsetattr(descriptor, termios.TCSANOW, modes)

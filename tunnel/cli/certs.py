@@ -1,4 +1,4 @@
-"""``wstunnel-py certs``: an authority of one's own and its certificates, for TLS that both ends check."""
+"""``wstunnel-py certs``: your own certificate authority and its certificates, for mutual TLS."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _DAYS = click.IntRange(1, 36_500)
 _FILE = HomePath(dir_okay=False)
 _FOLDER = HomePath(file_okay=False)
-_UNFIT = 1  # exit code: a certificate is shown that is of no use, or will be of none before long
+_UNFIT = 1  # exit code of `certs show`: a certificate cannot be used, or expires within --within
 
 
 def _folder_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,7 +29,7 @@ def _folder_option(command: Callable[..., Any]) -> Callable[..., Any]:
         required=True,
         envvar="WSTUNNEL_PY_CERTS_CA",
         show_envvar=True,
-        help="The folder of the authority, made by certs ca.",
+        help="Folder of the CA, made by certs ca.",
     )(command)
 
 
@@ -47,9 +47,9 @@ def _leaf_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _folder_option(command)
 
 
-@click.group(short_help="Make an authority and certificates, renew and show them.")
+@click.group(short_help="Make, renew and show certificates.")
 def certs() -> None:
-    """Make your own authority and its certificates, for mutual TLS: each end checks the other's certificate.
+    """Make your own certificate authority (CA) and certificates for mutual TLS, where both ends check each other.
 
     \b
         wstunnel-py certs ca pki
@@ -58,17 +58,17 @@ def certs() -> None:
         wstunnel-py serve --tls-cert box.example.com.pem --tls-key box.example.com.key --tls-client-ca pki/ca.pem
         wstunnel-py connect --ca-file pki/ca.pem --client-cert alice.pem --client-key alice.key wss://box.example.com:8081
 
-    Keys are private (mode 0600), and nothing is overwritten without --force."""
+    Keys are private (mode 0600). Existing files are overwritten only with --force."""
 
 
-@certs.command(short_help="Make an authority.")
+@certs.command(short_help="Make a certificate authority (CA).")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
-@click.option("--name", metavar="TEXT", help="Name of the authority. Default: wstunnel-py CA and a number.")
+@click.option("--name", metavar="TEXT", help="Name of the CA. Default: wstunnel-py CA and a number.")
 @click.option("--days", type=_DAYS, metavar="DAYS", default=3650, show_default=True, help="How long it is valid.")
 def ca(folder: str, name: str | None, days: int) -> None:
-    """Make an authority in DIR: its certificate ca.pem, which is public, and its key ca.key, which is secret.
+    """Make a certificate authority (CA) in DIR: its certificate ca.pem, which is public, and its secret key ca.key.
 
-    Whoever has ca.key can let anybody in: keep it off the machines that run bridges."""
+    Anyone who has ca.key can make certificates that your bridges accept. Keep it off machines that run bridges."""
     from tunnel.pki.authority import Authority
     from tunnel.pki.expiry import moment
 
@@ -81,9 +81,9 @@ def ca(folder: str, name: str | None, days: int) -> None:
 @click.argument("names", metavar="NAME…", nargs=-1, required=True)
 @_leaf_options
 def server(names: tuple[str, ...], ca: str, days: int, out: str | None, force: bool) -> None:
-    """Make a certificate and a key for a bridge, or an edge, that clients reach by any of these NAMEs.
+    """Make a certificate and a key for a bridge or an edge that clients reach by these NAMEs.
 
-    A NAME is a host name, a wildcard (*.example.com) or an IP address. The files go into the current folder."""
+    NAME is a host name, a wildcard (*.example.com) or an IP address. The files are written to the current folder."""
     authority = _authority(ca)
     _write(authority.issue_for_server(names, days), out, names[0], force, "--tls-cert", "--tls-key")
 
@@ -92,9 +92,9 @@ def server(names: tuple[str, ...], ca: str, days: int, out: str | None, force: b
 @click.argument("name")
 @_leaf_options
 def client(name: str, ca: str, days: int, out: str | None, force: bool) -> None:
-    """Make a certificate and a key for a client. NAME says whose it is. The files go into the current folder.
+    """Make a certificate and a key for the client called NAME. The files are written to the current folder.
 
-    A bridge admits every certificate that its --tls-client-ca has issued, until that certificate expires."""
+    A bridge admits every client certificate issued by its --tls-client-ca, until the certificate expires."""
     authority = _authority(ca)
     _write(authority.issue_for_client(name, days), out, name, force, "--client-cert", "--client-key")
 
@@ -102,20 +102,18 @@ def client(name: str, ca: str, days: int, out: str | None, force: bool) -> None:
 @certs.command(short_help="Renew certificates.")
 @click.argument("files", metavar="FILE…", type=_FILE, nargs=-1, required=True)
 @_folder_option
-@click.option(
-    "--days", type=_DAYS, metavar="DAYS", help="How long it is valid from now on. Default: as long as before."
-)
+@click.option("--days", type=_DAYS, metavar="DAYS", help="How long it is valid from now. Default: as long as before.")
 @click.option("--within", type=_DAYS, metavar="DAYS", help="Skip certificates that are valid for longer than this.")
 def renew(files: tuple[str, ...], ca: str, days: int | None, within: int | None) -> None:
-    """Replace certificates by new ones with the same names and key; a bridge reads them on SIGHUP.
+    """Replace certificates with new ones that have the same names and key. A bridge reads them on SIGHUP.
 
-    The authority renews what it has issued, and its own certificate (ca.pem)."""
+    FILE is a certificate that the CA in DIR has issued, or the CA's own (ca.pem)."""
     from tunnel.pki.inspection import is_due
 
     authority = _authority(ca)
     for file in files:
         if within is not None and not is_due(file, within):
-            click.echo(f"{file}  is left as it is")
+            click.echo(f"{file}  not due, left unchanged")
             continue
         issued = authority.renew_file(file, days)
         click.echo(f"{file}  renewed, {_until(issued)}")
@@ -123,12 +121,14 @@ def renew(files: tuple[str, ...], ca: str, days: int | None, within: int | None)
 
 @certs.command(short_help="Show certificates, and whether they are still valid.")
 @click.argument("files", metavar="FILE…", type=_FILE, nargs=-1, required=True)
-@click.option("--within", type=_DAYS, metavar="DAYS", help="Also exit with 1 if one expires within this time.")
+@click.option(
+    "--within", type=_DAYS, metavar="DAYS", help="Also exit with 1 if a certificate expires within this time."
+)
 def show(files: tuple[str, ...], within: int | None) -> int:
-    """Show what certificates are for, who issued them, until when they are valid, and whether their key fits.
+    """Show what certificates are for, who issued them, until when they are valid, and whether their key matches.
 
-    The key is in FILE, or in the file of the same name that ends in .key. Exit code 1: a certificate has expired, is
-    not valid yet, or has the wrong key; 2: a file cannot be used. For cron: certs show --within 14 FILE…
+    The key is in FILE, or in the file of the same name that ends with .key. Exit code 1: a certificate has expired, is
+    not valid yet, or has the wrong key. Exit code 2: a file cannot be used. For cron: certs show --within 14 FILE…
     >/dev/null || mail …"""
     from tunnel.pki.inspection import reports
 
@@ -169,4 +169,4 @@ def _write(issued: Issued, out: str | None, name: str, force: bool, for_certific
 def _until(issued: Issued) -> str:
     from tunnel.pki.expiry import moment
 
-    return f"valid until {moment(issued.end)}" + (", when its authority expires" if issued.cut else "")
+    return f"valid until {moment(issued.end)}" + (", when its CA expires" if issued.cut else "")

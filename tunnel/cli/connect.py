@@ -1,4 +1,4 @@
-"""``wstunnel-py connect --help``. The command itself is run by `tunnel.cli.main`, without click."""
+"""The help of ``wstunnel-py connect``. `tunnel.cli.main` runs the command itself, without click."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from tunnel.cli.main import connect as run_connect
 from tunnel.client.options import OPTIONS
 
 _EPILOG = (
-    "Each option can also be set in the environment or, apart from --config, by its long name in the config file "
-    "(config.toml in the platform's folder for configuration; [hosts.NAME] tables are for single hosts)."
+    "Each option can also be set by its environment variable. Each option except --config can also be set in the "
+    "config file, by its long name: config.toml in ~/.config/wstunnel-py, on macOS in "
+    "~/Library/Application Support/wstunnel-py, on Windows in %APPDATA%\\wstunnel-py. A table [hosts.NAME] in it is "
+    "for one host."
 )
 
 connect = DirectCommand(
@@ -21,9 +23,9 @@ connect = DirectCommand(
     params=[*map(parameter, OPTIONS), click.Argument(["host"], shell_complete=complete_host)],
     short_help="Run as ssh's ProxyCommand.",
     help=(
-        "Connect standard input and output to HOST through its bridge: ssh's ProxyCommand.\n\n"
-        "HOST is a ws:// or wss:// URL, a name from the config file, or the text for {host} in the URL template. "
-        "The template is --url, else WSTUNNEL_PY_URL, else url in the config file, else "
+        "Connect standard input and output to HOST through its bridge. ssh runs this as its ProxyCommand.\n\n"
+        "HOST is a ws:// or wss:// URL, a name from the config file, ID.e2b for the E2B sandbox ID, or the text for "
+        "{host} in the URL template. The template is --url, else WSTUNNEL_PY_URL, else url in the config file, else "
         "wss://{port}-{host}.e2b.app."
     ),
     epilog=_EPILOG,

@@ -1,4 +1,4 @@
-"""Commands that click documents, but whose command line the client's own parser reads, by the table of options."""
+"""Commands that click documents, but whose command line is read by the client's own parser."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from tunnel.errors import spell_settings
 
 
 def parameter(option: Option) -> click.Option:
-    """Return what click needs to know of an option to show it."""
+    """Return the click option that shows ``option`` in the help."""
     names = ([f"-{option.short}"] if option.short else []) + [f"--{option.flag}"]
     return click.Option(
         [*names, option.name.replace("-", "_")],
-        type=click.Path() if option.kind == PATH else None,  # so that shells complete files
+        # So that shells complete files and choices.
+        type=click.Path() if option.kind == PATH else click.Choice(option.choices) if option.choices else None,
         is_flag=option.kind == FLAG,
         multiple=option.kind in SEVERAL,
         metavar=option.metavar or None,
@@ -31,15 +32,15 @@ def parameter(option: Option) -> click.Option:
 
 
 def before_dashes(words: Sequence[str]) -> list[str]:
-    """Return the words of a command line among which options may be: those before ``--``."""
+    """Return the words of a command line that may be options: those before ``--``."""
     return list(words[: words.index("--")] if "--" in words else words)
 
 
 class DirectCommand(click.Command):
-    """A command that is given its words as they are; ``run`` returns its exit code.
+    """A command whose ``run`` gets its words unparsed, and returns its exit code.
 
-    ``options`` is its table, by which errors call its settings. ``own`` returns the words of a command line among which
-    its options may be, of which ``--help`` is one.
+    ``options`` is its table, by which errors name its settings. ``own`` returns the words of a command line that may be
+    its options, --help included.
     """
 
     def __init__(

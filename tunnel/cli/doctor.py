@@ -1,4 +1,4 @@
-"""``wstunnel-py doctor``: what is wrong on the way to a host."""
+"""``wstunnel-py doctor``: finds the hop that fails on the way to a host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
 from tunnel.cli.hints import advice
 from tunnel.client.options import DOCTOR_OPTIONS, parse_command_line
-from tunnel.errors import UsageError
+from tunnel.client.words import wrong_operands
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tunnel.client.settings import Settings
     from tunnel.ssh.doctor import Finding
 
-_DOUBTFUL = ("insecure", "plain", "no-resume")  # it works, but not as well as it could
+_DOUBTFUL = ("api-failed", "insecure", "plain", "no-resume")  # findings that are warnings, not failures
 _COLOURS = {"✓": "green", "!": "yellow", "✗": "red"}
 _REPORTED = ("hop", "ok", "seconds", "text", "code", "exit_code")
 
@@ -29,11 +29,11 @@ _REPORTED = ("hop", "ok", "seconds", "text", "code", "exit_code")
 def _doctor(words: list[str]) -> int:
     given, operands = parse_command_line(words, DOCTOR_OPTIONS, "doctor")
     if len(operands) != 1:
-        raise UsageError("which host? usage: wstunnel-py doctor [OPTIONS] HOST")
+        raise wrong_operands(operands, "doctor [OPTIONS] HOST")
     from tunnel.client.settings import resolve
     from tunnel.ssh.doctor import examine, examine_throughput
 
-    layers: list[Layers] = []  # of the settings that were made last
+    layers: list[Layers] = []  # those of the latest settings
 
     def make_settings() -> Settings:
         settings = resolve(operands[0], given)
@@ -64,13 +64,13 @@ def _doctor(words: list[str]) -> int:
 
 
 class _Bars:
-    """A bar for each direction, on a terminal only, as click has it."""
+    """A progress bar for each direction, shown on a terminal only."""
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
         self._what = ""
         self._shown = self._rate = 0.0
-        self._bar: Any = None  # click's, whose type is generic in what it is a bar of
+        self._bar: Any = None  # click's, whose type is generic
 
     def __enter__(self) -> Self:
         return self
@@ -116,9 +116,9 @@ doctor = DirectCommand(
     params=[*map(parameter, DOCTOR_OPTIONS), click.Argument(["host"], shell_complete=complete_host)],
     short_help="Find out why a host cannot be reached.",
     help=(
-        "Check each hop of a tunnel to HOST: name, TCP, proxy, TLS, upgrade, resume, SSH and, on request, "
-        "throughput. Each hop is timed. The first one that fails is shown with advice, and its exit code is the one "
-        "of this command.\n\n"
+        "Check and time each step of a tunnel to HOST: DNS, TCP, proxy, TLS, WebSocket upgrade, resuming, SSH and, "
+        "with --throughput, the speed. The first step that fails is shown with advice. The exit code is the one that "
+        "connect has for this failure.\n\n"
         "HOST is as for connect."
     ),
 )

@@ -1,4 +1,4 @@
-"""The click group: ``--help``, ``--version`` and every command but the ProxyCommand, each imported when it is used."""
+"""The click group: ``--help``, ``--version`` and all commands except the ProxyCommand, each imported on first use."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 
 from tunnel._version import __version__
 from tunnel.cli.main import HELP, VERSION
+from tunnel.client.words import suggestion, unknown_option
 
 COMMANDS = {
     "connect": "tunnel.cli.connect",
@@ -25,6 +26,7 @@ COMMANDS = {
     "doctor": "tunnel.cli.doctor",
     "shell": "tunnel.cli.shell",
     "pty": "tunnel.cli.pty",
+    "sandboxes": "tunnel.cli.sandboxes",
     "websocat": "tunnel.cli.websocat",
     "keys": "tunnel.cli.keys",
     "certs": "tunnel.cli.certs",
@@ -33,10 +35,7 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group whose commands live in modules that are imported when the command is asked for.
-
-    Its ``--help`` shows the options of ``connect`` too, as ``wstunnel-py HOST`` takes them.
-    """
+    """A group that imports the module of a command when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -48,7 +47,7 @@ class LazyGroup(click.Group):
         return _with_version(command) if isinstance(command, click.Command) else None
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete commands, and hosts, for which ``connect`` need not be written."""
+        """Complete commands and hosts, as ``connect`` may be left out before a host."""
         from tunnel.cli.completion import complete_host
 
         return [*super().shell_complete(ctx, incomplete), *complete_host(ctx, self.params[0], incomplete)]
@@ -59,21 +58,14 @@ class LazyGroup(click.Group):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.format_commands(ctx, formatter)
-        connect = self.get_command(ctx, "connect")
-        records = [
-            record
-            for parameter in [*(connect.params if connect else ()), *self.get_params(ctx)]
-            if isinstance(parameter, click.Option) and (record := parameter.get_help_record(ctx)) is not None
-        ]
-        with formatter.section("Options"):
-            formatter.write_dl(records)
+        click.Command.format_options(self, ctx, formatter)
 
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
 
 def _with_version(command: click.Command) -> click.Command:
-    """Let a command and those below it know --version, which their own help need not show."""
+    """Add --version, hidden in the help, to a command and its subcommands."""
     if not any("--version" in parameter.opts for parameter in command.params):
         _version(hidden=True)(command)
     for each in command.commands.values() if isinstance(command, click.Group) else ():
@@ -92,17 +84,23 @@ def _version(*, hidden: bool = False) -> Callable[[_Decorated], _Decorated]:
 )
 @_version()
 def group() -> None:
-    """SSH over WebSocket, for machines that can only be reached over HTTPS.
+    """SSH over WebSocket, for machines that you can reach over HTTPS only.
 
-    wstunnel-py HOST is short for wstunnel-py connect HOST, the ProxyCommand:
+    wstunnel-py HOST is short for wstunnel-py connect -- HOST, which ssh runs as its ProxyCommand:
 
     \b
-        ssh -o ProxyCommand='wstunnel-py connect -- %h' user@SANDBOX-ID
+        ssh -o ProxyCommand='wstunnel-py %h' user@SANDBOX-ID                  # an E2B sandbox
+        ssh -o ProxyCommand='wstunnel-py ws://MACHINE:8081' USER@MACHINE      # a machine that runs wstunnel-py serve
+
+    wstunnel-py COMMAND --help shows the options of a command. wstunnel-py HOST has the options of connect.
     """
 
 
 def complete() -> NoReturn:
-    """Answer a shell that asks for completions, by what click's script has put into the environment for that."""
+    """Answer a shell's request for completions, which click's script has put into the environment."""
+    from tunnel.net.standard_streams import write_for_programs
+
+    write_for_programs()
     group.main([], prog_name="wstunnel-py")
 
 
@@ -121,11 +119,19 @@ def run(words: Sequence[str]) -> int:
 
 
 def _line_of(error: click.ClickException) -> str:
-    """Return what is told of a mistake that click has found: one line, or the help of a group without a command."""
+    """Return the text for an error of click: one line, or the help for a group without a command."""
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        known = [name[2:] for each in error.ctx.command.params for name in each.opts if name.startswith("--")]
+        command = error.ctx.command_path.removeprefix("wstunnel-py").strip()
+        return f"wstunnel-py: {unknown_option(error.option_name, known, command)}"
     message = error.format_message()
-    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # click 8.1 prints it by itself
+    if message.startswith("No such command ") and isinstance(error, click.UsageError) and error.ctx is not None:
+        name, commands = message.split("'")[1], getattr(error.ctx.command, "commands", COMMANDS)
+        problem = f"there is no command {name}{suggestion(name, list(commands))}"
+        return f"wstunnel-py: {problem}; see {error.ctx.command_path} --help"
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # click 8.1 prints the help itself
         return message
-    line = f"wstunnel-py: {' '.join(message.split())}"
+    line = f"wstunnel-py: {message[:1].lower()}{' '.join(message[1:].split())}"
     if isinstance(error, click.UsageError) and error.ctx is not None:
         return f"{line.removesuffix('.')}; see {error.ctx.command_path} --help"
     return line

@@ -1,4 +1,4 @@
-"""The entry point: the ProxyCommand at once, every other command through click."""
+"""The entry point: runs the ProxyCommand directly, and every other command through click."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from tunnel.client.options import parse_command_line
 from tunnel.client.settings import resolve
 from tunnel.client.trace import Trace, say, warn
+from tunnel.client.words import wrong_operands
 from tunnel.errors import (
     INTERNAL,
     USAGE,
@@ -26,24 +27,23 @@ if TYPE_CHECKING:
 
     from tunnel.client.settings import Settings
 
-# First words that are commands, never host names; `connect -- NAME` reaches a host that is called like one.
+# First words that are commands, never host names; `connect -- NAME` reaches a host with such a name.
 RESERVED = frozenset(
     ("connect", "ssh", "scp", "sftp", "rsync", "open", "serve", "forward", "config-ssh", "doctor", "shell", "pty",
-     "websocat", "keys", "certs", "completion", "help")
+     "sandboxes", "websocat", "keys", "certs", "completion", "help")
 )  # fmt: skip
 
-# What shows the help and the version, of every command.
+# The options of every command that show its help and the version.
 HELP, VERSION = ("-h", "--help"), ("-V", "--version")
 
 HINT = """\
-wstunnel-py carries ssh over a WebSocket; ssh starts it for you. Put this into ~/.ssh/config,
-or have it put there by wstunnel-py config-ssh --write:
+wstunnel-py carries ssh over a WebSocket. ssh starts it as its ProxyCommand:
 
-    Host *.e2b
-        ProxyCommand wstunnel-py connect -- %h
+    ssh -o ProxyCommand='wstunnel-py %h' user@SANDBOX-ID                  # an E2B sandbox
+    ssh -o ProxyCommand='wstunnel-py ws://MACHINE:8081' USER@MACHINE      # a machine that runs wstunnel-py serve
 
-or try it once: ssh -o ProxyCommand='wstunnel-py connect -- %h' user@SANDBOX-ID
-All options: wstunnel-py connect --help. The other end: wstunnel-py serve --help."""
+To put this into ~/.ssh/config, run wstunnel-py config-ssh --write.
+All commands: wstunnel-py --help. All options: wstunnel-py connect --help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words.insert(0, "websocat")
     spell_settings(option_of)
     try:
-        if arguments is None:  # a process of our own, not somebody's Python program
+        if arguments is None:  # our own process, not a Python program that calls this function
             open_standard_streams()
         with optional_packages():
             code = _dispatch(words)
@@ -72,24 +72,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def option_of(setting: str) -> str:
-    """Return the option for a setting; what is no setting's name stays as it is."""
+    """Return the option for a setting; any text that is not a setting's name is returned unchanged."""
     return f"--{setting.replace('_', '-')}" if setting.isidentifier() and setting.islower() else setting
 
 
 def tell(error: TunnelError) -> None:
-    """Tell of an error in one line, with what can be done about it."""
+    """Print an error in one line, with what the user can do about it."""
     from tunnel.cli.hints import told
 
     say(told(error))
 
 
 def _started_as_websocat(program: str) -> bool:
-    """Return whether the user has made a link of that name to this program."""
+    """Return whether this program was started through a link called websocat."""
     return os.path.basename(program).lower().removesuffix(".exe") == "websocat"
 
 
 def tell_bug(exc: Exception, words: Sequence[str]) -> None:
-    """Tell in one line of an error that nobody foresaw, and with -v where it came from."""
+    """Print an unexpected error in one line, and with -v its traceback."""
     verbose = any(word in ("-v", "--verbose") for word in words) or bool(os.environ.get("WSTUNNEL_PY_VERBOSE"))
     if verbose:
         import traceback
@@ -115,7 +115,7 @@ def _dispatch(words: list[str]) -> int:
     if any(word in VERSION for word in options):
         return _group(["--version"])
     if any(word in HELP for word in options):
-        return _group(["connect", "--help"] if words[0] == "connect" else ["--help"])
+        return _group(["--help"] if words[0] in HELP else ["connect", "--help"])
     first = words[0]
     if (
         first != "connect"
@@ -126,7 +126,25 @@ def _dispatch(words: list[str]) -> int:
         from tunnel.cli.misspelt import check_first_word
 
         check_first_word(words, RESERVED)
-    return connect(words[1:] if words[0] == "connect" else words)
+    if first == "connect":
+        return connect(words[1:])
+    _check_order(options)
+    return connect(words)
+
+
+def _check_order(options: Sequence[str]) -> None:
+    """Raise UsageError if a command follows options or a host: all the words would go to `connect`."""
+    command = next((word for word in options[1:] if word in RESERVED), None)
+    if command is None:
+        return
+    try:
+        _, operands = parse_command_line(options)
+    except UsageError:
+        pass  # perhaps the options are those of the command
+    else:
+        if command not in operands:
+            return  # it is the value of an option
+    raise UsageError(f"put the command first: wstunnel-py {command} [OPTIONS]…")
 
 
 def _websocat(words: list[str]) -> int:
@@ -165,23 +183,25 @@ def connect(words: list[str]) -> int:
     """Run the ProxyCommand with the command line ``words`` and return its exit code. Raises TunnelError."""
     given, operands = parse_command_line(words)
     if len(operands) != 1:
-        what = "which host?" if not operands else f"one host, not {len(operands)};"
-        raise UsageError(f"{what} usage: wstunnel-py connect [OPTIONS] [--] HOST")
+        raise wrong_operands(operands, "connect [OPTIONS] [--] HOST")
     settings = resolve(operands[0], given)
     trace = begin(settings)
     if not settings.quiet and sys.stdin is not None and sys.stdin.isatty():
-        say("ssh starts this as its ProxyCommand; run by hand, it sends what you type to the server as it is")
+        say("this command is a ProxyCommand for ssh: whatever you type here is sent to the server unchanged")
     from tunnel.client.proxycommand import run
 
     try:
         return run(settings, trace, lambda: resolve(operands[0], given))
     except TunnelError as exc:
         trace.log(f"error: {exc}")
-        if settings.quiet:
-            say(str(exc))
-        else:
-            from tunnel.cli.hints import told
-
+        text = str(exc)
+        if not settings.quiet:
             host = str(settings.address) if "?" in operands[0] else operands[0]
-            say(told(exc, settings.layers, host, has_options=bool(given)))
+            try:
+                from tunnel.cli.hints import told
+
+                text = told(exc, settings.layers, host, has_options=bool(given))
+            except MemoryError:
+                pass  # there is none for a hint
+        say(text)
         return exc.exit_code

@@ -1,4 +1,4 @@
-"""``wstunnel-py open``: an editor on a host."""
+"""``wstunnel-py open``: opens an editor on a host."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tunnel.cli.completion import complete_host
 from tunnel.cli.config_ssh import make, warn_of_home, without_variable
 from tunnel.cli.direct import DirectCommand
 from tunnel.client.options import TEXT, Option, parse_command_line
+from tunnel.client.words import wrong_operands
 from tunnel.errors import UsageError
 from tunnel.ssh.config import CONFIG_SSH_OPTIONS, SSH_OPTIONS, check_single, generate, option_words
 from tunnel.ssh.editors import EDITORS, check_path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _SSH_CONFIG = tuple(option for option in CONFIG_SSH_OPTIONS if option.name == "ssh-config")
 OPEN_OPTIONS = (
-    Option("editor", TEXT, f"The editor: {', '.join(EDITORS)}.", metavar="NAME", default="code"),
+    Option("editor", TEXT, f"Command of the editor: {', '.join(EDITORS)}.", metavar="NAME", default="code"),
     *_SSH_CONFIG,
     *SSH_OPTIONS,
 )
@@ -31,12 +32,12 @@ OPEN_OPTIONS = (
 def _open(words: list[str]) -> int:
     given, operands = parse_command_line(words, OPEN_OPTIONS, "open")
     if not 1 <= len(operands) <= 2:
-        raise UsageError("which host? usage: wstunnel-py open [OPTIONS] HOST [PATH]")
+        raise wrong_operands(operands, "open [OPTIONS] HOST [PATH]", most=2)
     host, path = operands[0], check_path(operands[1] if len(operands) == 2 else "")
     check_single(host)
     name = str(given.pop("editor", "code"))
     if name not in EDITORS:
-        raise UsageError(f"{name!r} is none of {', '.join(EDITORS)}", setting="editor")
+        raise UsageError(f"{name!r} is not one of {', '.join(EDITORS)}", setting="editor")
     editor = EDITORS[name]
     from tunnel.children.handover import find_program, hand_over
 
@@ -46,7 +47,7 @@ def _open(words: list[str]) -> int:
 
 
 def _write(host: str, given: Values) -> None:
-    """Write ``host`` into ssh's configuration, beside what was written before. Raises UsageError."""
+    """Add ``host`` to the hosts in ssh's configuration. Raises UsageError."""
     from tunnel.ssh.config_file import default_path
 
     ssh_config = str(given["ssh-config"]) if "ssh-config" in given else default_path()
@@ -66,8 +67,8 @@ def _planned(host: str, given: Values, ssh_config: str) -> Sequence[Change]:
     merged = {**last.given, **given}
     if others and option_words(merged, SSH_OPTIONS) != option_words(last.given, SSH_OPTIONS):
         raise UsageError(
-            f"{', '.join(others)} in {ssh_config} would get these options, too: put them into the table "
-            f'[hosts."{host}"] of the config file, or write all hosts anew: wstunnel-py config-ssh --write'
+            f"these options would also apply to {', '.join(others)} in {ssh_config}: put them into the table "
+            f'[hosts."{host}"] of the config file, or write all hosts again: wstunnel-py config-ssh --write'
         )
     names = list(last.names)
     if not last.covers(host):
@@ -87,14 +88,15 @@ open = DirectCommand(
         click.Argument(["host"], shell_complete=complete_host),
         click.Argument(["path"], required=False),
     ],
-    short_help="Open an editor on a host.",
+    short_help="Start VS Code, Cursor, Windsurf or Zed on a host.",
     help=(
-        "Start an editor on HOST, in the folder PATH: VS Code, Cursor, Windsurf or Zed, by its own command and its own "
-        "way to work over SSH.\n\n"
-        "Editors read ssh's configuration, so HOST is written there first, as by config-ssh --write, unless it is "
-        "there already; hosts that were written before stay. PATH begins with /. To the first three, a path with a dot "
-        "in its last part is a file, unless it ends with /.\n\n"
-        "HOST is a name of the config file, ID.e2b for E2B's sandbox ID, or what goes into the URL template. An editor "
-        "that runs already does not see this shell's variables: put the token or the template into the config file."
+        "Start VS Code, Cursor, Windsurf or Zed on HOST, in the folder PATH. The editor uses its own support for "
+        "SSH.\n\n"
+        "Editors read ssh's configuration, so HOST is added to it first, as by config-ssh --write. Hosts that were "
+        "added before are kept. PATH begins with /. VS Code, Cursor and Windsurf open a path with a dot in its last "
+        "part as a file, unless it ends with /.\n\n"
+        "HOST is a name from the config file, ID.e2b for the E2B sandbox ID, or the text for {host} in the URL "
+        "template. An editor that is already running does not see the variables of this shell, so put the token and "
+        "the template into the config file."
     ),
 )

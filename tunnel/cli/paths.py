@@ -1,7 +1,6 @@
-"""Paths as arguments and options of commands: ~ at their start is the home, as in shells.
+"""Paths as arguments and options of commands: a ~ at their start is the home, as in shells.
 
-Shells leave it alone behind ``=``, in a container's command line and where HOME is not set. Nobody means a folder of
-that name in the folder that the command was started in.
+Shells do not replace it behind ``=``, in a container's command line, and where HOME is not set.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from tunnel.net.home import expand_home
 
 
 class HomePath(click.Path):
-    """A path in which the home is put in the place of ~. Raises UsageError when there is none."""
+    """A path whose leading ~ is replaced by the home. Raises UsageError if there is no home."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         what = param.opts[0] if isinstance(param, click.Option) else getattr(param, "human_readable_name", "path")

@@ -1,18 +1,20 @@
-"""``wstunnel-py pty ps`` and ``pty kill``: what the terminal service of a sandbox runs."""
+"""``wstunnel-py pty ps`` and ``pty kill``: list and kill the processes of a sandbox's terminal service."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 
 import click
 
 from tunnel.cli.completion import complete_host
 from tunnel.cli.direct import DirectCommand, parameter
+from tunnel.cli.hints import told
 from tunnel.client.options import PTY_OPTIONS, parse_command_line
 from tunnel.client.trace import say, warn
-from tunnel.errors import UNREACHABLE, UsageError, printable
+from tunnel.client.words import wrong_operands
+from tunnel.errors import UNREACHABLE, TunnelError, UsageError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,35 +22,45 @@ if TYPE_CHECKING:
     from tunnel.pty.client.model import ProcessInfo
     from tunnel.pty.client.sync import Pty
 
-_HOST = "HOST is as for `wstunnel-py shell`. Default: the service on this machine."
+_HOST = "HOST is as for wstunnel-py shell. Default: the service on this machine."
 
 
-def _open(host: str | None, given: Values) -> Pty:
+def _run(host: str | None, given: Values, use: Callable[[Pty], int]) -> int:
+    """Call ``use`` with the terminals of ``host``; return its exit code, or that of an error, which is printed."""
     from tunnel.pty.client.http_sync import HttpClient
     from tunnel.pty.client.sync import Pty
     from tunnel.pty.shell.settings import resolve
 
     settings = resolve(host, given, options=PTY_OPTIONS)
     warn(settings.warnings, quiet=settings.quiet)
+    if settings.access is not None and not settings.quiet:
+        settings.access.sandbox.notice = say
     try:
-        return Pty(HttpClient(settings.place, settings.http_options))
+        with closing(Pty(HttpClient(settings.place, settings.http_options, settings.access))) as pty:
+            return use(pty)
     except UsageError as exc:
         exc.name_origin(settings.origins)
         raise
+    except TunnelError as exc:
+        say(str(exc) if settings.quiet else told(exc, settings.layers))
+        return exc.exit_code
 
 
 def _ps(words: list[str]) -> int:
     given, operands = parse_command_line(words, PTY_OPTIONS, "pty ps")
     if len(operands) > 1:
-        raise UsageError("one host; usage: wstunnel-py pty ps [OPTIONS] [HOST]")
-    with closing(_open(operands[0] if operands else None, given)) as pty:
+        raise wrong_operands(operands, "pty ps [OPTIONS] [HOST]")
+
+    def show(pty: Pty) -> int:
         for line in table(pty.list()):
             click.echo(line)
-    return 0
+        return 0
+
+    return _run(operands[0] if operands else None, given, show)
 
 
 def table(processes: Iterable[ProcessInfo]) -> list[str]:
-    """Return the lines of ``ps``: pid, folder, and the command as one would type it."""
+    """Return the lines of ``ps``: pid, folder, and the command, quoted for a shell."""
     rows = [("PID", "FOLDER", "COMMAND")]
     rows += [
         (str(each.pid), printable(each.cwd or "-"), printable(shlex.join([each.cmd, *each.args])))
@@ -62,19 +74,22 @@ def _kill(words: list[str]) -> int:
     given, operands = parse_command_line(words, PTY_OPTIONS, "pty kill")
     host = operands.pop(0) if operands and not operands[0].isdigit() else None
     if not operands or not all(word.isascii() and word.isdigit() for word in operands):
-        raise UsageError("which processes? usage: wstunnel-py pty kill [OPTIONS] [HOST] PID…")
-    code = 0
-    with closing(_open(host, given)) as pty:
+        raise UsageError("PID is missing; usage: wstunnel-py pty kill [OPTIONS] [HOST] PID…")
+
+    def kill(pty: Pty) -> int:
+        code = 0
         for pid in map(int, operands):
             if not pty.kill(pid):
                 say(f"there is no process {pid}")
                 code = UNREACHABLE
-    return code
+        return code
+
+    return _run(host, given, kill)
 
 
-@click.group(short_help="List and kill what runs in a sandbox.")
+@click.group(short_help="List and kill terminals and processes in a sandbox.")
 def pty() -> None:
-    """List and kill what the terminal service of a sandbox runs."""
+    """List and kill the processes that the terminal service of a sandbox runs."""
 
 
 pty.add_command(
@@ -96,6 +111,6 @@ pty.add_command(
             click.Argument(["host"], required=False, shell_complete=complete_host),
             click.Argument(["pid"], nargs=-1, metavar="PID…"),
         ],
-        help=f"Kill processes and everything they started.\n\n{_HOST}",
+        help=f"Kill processes, and everything that they have started.\n\n{_HOST}",
     )
 )

@@ -54,17 +54,23 @@ def _serve(**options: Any) -> None:
 serve = click.Command(
     "serve",
     callback=_serve,
-    # What bridge and terminals share is the first of the fields, but not the first that somebody looks for.
+    # The fields that bridge and terminals share come first, but users look for the others first.
     params=[
         click.Argument(["address"], nargs=-1, metavar="[ADDRESS]..."),
         *(_option(field) for field in sorted(dataclasses.fields(ServeSettings), key=lambda field: field in _SHARED)),
     ],
-    help="""Run the bridge: turn WebSocket connections into connections to the target, the SSH server.
+    help="""Run the bridge, which turns WebSocket connections into connections to the target, an SSH server.
 
-    An ADDRESS is the same as --listen ADDRESS: wstunnel-py serve 9000.
+    \b
+        wstunnel-py serve                          # port 8081, to the SSH server at 127.0.0.1:22
+        wstunnel-py serve --token-file token       # only for clients that have this token
+        wstunnel-py serve --target embedded        # with the embedded SSH server
 
-    SIGHUP reloads tokens and certificates and reopens the log file. In a terminal it shuts the bridge down
-    gracefully, as SIGTERM does. Signals that were ignored at the start, as with nohup, stay ignored.
-    A variable for an option that may be repeated is split at spaces.""",
+    ADDRESS is short for --listen ADDRESS.
+
+    SIGHUP reloads tokens and certificates and reopens the log file. If serve has a controlling
+    terminal, SIGHUP shuts it down gracefully, as SIGTERM does. SIGUSR2 restarts in place: the process becomes the
+    version that is now installed, and tunnels continue (Linux only). Signals that were ignored at the start, as with
+    nohup, stay ignored. For an option that may be repeated, the variable holds several values, separated by spaces.""",
     short_help="Run the bridge.",
 )

@@ -10,9 +10,10 @@ from tunnel.cli.hints import told
 from tunnel.cli.main import tell, tell_bug
 from tunnel.client.options import SHELL_OPTIONS, parse_command_line
 from tunnel.client.trace import Trace, say, warn
+from tunnel.client.words import wrong_operands
 from tunnel.errors import TunnelError, UsageError, optional_packages
 
-FAILED = 255  # what ssh returns for failures of its own; every other code may be the remote shell's
+FAILED = 255  # ssh's exit code for its own failures; any other code may be the remote shell's
 
 
 def _shell(words: list[str]) -> int:
@@ -35,7 +36,7 @@ def _run(words: list[str]) -> int:
         words, command = words[:at], words[at + 1 :]
     given, operands = parse_command_line(words, SHELL_OPTIONS, "shell")
     if len(operands) > 1:
-        raise UsageError("one host; usage: wstunnel-py shell [OPTIONS] [HOST] [-- COMMAND [ARGUMENT]…]")
+        raise wrong_operands(operands, "shell [OPTIONS] [HOST] [-- COMMAND [ARGUMENT]…]")
     with optional_packages():
         from tunnel.pty.shell.run import run
         from tunnel.pty.shell.settings import resolve
@@ -67,14 +68,14 @@ shell = DirectCommand(
     ],
     short_help="Open a terminal in a sandbox.",
     help=(
-        "Open a terminal on HOST: an interactive login bash, or COMMAND, run by the sandbox's terminal service.\n\n"
+        "Open a terminal on HOST. The terminal service there runs COMMAND in it, or an interactive login bash.\n\n"
         "HOST is an http:// or https:// URL, a name from the config file, or the text for {host} in the URL template. "
         "The template is --url, else WSTUNNEL_PY_PTY_URL, else pty-url in the config file, else "
-        "https://{port}-{host}.e2b.app. A host whose bridge has a URL of its own needs one for terminals, too. Without "
-        "HOST, the terminal is on the service that these name, else on this machine.\n\n"
-        "The local TERM is passed on; without one it is xterm-256color. -e TERM=… sets another.\n\n"
-        "The exit code is that of the terminal, 128 + n for signal n, or 255 if this command fails. At the start of a "
-        "line, ~. leaves, ~& leaves the terminal running, and ~? shows these keys. If standard input is not a "
-        "terminal, its end is sent as Ctrl-D."
+        "https://{port}-{host}.e2b.app. A host with its own url in the config file also needs its own pty-url. Without "
+        "HOST, the template must be a complete URL; if none is set, the terminal is on this machine.\n\n"
+        "The local TERM is passed on, or xterm-256color if it is not set. -e TERM=… sets another.\n\n"
+        "The exit code is that of the terminal's program, 128 + n if signal n ended it, or 255 if this command fails. "
+        "At the start of a line, ~. ends the terminal, ~& leaves it running, and ~? shows these keys. If standard "
+        "input is not a terminal, its end is sent as Ctrl-D."
     ),
 )

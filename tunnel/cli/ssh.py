@@ -13,13 +13,13 @@ from tunnel.cli.config_ssh import without_variable
 from tunnel.cli.direct import DirectCommand
 from tunnel.cli.main import HELP, VERSION, tell, tell_bug
 from tunnel.client.options import FLAG, Option, parse_command_line
-from tunnel.client.words import unknown_option
+from tunnel.client.words import unknown_option, wrong_operands
 from tunnel.errors import TunnelError, UsageError
 from tunnel.ssh.config import SSH_OPTIONS
 
-FAILED = 255  # what ssh returns for failures of its own; every other code may be the remote command's
+FAILED = 255  # ssh's exit code for its own failures; any other code may be the remote command's
 
-# rsync has options of these names, too, and they are taken for its own.
+# rsync has options with these names, too; they are passed to it.
 RSYNC_HAS_TOO = frozenset(("port", "ipv4", "ipv6", "config", "log-file", "quiet", "verbose"))
 RSYNC_OPTIONS = tuple(option for option in SSH_OPTIONS if option.name not in RSYNC_HAS_TOO)
 
@@ -28,9 +28,9 @@ REMEDIES = {"rsync": "install rsync, here and on the host"}
 
 
 def split(program: str, words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return our own words, which stand in front, and the program's: from the first on that is no option of ours.
+    """Return our own words and the program's, which begin with the first word that is not an option of ours.
 
-    ``--`` ends ours, too, and goes to neither. Raises UsageError for a long option that neither has.
+    ``--`` also ends our own, and is dropped. Raises UsageError for a long option that neither has.
     """
     options = {option.flag: option for option in _options_of(program)}
     at = 0
@@ -48,13 +48,13 @@ def split(program: str, words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _own_words(program: str, words: Sequence[str]) -> list[str]:
-    """Return the words among which --help and --version are ours; -h and -V are, too, if they stand alone."""
+    """Return the words among which --help and --version are ours; so are -h and -V, if they stand alone."""
     if len(words) == 1 and words[0] in HELP + VERSION:
         return list(words)
     try:
         return split(program, words)[0]
     except UsageError:
-        return []  # told of when the command is run
+        return []  # reported when the command is run
 
 
 def _options_of(program: str) -> tuple[Option, ...]:
@@ -62,7 +62,7 @@ def _options_of(program: str) -> tuple[Option, ...]:
 
 
 def _check_theirs(program: str, words: Sequence[str]) -> None:
-    """Raise UsageError for a long option behind the first word that is the program's: it has none of its own."""
+    """Raise UsageError for a long option among the program's words: these programs have none."""
     from tunnel.ssh.command_lines import parse
 
     flags = [option.flag for option in _options_of(program) if not option.hidden]
@@ -70,7 +70,7 @@ def _check_theirs(program: str, words: Sequence[str]) -> None:
         name = word.partition("=")[0]
         if name not in HELP + VERSION and name[2:].removeprefix("no-") not in flags and name[2:] not in flags:
             raise unknown_option(name, flags, program)
-        raise UsageError(f"{name} belongs in front of {program}'s own words: wstunnel-py {program} {name} …")
+        raise UsageError(f"{name} must come before {program}'s own words: wstunnel-py {program} {name} …")
 
 
 def _run(program: str, words: list[str]) -> int:
@@ -80,7 +80,7 @@ def _run(program: str, words: list[str]) -> int:
     ours, theirs = split(program, words)
     given, _ = parse_command_line(ours, _options_of(program), program)
     if not theirs:
-        raise UsageError(f"which host? usage: wstunnel-py {program} [OPTIONS] {USAGES[program]}")
+        raise wrong_operands((), f"{program} [OPTIONS] {USAGES[program]}")
     if program != "rsync":
         _check_theirs(program, theirs)
     remedy = REMEDIES.get(program, OPENSSH)
@@ -110,18 +110,18 @@ USAGES = {
     "rsync": "[RSYNC-OPTIONS] SOURCE… TARGET",
 }
 _RULE = (
-    "wstunnel-py's own options are the long ones below, and stand in front. From the first word that is none of them, "
-    "everything is {program}'s, as it stands. -- ends them, too."
+    "wstunnel-py's own options are the long ones below, and come first. They end at the first word that is not one of "
+    "them, or at --. The rest goes to {program} unchanged."
 )
 _ABOUT = (
-    "HOST is a name of the config file, or what goes into the URL template, as for connect. {program} gets what "
-    "config-ssh would write for HOST, so nothing need be configured. Options that you give {program} itself go first, "
-    "and your own ~/.ssh/config counts for everything else."
+    "HOST is a name from the config file, ID.e2b for the E2B sandbox ID, or the text for {{host}} in the URL template. "
+    "{program} gets the settings that config-ssh would write for HOST, so ~/.ssh/config needs no change. They take "
+    "precedence over your own ~/.ssh/config, and options that you give {program} take precedence over them."
 )
 
 
 def _long(option: Option) -> click.Option:
-    """As for other commands, but without its letter, which is the program's."""
+    """Return the option as for other commands, but without its letter, which is the program's."""
     shown = without_variable(option)
     shown.opts = [name for name in shown.opts if name.startswith("--")]
     return shown
@@ -147,8 +147,8 @@ ssh = _command(
     "Run ssh through a tunnel.",
     "Run OpenSSH's ssh through a tunnel to HOST.",
     _ABOUT,
-    "With -J the first host to go through is the one behind the tunnel. The exit status is ssh's; 255 is also that of "
-    "failures of this command.",
+    "With -J, the tunnel connects to the first host of its list. The exit status is ssh's. 255 can also mean that this "
+    "command failed.",
 )
 
 scp = _command(
@@ -172,7 +172,7 @@ rsync = _command(
     "Run rsync through a tunnel.",
     "Run rsync with `wstunnel-py ssh` as its remote shell (-e). The operands are rsync's: [USER@]HOST:PATH, local "
     "paths. The exit status is rsync's.",
-    "Options for ssh may be given as ever: -e 'ssh -i FILE', or in RSYNC_RSH. Options that rsync has too "
-    f"({', '.join('--' + name for name in sorted(RSYNC_HAS_TOO))}) are rsync's; for the tunnel they are set in the "
-    "environment or the config file.",
+    "Give options for ssh as usual: -e 'ssh -i FILE', or RSYNC_RSH. Options that rsync also has "
+    f"({', '.join('--' + name for name in sorted(RSYNC_HAS_TOO))}), are rsync's. For the tunnel, set them in the "
+    "environment or in the config file.",
 )

@@ -29,16 +29,15 @@ websocat = DirectCommand(
     ],
     short_help="Run a websocat 1.x command line.",
     help=(
-        "Run websocat 1.x command lines for tunnels unchanged. One of the addresses is a WebSocket: a ws:// or "
-        "wss:// URL, ws-l:HOST:PORT, l-ws-unix:PATH or ws-u:unix-l:PATH. The other one is - for standard input and "
-        "output, tcp:HOST:PORT, unix:PATH; beside a URL tcp-l:HOST:PORT or unix-l:PATH; beside a listening WebSocket "
-        "sh-c:COMMAND, exec:PROGRAM or a URL. A URL alone connects standard input and output. An error "
-        "names what is not supported.\n\n"
+        "Run command lines of websocat 1.x for tunnels, unchanged.\n\n"
+        "One of the addresses is a WebSocket: a ws:// or wss:// URL, or a listener (ws-l:HOST:PORT, l-ws-unix:PATH or "
+        "ws-u:unix-l:PATH). The other address is - (standard input and output), tcp:HOST:PORT or unix:PATH. With a "
+        "URL, it may also be tcp-l:HOST:PORT or unix-l:PATH; with a listener, sh-c:COMMAND, exec:PROGRAM or a URL. A "
+        "URL alone connects standard input and output. For anything else, an error names what is not supported.\n\n"
         "With --binary, and without options for single messages, tunnels between this command and wstunnel-py survive "
         "lost connections.\n\n"
-        'The program does the same when it is started under the name websocat: ln -s "$(command -v wstunnel-py)" '
-        "~/bin/websocat.\n\n"
-        "Other users can read --basic-auth and --socks5-user-pass on a command line, but not a --basic-auth-file, the "
-        "variable WEBSOCAT_BASIC_AUTH, or a proxy's URL with its password in ALL_PROXY."
+        'To call this command websocat: ln -s "$(command -v wstunnel-py)" ~/bin/websocat\n\n'
+        "Other users can see --basic-auth and --socks5-user-pass on a command line. They cannot see --basic-auth-file, "
+        "WEBSOCAT_BASIC_AUTH, or a proxy's URL with its password in ALL_PROXY."
     ),
 )

@@ -1,14 +1,15 @@
-"""WebSocket URLs and the templates that host names go into (RFC 6455, section 3).
+"""WebSocket URLs, and URL templates (RFC 6455 section 3).
 
-By hand rather than by ``urllib.parse``, which would double what the ProxyCommand imports; what is accepted is
-narrower: no userinfo, no fragment, nothing but printable ASCII.
+This does not use ``urllib.parse``, which would double the ProxyCommand's imports. It also accepts less: no userinfo, no
+fragment, only printable ASCII.
 """
 
 from __future__ import annotations
 
-from tunnel.errors import UsageError
+from tunnel.errors import UsageError, spelled
 
-DEFAULT_TEMPLATE = "wss://{port}-{host}.e2b.app"
+USUAL_DOMAIN = "e2b.app"
+DEFAULT_TEMPLATE = f"wss://{{port}}-{{host}}.{USUAL_DOMAIN}"
 DEFAULT_PORTS = {"ws": 80, "wss": 443}
 _ALNUM = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _NAME = _ALNUM | frozenset("-._")
@@ -16,9 +17,10 @@ _IPV6 = frozenset("0123456789abcdefABCDEF:.")
 
 
 class Address:
-    """A ws:// or wss:// URL, taken apart. ``str()`` shows it without its query, which may hold a secret.
+    """A parsed ws:// or wss:// URL. ``str()`` shows it without its query, which may hold a secret.
 
-    ``host`` is what is dialled, in ASCII: with the zone of an IPv6 address (``fe80::1%eth0``), with a final dot.
+    ``host`` is the name or address to connect to, in ASCII. It keeps the zone of an IPv6 address (``fe80::1%eth0``) and
+    a final dot.
     """
 
     __slots__ = ("host", "port", "resource", "scheme")
@@ -36,27 +38,27 @@ class Address:
 
     @property
     def host_field(self) -> str:
-        """The value of the Host header: the port only where it is not the scheme's own."""
+        """The value of the Host header; it has the port only if that is not the scheme's default."""
         return bracketed(self.plain_host) if self.port == DEFAULT_PORTS[self.scheme] else self.authority
 
     @property
     def plain_host(self) -> str:
-        """The host as others know it: a zone (RFC 4007 section 11) means something on this machine only."""
+        """The host without a zone (RFC 4007 section 11), which has a meaning on this machine only."""
         return self.host.partition("%")[0]
 
     @property
     def certificate_name(self) -> str:
-        """The name that the server is called by in TLS and has in its certificate: without a final dot, too."""
+        """The server's name for TLS and its certificate: without a zone and a final dot."""
         return self.plain_host.removesuffix(".")
 
     @property
     def authority(self) -> str:
-        """Host and port, as CONNECT and a user read them."""
+        """Host and port, as for CONNECT and for messages."""
         return f"{bracketed(self.plain_host)}:{self.port}"
 
     @property
     def shown_resource(self) -> str:
-        """The path, and whether a query follows."""
+        """The path, and "?…" if there is a query."""
         path, mark, _ = self.resource.partition("?")
         return path + ("?…" if mark else "")
 
@@ -80,14 +82,14 @@ class Address:
 
 
 def bracketed(host: str) -> str:
-    """Return ``host`` as it stands before a colon: an IPv6 address in brackets."""
+    """Return ``host`` as it is written before a port: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def split_authority(authority: str) -> tuple[str, int | None]:
-    """Return host (in ASCII) and port, if any, of ``host:port`` or ``[IPv6]:port``. Raises ValueError: the fault.
+    """Return the host (in ASCII) and the port, if any, of ``host:port`` or ``[IPv6]:port``. Raises ValueError.
 
-    The zone of an IPv6 address may be written with %25 or % before it, and is returned with %.
+    Before the zone of an IPv6 address both %25 and % are accepted; % is returned.
     """
     if authority.startswith("["):
         from tunnel.net.names import is_zone, split_zone
@@ -109,7 +111,7 @@ def split_authority(authority: str) -> tuple[str, int | None]:
         if not host:
             raise ValueError("the host is missing")
         if not _NAME.issuperset(host):
-            raise ValueError("the host has characters that no host name has")
+            raise ValueError("the host has characters that a host name cannot have")
         if "" in host.removesuffix(".").split("."):
             raise ValueError("the host has nothing between two dots")
     if not colon:
@@ -120,7 +122,7 @@ def split_authority(authority: str) -> tuple[str, int | None]:
 
 
 def parse_url(url: str) -> Address:
-    """Return the parts of a ws:// or wss:// URL. Raises UsageError, which names what is wrong."""
+    """Return the parts of a ws:// or wss:// URL. Raises UsageError."""
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
     end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
@@ -128,11 +130,12 @@ def parse_url(url: str) -> Address:
     refuse_userinfo(authority if separator else url)
     try:
         if scheme in ("http", "https"):
-            raise ValueError(f"a tunnel's URL begins with {'wss' if scheme == 'https' else 'ws'}://, not {scheme}://")
+            wanted = "wss" if scheme == "https" else "ws"
+            raise ValueError(f"a tunnel's URL must begin with {wanted}://, not {scheme}://")
         if not separator or scheme not in DEFAULT_PORTS:
-            raise ValueError("a tunnel's URL begins with ws:// or wss://")
+            raise ValueError("a tunnel's URL must begin with ws:// or wss://")
         if "#" in resource:
-            raise ValueError("a WebSocket URL has no #fragment")
+            raise ValueError("a WebSocket URL cannot have a #fragment")
         if not all("!" <= c <= "~" for c in resource):
             raise ValueError("the path has characters that must be percent-encoded")
         host, port = split_authority(authority)
@@ -145,43 +148,42 @@ def parse_url(url: str) -> Address:
 
 
 def refuse_userinfo(authority: str) -> None:
-    """Raise UsageError if there is a user or a password in a URL's authority; it is not repeated there."""
+    """Raise UsageError, without showing it, if a URL's authority has a user or a password."""
     if "@" in authority:
         raise UsageError("a URL must not hold a user name or password; use a token file or a header")
 
 
 def host_of(url: str) -> str:
-    """Return the host of a URL of any scheme, in ASCII; nothing for a URL that is malformed."""
+    """Return the host of a URL of any scheme, in ASCII; "" for a malformed URL."""
     _, separator, rest = url.partition("://")
     end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
     try:
         return split_authority(rest[:end])[0] if separator else ""
     except ValueError:
-        return ""  # whoever uses the URL tells what is wrong with it
+        return ""  # the error is reported where the URL is used
 
 
 def fill_template(template: str, host: str, port: int) -> Address:
-    """Return the ws(s):// URL that ``template`` gives for ``host`` and the bridge's ``port``, as `fill` does."""
+    """Return the ws(s):// URL of ``template`` for ``host`` and the bridge's ``port``, as `fill` does."""
     return parse_url(fill(template, host, port))
 
 
 def fill(template: str, host: str, port: int) -> str:
     """Return ``template`` with ``host`` for {host} and ``port`` for {port}.
 
-    Raises UsageError when the host could change more of the URL than its place in it, or the template has another {…}.
+    Raises UsageError if the template has another {…}, or if the host could change other parts of the URL.
     """
     rest = template.replace("{host}", "").replace("{port}", "")
     if "{" in rest or "}" in rest:
-        raise UsageError(
-            "a URL template may have {host} and {port} in it, no other braces", code="url", url=shown_template(template)
-        )
+        problem = "a URL template may contain {host} and {port}, but no other braces"
+        raise UsageError(problem, code="url", url=shown_template(template))
     if "{host}" in template:
         check_host(host, "http:// or https://" if template.lower().startswith("http") else "ws:// or wss://")
     return template.replace("{port}", str(port)).replace("{host}", host)
 
 
 def shown_template(template: str) -> str:
-    """Return a template as it may be shown: without a query, a user or a password."""
+    """Return a template without its query, user and password, for messages."""
     scheme, separator, rest = template.partition("?")[0].partition("://")
     authority, slash, path = rest.partition("/")
     return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
@@ -190,17 +192,21 @@ def shown_template(template: str) -> str:
 def check_host(host: str, schemes: str) -> None:
     """Raise UsageError unless ``host`` is letters, digits, dots, hyphens and underscores, alphanumeric at both ends.
 
-    ``schemes`` is what a URL in its place would begin with.
+    ``schemes`` names the schemes of the URLs that could be given instead.
     """
     if _is_host(host):
         return
-    problem = "letters and digits, with . _ - between them, are allowed"
+    problem = "only letters and digits, and . _ - between them, are allowed"
     user, _, rest = host.rpartition("@")
     name, _, port = host.rpartition(":")
     if user and _is_host(rest):
         problem = f"leave out the user: {rest}"
     elif _is_host(name) and port.isdigit():
         problem = f"for an address with a port, put {schemes} in front"
+    elif host.lower().startswith(("ws:", "ws/", "wss:", "wss/", "http:", "http/", "https:", "https/")):
+        problem = f"a URL begins with {schemes}"
+    elif host.startswith(("/", ".", "~")) and "/" in host:
+        problem = f"it looks like a file; a token's file is given with {spelled('token_file')}"
     raise UsageError(problem, code="host", host=host)
 
 

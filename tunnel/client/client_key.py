@@ -1,6 +1,6 @@
-"""Which file holds the key of the client certificate: the one that is named, the certificate's own, or one beside it.
+"""The file with the client certificate's key: the one that is named, the certificate's own file, or NAME.key beside it.
 
-`wstunnel-py certs client` writes NAME.pem and NAME.key, and so do others who keep the two apart.
+`wstunnel-py certs client` writes NAME.pem and NAME.key, and so do other programs.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ CERTIFICATE, KEY = b"CERTIFICATE-----", b"PRIVATE KEY-----"
 
 
 def key_path(certificate: str, key: str | None) -> str | None:
-    """Return the file with the key of ``certificate``: ``key`` if it is given, else one of the two that may have it.
+    """Return the file with the key of ``certificate``: ``key`` if it is given, else the first that has one.
 
-    None if neither has a key. Raises OSError if the certificate cannot be read.
+    None if neither the certificate's file nor the one beside it has a key. Raises OSError if the certificate cannot be
+    read.
     """
     if key is not None:
         return key
@@ -27,11 +28,11 @@ def key_path(certificate: str, key: str | None) -> str | None:
 
 
 def key_beside(certificate: str) -> str:
-    """Return the name that the key's file has beside the certificate's: NAME.key for NAME.pem."""
+    """Return the name of the key's file beside the certificate's: NAME.key for NAME.pem."""
     return f"{os.path.splitext(certificate)[0]}.key"
 
 
 def holds(path: str, mark: bytes) -> bool:
-    """Return whether the file at ``path`` has ``mark`` in it. Raises OSError."""
+    """Return whether the file at ``path`` contains ``mark``. Raises OSError."""
     data, _ = read_regular(path, PEM_LIMIT)
     return mark in data

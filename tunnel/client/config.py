@@ -8,7 +8,7 @@
     [hosts."*.e2b"]               # wstunnel-py abc123.e2b: the part for the * becomes {host}
     headers = { e2b-traffic-access-token = "…" }
 
-It is read only if it exists; only then is ``tomllib`` imported. The pattern ``*.e2b`` is known without it, too.
+``tomllib`` is imported only if the file exists. The pattern ``*.e2b`` exists without it, too.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
     Values = dict[str, Value]
 
-# What makes no sense in the file that it is about, or for one run only.
-_NOT_IN_FILE = {"config", "stdin-thread", "pty-attach"}
+# Options that make no sense in the config file: they name the file, or are for a single run.
+_NOT_IN_FILE = {"config", "stdio-threads", "pty-attach"}
 _KEYS = [option.name for option in ALL.values() if option.kind not in SEVERAL and option.name not in _NOT_IN_FILE]
 _KEYS.append("headers")
-# What only one host, or hosts with one pattern, can have.
+# Options that are allowed only in the table of a host or a pattern.
 _OF_HOSTS = ("host-key-alias", "forward-port")
 SIZE_LIMIT = 1 << 20  # bytes
-# Known without a table: in an ssh_config E2B's sandboxes need a name that tells them from other hosts, as ID.e2b does.
+# Exists without a table: in an ssh_config, E2B's sandboxes need names that differ from other hosts': ID.e2b.
 SANDBOXES = "*.e2b"
 
 
 class Config:
-    """What a config file says: ``options`` for all hosts, and ``hosts`` by name or pattern in lower case.
+    """A parsed config file: ``options`` for all hosts, and ``hosts`` by name or pattern in lower case.
 
-    `SANDBOXES` is among the hosts, whether or not the file has it. ``spellings`` are the names as the file has them,
-    ``warnings`` lines for the user.
+    `SANDBOXES` is always among the hosts. ``spellings`` has the names as they are written in the file, ``warnings`` the
+    lines for the user.
     """
 
     __slots__ = ("hosts", "options", "path", "spellings", "warnings")
@@ -56,13 +56,13 @@ class Config:
         self.hosts.update((name.lower(), table) for name, table in hosts.items())
 
     def lookup(self, host: str) -> tuple[str, Values] | None:
-        """Return what becomes {host}, and the table for ``host``: that of the exact name, or of the longest pattern.
+        """Return the text for {host}, and the table for ``host``: that of the exact name, or of the longest pattern.
 
-        Upper and lower case are the same, as ssh passes on ``%h`` in lower case.
+        Case is ignored, as ssh passes ``%h`` in lower case.
         """
         table = self.hosts.get(host.lower())
         if table is not None:
-            # A table for one sandbox, for its user for example, does not change what its name means.
+            # A table for one sandbox, with its user for example, does not change the meaning of its name.
             suffix = SANDBOXES[1:]
             is_sandbox = host.lower().endswith(suffix) and not ("url" in table or "pty-url" in table)
             return host[: -len(suffix)] if is_sandbox and "*" not in host else host, table
@@ -72,7 +72,7 @@ class Config:
         return None
 
     def patterns_of(self, host: str) -> list[str]:
-        """Return the patterns that ``host`` fits, the longest first."""
+        """Return the patterns that match ``host``, the longest first."""
         wanted = host.lower()
         found = []
         for pattern in (name for name in self.hosts if "*" in name):
@@ -83,7 +83,7 @@ class Config:
 
 
 def config_path() -> str | None:
-    """Return where this platform keeps the file, whether or not there is one; None for a user without a home."""
+    """Return the path of the file on this platform, whether or not it exists; None for a user without a home."""
     if sys.platform == "win32":
         folder = base_folder("APPDATA", "AppData", "Roaming")
     elif sys.platform == "darwin":
@@ -94,9 +94,9 @@ def config_path() -> str | None:
 
 
 def load_config(path: str | None) -> Config:
-    """Read the file at ``path``, which must exist, or the usual one if it does. Raises UsageError.
+    """Read the file at ``path``, which must exist, or the default one if that exists. Raises UsageError.
 
-    Others must not be able to write it: it says where secrets go. The null device stands for an empty file.
+    Other users must not be able to write it, as it decides where secrets are sent. The null device is an empty file.
     """
     wanted = path is not None
     path = path if path is not None else config_path()
@@ -108,10 +108,10 @@ def load_config(path: str | None) -> Config:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError) as exc:
         if wanted:
-            raise UsageError("there is no such file", code="config", path=path) from exc
+            raise UsageError("there is no such file", code="config", path=os.path.abspath(path)) from exc
         return Config(path, {}, {})
     except OSError as exc:
-        # In a container HOME is often the folder of another user, which may not be entered.
+        # In a container, HOME is often another user's folder, which this one may not enter.
         if isinstance(exc, PermissionError) and not wanted:
             return Config(path, {}, {})
         raise _unusable(path, exc) from exc
@@ -132,7 +132,7 @@ def _unusable(path: str, error: OSError) -> UsageError:
 
 
 def _holds_secrets(config: Config) -> bool:
-    """Return whether a table has headers or a URL's query, any of which may be a secret, or a proxy's password."""
+    """Return whether a table may hold a secret: a header, the query of a URL, or a proxy's password."""
     tables = (config.options, *config.hosts.values())
     return any(
         "header" in table or "@" in str(table.get("proxy", "")) or "?" in str(table.get("url", "")) for table in tables
@@ -140,7 +140,7 @@ def _holds_secrets(config: Config) -> bool:
 
 
 def parse_config(data: bytes, path: str) -> Config:
-    """Return what ``data``, the bytes of the file at ``path``, says. Raises UsageError, which names the key."""
+    """Parse ``data``, the bytes of the file at ``path``. Raises UsageError, which names the key."""
     if len(data) > SIZE_LIMIT:
         raise UsageError(f"the file is larger than {SIZE_LIMIT} bytes", code="config", path=path)
     import tomllib
@@ -149,7 +149,7 @@ def parse_config(data: bytes, path: str) -> Config:
 
     try:
         tree = tomllib.loads(text_of(data))
-    except (ValueError, RecursionError) as exc:  # no TOML, no UTF-8, or too long a number, too deep a table
+    except (ValueError, RecursionError) as exc:  # not TOML, not UTF-8, a number too long, or tables nested too deeply
         raise UsageError(str(exc), code="config", path=path) from exc
     tables = tree.pop("hosts", {})
     if not isinstance(tables, dict):
@@ -158,18 +158,18 @@ def parse_config(data: bytes, path: str) -> Config:
     spellings: dict[str, str] = {}
     for name, table in tables.items():
         if (other := spellings.setdefault(name.lower(), name)) != name:
-            problem = "as upper and lower case are the same: leave one of them out"
+            problem = "as case is ignored: remove one of them"
             raise UsageError(f"hosts.{name}: hosts.{other} is the same host, {problem}", code="config", path=path)
         if name.count("*") > 1:
-            raise UsageError(f"hosts.{name}: a pattern has one *", code="config", path=path)
+            raise UsageError(f"hosts.{name}: a pattern can have only one *", code="config", path=path)
         if not isinstance(table, dict):
             raise UsageError(f"hosts.{name} must be a table", code="config", path=path)
         hosts[name] = _options(table, f"{path}: hosts.{name}: ", path, name)
         if "*" in name and "forward-port" in table:
-            raise UsageError(f"{path}: hosts.{name}: forward-port: a pattern has no port of its own")
+            raise UsageError(f"{path}: hosts.{name}: forward-port: a pattern cannot have a port")
     for key in _OF_HOSTS:
         if key in tree:
-            raise UsageError(f"{path}: {key}: it belongs into the table of a host, [hosts.NAME]")
+            raise UsageError(f"{path}: {key}: it belongs in the table of a host, [hosts.NAME]")
     return Config(path, _options(tree, f"{path}: ", path), hosts)
 
 
@@ -178,7 +178,7 @@ def _options(table: dict[str, object], where: str, path: str, host: str = "") ->
     for key, word in table.items():
         if key == "headers":
             if not isinstance(word, dict) or not all(isinstance(value, str) for value in word.values()):
-                raise UsageError(f"{where}headers must be a table of texts")
+                raise UsageError(f"{where}headers must be a table of strings")
             lines = [f"{name}: {value}" for name, value in word.items()]
             values["header"] = [str(parse_value(ALL["header"], line, where + key)) for line in lines]
             continue
@@ -190,14 +190,14 @@ def _options(table: dict[str, object], where: str, path: str, host: str = "") ->
             raise UsageError(f"{where}{key} must be true or false")
         value = parse_value(option, word, where + key)
         if option.kind == PATH and isinstance(value, str):
-            # Relative to the file, as ~ is to its owner: a ProxyCommand's working directory is anybody's guess.
+            # Relative to the file, as the working directory of a ProxyCommand is not known.
             value = os.path.join(os.path.dirname(os.path.abspath(path)), value)
         values[key] = value
     return values
 
 
 def _about_table(host: str, key: str, table: dict[str, object]) -> str:
-    """Return a remark on a table that is none of a host: at the top, or, by the dots of a name, in that of ``host``."""
+    """Return a hint for an unexpected table ``key``: at the top level, or inside that of ``host`` (an unquoted dot)."""
     if not host:
         return "; the table of a host is [hosts.NAME]"
     name = f"{host}.{key}"

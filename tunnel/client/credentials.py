@@ -1,7 +1,6 @@
-"""What of a request is secret, and so must never be shown, should a server send it back in its answer.
+"""The secret parts of a request, which must not be shown even if a server sends them back.
 
-`tunnel.errors` keeps the list, and takes what is on it out of every text. This is imported only where there is
-a secret.
+`tunnel.errors` keeps the list, and removes them from every text. This module is imported only if there is a secret.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ import binascii
 
 from tunnel.errors import keep_secret
 
-SHORTEST_UNNAMED = 8  # characters of a value whose name does not tell that it is a secret
-SHORTEST_WORD = 12  # characters of one that is letters only: as a word it may stand in any message
+SHORTEST_UNNAMED = 8  # characters of a value whose name does not mark it as a secret
+SHORTEST_WORD = 12  # characters of a value of letters only: a shorter one may be a word of any message
 _TELLING = ("auth", "token", "secret", "key", "cookie", "password", "passwd", "session", "credential", "signature")
 _PUBLIC = frozenset(("origin", "user-agent", "accept", "accept-language", "referer", "content-type"))
 _DELIMITERS = str.maketrans(dict.fromkeys(',;="', " "))
@@ -19,9 +18,9 @@ _UNRESERVED = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRS
 
 
 def keep_header(name: str, value: str, url: str = "") -> None:
-    """Keep what is secret in a header that is sent: its value, and the parts of it that are secrets themselves.
+    """Keep the secrets of a header that is sent: its value, and the secret parts of that.
 
-    What the ``url`` has, too, is none, unless the header's name tells that it is one.
+    Text that is also in the ``url`` is not a secret, unless the header's name marks it as one.
     """
     name = name.lower()
     if name in _PUBLIC:
@@ -38,12 +37,12 @@ def keep_header(name: str, value: str, url: str = "") -> None:
     elif name == "cookie":
         parts += [part.partition("=")[2] for part in value.split(";")]
     _keep(parts, named=named)
-    # A server may also tell what it thinks of the one word that matters to it: "Token token=…", a value in quotes.
+    # A server may also quote just one part of the value, as of "Token token=…".
     _keep([word for word in value.translate(_DELIMITERS).split() if word not in url], named=False)
 
 
 def keep_query(resource: str) -> None:
-    """Keep what is secret in the query of a path: any value may be."""
+    """Keep the values in the query of a path: any of them may be a secret."""
     query = resource.partition("?")[2]
     for part in query.split("&"):
         name, _, value = part.partition("=")
@@ -51,7 +50,7 @@ def keep_query(resource: str) -> None:
 
 
 def keep_login(user: str, password: str) -> None:
-    """Keep the password of a proxy, and what is sent of it."""
+    """Keep the password of a proxy, and the encoded form in which it is sent."""
     encoded = binascii.b2a_base64(f"{user}:{password}".encode(), newline=False).decode()
     _keep([password, encoded], named=True)
     keep_secret(password)

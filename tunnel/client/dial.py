@@ -1,7 +1,6 @@
 """Dialling: DNS, TCP, the proxy, TLS and the upgrade, one after the other, within one time limit.
 
-Every failure is a `DialError` that names the hop. Nothing is tried twice here, except that a host's addresses are tried
-in turn (`tcp`).
+Every failure is a `DialError` that names the hop. Nothing is retried here; only `tcp` tries each address of a host.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ if TYPE_CHECKING:
 
 
 class Connection:
-    """An open WebSocket connection: its channel, the subprotocol the server selected, and its answer's headers.
+    """An open WebSocket connection: its channel, the subprotocol that the server selected, and the answer's headers.
 
-    ``received`` is how much of a resumed session the bridge has, 0 for any other connection.
+    ``received`` is how many bytes of a resumed session the bridge has received; 0 for any other connection.
     """
 
     __slots__ = ("channel", "headers", "received", "subprotocol")
@@ -51,12 +50,16 @@ def dial(
 ) -> Connection:
     """Open a WebSocket connection to ``settings.address`` within ``settings.connect_timeout`` seconds.
 
-    ``extra_headers`` are added to the request as they are; ``meanwhile`` is called while the server answers. Raises
+    ``extra_headers`` are added to the request unchanged; ``meanwhile`` is called while waiting for the answer. Raises
     DialError, and UsageError for files and proxies that cannot be used.
     """
+
+    def attempt(access: Sequence[tuple[str, str]] = ()) -> Connection:
+        return _dial(settings, trace, subprotocols, [*access, *extra_headers], meanwhile)
+
     try:
-        return _dial(settings, trace, subprotocols, extra_headers, meanwhile)
-    except (OSError, RuntimeError) as exc:  # no hop's fault: no descriptor, no thread, no memory is left
+        return attempt() if settings.sandbox is None else settings.sandbox.dial(settings, trace, attempt)
+    except (OSError, RuntimeError) as exc:  # not caused by a hop: no descriptor, thread or memory is left
         raise DialError("resources", reason=getattr(exc, "strerror", None) or exc) from exc
 
 
@@ -72,14 +75,14 @@ def _dial(
     context: ssl.SSLContext | None = None
 
     def prepare() -> None:
-        """Import what a connection needs as soon as it is there; of TLS that is a lot."""
+        """Import what an open connection needs; for TLS that is a lot."""
         nonlocal context
         import tunnel.client.handshake  # noqa: F401
 
         if address.secure and context is None:
             context = _tls_context(settings)
 
-    # Before any packet is sent: what the user wrote may be wrong.
+    # Before any packet is sent, as the user's files and settings may be wrong.
     try:
         if settings.ca_file or settings.client_cert:
             prepare()
@@ -93,14 +96,14 @@ def _dial(
     except DialError as exc:
         if proxy is None:
             raise
-        # An address of the proxy says nothing to a user who has forgotten that there is one.
+        # The error names the proxy, as the user may not recognize its address.
         refused = exc.code == "tcp-refused" or exc.fields.get("refused")
         raise DialError("proxy-unreachable", proxy=proxy, reason=exc, refused=refused) from exc
     alarm: Alarm | None = None
     try:
         if proxy:
-            _pass_proxy(sock, proxy, address, settings, limit)
-            trace.step("proxy", f"{proxy} connected us to {address.authority}")
+            pass_proxy(sock, proxy, address, settings.family, limit)
+            trace.step("proxy", f"{proxy} connected to {address.authority}")
         if context:
             from tunnel.client import tls
 
@@ -126,14 +129,14 @@ def _dial(
 
 
 def _tls_context(settings: TLSSettings) -> ssl.SSLContext:
-    # Imported where TLS is used only, as `ssl` costs 10 ms.
+    # Imported only if TLS is used, as `ssl` costs 10 ms.
     from tunnel.client.tls import tls_context
 
     return tls_context(settings)
 
 
 def _channel(sock: socket.socket, received: bytes, *, secure: bool) -> Channel:
-    """Return the channel for an open WebSocket, of which ``received`` has been received already."""
+    """Return the channel for an open WebSocket connection; ``received`` are the bytes that were read already."""
     if secure:
         import ssl
 
@@ -152,13 +155,14 @@ def _channel(sock: socket.socket, received: bytes, *, secure: bool) -> Channel:
 def _proxy(settings: Settings, address: Address) -> Proxy | None:
     """Return the proxy that the settings or the environment name. Raises UsageError."""
     if settings.proxy is None and not any(name.lower().endswith("_proxy") for name in os.environ):
-        return None  # as for most users, who do without the import
+        return None  # the usual case, without the import
     from tunnel.client.proxy import choose_proxy
 
     return choose_proxy(settings.proxy, address)
 
 
-def _pass_proxy(sock: _socket.socket, proxy: Proxy, address: Address, settings: Settings, limit: Limit) -> None:
+def pass_proxy(sock: _socket.socket, proxy: Proxy, address: Address, family: int, limit: Limit) -> None:
+    """Ask ``proxy``, to which ``sock`` is connected, for a connection to ``address``. Raises DialError."""
     from tunnel.client.handshake import BODY_WAIT
     from tunnel.client.proxy import connect_http, connect_socks
 
@@ -170,12 +174,12 @@ def _pass_proxy(sock: _socket.socket, proxy: Proxy, address: Address, settings: 
 
     host = address.plain_host
     if not proxy.resolves:
-        host = str(resolve_name(host, address.port, settings.family, limit)[0][1][0])
+        host = str(resolve_name(host, address.port, family, limit)[0][1][0])
     try:
         if proxy.scheme == "http":
             early = connect_http(proxy, host, address.port, send, receive, refused=lambda: limit.shorten(BODY_WAIT))
             if early:
-                raise DialError("proxy-protocol", proxy=proxy, scheme="HTTP", reason="it sent data before we did")
+                raise DialError("proxy-protocol", proxy=proxy, scheme="HTTP", reason="it sent data too early")
         else:
             connect_socks(proxy, host, address.port, send, receive)
     except TimeoutError as exc:

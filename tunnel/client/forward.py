@@ -1,4 +1,4 @@
-"""Local ports that lead through tunnels, for clients that take no ProxyCommand: one tunnel for each connection."""
+"""Local ports for clients without ProxyCommand: each connection to one gets its own tunnel."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tunnel.errors import TunnelError
 from tunnel.net.address import UnixAddress, client_of, is_loopback
 from tunnel.net.channel import reset
 from tunnel.net.listening import open_listening
+from tunnel.net.waiter import READ, Waiter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
     from tunnel.net.listening import ListeningSocket
 
 MAX_CONNECTIONS = 100
-PAUSE = 1.0  # seconds without accepting after the system had no descriptor or no memory left
+PAUSE = 1.0  # seconds to stop accepting after the system ran out of descriptors or memory
 
 
 class Forward:
-    """Listens where `add` says, and tunnels each connection to a bridge.
+    """Listens on the addresses given to `add`, and tunnels each connection to a bridge.
 
-    ``make_tunnel`` makes the tunnels of their settings; ``tell`` is told in one line what happens, with what
-    ``text_of`` makes of an error and the layers of the settings. ``unix_mode`` are the permissions of a Unix socket.
+    ``make_tunnel`` makes a tunnel from its settings. ``tell`` gets one line for each event; ``text_of`` makes the text
+    of an error, with the layers of the settings. ``unix_mode`` are the permissions of a Unix socket.
     """
 
     def __init__(
@@ -57,10 +58,10 @@ class Forward:
         self._none_left = threading.Condition(self._lock)
 
     def add(self, listen: str, make_settings: Callable[[], Settings], name: str = "") -> None:
-        """Listen at ``listen`` (as for ``--listen`` of the bridge), too.
+        """Also listen on ``listen``, which is as for ``--listen`` of the bridge.
 
-        ``make_settings`` makes the settings of each tunnel; ``name`` goes before what is told of them. Raises
-        UsageError, and DialError (``listen``) when it cannot listen.
+        ``make_settings`` makes the settings of each tunnel; ``name`` is put before the lines about them. Raises
+        UsageError, and DialError (``listen``) if it cannot listen.
         """
         for listener in open_listening([(listen, "LISTEN")], unix_mode=self._unix_mode):
             self._places.append((listener, make_settings, f"{name}: " if name else ""))
@@ -71,7 +72,7 @@ class Forward:
 
     @property
     def addresses(self) -> list[str]:
-        """Where it listens, with the real ports."""
+        """The addresses that it listens on, with the real ports."""
         return [str(listener.address) for listener in self._listeners]
 
     @property
@@ -80,14 +81,14 @@ class Forward:
         return not all(is_loopback(listener.address) for listener in self._listeners)
 
     def example(self) -> str:
-        """Return how ssh uses it."""
+        """Return an ssh command line that uses it."""
         address = self._listeners[0].address
         if isinstance(address, UnixAddress):
             return f"ssh -o ProxyCommand='nc -U {address.path}' USER@HOST"
         return f"ssh -p {address.port} USER@{'localhost' if is_loopback(address) else address.host}"
 
     def run(self) -> int:
-        """Serve until a signal comes; return its exit code. Tunnels that are still open are ended in good order."""
+        """Serve until a signal comes; return its exit code. Open tunnels are closed cleanly."""
         with SignalPipe() as signals, selectors.DefaultSelector() as selector:
             selector.register(signals, selectors.EVENT_READ)
             for place in self._places:
@@ -110,20 +111,18 @@ class Forward:
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as exc:
-            self._tell(f"cannot accept connections for a moment: {exc.strerror or exc}")
-            with selectors.DefaultSelector() as pause:
-                pause.register(signals, selectors.EVENT_READ)
-                pause.select(PAUSE)
+            self._tell(f"cannot accept connections at the moment: {exc.strerror or exc}")
+            Waiter().wait({signals.fileno(): READ}, PAUSE)  # not epoll, which itself needs a descriptor
             return
         who = name + client_of(sockaddr).address
         with self._lock:
             if len(self._tunnels) >= MAX_CONNECTIONS:
-                self._tell(f"{who}: refused, as {MAX_CONNECTIONS} connections are open, which is the limit")
+                self._tell(f"{who}: refused: {MAX_CONNECTIONS} connections are open, which is the limit")
                 reset(sock)
                 return
             try:
                 self._start(sock, who, make_settings)
-            except TunnelError as exc:  # a token file that is gone, for example, or no descriptors are left
+            except TunnelError as exc:  # a token file is gone, for example, or no descriptor is left
                 self._tell(f"{who}: {self._text_of(exc, None)}")
                 reset(sock)
 

@@ -1,6 +1,6 @@
-"""The upgrade of a dial: sends the request over a socket, reads the answer, and says in words what is wrong with it.
+"""The upgrade of a dial: sends the request over a socket, reads the answer, and raises the error for a bad one.
 
-What both look like is in `tunnel.protocol.upgrade`.
+`tunnel.protocol.upgrade` builds the request and parses the answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Headers = tuple[tuple[str, str], ...]
 
-BODY_WAIT = 2.0  # seconds that are spent, once a refusal's head is there, on the body that says why
+BODY_WAIT = 2.0  # seconds to wait, after the head of a refusal, for the body that gives the reason
 
 
 def upgrade(
@@ -36,10 +36,10 @@ def upgrade(
     limit: Limit,
     meanwhile: Callable[[], None],
 ) -> tuple[str | None, Headers, bytes]:
-    """Open a WebSocket at ``address`` over ``sock``; ``meanwhile`` is called while the server answers.
+    """Open a WebSocket at ``address`` over ``sock``; ``meanwhile`` is called while waiting for the answer.
 
-    Return the subprotocol that the server selected (None: none), its headers, and the bytes that came behind them.
-    Raises DialError.
+    Return the subprotocol that the server selected (or None), its headers, and the bytes after the headers. Raises
+    DialError.
     """
     key, url = new_key(), str(address)
     parser = ResponseParser()
@@ -47,7 +47,7 @@ def upgrade(
         try:
             limit.send(sock, upgrade_request(address.resource, address.host_field, key, subprotocols, headers))
         except (BrokenPipeError, ConnectionResetError):
-            pass  # a server that refuses early has said why, which can still be read
+            pass  # a server that refuses early may have sent an answer, which can still be read
         meanwhile()
         while not parser.done:
             data = limit.apply(sock).recv(65536)
@@ -61,7 +61,7 @@ def upgrade(
         raise DialError("no-answer", hop=url) from exc
     except ResponseError as exc:
         if not parser.salvage():
-            if limit.over:  # the alarm has ended the connection
+            if limit.over:  # the alarm has closed the connection
                 raise DialError("answer-timeout", hop=url, seconds=limit.seconds) from exc
             if not str(exc):
                 raise DialError("hung-up", hop=url) from exc
@@ -73,7 +73,7 @@ def upgrade(
             raise _tls_error(exc, address) or DialError("hung-up", hop=url) from exc
     if parser.head is None:
         raise DialError("hung-up", hop=url)
-    # A refusal that did not come in time, or was cut off, is still a refusal.
+    # A refusal whose body is late or cut off is still a refusal.
     subprotocol = check_upgrade(parser.head, url=url, key=key, subprotocols=subprotocols)
     return subprotocol, parser.head.headers, parser.rest
 

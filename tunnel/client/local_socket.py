@@ -1,4 +1,4 @@
-"""A connected socket as the local end of a tunnel, and how such a tunnel is ended from another thread."""
+"""A connected socket as the local end of a tunnel, and a way to end such a tunnel from another thread."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tunnel.net.channel import Channel
 
 
 class LocalSocket(Channel):
-    """One socket as source and sink; a half-close passes through it in both directions."""
+    """One socket as source and sink; it passes half-closes in both directions."""
 
     __slots__ = ()
 
@@ -16,7 +16,7 @@ class LocalSocket(Channel):
     is_pipe = False
 
     def end_stream(self) -> bool:
-        """Half-close; whoever is at the other end may still have something to say."""
+        """Half-close: the program at the other end may still send."""
         try:
             self.end_writing()
         except OSError:
@@ -25,7 +25,7 @@ class LocalSocket(Channel):
 
 
 class Stop:
-    """An interrupt for a relay that may be raised in any thread: what was read is sent, then the tunnel ends well."""
+    """An interrupt for a relay, from any thread: the relay sends what was read, then ends the tunnel cleanly."""
 
     def __init__(self) -> None:
         self._reader, self._writer = socket.socketpair()
@@ -35,24 +35,24 @@ class Stop:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Do nothing: `Tunnel.run` enters it again for another relay, and `close` is called once all is over."""
+        """Do nothing: `Tunnel.run` may enter this again for another relay; `close` is called at the end."""
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes readable, and stays so."""
+        """Return the descriptor that becomes readable when the relay is to stop, and stays so."""
         return self._reader.fileno()
 
     def caught(self) -> int:
-        """Return 0: to be stopped is no failure."""
+        """Return 0: this is not a failure."""
         return 0
 
     def set(self) -> None:
-        """Stop the relay; once is enough."""
+        """Stop the relay; further calls do nothing."""
         try:
             self._writer.send(b"!")
         except OSError:
-            pass  # the tunnel is over, or was told before
+            pass  # the tunnel is over, or was stopped before
 
     def close(self) -> None:
-        """Let go of the descriptors."""
+        """Close the descriptors."""
         self._reader.close()
         self._writer.close()

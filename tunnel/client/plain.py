@@ -1,7 +1,7 @@
 """The lifecycle of a plain tunnel at the client: it begins and ends with its connection.
 
-Where a session was asked for, the bridge's first message may still turn it into a resumable tunnel, which has a
-lifecycle of its own.
+If the client has asked for a session, the bridge's first message may still turn the tunnel into one. The session then
+has its own lifecycle.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from tunnel.protocol.frames import (
     INTERNAL_ERROR,
     NO_CODE,
     NORMAL,
+    SERVICE_RESTART,
+    SILENT_PEER,
     TARGET_LOST,
     TARGET_REFUSED_DATA,
     TOO_BIG,
@@ -30,12 +32,12 @@ if TYPE_CHECKING:
     from tunnel.protocol.outbox import Outbox
     from tunnel.protocol.plain_stream import PlainStream
 
-    # Makes the lifecycle that goes on with a session: from the offer, what is still to be sent, and what was sent.
+    # Makes the lifecycle of the session from the offer, what is still to be sent, and what was sent.
     BeginSession = Callable[[SessionOffer, Outbox, bytes], Lifecycle]
 
 
 class PlainLifecycle:
-    """See `tunnel.client.relay.Lifecycle`; ``begin_session`` makes what takes over when there is a session."""
+    """See `tunnel.client.relay.Lifecycle`; ``begin_session`` makes the successor if there is a session after all."""
 
     descriptor = None
 
@@ -56,20 +58,21 @@ class PlainLifecycle:
                 return None
             if pump.source_is_over:
                 beginning.source_ended(time.monotonic())
-        if (pump.source_is_over and not stream.may_get_session) or stream.sink_ended:
-            # Behind the end of our input nothing follows; behind the peer's Close nothing we send has a reader.
+        has_ended = (pump.source_is_over and not stream.may_get_session) or stream.sink_ended
+        if has_ended:
+            # Nothing follows the end of our input, and after the peer's Close nobody reads what we send.
             if pump.source_error:
                 stream.close(INTERNAL_ERROR, "the input broke off")
             stream.source_ended()
             pump.write_wire()
-        is_over = stream.failure or pump.sink_error or stopped or stream.complete
+        is_over = stream.failure or pump.sink_error or stopped or (has_ended and stream.complete)
         return None if is_over else self
 
     def limit_wait(self, seconds: float) -> float:
         return seconds
 
-    def turn_ended(self, readable: Container[int]) -> None:
-        """Do nothing: all there is to do is done in `advance`."""
+    def turn_ended(self, readable: Container[int], now: float) -> None:
+        """Do nothing: `advance` does everything."""
 
     def say_last_words(self, *, clean: bool) -> None:
         if self.stream.has_session:
@@ -80,7 +83,10 @@ class PlainLifecycle:
         stream = self.stream
         if stream.beginning is not None and stream.has_session:
             raise SessionNeverBegan(
-                "lost", without=True, sent=stream.beginning.sent, reason="an edge makes data of the session's lines"
+                "lost",
+                without=True,
+                sent=stream.beginning.sent,
+                reason="an edge turned the session's control lines into data",
             )
         if stream.failure:
             raise stream.failure
@@ -90,18 +96,20 @@ class PlainLifecycle:
         _raise_close(stream.close_code, stream.close_reason)
 
     def close(self) -> None:
-        del self._begin_session  # which may refer to whoever holds this, so that neither would be freed soon
+        del self._begin_session  # breaks a reference cycle with the owner of this object
 
 
 def _raise_close(code: int, reason: str) -> None:
-    """Raise what the peer's Close stands for, unless it stands for success."""
+    """Raise the error for the peer's Close, unless that is success."""
     said = f": {reason}" if reason else ""
-    if code == GOING_AWAY:
+    if code in (GOING_AWAY, SERVICE_RESTART):
         raise ConnectionLost("going-away", reason=said)
     if code == TARGET_LOST:
         raise ConnectionLost("target-lost", reason=said)
     if code == TARGET_REFUSED_DATA:
         raise ConnectionLost("undelivered", reason=said)
+    if code == SILENT_PEER:
+        raise ConnectionLost("time-limit", reason=said)
     if code == TOO_BIG:
         raise ConnectionLost("too-big", reason=said)
     if code not in (NORMAL, NO_CODE):

@@ -1,6 +1,6 @@
-"""The way through a proxy: which one (option, environment, NO_PROXY), HTTP CONNECT and SOCKS5.
+"""Connections through a proxy: the choice of the proxy (option, environment, NO_PROXY), HTTP CONNECT and SOCKS5.
 
-CONNECT is RFC 9110 section 9.3.6, SOCKS5 is RFC 1928 with the passwords of RFC 1929.
+CONNECT is RFC 9110 section 9.3.6; SOCKS5 is RFC 1928, with the passwords of RFC 1929.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Send = Callable[[bytes], None]
 
 _DEFAULT_PORTS = {"http": 80, "socks5": 1080, "socks5h": 1080}
-# GNOME writes the SOCKS proxy of its settings so, and means what GLib does first with it: SOCKS5, which is given names.
+# GNOME writes the SOCKS proxy of its settings this way; GLib then tries SOCKS5 with host names first.
 _ALIASES = {"socks": "socks5h"}
 _SOCKS_ERRORS = {
     1: "general failure",
@@ -35,13 +35,13 @@ _SOCKS_ERRORS = {
     8: "address type not supported",
 }
 
-_SOCKS_TRIED = (1, 3, 4, 5, 6)  # the proxy would have connected us if it could
+_SOCKS_TRIED = (1, 3, 4, 5, 6)  # the proxy tried to connect, and failed
 
 
 class Proxy:
-    """A proxy's address and credentials; ``str()`` gives it without the latter.
+    """A proxy's address and credentials; ``str()`` leaves out the credentials.
 
-    ``variable`` is the environment variable that names it, if it is one of those that all programs know.
+    ``variable`` is the environment variable that names it, if that is one of the usual ones (https_proxy …).
     """
 
     __slots__ = ("host", "password", "port", "scheme", "user", "variable")
@@ -56,7 +56,7 @@ class Proxy:
 
     @property
     def resolves(self) -> bool:
-        """Whether the proxy resolves host names; to socks5:// (without the h) we give an address, as curl does."""
+        """Whether the proxy resolves host names; socks5:// (without the h) is sent an address, as by curl."""
         return self.scheme != "socks5"
 
     def __str__(self) -> str:
@@ -64,7 +64,7 @@ class Proxy:
 
 
 def parse_proxy(text: str, *, setting: str | None = None, origin: str | None = None) -> Proxy:
-    """Return the proxy that ``text`` names. Raises UsageError, of which ``setting`` and ``origin`` are."""
+    """Return the proxy that ``text`` names. Raises UsageError with ``setting`` and ``origin``."""
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = "http", text
@@ -73,14 +73,14 @@ def parse_proxy(text: str, *, setting: str | None = None, origin: str | None = N
     if scheme == "https":
         raise _unusable("TLS to the proxy itself (https://) is not supported", setting, origin)
     if scheme not in _DEFAULT_PORTS:
-        raise _unusable("a proxy's URL begins with http://, socks5:// or socks5h://", setting, origin)
+        raise _unusable("a proxy's URL must begin with http://, socks5:// or socks5h://", setting, origin)
     authority = rest.split("/")[0]
     userinfo, _, place = authority.rpartition("@")
     user, _, password = userinfo.partition(":")
     try:
         host, port = split_authority(place)
     except ValueError as exc:
-        raise _unusable(f"in the proxy's URL {exc}", setting, origin) from exc
+        raise _unusable(f"in the proxy's URL, {exc}", setting, origin) from exc
     known = _unquote(user) if userinfo else None
     password = _unquote(password)
     if password:
@@ -95,7 +95,7 @@ def _unusable(problem: str, setting: str | None, origin: str | None) -> UsageErr
 
 
 def _unquote(text: str) -> str:
-    """Undo percent-encoding, as a password in a URL needs it."""
+    """Undo percent-encoding, as in the password of a URL."""
     if "%" not in text:
         return text
     from urllib.parse import unquote
@@ -106,9 +106,9 @@ def _unquote(text: str) -> str:
 def choose_proxy(option: str | None, address: Address) -> Proxy | None:
     """Return the proxy for ``address``: that of ``option`` (``none``: no proxy), else that of the environment.
 
-    For wss:// the variables wss_proxy, https_proxy and all_proxy are looked at, for ws:// ws_proxy, http_proxy and
-    all_proxy, each also in capitals (but HTTP_PROXY not under CGI, where a request's header could set it); NO_PROXY
-    names the hosts that are dialled directly. Raises UsageError.
+    The variables are wss_proxy, https_proxy and all_proxy for wss://, and ws_proxy, http_proxy and all_proxy for ws://,
+    each also in capitals. Under CGI, HTTP_PROXY is ignored, as a request's header could set it. NO_PROXY names the
+    hosts that are dialled directly. Raises UsageError.
     """
     if option is not None:
         return None if option.lower() in ("none", "") else parse_proxy(option, setting="proxy")
@@ -144,7 +144,7 @@ def _is_exempt(address: Address) -> bool:
         if port and port != str(address.port):
             continue
         if ":" in name:
-            # With a zone it means that one only. A zone's case counts, but two that differ by case only are not met.
+            # An entry with a zone matches that zone only. Case is ignored, although it counts for zones.
             name, wanted = split_zone(name)
             if wanted and wanted != zone:
                 continue
@@ -160,7 +160,7 @@ def _in_ascii(name: str) -> str:
     try:
         return to_ascii(name)
     except ValueError:
-        return name  # no name that could be dialled either
+        return name  # it could not be dialled either
 
 
 def _in_network(host: str, network: str) -> bool:
@@ -169,19 +169,19 @@ def _in_network(host: str, network: str) -> bool:
     import ipaddress
 
     try:
-        # An address alone is a network of one; IPv6 has several spellings of it.
+        # A single address is a network of one; this also compares different spellings of an IPv6 address.
         return ipaddress.ip_address(host) in ipaddress.ip_network(network, strict=False)
     except ValueError:
-        return False  # a name that begins with a digit, or an entry meant for another program
+        return False  # not an address: a name that begins with a digit, or an entry for other programs
 
 
 def connect_http(
     proxy: Proxy, host: str, port: int, send: Send, receive: Receive, refused: Callable[[], None] = lambda: None
 ) -> bytes:
-    """Ask an HTTP proxy to connect to ``host``:``port``; return what the target sent right behind the answer.
+    """Ask an HTTP proxy to connect to ``host``:``port``; return what the target sent right after the answer.
 
-    ``refused`` is called when a refusal has begun, whose body is worth little time: whatever becomes of that, the
-    status is what is told.
+    ``refused`` is called when the head of a refusal is there: reading its body may then be cut short, as the status is
+    reported in any case.
     """
     target = f"{bracketed(host)}:{port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
@@ -193,7 +193,7 @@ def connect_http(
         try:
             send(("\r\n".join(lines) + "\r\n\r\n").encode())
         except (BrokenPipeError, ConnectionResetError):
-            pass  # who refuses us before he has heard us has said why: that is still there to be read
+            pass  # a proxy that refuses early may have sent an answer, which can still be read
         while not parser.done:
             if data := receive(65536):
                 parser.feed(data)
@@ -204,50 +204,50 @@ def connect_http(
     except NoFinalResponse as exc:
         raise DialError("no-answer", hop=f"proxy {proxy}") from exc
     except OSError:
-        # A refusal that did not come in time, or was cut off, is still a refusal.
+        # A refusal whose body is late or cut off is still a refusal.
         if not parser.salvage():
             raise
     except ResponseError as exc:
         if not parser.salvage():
-            reason = str(exc) or "it hung up without an answer"
+            reason = str(exc) or "it closed the connection without answering"
             raise DialError("proxy-protocol", proxy=proxy, scheme="HTTP", reason=reason) from exc
     answer = parser.head
     if answer is None or not 200 <= answer.status < 300:
         status = answer.status if answer else 0
         reason = f"it answered {status}: {message_of(answer)}" if answer else "it did not answer"
-        # tinyproxy answers wrong credentials with 401. With 5xx a proxy tells that it has tried.
+        # tinyproxy answers wrong credentials with 401. A 5xx means that the proxy has tried to connect.
         cause = "proxy-auth" if status in (401, 407) else "proxy-target" if status >= 500 else "proxy-refused"
         raise DialError(cause, proxy=proxy, target=target, reason=reason)
     return parser.rest
 
 
 def connect_socks(proxy: Proxy, host: str, port: int, send: Send, receive: Receive) -> None:
-    """Ask a SOCKS5 proxy to connect to ``host``:``port``; a ``host`` that is no address is resolved by the proxy."""
+    """Ask a SOCKS5 proxy to connect to ``host``:``port``; it resolves a ``host`` that is not an address."""
 
     def exactly(n: int) -> bytes:
         data = b""
         while len(data) < n:
             more = receive(n - len(data))
             if not more:
-                raise DialError("proxy-protocol", proxy=proxy, scheme="SOCKS5", reason="it hung up")
+                raise DialError("proxy-protocol", proxy=proxy, scheme="SOCKS5", reason="it closed the connection")
             data += more
         return data
 
     send(b"\x05\x01\x00" if proxy.user is None else b"\x05\x02\x00\x02")
     version, method = exactly(2)
     if version != 5:
-        raise DialError("proxy-protocol", proxy=proxy, scheme="SOCKS5", reason="it answers in another protocol")
+        raise DialError("proxy-protocol", proxy=proxy, scheme="SOCKS5", reason="it answered in another protocol")
     if method == 2 and proxy.user is not None:
         user, password = proxy.user.encode(), proxy.password.encode()
         if not user or len(user) > 255 or len(password) > 255:
-            raise DialError("proxy-auth", proxy=proxy, reason="a name or password of SOCKS5 has 1 to 255 bytes")
+            raise DialError("proxy-auth", proxy=proxy, reason="a SOCKS5 user name or password must have 1 to 255 bytes")
         send(b"\x01" + bytes((len(user),)) + user + bytes((len(password),)) + password)
         if exactly(2)[1] != 0:
             raise DialError("proxy-auth", proxy=proxy, reason="it refused the user name or the password")
     elif method != 0:
-        raise DialError("proxy-auth", proxy=proxy, reason="it accepts no way to log in that we have")
+        raise DialError("proxy-auth", proxy=proxy, reason="it accepts no login method that this client has")
     send(b"\x05\x01\x00" + _socks_address(proxy, host) + port.to_bytes(2, "big"))
-    # A refusal is told by its first two bytes; some who refuse send no more, or hang up at once.
+    # The first two bytes show a refusal; some proxies send no more, or close the connection at once.
     version, code = exactly(2)
     if version == 5 and code != 0:
         reason = _SOCKS_ERRORS.get(code, f"error {code}")

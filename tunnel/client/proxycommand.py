@@ -7,7 +7,7 @@ import os
 
 from tunnel.client.trace import say
 from tunnel.client.tunnel import Tunnel
-from tunnel.errors import ConnectionLost
+from tunnel.errors import ConnectionLost, DialError, TunnelError
 from tunnel.net.standard_streams import CLOSED_OUTPUT, is_missing
 
 TYPE_CHECKING = False
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from tunnel.client.dial import Connection
     from tunnel.client.settings import Settings
-    from tunnel.client.stdio import StandardInput, StandardOutput, ThreadedInput
+    from tunnel.client.stdio import StandardInput, StandardOutput
+    from tunnel.client.threaded_stdio import ThreadedInput, ThreadedOutput
     from tunnel.client.trace import Trace
 
 
@@ -28,11 +29,10 @@ def run(
 ) -> int:
     """Relay standard input and output over a tunnel; return the exit code.
 
-    ``reload`` is as for `Tunnel`, which ``make_tunnel`` makes. Raises TunnelError (`DialError`, `ConnectionLost`, …)
-    for what the user must be told.
+    ``reload`` is as for `Tunnel`, which ``make_tunnel`` makes. Raises TunnelError (`DialError`, `ConnectionLost`, …).
     """
     for descriptor, name in ((1, "output"), (0, "input")):
-        # There is a null device now, but a tunnel for nobody is not what was meant.
+        # The missing descriptor is the null device by now, but nobody wants a tunnel to that.
         if is_missing(descriptor):
             raise ConnectionLost(name, reason=os.strerror(errno.EBADF))
     notice: Callable[[str], None] = (lambda _: None) if settings.quiet else say
@@ -66,16 +66,16 @@ def _import_ends() -> None:
     import tunnel.client.stdio  # noqa: F401
 
 
-def _open_ends(settings: Settings) -> tuple[StandardInput | ThreadedInput, StandardOutput]:
+def _open_ends(settings: Settings) -> tuple[StandardInput | ThreadedInput, StandardOutput | ThreadedOutput]:
     """Return standard input and output as the ends of a tunnel. Raises ConnectionLost."""
-    from tunnel.client.stdio import StandardOutput, open_input
+    from tunnel.client.stdio import open_input, open_output
 
     try:
-        sink = StandardOutput()
+        sink = open_output(threaded=settings.stdio_threads)
     except OSError as exc:
         raise ConnectionLost("output", reason=exc.strerror) from exc
     try:
-        return open_input(threaded=settings.stdin_thread), sink
+        return open_input(threaded=settings.stdio_threads), sink
     except OSError as exc:
         sink.close()
         raise ConnectionLost("input", reason=exc.strerror) from exc
@@ -85,23 +85,42 @@ def _relay(
     tunnel: Tunnel,
     connection: Connection,
     source: StandardInput | ThreadedInput,
-    sink: StandardOutput,
+    sink: StandardOutput | ThreadedOutput,
     trace: Trace,
 ) -> int:
+    from tunnel.client.relay import FAREWELL_LIMIT
     from tunnel.client.signals import SignalPipe
     from tunnel.client.stdio import discard_standard_output
 
     trace.step("relay", "standard input and output are connected")
     try:
-        relay = tunnel.run(connection, source, sink, SignalPipe)
+        try:
+            relay = tunnel.run(connection, source, sink, SignalPipe)
+        except TunnelError:
+            _finish_anyway(sink)
+            raise
+        if relay.interrupted is not None:
+            _finish_anyway(sink, FAREWELL_LIMIT)
+            return relay.interrupted
+        return sink.finish()
     except BrokenPipeError:
         trace.step("end", "standard output was closed")
         discard_standard_output()
         return CLOSED_OUTPUT
     except OSError as exc:
-        raise ConnectionLost("output", reason=exc.strerror or exc) from exc
+        reason = exc.strerror or exc
+        if tunnel.relay is not None and tunnel.relay.sink_error is exc:
+            raise ConnectionLost("output", reason=reason) from exc
+        raise DialError("resources", reason=reason) from exc  # a module that cannot be opened, for example
     finally:
         if tunnel.relay:
             sent, received = tunnel.relay.counts
             trace.step("end", f"{sent} bytes sent, {received} bytes received")
-    return relay.interrupted or 0
+
+
+def _finish_anyway(sink: StandardOutput | ThreadedOutput, limit: float = float("inf")) -> None:
+    """Wait until everything received is written, and ignore errors: another one is reported already."""
+    try:
+        sink.finish(limit)
+    except OSError:
+        pass

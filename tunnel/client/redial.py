@@ -1,4 +1,4 @@
-"""Dialling beside a running relay: in a thread, since nothing can interrupt a name server or a TLS handshake."""
+"""Dialling while a relay runs: in a thread, as a name lookup or a TLS handshake cannot be interrupted."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class Redial:
-    """One attempt to dial, which has begun. ``dial`` takes headers for the request, and has a time limit of its own.
+    """One attempt to dial, in progress. ``dial`` takes headers for the request, and has its own time limit.
 
-    `fileno` becomes readable when there is a `result`; `abandon` leaves the attempt to itself.
+    `fileno` becomes readable when there is a `result`; `abandon` drops the attempt.
     """
 
     def __init__(self, dial: Dial, headers: Sequence[tuple[str, str]]) -> None:
@@ -34,7 +34,7 @@ class Redial:
         return self._reader.fileno()
 
     def result(self) -> Connection:
-        """Return the connection; call it when the descriptor is readable. Raises TunnelError."""
+        """Return the connection; call this when the descriptor is readable. Raises TunnelError."""
         self._close()
         if isinstance(self._outcome, Exception):
             if isinstance(self._outcome, TunnelError):
@@ -45,7 +45,7 @@ class Redial:
         return self._outcome
 
     def abandon(self) -> None:
-        """Let go of the attempt: should it still succeed, its connection is closed."""
+        """Drop the attempt: if it still succeeds, its connection is closed."""
         with self._lock:
             self._abandoned = True
         self._hang_up()

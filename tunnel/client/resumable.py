@@ -1,11 +1,11 @@
-"""The lifecycle of a resumable tunnel at the client: it outlives its connections, and its user never notices.
+"""The lifecycle of a session at the client: it survives the loss of its connections.
 
-    attached ──connection lost, or silent──▶ detached ──dialled, and the bridge has the session──▶ attached
+    attached ──connection lost or silent──▶ detached ──dialled, and the bridge has the session──▶ attached
     detached ──refused for good, or the limit is over──▶ the tunnel fails
 
-While it is detached nothing is read and nothing is lost: the source waits, and what the bridge has not confirmed is
-kept. `tunnel.client.outage` knows what the answers to a resume mean, `tunnel.client.resume_offset` how the client
-learns that the bridge has the session.
+While it is detached, the source is not read, and everything that the bridge has not acknowledged is kept, so nothing is
+lost. `tunnel.client.outage` interprets the answers to a resume; `tunnel.client.resume_offset` finds out whether the
+bridge has the session.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 
 from tunnel.client.relay import SessionNeverBegan, loss_reason, raise_local_failure
-from tunnel.errors import ConnectionLost, RemoteProtocolError, TunnelError, printable
+from tunnel.errors import ConnectionLost, DialError, RemoteProtocolError, TunnelError, printable
 from tunnel.protocol.control import resume_request
 from tunnel.protocol.frames import INTERNAL_ERROR
 
@@ -27,16 +27,19 @@ if TYPE_CHECKING:
     from tunnel.client.relay import LocalSink
     from tunnel.net.pump import Pump
     from tunnel.protocol.resumable_stream import ResumableStream
+    from tunnel.provider.sleep import Sleep
 
-FRUITLESS_LIMIT = 8  # connections lost in a row without progress after which an outage may be given up for its length
-JUMP = 5.0  # seconds that a wait may take too long before it is clear that this machine, or this process, stood still
+FRUITLESS_LIMIT = 8  # connections lost in a row without progress, after which their time counts as one outage
+_NEXT_TRY = 0.5  # seconds until the next try to begin an outage
+JUMP = 5.0  # seconds; a wait that takes this much too long means that this machine or process was suspended
 
 
 class ResumableLifecycle:
     """See `tunnel.client.relay.Lifecycle`.
 
-    ``dial`` opens another connection to the same bridge, ``limit`` are the seconds that an outage may last (the bridge
-    may set a lower one), ``notice`` is told what a user should know, ``step`` what explains the rest.
+    ``dial`` opens another connection to the same bridge. An outage may last ``limit`` seconds; the bridge may set a
+    lower limit. ``notice`` gets lines for the user, ``step`` those for -v. ``sleep`` handles a paused sandbox, if its
+    provider can be asked.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class ResumableLifecycle:
         limit: float,
         notice: Callable[[str], None],
         step: Callable[[str, str], None],
+        sleep: Sleep | None = None,
     ) -> None:
         self.stream = stream
         self._sink = sink
@@ -55,24 +59,27 @@ class ResumableLifecycle:
         self._limit = limit
         self._notice = notice
         self._step = step
-        self._epoch = 0  # of the last attempt, as far as outages that are over know
+        self._sleep = sleep
+        self._epoch = 0  # of the last attempt of earlier outages
         self._outage: Outage | None = None
+        self._loss = (0.0, 0.0, "")  # time, limit and reason of the loss for which an outage is to begin
         self._redial: Redial | None = None
         self._failure: TunnelError | None = None
-        self._fruitless = 0  # connections that were lost in a row before any of what we sent had arrived …
+        self._fruitless = 0  # connections lost in a row before anything sent on them had arrived …
         self._fruitless_since = 0.0  # … and when the first of them was
         self._wait_limit = 0.0  # of this turn, in seconds
         self._clocks = (0.0, 0.0)  # monotonic and wall clock when the last turn ended
 
-    # ---- as `Relay` asks
+    # ---- for `Relay`
 
     def start(self, pump: Pump) -> None:
         self._pump = pump
         self._clocks = (time.monotonic(), time.time())
 
     def advance(self, *, stopped: bool) -> ResumableLifecycle | None:
-        pump, stream = self._pump, self.stream
-        if stream.sink_ended and not stream.session.receiver.fin_delivered:
+        pump, stream, session = self._pump, self.stream, self.stream.session
+        has_ended = session.receiver.has_ended
+        if has_ended and not session.receiver.fin_delivered:
             if not pump.sink_error and not self._sink.end_stream():
                 pump.source_is_over = True
             stream.sink_half_closed()
@@ -81,9 +88,9 @@ class ResumableLifecycle:
         elif pump.source_is_over:
             stream.source_ended()
         pump.write_wire()
-        if stopped or pump.sink_error or stream.over or self._failure or stream.session.complete:
+        if stopped or pump.sink_error or session.over or self._failure or (has_ended and session.complete):
             return None
-        if not stream.wire_is_over:
+        if not stream.connection.is_over:
             if self._outage and stream.connection.was_heard:
                 self._end_outage()
         elif stream.attached:
@@ -91,23 +98,41 @@ class ResumableLifecycle:
         return None if self._failure else self
 
     def limit_wait(self, seconds: float) -> float:
-        if self._outage and not self.stream.attached:
+        if not self.stream.attached and not self._outage:
+            seconds = min(seconds, _NEXT_TRY)
+        elif self._outage and not self.stream.attached:
             seconds = max(0.0, self._outage.next_look(dialling=self._redial is not None) - time.monotonic())
         self._wait_limit = seconds
         return seconds
 
     @property
     def descriptor(self) -> int | None:
-        return self._redial.fileno() if self._redial else None
+        if self._redial:
+            return self._redial.fileno()
+        if self._outage is None:
+            return None
+        # Waiting input wakes a sandbox. It is not read, as it cannot be sent yet.
+        return self._pump.source.fileno() if self._awaits_input else None
 
-    def turn_ended(self, readable: Container[int]) -> None:
+    @property
+    def _awaits_input(self) -> bool:
+        if self._outage is None or self._sleep is None or self._pump.source_is_over:
+            return False
+        return self._outage.is_asleep and self._sleep.waits_for_input
+
+    def turn_ended(self, readable: Container[int], now: float) -> None:
+        if not self.stream.attached and not self._outage and not self._failure:
+            self._begin_outage()
         outage = self._outage if not self.stream.attached else None
+        if self._sleep and self._awaits_input and not self._redial and self._pump.source.fileno() in readable:
+            self._input_came(self._sleep)
         if self._redial and self._redial.fileno() in readable:
             self._finish_redial(self._redial)
-        (before, wall_before), (now, wall) = self._clocks, (time.monotonic(), time.time())
+        (before, wall_before), wall = self._clocks, time.time()
         self._clocks = (now, wall)
-        # A machine that sleeps stops the one clock or the other, depending on the platform.
-        if max(now - before, wall - wall_before) > self._wait_limit + JUMP:
+        # Depending on the platform, the suspension of a machine shows in one clock or the other.
+        longest = self._wait_limit + JUMP
+        if now - before > longest or wall - wall_before > longest:
             self._wake_up()
         if outage:
             self._pursue(outage)
@@ -132,11 +157,11 @@ class ResumableLifecycle:
     # ---- outages
 
     def _detach(self) -> None:
-        """Let go of a connection that is lost."""
+        """Drop a lost connection."""
         stream, now = self.stream, time.monotonic()
         lost, size = stream.connection, stream.session.sender.message_size
         close = lost.close_frame
-        reason = "nothing came for too long" if lost.is_silent else loss_reason(self._pump, close)
+        reason = "nothing was received for too long" if lost.is_silent else loss_reason(self._pump, close)
         if stream.offer is None:
             self._failure = SessionNeverBegan("lost", without=stream.session.is_plain, reason=reason)
             return
@@ -146,7 +171,7 @@ class ResumableLifecycle:
         self._pump.wire.close()
         self._step("lost", f"{printable(reason)}; {stream.session.unacknowledged} bytes are kept to be sent again")
         if size.limit != limit:
-            self._step("lost", f"messages have {size.limit} bytes at most from now on")
+            self._step("lost", f"messages are limited to {size.limit} bytes from now on")
         longest = min(self._limit, stream.offer.retain)
         if size.is_hopeless and close is not None:
             self._failure = ConnectionLost("too-big", reason=f": {close.reason}" if close.reason else "")
@@ -157,11 +182,21 @@ class ResumableLifecycle:
         elif self._outage:
             self._outage.lost_again(now, reason)
         else:
-            # Imported late, as most tunnels need it never.
-            from tunnel.client.outage import Outage
+            self._loss = (now, longest, reason)
+            self._begin_outage()
 
-            verdict = "given-up" if longest == self._limit else "session-expired"
-            self._outage = Outage(now, longest, reason, self._epoch, self._fruitless, verdict)
+    def _begin_outage(self) -> None:
+        """Begin an outage, now or as soon as this machine has the descriptors for it."""
+        began, longest, reason = self._loss
+        try:
+            # Imported late, as most tunnels never need it.
+            from tunnel.client.outage import Outage
+        except OSError as exc:
+            if time.monotonic() - began >= longest:
+                self._failure = DialError("resources", reason=exc.strerror or exc)
+            return
+        verdict = "given-up" if longest == self._limit else "session-expired"
+        self._outage = Outage(began, longest, reason, self._epoch, self._fruitless, verdict)
 
     def _count_fruitless(self, now: float) -> None:
         if self.stream.session.sender.progress or not self.stream.session.unacknowledged:
@@ -172,7 +207,7 @@ class ResumableLifecycle:
         self._fruitless += 1
 
     def _pursue(self, outage: Outage) -> None:
-        """While detached: dial when it is time, tell the user when it takes long, give up when it takes too long."""
+        """While detached: dial when it is time, notify the user when it takes long, and give up at the limit."""
         now = time.monotonic()
         if self.stream.attached or self._failure:
             return
@@ -187,15 +222,18 @@ class ResumableLifecycle:
             self._begin_redial(outage)
 
     def _begin_redial(self, outage: Outage) -> None:
-        from tunnel.client.redial import Redial
-
         stream = self.stream
         if stream.offer is None:
             return
         epoch = outage.begin_attempt()
         request = resume_request(stream.offer.id, stream.offer.key, epoch, stream.session.delivered)
         self._step("resume", f"attempt {epoch}, {stream.session.delivered} received")
-        self._redial = Redial(self._dial, [("Wstunnel-Resume", request.header())])
+        try:
+            from tunnel.client.redial import Redial
+
+            self._redial = Redial(self._dial, [("Wstunnel-Resume", request.header())])
+        except OSError as exc:  # no descriptor is left for the module, or for the pair of sockets
+            outage.failed(DialError("resources", reason=exc.strerror or exc), time.monotonic())
 
     def _finish_redial(self, redial: Redial) -> None:
         self._redial, outage, now = None, self._outage, time.monotonic()
@@ -207,30 +245,59 @@ class ResumableLifecycle:
                 connection = redial.result()
             except TunnelError as exc:
                 self._step("resume", str(exc))
-                outage.failed(exc, now)
+                if exc.code == "sandbox-paused" and self._sleep and not self._pump.source_is_over:
+                    self._fall_asleep(outage, self._sleep, now)
+                else:
+                    outage.awake(now)
+                    outage.failed(exc, now)
             else:
+                outage.awake(now)
                 self._attach(connection, now)
         except TunnelError as exc:
             self._failure = exc
 
+    def _fall_asleep(self, outage: Outage, sleep: Sleep, now: float) -> None:
+        """Wait for a paused sandbox, for as long as it takes."""
+        if outage.asleep(now):
+            self._notice(sleep.line)
+        if not getattr(self._pump.source, "waitable", True):  # a file: its next byte is there already
+            self._wake_sandbox(sleep)
+
+    def _input_came(self, sleep: Sleep) -> None:
+        """Wake the sandbox if there is input, but not for the end of the input."""
+        from tunnel.net.unread import has_data  # late, as few tunnels need it
+
+        if self._pump.sink_error is None and has_data(self._pump.source.fileno()):
+            self._wake_sandbox(sleep)
+        else:
+            self._pump.source_is_over = True
+
+    def _wake_sandbox(self, sleep: Sleep) -> None:
+        if sleep.waits_for_input and self._outage:
+            self._step("wake-up", "there is input for the sandbox")
+            sleep.has_input = True
+            self._outage.next_at = time.monotonic()
+
     def _attach(self, connection: Connection, now: float) -> None:
-        """Go on over a new connection. Raises TunnelError when it leads to somebody who has not got our session."""
+        """Continue over a new connection. Raises TunnelError if the server does not have our session."""
         received = connection.received
         try:
             self.stream.attach(received, now)
         except RemoteProtocolError as exc:
             connection.channel.close()
             raise ConnectionLost("session-gone", reason=exc) from exc
-        # What it answers tells that the connection is not only open, but works.
+        # The answer shows that the connection is not only open, but works.
         self.stream.request_ack()
         self._pump.wire = connection.channel
         self._pump.wire_error = None
         self._step(
-            "resumed", f"the bridge has received {received}; {self.stream.session.unacknowledged} bytes go again"
+            "resumed", f"the bridge has received {received}; {self.stream.session.unacknowledged} bytes are sent again"
         )
 
     def _end_outage(self) -> None:
-        """Note that the new connection works: the next loss is an outage of its own."""
+        """Note that the new connection works: its loss begins a new outage."""
+        if self._sleep:
+            self._sleep.has_input = False
         if self._outage:
             now = time.monotonic()
             self._step("resumed", f"connected again after {now - self._outage.began:.1f} s")
@@ -241,7 +308,7 @@ class ResumableLifecycle:
 
     def _wake_up(self) -> None:
         now = time.monotonic()
-        self._step("wake-up", "this machine or this process stood still")
+        self._step("wake-up", "this machine or this process was suspended")
         if self._outage:
             self._outage.slept(now)
         self.stream.probe(now)

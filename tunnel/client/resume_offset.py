@@ -1,8 +1,8 @@
-"""Where a session goes on over a new connection: what the bridge says that it has received of ours.
+"""The offset at which a session continues over a new connection: how many of our bytes the bridge has received.
 
-It says so in a header of its 101, and again in its first message, as edges that open a WebSocket of their own to the
-bridge drop the header and choose the subprotocol by themselves. Whoever begins with anything else is another server:
-nothing that it sends is delivered, and nothing is sent to it.
+The bridge sends it in a header of its 101 and again in its first message, as edges that open their own WebSocket to the
+bridge drop the header and choose the subprotocol themselves. Any other first message means another server: nothing
+that it sends is delivered, and nothing is sent to it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from tunnel.client.dial import Connection
     from tunnel.net.channel import Channel
 
-FIRST_MESSAGE_LIMIT = 5.0  # seconds that the first message may take, or the connection is one that does not work
+FIRST_MESSAGE_LIMIT = 5.0  # seconds for the first message; without one, the connection does not work
 
 
 def find_offset(connection: Connection, place: str) -> int:
-    """Return how many of our numbers the bridge has received; waits for it if an edge hides it.
+    """Return how many bytes the bridge has received; wait for its first message if an edge drops the header.
 
-    ``place`` is what errors call the bridge. Raises ConnectionLost (``session-gone``) if another server answers,
-    DialError and other ConnectionLost if nobody does.
+    ``place`` names the bridge in errors. Raises ConnectionLost (``session-gone``) if another server answers, DialError
+    or another ConnectionLost if there is no answer.
     """
     header = dict(connection.headers).get("wstunnel-received")
     if connection.subprotocol == SUBPROTOCOL and header is not None:
@@ -57,7 +57,7 @@ def _first_ack(channel: Channel, place: str) -> int:
         if n == 0:
             raise DialError("hung-up", hop=place)
         try:
-            # What follows the first message is for the session.
+            # The rest after the first message is for the session.
             events = list(parser.feed(space[:n], 0 if parser.in_frame else 1))
         except RemoteProtocolError as exc:
             raise _another_server() from exc

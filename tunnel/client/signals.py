@@ -1,4 +1,4 @@
-"""Signals as something that a selector can wait for; a handler alone would not end the wait."""
+"""Signals that a selector can wait for: a signal handler alone would not end the wait."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class SignalPipe:
-    """While it is entered, SIGINT, SIGTERM and SIGHUP (where there is one) become bytes in a pipe.
+    """A context in which SIGINT, SIGTERM, SIGHUP and Windows' SIGBREAK, as far as they exist, become bytes in a pipe.
 
-    Those that are ignored stay so.
+    SIGBREAK comes from Ctrl-Break, or when the console's window is closed. Ignored signals stay ignored.
     """
 
     def __init__(self) -> None:
@@ -26,8 +26,8 @@ class SignalPipe:
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        hangup = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
-        for number in not_ignored(signal.SIGINT, signal.SIGTERM, *hangup):
+        others = [getattr(signal, name) for name in ("SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+        for number in not_ignored(signal.SIGINT, signal.SIGTERM, *others):
             self._previous[number] = signal.signal(number, lambda *_: None)
         return self
 
@@ -36,7 +36,7 @@ class SignalPipe:
         return self._reader.fileno()
 
     def caught(self) -> int:
-        """Return the exit code for the signal that came first; call it when the descriptor is readable."""
+        """Return the exit code for the first signal; call this when the descriptor is readable."""
         return exit_code_for_signal(self._reader.recv(1)[0])
 
     def __exit__(self, *_: object) -> None:
@@ -48,14 +48,14 @@ class SignalPipe:
 
 
 def not_ignored(*numbers: signal.Signals) -> list[signal.Signals]:
-    """Return those of the signals that may be caught.
+    """Return those of the signals that are not ignored.
 
-    Whoever starts a program with a signal ignored (nohup, or a shell without job control for ``command &``) means it to
-    live on when that signal comes.
+    A signal that was ignored at the start (by nohup, or by a shell without job control for ``command &``) must not end
+    the program.
     """
     return [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def exit_code_for_signal(number: int) -> int:
-    """Return the exit code after a signal: SIGHUP is how ssh ends its ProxyCommand, so that is success."""
+    """Return the exit code after a signal; 0 after SIGHUP, with which ssh ends its ProxyCommand."""
     return 0 if number == getattr(signal, "SIGHUP", None) else 128 + number

@@ -1,8 +1,8 @@
-"""Tunnels for programs: a real socket for whatever takes one (paramiko, ssh2-python, any protocol of one's own).
+"""Tunnels for programs: a real socket for any code that takes one (paramiko, ssh2-python, your own protocol).
 
-The socket is one end of a pair; a thread relays between the other end and the bridge, resumable like the command. So
-everything works that works with sockets: select, time limits, `makefile`, asyncio. The socket ends when the tunnel has
-ended well; whatever else happens, it is reset.
+The socket is one end of a pair; a thread relays between the other end and the bridge, and resumes like the command. So
+everything works that works with sockets: select, timeouts, `makefile`, asyncio. The socket reads an EOF if the tunnel
+has ended well; otherwise it is reset.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 else:
     Base = object
 
-EXIT_LIMIT = 2.0  # seconds that tunnels have to end when the program does
+EXIT_LIMIT = 2.0  # seconds for tunnels to end when the program exits
 
 
 class _ToldOfFailures(Base):
-    """What a `TunnelSocket` has over the socket class below it."""
+    """What a `TunnelSocket` adds to its socket class."""
 
     failures: Sequence[TunnelError | None] = ()  # what ended the tunnel, once it has ended
 
@@ -54,7 +54,7 @@ class _ToldOfFailures(Base):
         return next(filter(None, self.failures), None)
 
     def getpeername(self) -> Any:
-        """Return no address: that of the pair would be taken for where the tunnel leads, in known hosts for example."""
+        """Return no address: callers would take the pair's for the host's, in known hosts for example."""
         return ""
 
     def getsockname(self) -> Any:
@@ -85,7 +85,7 @@ class _ToldOfFailures(Base):
             self._check()
         return received
 
-    # gevent, which may have put its own class below this one, passes itself more than the standard library knows.
+    # gevent, whose class may be the base class, passes more arguments than the standard library knows.
 
     def send(self, *words: Any, **named: Any) -> int:
         return self._try(super().send, *words, **named)
@@ -108,18 +108,22 @@ class _ToldOfFailures(Base):
             raise ConnectionResetError(errno.ECONNRESET, str(self.failure)) from self.failure
 
 
+if not hasattr(socket.socket, "sendmsg"):  # Windows; `hasattr` must give the right answer
+    del _ToldOfFailures.sendmsg, _ToldOfFailures.recvmsg
+
+
 class TunnelSocket(_ToldOfFailures, socket.socket):
     """A connected socket whose other end is a tunnel.
 
-    The end of the stream is an end only if it was one: if the tunnel broke, ``failure`` says why, and receiving and
-    sending raise ConnectionResetError with that text.
+    It reads an EOF only if the tunnel ended well. If the tunnel broke, ``failure`` says why, and receiving and sending
+    raise ConnectionResetError with that text.
     """
 
 
 def _socket_class() -> type[TunnelSocket]:
-    """Return `TunnelSocket`, or the same on top of what gevent or eventlet have put in the place of `socket.socket`.
+    """Return `TunnelSocket`, or the same on top of the class by which gevent or eventlet have replaced `socket.socket`.
 
-    They may have done so after this module was imported; a socket of the class before that would block all of them.
+    They may do that after this module was imported; a socket of the original class would block all their threads.
     """
     if issubclass(TunnelSocket, socket.socket):
         return TunnelSocket
@@ -131,12 +135,12 @@ def open_socket(
 ) -> TunnelSocket:
     """Open a tunnel to ``host`` and return a connected, blocking socket for it; close it to end the tunnel.
 
-    ``host`` is what the command takes: a ws(s):// URL, a name from the config file, or what goes into the URL template.
-    ``token`` is the bridge's bearer token, ``headers`` are added to the request, and ``options`` are those of
+    ``host`` is as for the command: a ws(s):// URL, a name from the config file, or the text for {host} in the URL
+    template. ``token`` is the bridge's bearer token, ``headers`` are added to the request, and ``options`` are those of
     ``wstunnel-py connect`` with their long names (``ca_file=…``, ``connect_timeout=…`` in seconds, ``no_resume=True``);
-    `tunnel.TunnelOptions` lists them. Environment variables and the config file count as they do for the command.
+    `tunnel.TunnelOptions` lists them. Environment variables and the config file apply as for the command.
 
-    Raises DialError when the tunnel cannot be opened, UsageError for options that cannot be used.
+    Raises DialError if the tunnel cannot be opened, UsageError for options that cannot be used.
     """
     make_settings = settings_maker(host, token=token, headers=headers, **options)
     tunnel = Tunnel(make_settings(), Trace(), make_settings, notice=lambda _: None)
@@ -151,19 +155,19 @@ def open_socket(
 def settings_maker(
     host: str, *, token: str | None = None, headers: Mapping[str, str] | None = None, **options: Unpack[TunnelOptions]
 ) -> Callable[[], Settings]:
-    """Return what makes the settings for `open_socket`'s arguments, as often as it is called. Raises UsageError."""
+    """Return a function that makes the settings for `open_socket`'s arguments on each call. Raises UsageError."""
     given: dict[str, Value] = {}
     for name, value in options.items():
         option = BY_NAME.get(name.replace("_", "-"))
         if option is None or option.kind == HEADERS or option.name == "wait":
-            raise UsageError(f"there is no option {name}; headers are given as headers={{name: value}}")
+            raise UsageError(f"there is no option {name}; pass headers as headers={{name: value}}")
         given[option.name] = parse_value(option, os.fspath(value) if isinstance(value, os.PathLike) else value, name)
     lines = [f"{name}: {value}" for name, value in (headers or {}).items()]
     if token is not None:
         lines.append(": ".join(bearer_field(token)))
     if lines:
         given["header"] = [str(parse_value(BY_NAME["header"], line, "headers")) for line in lines]
-    return lambda: resolve(host, given)
+    return lambda: resolve(host, given, has_token=token is not None)
 
 
 def relayed_socket(
@@ -173,10 +177,10 @@ def relayed_socket(
     ended: Callable[[TunnelError | None], None],
     pair: Callable[[], tuple[socket.socket, socket.socket]] = socket.socketpair,
 ) -> tuple[socket.socket, Stop]:
-    """Return a socket whose peer is relayed to ``connection`` by a thread, and what stops the relay.
+    """Return a socket whose peer is relayed to ``connection`` by a thread, and the `Stop` of the relay.
 
-    ``ended`` is as for `relay_in_thread`. Raises DialError if there are no resources left; ``connection`` is closed
-    then.
+    ``ended`` is as for `relay_in_thread`. Raises DialError, and closes ``connection``, if this machine has no resources
+    left.
     """
     try:
         ours, theirs = pair()
@@ -198,11 +202,11 @@ def relay_in_thread(
     *,
     ended: Callable[[TunnelError | None], None],
 ) -> Stop:
-    """Relay between ``sock``, which is owned from now on, and what ``dial`` opens, in a thread of its own.
+    """Relay between ``sock``, which this function takes over, and the connection of ``dial``, in a thread.
 
-    ``ended`` is called in that thread with what went wrong, before the socket is closed, or reset if anything went
-    wrong. The tunnel can be ended with what is returned; it ends well when the program does. Raises DialError when
-    there is nothing left to make a thread of; the socket is reset then.
+    ``ended`` is called in that thread with the error, or None, before the socket is closed, or reset after an error.
+    The returned `Stop` ends the tunnel, as does the end of the program. Raises DialError, and resets the socket, if no
+    thread can be started.
     """
     try:
         stop = Stop()
@@ -236,7 +240,7 @@ def _relay(
     try:
         local = LocalSocket(sock)
         tunnel.run(dial(), local, local, lambda: stop)
-    except BaseException as exc:  # whatever it is: nobody else would hear of it
+    except BaseException as exc:  # passed to `ended`, as nobody waits for the thread
         failure = _failure_of(exc, tunnel)
     with _lock:
         _running.pop(stop, None)
@@ -251,7 +255,7 @@ def _relay(
 
 
 def _failure_of(exc: BaseException, tunnel: Tunnel) -> TunnelError | None:
-    """Return the failure that the socket's owner is told of, for what ended a relay; None if the owner closed it."""
+    """Return the failure to report to the socket's owner for what ended a relay; None if the owner closed it."""
     if isinstance(exc, TunnelError):
         return exc
     if tunnel.relay is not None and exc is tunnel.relay.sink_error:
@@ -264,7 +268,7 @@ def _failure_of(exc: BaseException, tunnel: Tunnel) -> TunnelError | None:
     return failure
 
 
-# The tunnels of this process, by what stops them.
+# The `Stop` and the thread of each tunnel of this process.
 _running: dict[Stop, threading.Thread] = {}
 _lock = threading.Lock()
 

@@ -1,28 +1,27 @@
 """Standard input and output as the local end of a tunnel, whatever they are: pipes, sockets, files or a terminal.
 
-All that depends on the platform is in this file. Where a descriptor can be waited for it is used as it is; where it
-cannot (pipes on Windows) a thread feeds standard input into a socket pair.
+This module makes all choices that depend on the platform. A descriptor that a selector can wait for is used directly;
+for others (pipes on Windows) there is `tunnel.client.threaded_stdio`.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import sys
 
-from tunnel.net.channel import MAX_PIECES, Channel
+from tunnel.net.channel import MAX_PIECES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tunnel.client.threaded_stdio import ThreadedInput, ThreadedOutput
     from tunnel.protocol.frames import Buffer
 
-PIPE_SIZE = 1 << 20  # bytes; Linux's default of 64 KiB costs a system call and a switch for every 64 KiB
-# A terminal is shared with the shell, so it stays blocking; a write this small does not wait once it is writable.
+PIPE_SIZE = 1 << 20  # bytes; Linux's default costs a system call and a context switch for every 64 KiB
+# A terminal is shared with the shell, so it stays blocking; a write of this size does not wait once it is writable.
 _TERMINAL_WRITE = 1024
-_THREAD_READ = 64 * 1024
 
 
 class StandardInput:
@@ -34,7 +33,7 @@ class StandardInput:
 
     @property
     def waitable(self) -> bool:
-        """Whether a selector can tell when to read; a regular file never blocks and need not be waited for."""
+        """Whether a selector can wait for it; a regular file never blocks."""
         return not stat.S_ISREG(os.fstat(self._fd).st_mode)
 
     def fileno(self) -> int:
@@ -54,43 +53,6 @@ class StandardInput:
             os.set_blocking(self._fd, True)
 
 
-class ThreadedInput:
-    """The source where no selector can watch descriptor 0: a thread reads it and feeds a socket pair.
-
-    Backpressure holds: the thread blocks while the pair is full. It is a daemon, as nothing can interrupt its read.
-    """
-
-    waitable = True
-
-    def __init__(self, fd: int = 0) -> None:
-        import threading
-
-        ours, theirs = socket.socketpair()
-        self._channel = Channel(ours)
-        threading.Thread(target=_feed, args=(fd, theirs), name="stdin", daemon=True).start()
-
-    def fileno(self) -> int:
-        """Return the descriptor to wait for."""
-        return self._channel.fileno()
-
-    def receive_into(self, space: memoryview) -> int | None:
-        """Read into ``space``; as `Channel.receive_into`."""
-        return self._channel.receive_into(space)
-
-    def close(self) -> None:
-        """Close our end of the pair; the thread stops at its next write."""
-        self._channel.close()
-
-
-def _feed(fd: int, pair: socket.socket) -> None:
-    with pair:
-        try:
-            while data := os.read(fd, _THREAD_READ):
-                pair.sendall(data)
-        except OSError:
-            return  # input that breaks is input that ends; or the tunnel is over and has closed the pair
-
-
 class StandardOutput:
     """The sink of a ProxyCommand: descriptor 1, or any other."""
 
@@ -106,7 +68,7 @@ class StandardOutput:
         return self._fd
 
     def send(self, pieces: Sequence[Buffer]) -> int:
-        """Write what goes without waiting; as `Channel.send`."""
+        """Write as much as possible without waiting; as `Channel.send`."""
         try:
             if self._terminal:
                 return os.write(self._fd, pieces[0][:_TERMINAL_WRITE])
@@ -117,8 +79,12 @@ class StandardOutput:
             return 0
 
     def end_stream(self) -> bool:
-        """Return False: our exit tells whoever reads this, and behind the peer's end nothing we send has a reader."""
+        """Return False: our exit closes the descriptor, and after the peer's end nobody reads what we send."""
         return False
+
+    def finish(self, limit: float = 0.0) -> int:
+        """Return 0: what was sent is written. See `tunnel.client.threaded_stdio.ThreadedOutput.finish`."""
+        return 0
 
     def close(self) -> None:
         """Give the descriptor back as it was."""
@@ -127,10 +93,21 @@ class StandardOutput:
 
 
 def open_input(*, threaded: bool = False) -> StandardInput | ThreadedInput:
-    """Return standard input as a source; ``threaded`` forces the way of platforms that cannot wait for a pipe."""
+    """Return standard input as a source; ``threaded`` forces the implementation for Windows. Raises OSError."""
     if threaded or sys.platform == "win32":
+        from tunnel.client.threaded_stdio import ThreadedInput
+
         return ThreadedInput()
     return StandardInput()
+
+
+def open_output(*, threaded: bool = False) -> StandardOutput | ThreadedOutput:
+    """Return standard output as a sink; ``threaded`` forces the implementation for Windows. Raises OSError."""
+    if threaded or sys.platform == "win32":
+        from tunnel.client.threaded_stdio import ThreadedOutput
+
+        return ThreadedOutput()
+    return StandardOutput()
 
 
 def discard_standard_output() -> None:
@@ -141,9 +118,9 @@ def discard_standard_output() -> None:
 
 
 def _prepare(fd: int) -> bool:
-    """Make a pipe or socket non-blocking, and a pipe roomy; return whether its mode must be given back at the end.
+    """Make a pipe or socket non-blocking, and enlarge a pipe; return whether its mode must be restored at the end.
 
-    Terminals, devices and files stay as they are: their mode is shared with whoever else has them open.
+    Terminals, devices and files stay unchanged, as other processes that have them open share their mode.
     """
     if sys.platform == "win32":
         return False
@@ -156,7 +133,7 @@ def _prepare(fd: int) -> bool:
         try:
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
         except OSError:
-            pass  # the user's limit for pipes is reached: the default size is slower, not wrong
+            pass  # the user's limit for pipes is reached; the default size is only slower
     blocking = os.get_blocking(fd)
     os.set_blocking(fd, False)
     return blocking

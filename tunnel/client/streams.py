@@ -1,8 +1,9 @@
-"""Tunnels for asyncio: a pair of streams, and what may be awaited as well as entered."""
+"""Tunnels for asyncio: a pair of streams, and an object that can be awaited or used with ``async with``."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from types import TracebackType
@@ -19,7 +20,7 @@ T = TypeVar("T")
 
 
 class Opening(Generic[T]):
-    """Something that is being opened: ``await`` it and close it yourself, or use it with ``async with``."""
+    """Something to open: ``await`` it and close the result yourself, or use it with ``async with``."""
 
     def __init__(self, open_it: Callable[[], Awaitable[T]], close_it: Callable[[T], Awaitable[None]]) -> None:
         self._open = open_it
@@ -46,7 +47,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 def open_connection(
     host: str, *, token: str | None = None, headers: Mapping[str, str] | None = None, **options: Unpack[TunnelOptions]
 ) -> Opening[Streams]:
-    """Open a tunnel to ``host`` as `asyncio.open_connection` opens a TCP connection; arguments as for `open_socket`.
+    """Open a tunnel to ``host``, like `asyncio.open_connection` for TCP; arguments as for `open_socket`.
 
     ``reader, writer = await open_connection(…)`` or ``async with open_connection(…) as (reader, writer)``. When the
     tunnel breaks, reading raises ConnectionResetError with the reason.
@@ -54,13 +55,36 @@ def open_connection(
     opening = functools.partial(open_socket, host, token=token, headers=headers, **options)
 
     async def open_streams() -> Streams:
-        return await asyncio.open_connection(sock=await open_in_thread(opening))
+        loop = asyncio.get_running_loop()
+        sock = await open_in_thread(opening)
+        reader = asyncio.StreamReader(loop=loop)
+        transport, protocol = await loop.create_connection(lambda: _Protocol(reader, sock), sock=sock)
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
     return Opening(open_streams, _close_streams)
 
 
+class _Protocol(asyncio.StreamReaderProtocol):
+    """The protocol of asyncio's streams, with the reason for a lost connection from ``sock``.
+
+    The default event loop of Windows does not use the socket's own methods, which would raise that reason.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, sock: TunnelSocket) -> None:
+        super().__init__(reader, loop=asyncio.get_running_loop())
+        self._sock = sock
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        failure = self._sock.failure
+        if exc is not None and failure is not None:
+            told = ConnectionResetError(errno.ECONNRESET, str(failure))
+            told.__cause__ = failure
+            exc = told
+        super().connection_lost(exc)
+
+
 async def open_in_thread(opening: Callable[[], TunnelSocket]) -> TunnelSocket:
-    """Dial without blocking the loop. When cancelled, what the thread still opens is closed."""
+    """Dial without blocking the loop. If cancelled, a socket that the thread still opens is closed."""
     future = asyncio.get_running_loop().run_in_executor(None, opening)
     try:
         return await asyncio.shield(future)
@@ -80,4 +104,4 @@ async def _close_streams(streams: Streams) -> None:
     try:
         await writer.wait_closed()
     except ConnectionError:
-        pass  # whoever read has been told
+        pass  # reading has raised it already

@@ -1,11 +1,11 @@
-"""DNS and TCP of a dial: a socket connected to a host, within what is left of a time limit.
+"""DNS and TCP of a dial: a socket connected to a host, within the rest of a time limit.
 
-A host's addresses are tried in turn, IPv6 and IPv4 alternating, with a head start of 250 ms for each (RFC 8305 in
-short).
+A host's addresses are tried in turn, IPv6 and IPv4 alternating, with a head start of 250 ms for each (a simple form of
+RFC 8305).
 
-A ProxyCommand does without the modules ``socket`` and ``selectors`` until its request is sent: with what they import
-(``enum``, ``collections``, …) they would take a third of its start. Sockets are those of ``_socket``, the part of
-``socket`` that is written in C: all that a dial needs of them is there. `standard_socket` gives them their usual class.
+A ProxyCommand does not import ``socket`` and ``selectors`` before its request is sent: with their imports (``enum``,
+``collections``, …) they would take a third of its start. It uses the sockets of ``_socket``, the part of ``socket``
+that is written in C, which is enough for a dial. `standard_socket` turns them into the usual class.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import _socket
 import _thread
 import errno
-import os
 import select
 import sys
 import time
@@ -32,23 +31,23 @@ if TYPE_CHECKING:
     Socket = TypeVar("Socket", bound=_socket.socket)
     Place = tuple[int, tuple[str, int] | tuple[str, int, int, int]]
 elif "socket" in sys.modules:
-    import socket  # it costs nothing more; and gevent and others, which replace its parts, are to be asked
+    import socket  # already imported, and gevent and others may have replaced its parts
 else:
     socket = _socket
 
-HEAD_START = 0.25  # seconds that an address is given before the next is tried beside it
+HEAD_START = 0.25  # seconds before the next address is tried in parallel
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", 0))
 
 
 class Limit:
-    """What is left of the time for the whole of a dial."""
+    """The time limit of a whole dial."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._end = time.monotonic() + seconds
 
     def left(self) -> float:
-        """Return the seconds that are left, never quite none, so that an operation with them can only time out."""
+        """Return the seconds that are left; never 0, which would make a socket non-blocking."""
         return max(0.001, self._end - time.monotonic())
 
     @property
@@ -56,13 +55,13 @@ class Limit:
         return time.monotonic() >= self._end
 
     def shorten(self, seconds: float) -> None:
-        """Leave ``seconds`` at most."""
+        """Reduce the time that is left to at most ``seconds``."""
         self._end = min(self._end, time.monotonic() + seconds)
 
     def apply(self, sock: Socket) -> Socket:
-        """Return ``sock``, whose next operation has what is left. Raises TimeoutError when nothing is.
+        """Return ``sock``, with the time that is left as its timeout. Raises TimeoutError if none is left.
 
-        Without that, a loop whose every operation succeeds at once would never end.
+        This also ends a loop in which every operation succeeds at once.
         """
         if self.over:
             raise TimeoutError
@@ -70,7 +69,7 @@ class Limit:
         return sock
 
     def send(self, sock: _socket.socket, data: bytes) -> None:
-        """Send all of ``data``; `sendall` of a TLS socket would give each of its writes the whole time anew."""
+        """Send all of ``data``; `sendall` of a TLS socket would apply the whole timeout to each write."""
         rest = memoryview(data)
         while rest:
             rest = rest[self.apply(sock).send(rest) :]
@@ -87,7 +86,7 @@ def connect_tcp(
 ) -> _socket.socket:
     """Return a socket connected to ``host``. Raises DialError.
 
-    ``meanwhile`` is called while an address answers, for each that is tried; what it raises ends the attempt.
+    ``meanwhile`` is called for each address that is tried, while waiting for it; what it raises ends the attempt.
     """
     places = _interleave(resolve_name(host, port, family, limit))
     trace.step("dns", f"{host} is {', '.join(_host_text(place[1]) for place in places)}")
@@ -97,26 +96,26 @@ def connect_tcp(
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         trace.step("tcp", f"connected to {_place_text(sock.getpeername())}")
-    except OSError as exc:  # what was connected a moment ago is not any more
+    except OSError as exc:  # the connection is closed already
         sock.close()
         raise DialError("hung-up", hop=named) from exc
     return sock
 
 
 def standard_socket(sock: _socket.socket) -> socket.socket:
-    """Return ``sock``, which is given up, as one of the class that everybody else knows."""
+    """Return a socket of the usual class for ``sock``, which must not be used any more."""
     import socket
 
     return sock if isinstance(sock, socket.socket) else socket.socket(fileno=sock.detach())
 
 
 def resolve_name(host: str, port: int, family: int, limit: Limit) -> list[Place]:
-    """Return the addresses of ``host``. getaddrinfo cannot be interrupted, so a thread asks and may be left behind."""
+    """Return the addresses of ``host``. A thread calls getaddrinfo, which cannot be interrupted."""
     found: list[Place] = []
     failed: list[OSError | UnicodeError] = []
     # Names below localhost are loopback (RFC 6761 section 6.3), which many resolvers do not know.
     known = "localhost" if f".{host.lower().removesuffix('.')}".endswith(".localhost") else host
-    # As bytes, because for text Python would import its IDNA codec; the name is in ASCII already.
+    # As bytes, as Python would import its IDNA codec for text; the name is in ASCII already.
     name = known.encode("ascii")
     done = _thread.allocate_lock()
     done.acquire()
@@ -138,12 +137,12 @@ def resolve_name(host: str, port: int, family: int, limit: Limit) -> list[Place]
         return found
     except OSError as exc:
         if ":" in host:
-            unknown = "%" in host and "this machine has no network interface of that name"
+            unknown = "%" in host and "this machine has no network interface with that name"
             raise DialError("dns", host=host, reason=unknown or exc.strerror or exc) from exc
-        # No address, but a name, as is usual.
+        # Not an address, but a name: the usual case.
     _thread.start_new_thread(ask_in_thread, ())
     if not done.acquire(timeout=limit.left()):
-        raise DialError("answer-timeout", hop=f"the name server asked for {host}", seconds=limit.seconds)
+        raise DialError("answer-timeout", hop=f"the name server (asked for {host})", seconds=limit.seconds)
     if failed:
         reason = getattr(failed[0], "strerror", None) or failed[0]
         raise DialError("dns", host=host, reason=reason) from failed[0]
@@ -159,7 +158,7 @@ def _interleave(places: list[Place]) -> list[Place]:
 
 
 def _first_to_connect(places: list[Place], named: str, limit: Limit, meanwhile: Callable[[], None]) -> _socket.socket:
-    """Return a socket connected to whichever of ``places`` answers first. Raises DialError, which shows ``named``."""
+    """Return a socket connected to the one of ``places`` that answers first. Raises DialError with ``named``."""
     waiting = list(places)
     failures: list[OSError] = []
     pending: dict[int, _socket.socket] = {}  # by descriptor
@@ -177,7 +176,7 @@ def _first_to_connect(places: list[Place], named: str, limit: Limit, meanwhile: 
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if code == 0:
                     return sock
-                failures.append(OSError(code, os.strerror(code)))
+                failures.append(_error(code))
                 sock.close()
             if limit.over:
                 raise DialError("tcp-timeout", address=named, seconds=limit.seconds)
@@ -187,13 +186,13 @@ def _first_to_connect(places: list[Place], named: str, limit: Limit, meanwhile: 
 
 
 def _decided(descriptors: Iterable[int], seconds: float) -> Iterable[int]:
-    """Return which sockets have connected or failed, after ``seconds`` at most."""
+    """Return the sockets that have connected or failed, after at most ``seconds``."""
     if hasattr(select, "poll"):
         poll = select.poll()
         for fd in descriptors:
             poll.register(fd, select.POLLOUT)
         return [fd for fd, _ in poll.poll(seconds * 1000)]
-    # Windows has no poll; its select tells of a failure as of something exceptional.
+    # Windows has no poll; its select reports a failure as an exceptional condition.
     watched = list(descriptors)
     _, connected, failed = select.select([], watched, watched, seconds)
     return {*connected, *failed}
@@ -209,9 +208,15 @@ def _begin_connect(place: Place, failures: list[OSError]) -> _socket.socket | No
     code = sock.connect_ex(place[1])
     if code in _IN_PROGRESS:
         return sock
-    failures.append(OSError(code, os.strerror(code)))
+    failures.append(_error(code))
     sock.close()
     return None
+
+
+def _error(code: int) -> OSError:
+    from tunnel.net.error_texts import error_text  # late, as it is rarely needed
+
+    return OSError(code, error_text(code))
 
 
 def _tcp_error(named: str, failures: list[OSError]) -> DialError:
@@ -227,7 +232,7 @@ def _place_text(place: Sequence[object]) -> str:
 
 
 def _host_text(place: Sequence[object]) -> str:
-    """Return the address, of the address that a socket has; of a link-local one with its zone."""
+    """Return the host part of a socket's address, with its zone if it is link-local."""
     if len(place) < 4 or not place[3]:
         return str(place[0])
     from tunnel.net.names import zone_of

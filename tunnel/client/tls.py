@@ -1,8 +1,9 @@
-"""TLS of a dial: whom the client trusts, what it shows of itself, and what each failure is to a user."""
+"""TLS of a dial: the CAs that the client trusts, the certificate that it shows, and the errors of a handshake."""
 
 from __future__ import annotations
 
 import _thread
+import functools
 import socket
 import ssl
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def tls_context(settings: TLSSettings) -> ssl.SSLContext:
-    """Return how certificates are checked and shown. Raises UsageError for a file that cannot be used."""
+    """Return the context for the TLS settings. Raises UsageError for a file that cannot be used."""
     # The default context honours SSLKEYLOGFILE, SSL_CERT_FILE and SSL_CERT_DIR.
     try:
         if settings.ca_file:
@@ -45,64 +46,71 @@ def tls_context(settings: TLSSettings) -> ssl.SSLContext:
 
 
 def _check_regular(path: str) -> None:
-    """Raise OSError unless ``path`` is a file that can be read without waiting."""
+    """Raise OSError unless ``path`` is a regular file, which can be read without waiting."""
     from tunnel.net.files import check_regular  # late, as most users name no file
 
     check_regular(path)
 
 
 def set_verify_flags(context: ssl.SSLContext) -> None:
-    """Let certificates be checked alike by every Python, and as curl and OpenSSL's own programs check them.
+    """Make every Python check certificates in the same way, like curl and OpenSSL's own programs.
 
-    Since 3.13 the default context has two more flags. VERIFY_X509_STRICT refuses authorities that break RFC 5280 in
-    form, such as those of companies whose basicConstraints are not critical. A user cannot repair them, and they are no
-    less to be trusted, so it is switched off. VERIFY_X509_PARTIAL_CHAIN trusts an intermediate authority in ``ca_file``
-    without its root. That is what whoever put it there wants, so it is switched on, in older Pythons too.
+    Since 3.13 the default context has two more flags. VERIFY_X509_STRICT refuses CAs that break RFC 5280 in form, such
+    as private CAs whose basicConstraints are not critical. Users cannot repair these, and the defect does not make them
+    less trustworthy, so the flag is cleared. VERIFY_X509_PARTIAL_CHAIN trusts an intermediate CA in ``ca_file`` without
+    its root. That is what its presence there means, so the flag is set, also in older Pythons.
     """
     context.verify_flags = (context.verify_flags & ~ssl.VERIFY_X509_STRICT) | ssl.VERIFY_X509_PARTIAL_CHAIN
 
 
 def _show_certificate(context: ssl.SSLContext, certificate: str, named_key: str | None) -> None:
-    """Let ``context`` show the client certificate. Raises UsageError, which names the file that is wrong."""
+    """Load the client certificate into ``context``. Raises UsageError, which names the file that is wrong."""
     from tunnel.client.client_key import CERTIFICATE, KEY, holds, key_beside, key_path  # late, as few users show one
 
     setting, path, reason = "client_cert", certificate, ""
     try:
         key = key_path(certificate, named_key)
         if not holds(certificate, CERTIFICATE):
-            reason = "there is no certificate in PEM form in it"
+            reason = "it contains no PEM certificate"
         elif key is None:
-            reason = f"it has no key in it, and there is no {key_beside(certificate)}; see {spelled('client_key')}"
+            reason = f"it contains no key, and there is no {key_beside(certificate)}; see {spelled('client_key')}"
         else:
             setting, path = "client_key", key
             if holds(key, KEY):
                 setting, path = "client_cert", certificate
-                context.load_cert_chain(certificate, key, password=_no_password)
+                context.load_cert_chain(certificate, key, password=functools.partial(_no_password, key))
                 return
-            reason = "there is no key in PEM form in it"
+            reason = "it contains no PEM key"
     except ssl.SSLError as exc:
         if exc.reason != "KEY_VALUES_MISMATCH":
             raise _unusable(setting, path, exc) from exc
-        reason = f"the key in {key} is not the one of this certificate"
+        reason = f"the key in {key} does not belong to this certificate"
     except OSError as exc:
         raise _unusable(setting, path, exc) from exc
     raise UsageError(code="file", setting=setting, path=path, reason=reason)
 
 
-def _no_password() -> str:
-    raise OSError("its key is encrypted, and nobody is there to ask for the password")
+_NO_CERTIFICATE = "no certificate or crl found"  # OpenSSL's text
+
+
+def _no_password(key: str) -> str:
+    raise OSError(f"the key in {key} is encrypted; decrypt it with: openssl pkey -in {key} -out FILE")
 
 
 def _unusable(setting: str, path: str | None, exc: OSError) -> UsageError:
-    reason = getattr(exc, "reason", None) or exc.strerror or str(exc) or "no certificate in it"
-    return UsageError(code="file", setting=setting, path=path, reason=str(reason).replace("_", " ").lower())
+    reason = str(getattr(exc, "reason", None) or exc.strerror or str(exc) or _NO_CERTIFICATE)
+    if isinstance(exc, ssl.SSLError):
+        reason = reason.replace("_", " ").lower()
+    if reason == _NO_CERTIFICATE:
+        reason = "it contains no PEM certificate"
+    return UsageError(code="file", setting=setting, path=path, reason=reason)
 
 
 def start_tls(
     sock: socket.socket, context: ssl.SSLContext, address: Address, limit: Limit, trace: Trace, alarm: Alarm
 ) -> ssl.SSLSocket:
     hop = f"TLS with {address.host}"
-    # As bytes for the reason that `tcp.resolve_name` gives.
+    # As bytes, for the reason given in `tcp.resolve_name`.
     name = address.certificate_name.encode("ascii")
     try:
         tls = context.wrap_socket(limit.apply(sock), server_hostname=name, do_handshake_on_connect=False)
@@ -120,7 +128,7 @@ def start_tls(
             raise DialError("answer-timeout", hop=hop, seconds=limit.seconds) from exc
         raise tls_error(exc, address) or DialError("hung-up", hop=hop) from exc
     checked = context.verify_mode != ssl.CERT_NONE
-    expires = (tls.getpeercert() or {}).get("notAfter", "")  # nothing if it was not looked at
+    expires = (tls.getpeercert() or {}).get("notAfter", "")  # "" if the certificate was not checked
     remark = "" if checked else f", whose certificate was not checked ({spelled('insecure')})"
     trace.step(
         "tls", f"{tls.version()} with {address.host}{remark}", expires=str(expires), code="" if checked else "insecure"
@@ -128,13 +136,13 @@ def start_tls(
     return tls
 
 
-# Codes of OpenSSL's verification (x509_vfy.h) that are no matter of trust.
-_WRONG_NAME = (62, 63, 64)  # of a host, of a mail address, of an IP address
-_WRONG_TIME = (9, 10)  # not valid yet, not valid any more
+# Codes of OpenSSL's verification (x509_vfy.h) that are not about trust.
+_WRONG_NAME = (62, 63, 64)  # host name, mail address, IP address
+_WRONG_TIME = (9, 10)  # not yet valid, expired
 
 
 def untrusted(exc: ssl.SSLCertVerificationError, host: str) -> DialError:
-    """Return the error for a certificate of ``host`` that was looked at and not accepted."""
+    """Return the error for a certificate of ``host`` that was checked and not accepted."""
     number = exc.verify_code
     code = "tls-wrong-name" if number in _WRONG_NAME else "tls-expired" if number in _WRONG_TIME else "tls-untrusted"
     return DialError(code, host=host, reason=(exc.verify_message or exc.reason).removesuffix("."))
@@ -143,7 +151,7 @@ def untrusted(exc: ssl.SSLCertVerificationError, host: str) -> DialError:
 class Alarm:
     """Shuts a TLS connection down when the time is over, unless it is cancelled before.
 
-    OpenSSL looks at no clock: it goes on by itself as long as messages come that it may ignore.
+    OpenSSL has no time limit: it continues as long as the server sends messages that it may ignore.
     """
 
     def __init__(self) -> None:
@@ -153,11 +161,11 @@ class Alarm:
         self._is_over = self._went_off = False
 
     def set(self, sock: socket.socket, seconds: float) -> None:
-        """Go off in ``seconds``."""
+        """Shut ``sock`` down in ``seconds``."""
         _thread.start_new_thread(self._wait, (sock, seconds))
 
     def cancel(self) -> bool:
-        """Leave the connection alone from now on; return whether it was too late for that."""
+        """Cancel the alarm; return whether it was too late for that."""
         with self._lock:
             if not self._is_over:
                 self._is_over = True
@@ -172,29 +180,32 @@ class Alarm:
                 return
             self._is_over = self._went_off = True
             try:
-                # Not that of TLS, which two threads must not use.
+                # Not the method of the TLS socket, which two threads must not use.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
             except OSError:
                 pass  # it is broken already
 
 
-# What a server tells by an alert (RFC 8446 section 6.2) of the certificate that we showed, or did not. In TLS 1.3 that
-# comes when the handshake is done for us already.
+# Alerts of a server about our certificate, or the lack of one (RFC 8446 section 6.2). In TLS 1.3 they arrive when the
+# handshake is complete for the client.
 _CLIENT_ALERTS = {
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a client certificate",
-    "SSLV3_ALERT_BAD_CERTIFICATE": "it wants a client certificate, or another one",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it requires a client certificate",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it requires a client certificate, or a different one",
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "the client certificate is not for clients",
     "SSLV3_ALERT_CERTIFICATE_REVOKED": "the client certificate was revoked",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the client certificate has expired",
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it does not accept the client certificate",
-    "TLSV1_ALERT_UNKNOWN_CA": "it does not know the authority of the client certificate",
-    "TLSV1_ALERT_ACCESS_DENIED": "the client certificate gives no access",
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not know the CA of the client certificate",
+    "TLSV1_ALERT_ACCESS_DENIED": "the client certificate does not grant access",
 }
 _WANT_ONE = ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_BAD_CERTIFICATE")
 
 
-def tls_error(exc: OSError, address: Address) -> DialError | None:
-    """Return what an error of a TLS connection stands for, None if it is the network's and not OpenSSL's."""
+def tls_error(exc: OSError, address: Address, plain: str = "ws") -> DialError | None:
+    """Return the error for an OpenSSL error of a TLS connection; None for an error of the network.
+
+    ``plain`` is the scheme of URLs without TLS.
+    """
     if not isinstance(exc, ssl.SSLError) or isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return None
     if exc.reason in _CLIENT_ALERTS:
@@ -202,8 +213,8 @@ def tls_error(exc: OSError, address: Address) -> DialError | None:
         return DialError(code, host=address.host, reason=_CLIENT_ALERTS[exc.reason])
     reason = (exc.reason or str(exc)).replace("_", " ").lower()
     if exc.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
-        reason = "the server does not speak TLS there; a URL without TLS begins with ws://"
+        reason = f"the server does not use TLS on that port; a URL without TLS begins with {plain}://"
     if exc.reason == "SSLV3_ALERT_HANDSHAKE_FAILURE":  # also TLS 1.2's answer to a certificate that is missing
-        reason = "the server refused the handshake, maybe for want of a client certificate"
+        reason = "the server refused the handshake, perhaps because it requires a client certificate"
         return DialError("tls-handshake", host=address.host, reason=reason)
     return DialError("tls", host=address.host, reason=reason)

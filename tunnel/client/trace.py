@@ -1,6 +1,6 @@
-"""What ``-v`` and ``--log-file`` show: each step of a connection with the time since the start.
+"""The output of ``-v`` and ``--log-file``: each step of a connection with the time since the start.
 
-Steps never carry a secret: credentials and the values of added headers are not passed to this room at all.
+Steps never contain a secret: credentials and the values of added headers are not passed to this module.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Trace:
-    """Tells of steps on standard error if ``verbose``, and in ``log_file`` (created with mode 0600) if given."""
+    """Writes steps to standard error if ``verbose``, and to ``log_file`` (created with mode 0600) if given."""
 
     def __init__(self, *, verbose: bool = False, log_file: str | None = None) -> None:
         """Raises UsageError for a file that cannot be written."""
@@ -28,7 +28,7 @@ class Trace:
         self._log = -1
         if log_file is not None:
             try:
-                # Without waiting: a pipe that nobody reads would hold up the tunnel.
+                # Non-blocking: a pipe that nobody reads would block the tunnel.
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
                 self._log = os.open(log_file, flags, 0o600)
             except OSError as exc:
@@ -36,10 +36,10 @@ class Trace:
                 raise UsageError(code="file", setting="log_file", path=log_file, reason=reason) from exc
 
     def step(self, hop: str, text: str, *, expires: str = "", code: str = "") -> None:
-        """Tell that ``hop`` (dns, tcp, proxy, tls, upgrade, relay, end) did or found ``text``.
+        """Report a step: ``hop`` is dns, tcp, proxy, tls, upgrade, relay or end, ``text`` what was done or found.
 
-        ``expires`` is when the server's certificate does, as `ssl` gives it: reading dates would cost imports.
-        ``code`` is for programs, such as the doctor, if there is more to it than that all is well.
+        ``expires`` is when the server's certificate expires, in the format of `ssl` (parsing it would cost imports).
+        ``code`` marks a finding for programs, such as the doctor; "" if all is well.
         """
         if not self._verbose and self._log < 0:
             return
@@ -50,7 +50,7 @@ class Trace:
         self.log(line)
 
     def log(self, line: str) -> None:
-        """Write a line to the log file, if there is one, with the time of day and our process number."""
+        """Write a line to the log file, if there is one, with the time and the process ID."""
         if self._log < 0:
             return
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -58,21 +58,20 @@ class Trace:
             os.write(self._log, readable(f"{stamp} {os.getpid()} {line}\n", encoding_of(sys.stderr)))
         except OSError as exc:
             self._log = -1
-            say(f"cannot write to the log file any more: {exc.strerror or exc}")
+            say(f"cannot write to the log file: {exc.strerror or exc}; logging has stopped")
 
 
 def warn(lines: Iterable[str], *, quiet: bool = False) -> None:
-    """Write warnings to standard error, unless the user wants none."""
+    """Write warnings to standard error, unless ``quiet``."""
     if not quiet:
         for line in lines:
             say(f"warning: {line}")
 
 
 def say(text: str) -> None:
-    """Write one line, or several, to standard error, where ssh shows it to the user.
+    """Write one or several lines to standard error, where ssh shows them to the user.
 
-    On a terminal in raw mode, as ssh has it during a session, the text gets lines of its own. A closed standard error
-    is no reason to stop.
+    On a terminal in raw mode, which ssh uses during a session, each begins in the first column. Errors are ignored.
     """
     lines = [f"wstunnel-py: {line}" for line in redacted(text).split("\n")]
     try:
@@ -80,21 +79,21 @@ def say(text: str) -> None:
         sys.stderr.write(written)
         sys.stderr.flush()
     except (OSError, AttributeError, ValueError):
-        pass  # nobody can be told
+        pass  # there is no other place for the text
 
 
 def end_line() -> None:
-    """Leave the line that a terminal in raw mode is in, before somebody gives it back its modes."""
+    """End the current line of a terminal in raw mode, before its modes are restored."""
     try:
         if _is_raw(sys.stderr):
             sys.stderr.write("\r\n")
             sys.stderr.flush()
     except (OSError, AttributeError, ValueError):
-        pass  # nobody can be told
+        pass  # there is no other place for the text
 
 
 def _is_raw(stream: TextIO) -> bool:
-    """Return whether ``stream`` is a terminal on which a line feed does not return to the first column."""
+    """Return whether ``stream`` is a terminal on which a line feed does not move to the first column."""
     if not stream.isatty():
         return False
     try:
@@ -104,5 +103,5 @@ def _is_raw(stream: TextIO) -> bool:
     try:
         output_modes: int = termios.tcgetattr(stream.fileno())[1]
     except termios.error:
-        return False  # it has gone
+        return False  # the terminal is gone
     return not output_modes & termios.OPOST

@@ -1,6 +1,6 @@
-"""One tunnel from a local end, whatever that is, to a bridge: dials, and chooses between plain and resumable.
+"""One tunnel from a local end to a bridge: dials, and chooses the lifecycle of a plain tunnel or a session.
 
-What is needed once the tunnel is open is imported while the bridge answers, when there is nothing else to do.
+Modules for the open tunnel are imported while waiting for the bridge's answer.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ if TYPE_CHECKING:
     from tunnel.protocol.codec import Codec
     from tunnel.protocol.control import SessionOffer
     from tunnel.protocol.outbox import Outbox
+    from tunnel.provider.sleep import Sleep
 
-# Connections that may be lost in a row before a session has begun on one.
+# How many connections in a row may be lost before a session has begun.
 MAX_FALSE_STARTS = 3
 
 
 def binary_codec() -> Codec:
-    """Return the codec of a tunnel: its messages carry bytes."""
+    """Return the codec of a tunnel, whose messages are binary."""
     from tunnel.protocol.codec import BINARY_CODEC
 
     return BINARY_CODEC
 
 
 class Tunnel:
-    """A tunnel with ``settings``; ``reload`` makes them anew for a later connection, as a token may have changed.
+    """A tunnel with ``settings``; ``reload`` makes them again for a later connection, as a token may have changed.
 
-    ``notice`` is told in one line what a user should know while the tunnel lives. ``offer``: the subprotocols to offer
-    (None: as the settings say). ``make_codec`` makes the codec for a plain connection.
+    ``notice`` gets lines for the user. ``offer``: the subprotocols to offer (None: according to the settings).
+    ``make_codec`` makes the codec for a plain connection.
     """
 
     def __init__(
@@ -57,14 +58,17 @@ class Tunnel:
         self._trace = trace
         self._reload = reload
         self._notice = notice
-        # websocat's server echoes the first name, whatever it is; so Wire 2, which it cannot speak, is the second.
+        if settings.sandbox is not None:
+            settings.sandbox.notice = notice
+        # websocat's server always selects the first name, so Wire 2, which it does not implement, is the second.
         ours = ("binary", SUBPROTOCOL) if settings.resume else ("binary",)
         self._offer: Sequence[str] = ours if offer is None else offer
         self._make_codec = make_codec
-        self._codec: Codec | None = None  # that of the last connection, if it was a plain one
-        self._sent_in_vain = b""  # on a connection that could not be used, and so to be sent first
+        self._codec: Codec | None = None  # of the last connection, if it was a plain one
+        self._sent_in_vain = b""  # sent on a connection that could not be used; to be sent again first
+        self._sleep: Sleep | None = None  # of the sandbox, if its provider can be asked
         self.relay: Relay | None = None  # what moves the bytes, once `run` has begun
-        self.is_resumable = False  # whether there is a session, once that is known
+        self.is_resumable = False  # whether there is a session, as far as is known
 
     def dial(self, meanwhile: Callable[[], None] = lambda: None) -> Connection:
         """Open the first connection. Raises DialError and UsageError.
@@ -85,9 +89,9 @@ class Tunnel:
         sink: LocalSink,
         interrupts: Callable[[], AbstractContextManager[Interrupts]],
     ) -> Relay:
-        """Relay until the tunnel ends, and return the relay, which knows how; raises what `Relay.run` raises.
+        """Relay until the tunnel ends, and return the relay. Raises the errors of `Relay.run`.
 
-        ``interrupts`` are entered while the relay runs.
+        ``interrupts`` makes a context that is entered while the relay runs.
         """
         try:
             return self._run(connection, source, sink, interrupts)
@@ -105,11 +109,12 @@ class Tunnel:
         from tunnel.client.relay import Relay, SessionNeverBegan
 
         false_starts = 0
+        look = self._keep_alive()
         while True:
             try:
                 with interrupts() as interrupting:
                     lifecycle = self._lifecycle(connection, sink)
-                    self.relay = Relay(connection.channel, source, sink, lifecycle, interrupting)
+                    self.relay = Relay(connection.channel, source, sink, lifecycle, interrupting, look)
                     self.relay.run()
                     return self.relay
             except SessionNeverBegan as exc:
@@ -117,16 +122,27 @@ class Tunnel:
                 if false_starts == MAX_FALSE_STARTS:
                     raise
                 if exc.without:
-                    self._trace.step("resume", "something on the way does not let it pass: going without")
+                    self._trace.step("resume", "something on the way does not pass it on: continuing without")
                     self._offer = tuple(name for name in self._offer if name != SUBPROTOCOL)
                     self._sent_in_vain = exc.sent
             except BaseException:
-                connection.channel.close()  # there may be no relay that has done so
+                connection.channel.close()  # there may not have been a relay to close it
                 raise
             connection = self.dial()
 
+    def _keep_alive(self) -> Callable[[float, int], float] | None:
+        """Return the function that extends the sandbox's time between turns of the relay; None without a provider."""
+        sandbox = self._settings.sandbox
+        if sandbox is None:
+            return None
+        from tunnel.client.sandbox_time import SandboxTime
+        from tunnel.provider.sleep import Sleep
+
+        self._sleep = Sleep(sandbox.id, sandbox.wake)
+        return SandboxTime(sandbox, self._notice, self._trace.step).look
+
     def _lifecycle(self, connection: Connection, sink: LocalSink) -> Lifecycle:
-        """Return the lifecycle that the subprotocol asks for. The first message may still change it."""
+        """Return the lifecycle for the selected subprotocol. The first message may still change it."""
         if connection.subprotocol == SUBPROTOCOL:
             return self._resumable(sink)
         return self._plain(connection, sink)
@@ -153,6 +169,7 @@ class Tunnel:
             limit=settings.reconnect_for,
             notice=self._notice,
             step=self._trace.step,
+            sleep=self._sleep,
         )
 
     def _plain(self, connection: Connection, sink: LocalSink) -> PlainLifecycle:
@@ -172,7 +189,7 @@ class Tunnel:
             client=True,
             buffers=ReadBuffers(),
             keepalive=Keepalive(now, settings.ping_interval, settings.ping_timeout),
-            sink_limit=None,  # a user may suspend ssh for as long as they like
+            sink_limit=None,  # the user may suspend ssh for any time
             max_message=settings.max_message,
             codec=self._codec,
             beginning=beginning,
@@ -180,7 +197,7 @@ class Tunnel:
         stream.send_first(self._sent_in_vain)
 
         def begin_session(offer: SessionOffer, outbox: Outbox, sent: bytes) -> ResumableLifecycle:
-            self._trace.step("resume", "the bridge has begun a session, though something on the way hides it")
+            self._trace.step("resume", "the bridge has begun a session, although its answer did not show that")
             lifecycle = self._resumable(sink)
             lifecycle.stream.adopt(offer, outbox, sent)
             return lifecycle
@@ -191,6 +208,9 @@ class Tunnel:
         from tunnel.client.resume_offset import find_offset
 
         settings = self._reload()
+        if settings.sandbox is not None:
+            settings.sandbox.notice = self._notice
+            settings.sandbox.sleep = self._sleep
         connection = dial(settings, self._trace, subprotocols=self._offer, extra_headers=headers)
         try:
             connection.received = find_offset(connection, str(settings.address))

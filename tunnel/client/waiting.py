@@ -1,7 +1,8 @@
 """Waiting for a bridge that is not up yet: a sandbox and its edge may take a while to start.
 
-What counts as that is a refused connection, or an answer that a starting edge or bridge gives (`NOT_UP_YET`).
-Everything else, wrong credentials for one, ends the wait at once.
+A bridge is not up yet if the connection is refused, if the answer is that of a starting edge or bridge (`NOT_UP_YET`),
+or if the provider answers that the sandbox is changing state or that too many are running. Any other error, such as
+wrong credentials, ends the wait at once.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import time
 
 from tunnel.client.outage import retry_after, span
-from tunnel.errors import DialError, UpgradeRefused
+from tunnel.errors import DialError, ProviderError, UpgradeRefused
 from tunnel.net.backoff import backoff
 
 TYPE_CHECKING = False
@@ -23,9 +24,10 @@ FIRST_DELAY, LONGEST_DELAY, GROWTH = 0.5, 5.0, 1.5  # seconds between two attemp
 
 
 def dial_when_up(dial: Callable[[], Connection], limit: float, notice: Callable[[str], None]) -> Connection:
-    """Return what ``dial`` opens; while nothing is up yet, try again for ``limit`` seconds and ``notice`` it once.
+    """Return the connection of ``dial``; while nothing is up yet, retry for ``limit`` seconds, with one ``notice``.
 
-    The last attempt begins when the limit is over. Raises what it raises, and at once what no waiting helps against.
+    The last attempt begins when the limit is over; its error is raised. An error that waiting cannot help is raised at
+    once.
     """
     deadline = time.monotonic() + limit
     failures = 0
@@ -44,7 +46,9 @@ def dial_when_up(dial: Callable[[], Connection], limit: float, notice: Callable[
 
 
 def is_not_up_yet(error: DialError) -> bool:
-    """Return whether an attempt failed as it does while the edge or the bridge is still starting."""
+    """Return whether an attempt failed because the edge or the bridge is still starting."""
     if isinstance(error, UpgradeRefused):
         return error.status in NOT_UP_YET
+    if isinstance(error, ProviderError):
+        return error.code in ("sandbox-busy", "api-quota")
     return error.code == "tcp-refused" or error.fields.get("refused") is True

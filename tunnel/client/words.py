@@ -1,6 +1,6 @@
-"""The words of a command line in the GNU style, read one option or operand after another.
+"""The words of a command line in the GNU style, read one option or operand at a time.
 
-Which options there are, and what their values mean, is for the tables that use it: `options`, and that of websocat.
+The options and the meaning of their values are in the tables that use this module: `options`, and that of websocat.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Words:
-    """A command line that is being read. ``rest`` holds the words that were not read yet."""
+    """A command line that is being read. ``rest`` holds the words that have not been read yet."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.rest = list(words)
@@ -21,8 +21,8 @@ class Words:
     def items(self, stands_alone: Callable[[str], bool]) -> Iterator[tuple[str, str | None]]:
         """Yield each option as it was typed (``--name``, ``-x``) with the value attached to it, if any.
 
-        An operand comes as ("", operand). ``stands_alone`` tells whether a letter takes no value, so that the next
-        letter of its word is an option too.
+        An operand is yielded as ("", operand). ``stands_alone`` says whether a letter takes no value, so that the next
+        letter of its word is an option, too.
         """
         while self.rest:
             word = self.rest.pop(0)
@@ -45,7 +45,7 @@ class Words:
                 yield "", word
 
     def value(self, name: str, attached: str | None, what: str) -> str:
-        """Return the value of an option: what is attached to it, else the next word. ``what`` goes into UsageError."""
+        """Return the value of an option: the attached one, else the next word. Raises UsageError with ``what``."""
         if attached is not None:
             return attached
         if not self.rest:
@@ -59,6 +59,12 @@ def refuse_value(name: str, attached: str | None) -> None:
         raise UsageError(f"{name} takes no value")
 
 
+def wrong_operands(operands: Sequence[str], usage: str, required: str = "HOST", most: int = 1) -> UsageError:
+    """Return the error for more than ``most`` ``operands``, or for none where ``required`` is needed."""
+    problem = f"unexpected {operands[most]!r}" if operands else f"{required} is missing"
+    return UsageError(f"{problem}; usage: wstunnel-py {usage}")
+
+
 def unknown_option(name: str, known: Sequence[str], command: str) -> UsageError:
     """Return the error for an option that ``command`` does not have; ``known`` are long names, without the dashes."""
     near = suggestion(name[2:], [*known, "help", "version"], "--") if name.startswith("--") else ""
@@ -66,7 +72,7 @@ def unknown_option(name: str, known: Sequence[str], command: str) -> UsageError:
 
 
 def suggestion(name: str, known: Sequence[str], prefix: str = "") -> str:
-    """Return a remark on which of the ``known`` names was meant by ``name``, if one is near; else nothing."""
+    """Return a remark that names the one of ``known`` that is most like ``name``; "" if none is."""
     import difflib
 
     close = difflib.get_close_matches(name, known, 1)

@@ -1,6 +1,6 @@
-"""Addresses as people write them (``HOST:PORT``, ``[IPv6]:PORT``, ``unix:PATH``) and as sockets tell them.
+"""Addresses as text (``HOST:PORT``, ``[IPv6]:PORT``, ``unix:PATH``) and of sockets.
 
-Listeners and targets share these forms; what an empty host means is for each of them to say.
+Listeners and targets use these forms; each decides what an empty host means.
 """
 
 from __future__ import annotations
@@ -39,10 +39,7 @@ Address = TCPAddress | UnixAddress
 
 
 def parse_address(text: str, setting: str) -> Address:
-    """Parse ``text``, the value of ``setting`` (or what else the user calls it).
-
-    Raises UsageError when it has none of the forms.
-    """
+    """Parse ``text``, the value of ``setting``. Raises UsageError."""
     try:
         return _parse(text, setting)
     except ValueError as exc:
@@ -53,8 +50,11 @@ def _parse(text: str, setting: str) -> Address:
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if not path or "\0" in path:
-            raise ValueError("names no path")
+            raise ValueError("has no path")
         return UnixAddress(expand_home(path, setting=setting))
+    scheme, separator, _ = text.partition("://")
+    if separator:
+        raise ValueError(f"is a URL: write HOST:PORT, without {scheme}://")
     host, colon, port = text.rpartition(":")
     if not (colon and port.isascii() and port.isdigit() and int(port) <= 65535):
         raise ValueError("is not HOST:PORT or unix:PATH")
@@ -78,30 +78,30 @@ def _parse(text: str, setting: str) -> Address:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who connects: ``address`` for people, ``source`` for limits (None: cannot be told apart from others)."""
+    """A client: ``address`` for messages, ``source`` for limits (None: not distinguishable from others)."""
 
     address: str
     source: str | None
 
 
 def client_of(sockaddr: object) -> Client:
-    """Return the client behind the address that ``accept`` returned.
+    """Return the client for the address that ``accept`` returned.
 
-    The source of an IPv6 client is its network (/64), within which addresses cost nothing.
+    The source of an IPv6 client is its network (/64), as a client may use any address in that.
     """
     if not isinstance(sockaddr, tuple):
         return Client("unix", None)
     host, port = sockaddr[0], sockaddr[1]
-    ip = ipaddress.ip_address(host.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is None:
-            return Client(join(host, port), str(ipaddress.IPv6Network((ip, 64), strict=False)))
-        ip = ip.ipv4_mapped
-    return Client(join(str(ip), port), str(ip))
+    if ":" not in host:  # IPv4, which the kernel has written in the only usual form
+        return Client(join(host, port), host)
+    ip = ipaddress.IPv6Address(host.partition("%")[0])
+    if ip.ipv4_mapped is not None:
+        return Client(join(str(ip.ipv4_mapped), port), str(ip.ipv4_mapped))
+    return Client(join(host, port), str(ipaddress.IPv6Network((ip, 64), strict=False)))
 
 
 def address_of(sock: socket.socket) -> Address:
-    """Return where ``sock`` is bound."""
+    """Return the address that ``sock`` is bound to."""
     name = sock.getsockname()
     if isinstance(name, tuple):
         return TCPAddress(name[0] + zone_of(name), name[1])
@@ -109,7 +109,7 @@ def address_of(sock: socket.socket) -> Address:
 
 
 def is_loopback(address: Address) -> bool:
-    """Return whether only this machine can reach ``address``, which is a bound one."""
+    """Return whether only this machine can reach ``address``, the address of a listening socket."""
     if isinstance(address, UnixAddress):
         return True
     return ipaddress.ip_address(address.host.partition("%")[0]).is_loopback

@@ -1,4 +1,4 @@
-"""Waiting for plain sockets in asyncio's loop, for what happens before a relay watches them itself."""
+"""Waiting for plain sockets in asyncio's loop, before a relay watches them itself."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ async def writable(fd: int) -> None:
 
 
 async def close_gently(sock: socket.socket, most: int = LINGER_BYTES) -> None:
-    """Close ``sock`` so that the peer gets to read what was sent last.
+    """Close ``sock`` so that the peer can read what was sent last.
 
-    Closing at once would reset the connection if the peer has sent more than was read, and the reset would overtake
-    the last words (RFC 9112 section 9.6). So they are followed by a half-close, and what still comes is discarded,
-    ``most`` bytes of it within `LINGER_SECONDS`. Never raises for what the peer or the network does.
+    Closing at once would reset the connection if there are unread data, and the peer could then not read what was sent
+    (RFC 9112 section 9.6). So this half-closes, and discards up to ``most`` bytes for up to `LINGER_SECONDS`. Errors of
+    the peer or the network are ignored.
     """
     try:
         async with asyncio.timeout(LINGER_SECONDS):
             sock.shutdown(socket.SHUT_WR)  # a TLS socket is a plain one from here on
             await _discard(sock, most)
     except OSError:
-        pass  # TimeoutError too: the peer had its chance
+        pass  # TimeoutError, too: the peer had enough time
     finally:
         sock.close()
 
@@ -51,7 +51,7 @@ async def close_gently(sock: socket.socket, most: int = LINGER_BYTES) -> None:
 async def _discard(sock: socket.socket, most: int) -> None:
     discarded = 0
     while discarded < most:
-        # At every turn, as others wait for theirs while a peer sends without a pause.
+        # In every turn of the loop, as a peer that never stops sending must not delay others.
         await readable(sock.fileno())
         try:
             data = sock.recv(64 * 1024)

@@ -1,7 +1,7 @@
 """A connected socket as a non-blocking stream of bytes.
 
-A channel never waits: who drives it (a selector at the client, asyncio at the bridge) waits for ``fileno()`` instead.
-`tunnel.net.tls` has the same face over TLS.
+A channel never waits: its driver (a selector at the client, asyncio at the bridge) waits for ``fileno()``.
+`tunnel.net.tls` has the same interface over TLS.
 """
 
 from __future__ import annotations
@@ -15,45 +15,52 @@ if TYPE_CHECKING:
 
     from tunnel.protocol.frames import Buffer
 
-HELD_PIECE = 64 * 1024  # bytes that one read takes, at most, of those that were put back
+HELD_PIECE = 64 * 1024  # most bytes that one read takes from those that were put back
 
-# Bytes that the kernel takes though it cannot send them yet. What is on its way is not bounded by that, so a long line
-# stays as fast; but where the line is slow, what a user types overtakes no more than this: by itself, the kernel takes
-# some megabytes.
+# Bytes that the kernel accepts although it cannot send them yet; its default is some megabytes. On a slow connection, a
+# keystroke waits behind no more than this. Data in flight does not count, so long-distance connections stay as fast.
 UNSENT_LIMIT = 128 * 1024
-# The kernel takes at most IOV_MAX (1024) pieces in one call; fewer are as fast.
+# The kernel accepts at most IOV_MAX (1024) pieces in one call; fewer are as fast.
 MAX_PIECES = 512
+NOTHING = memoryview(b"")  # shared, as each takes 300 bytes
 _HAS_SENDMSG = hasattr(socket.socket, "sendmsg")
 
 
 class Channel:
-    """A non-blocking byte stream over a connected TCP or Unix socket, which it owns from now on.
+    """A non-blocking byte stream over a connected TCP or Unix socket, which it takes over.
 
-    ``prefetched`` are bytes that were read from the socket before (behind an HTTP head); they are received first.
-    ``is_wire``: the line to the peer may be slow, so little may wait for it.
+    ``prefetched`` are bytes that were read from the socket before (after an HTTP head); they are received first.
+    ``is_wire``: the connection may be slow, so only little data may wait in the kernel.
     """
 
     __slots__ = ("_held", "_held_at", "sock")
 
+    is_encrypted = False  # whether the bytes on the socket differ from those sent and received here
+
     def __init__(self, sock: socket.socket, prefetched: bytes = b"", *, is_wire: bool = True) -> None:
         self.sock = sock
-        self._held = memoryview(prefetched)  # what was read from the socket, and is to be received …
-        self._held_at = 0  # … from here on
+        self._hold(prefetched)
         sock.setblocking(False)
         set_nodelay(sock)
         if is_wire:
             limit_unsent(sock)
 
+    @property
+    def held(self) -> memoryview:
+        """The bytes that were read from the socket before, and are received first."""
+        return self._held[self._held_at :]
+
     def put_back(self, data: memoryview) -> None:
-        """Take back the last bytes of what the last `receive_into` gave; they are received again, first."""
+        """Put back the last bytes of the latest `receive_into`; the next one returns them first."""
         if self._held:
             self._held_at -= len(data)
         else:
             self._hold(bytes(data))
 
     def _hold(self, data: bytes) -> None:
-        self._held = memoryview(data)
-        self._held_at = 0
+        """Make ``data``, which was read from the socket, the next bytes to be received."""
+        self._held = memoryview(data) if data else NOTHING
+        self._held_at = 0  # the offset of the next byte in it
 
     def fileno(self) -> int:
         """Return the descriptor to wait for, -1 once closed."""
@@ -61,7 +68,7 @@ class Channel:
 
     @property
     def pending(self) -> bool:
-        """Whether bytes wait inside the channel, for which the descriptor will not become readable."""
+        """Whether the channel holds bytes for which the descriptor will not become readable."""
         return bool(self._held)
 
     def receive_into(self, space: memoryview) -> int | None:
@@ -81,13 +88,13 @@ class Channel:
         n = min(len(space), len(self._held) - at, HELD_PIECE)
         space[:n] = self._held[at : at + n]
         if at + n == len(self._held):
-            self._hold(b"")  # at once, as what follows may be long in coming
+            self._hold(b"")  # release the memory, as the next bytes may arrive much later
         else:
             self._held_at = at + n
         return n
 
     def send(self, pieces: Sequence[Buffer]) -> int:
-        """Send as much of ``pieces``, in order, as goes without waiting; return that number of bytes (0: would block).
+        """Send as much of ``pieces``, in order, as possible without waiting; return the number of bytes (may be 0).
 
         Raises OSError when the connection is broken.
         """
@@ -101,35 +108,35 @@ class Channel:
             return 0
 
     def end_writing(self) -> None:
-        """Half-close: the peer reads end of file behind what was sent. Raises OSError when the connection is broken."""
+        """Half-close: the peer reads EOF after the data. Raises OSError when the connection is broken."""
         self.sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Close; what was sent is still delivered by the kernel."""
+        """Close; the kernel still delivers what was sent."""
         self.sock.close()
 
     def abort(self) -> None:
-        """Close with a reset, so that the peer cannot mistake this for a clean end; what is unsent is discarded."""
+        """Close with a reset, so that the peer does not read EOF; unsent data is discarded."""
         reset(self.sock)
 
 
 def reset(sock: socket.socket) -> None:
-    """Close ``sock`` with a reset, which its peer cannot mistake for a clean end, if it is one of TCP."""
+    """Close ``sock``, with a reset if it is a TCP socket, so that the peer does not read EOF."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     except OSError:
-        pass  # not a TCP socket, or broken already: closing is all that is left to do
+        pass  # not a TCP socket, or broken already
     sock.close()
 
 
 def set_nodelay(sock: socket.socket) -> None:
-    """Switch off Nagle's algorithm on a TCP socket: a keystroke must not wait for the last one's acknowledgement."""
+    """Disable Nagle's algorithm on a TCP socket: a keystroke must not wait for the ack of the one before."""
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def limit_unsent(sock: socket.socket) -> None:
-    """Let the kernel take no more for a TCP socket than `UNSENT_LIMIT` that it cannot send yet; not all kernels can."""
+    """Limit the unsent data that the kernel accepts for a TCP socket to `UNSENT_LIMIT`, if the kernel supports that."""
     option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
     if option is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
         try:

@@ -1,8 +1,8 @@
-"""Files that somebody names as configuration or as a secret: opened without waiting, and only if they are files.
+"""Files with configuration or secrets: opened without waiting, and only if they are regular files.
 
-A named pipe would hold up whoever opens it, a device like /dev/zero never ends, and what others may write is not the
-word of the user. Everything that is refused is an OSError whose ``strerror`` is the reason, so that it is told as
-"No such file or directory" is.
+Opening a named pipe would block, a device such as /dev/zero never ends, and a file that other users may write cannot be
+trusted. A refusal is an OSError whose ``strerror`` is the reason, so that callers report it like "No such file or
+directory".
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _KINDS = (
     (stat.S_ISCHR, errno.EINVAL, "it is a device, not a regular file"),
     (stat.S_ISBLK, errno.EINVAL, "it is a device, not a regular file"),
 )
-# O_NONBLOCK so that a pipe which takes the file's place at the last moment is opened, and seen, at once.
+# O_NONBLOCK, so that the open does not block if a pipe replaces the file at the last moment.
 _FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_NONBLOCK", 0)
@@ -26,17 +26,17 @@ _FLAGS = (
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
 )
-# Whether modes and owners say who may read and write.
+# Whether modes and owners decide who may read and write.
 _HAS_MODES = hasattr(os, "geteuid")
 
-# What others than the owner may do with a file: anything; not write it; not write it unless their group is the owner's
-# own; not write it, and the owner is root or ourselves; neither write nor read it. Apart from OWNED it does not matter
-# whose a file is: what is mounted into a container often belongs to somebody on its host.
+# What users other than the owner may do with a file. ANY: anything. STRICT: not write it. LENIENT: not write it, except
+# for the owner's own group. OWNED: not write it, and the owner must be root or this user. PRIVATE: neither read nor
+# write it. Only OWNED checks the owner, as files that are mounted into a container often belong to a user of its host.
 ANY, STRICT, LENIENT, OWNED, PRIVATE = "any", "strict", "lenient", "owned", "private"
 
 
 def open_regular(path: str, *, guard: str = ANY) -> tuple[int, os.stat_result]:
-    """Return a descriptor to read the regular file at ``path``, and what the system knows of the file.
+    """Return a descriptor to read the regular file at ``path``, and the file's status.
 
     ``guard`` is one of `ANY`, `STRICT`, `LENIENT`, `OWNED` and `PRIVATE`. Raises OSError.
     """
@@ -56,9 +56,9 @@ def open_regular(path: str, *, guard: str = ANY) -> tuple[int, os.stat_result]:
 def read_regular(
     path: str, limit: int, *, guard: str = ANY, too_long: str = "it is longer than {limit} bytes"
 ) -> tuple[bytes, os.stat_result]:
-    """Return what is in the regular file at ``path``, ``limit`` bytes at most, and what the system knows of the file.
+    """Return the content of the regular file at ``path``, at most ``limit`` bytes, and the file's status.
 
-    As `open_regular`; raises OSError for a longer file, too, which says ``too_long``.
+    As `open_regular`; also raises OSError, with the text ``too_long``, for a longer file.
     """
     descriptor, info = open_regular(path, guard=guard)
     with open(descriptor, "rb") as file:
@@ -68,11 +68,27 @@ def read_regular(
     return data, info
 
 
-def text_of(data: bytes, errors: str = "strict") -> str:
-    """Return the text of a file: UTF-8, or UTF-16 if it begins with the mark of that. Raises UnicodeDecodeError.
+def write_whole(path: str, data: bytes, mode: int) -> None:
+    """Write a file in one step: readers find either all of ``data`` or all of the old content.
 
-    Editors of Windows put a byte order mark before UTF-8, too, and PowerShell's ``>`` writes UTF-16; no mark is text.
-    ``errors`` is as for `bytes.decode`, and of UTF-8 only.
+    This does not wait until the data is on the disk. If it raises OSError, nothing has changed.
+    """
+    beside = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
+
+
+def text_of(data: bytes, errors: str = "strict") -> str:
+    """Return the text of a file: UTF-8, or UTF-16 if it begins with that byte order mark. Raises UnicodeDecodeError.
+
+    Byte order marks are removed: editors on Windows put one before UTF-8, too, and PowerShell's ``>`` writes UTF-16.
+    ``errors`` is as for `bytes.decode`, and applies to UTF-8 only.
     """
     if is_utf16(data):
         return data.decode("utf-16")
@@ -80,34 +96,34 @@ def text_of(data: bytes, errors: str = "strict") -> str:
 
 
 def without_mark(data: bytes) -> bytes:
-    """Return what is in a file without the byte order mark of UTF-8, for what reads it in bytes."""
+    """Return the content of a file without the byte order mark of UTF-8, for parsers of bytes."""
     return data.removeprefix(b"\xef\xbb\xbf")
 
 
 def is_utf16(data: bytes) -> bool:
-    """Return whether a file begins with a byte order mark of UTF-16, and has something behind it."""
+    """Return whether a file begins with a byte order mark of UTF-16, and is not empty after that."""
     return len(data) > 2 and data.startswith((b"\xff\xfe", b"\xfe\xff"))
 
 
 def check_regular(path: str, *, guard: str = ANY) -> os.stat_result:
-    """Raise what `open_regular` raises, for a file that a library will open by itself."""
+    """Check a file that a library will open: raise as `open_regular`, and return the file's status."""
     descriptor, info = open_regular(path, guard=guard)
     os.close(descriptor)
     return info
 
 
 def exposure_warning(path: str, info: os.stat_result, what: str = "") -> list[str]:
-    """Return one line if others can read or change the secret file at ``path``, else nothing.
+    """Return one line if other users can read or change the secret file at ``path``, else none.
 
-    ``what`` goes before the path ("the key in "). The group of a file that is not ours is not counted: it may be the
-    only way in which we can read it, as it is for a secret that Kubernetes mounts.
+    ``what`` is put before the path ("the key in "). The group of a file that is not ours does not count: we may be able
+    to read the file only through it, as for a secret that Kubernetes mounts.
     """
     if not _HAS_MODES:
         return []
     counted = info.st_mode & (0o066 if info.st_uid == os.geteuid() else 0o006)
     if not counted:
         return []
-    return [f"others can {'change' if counted & 0o022 else 'read'} {what}{path}: chmod 600 it"]
+    return [f"other users can {'change' if counted & 0o022 else 'read'} {what}{path}: chmod 600 it"]
 
 
 def _check_kind(info: os.stat_result, path: str) -> None:
@@ -119,7 +135,7 @@ def _check_kind(info: os.stat_result, path: str) -> None:
 
 
 def _check_guarded(info: os.stat_result, path: str, guard: str) -> None:
-    """Raise OSError when somebody else could have written the file, or could do so now."""
+    """Raise OSError if another user could have written the file, or could do so now."""
     if not _HAS_MODES:
         return
     if guard == OWNED and info.st_uid not in (0, os.geteuid()):
@@ -129,12 +145,12 @@ def _check_guarded(info: os.stat_result, path: str, guard: str) -> None:
     )
     can = "write to" if others else "read" if guard == PRIVATE and info.st_mode & 0o077 else ""
     if can:
-        reason = f"its mode is {stat.S_IMODE(info.st_mode):04o}, so others may {can} it: chmod 600"
+        reason = f"its mode is {stat.S_IMODE(info.st_mode):04o}, so other users may {can} it: chmod 600"
         raise OSError(errno.EPERM, reason, path)
 
 
 def _is_own_group(user: int, group: int) -> bool:
-    """Return whether ``group`` is that user's alone, as many systems make one for each, whose umask is then 002."""
+    """Return whether ``group`` is the user's own: many systems make one for each user, and then use the umask 002."""
     if user == 0:
         return False
     import grp

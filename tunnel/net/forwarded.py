@@ -1,4 +1,4 @@
-"""Where a request really came from: the ``X-Forwarded-For`` of proxies that are trusted to tell it."""
+"""The client's address behind trusted proxies, from ``X-Forwarded-For``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tunnel.errors import UsageError
 from tunnel.net.address import Client, client_of
 
 _IP = ipaddress.IPv4Address | ipaddress.IPv6Address
-_UNIX = "unix"  # whoever connects to a Unix socket
+_UNIX = "unix"  # any client of a Unix socket
 
 
 class TrustedProxies:
@@ -26,10 +26,10 @@ class TrustedProxies:
             raise UsageError(f"{exc}: give a network such as 10.0.0.0/8, or unix", setting="trusted_proxy") from exc
 
     def client(self, peer: Client, fields: Sequence[str]) -> Client:
-        """Return who is behind ``peer``, whose request has the ``X-Forwarded-For`` fields ``fields``.
+        """Return the client behind ``peer``, whose request has the ``X-Forwarded-For`` fields ``fields``.
 
-        Each proxy adds the address that it was called from on the right. So the client is the last address that is no
-        trusted proxy's own; what stands further left may be made up by that client.
+        Each proxy appends the address of its client. So the client is the last address that does not belong to a
+        trusted proxy; the client may have made up those before it.
         """
         if not self._networks and not self._unix:
             return peer
@@ -48,14 +48,14 @@ class TrustedProxies:
 
 
 def _host(address: str) -> _IP | None:
-    """Return the host of a client's address as `client_of` writes it."""
+    """Return the host of a client's address in the form of `client_of`."""
     return _parse(address.rpartition(":")[0].strip("[]"))
 
 
 def _entry_host(entry: str) -> _IP | None:
     """Return the host of an entry, which may have a port: ``192.0.2.1:5000``, ``[2001:db8::1]:5000``.
 
-    An interface behind it (``%eth0``) would be one of the proxy's, and could be as long as a header: that is no host.
+    An entry with a zone (``%eth0``) is refused: it would be the proxy's, and could be very long.
     """
     if "%" in entry:
         return None

@@ -1,7 +1,7 @@
-"""The user's home, and the folders that the XDG base directory specification puts there.
+"""The user's home, and its folders according to the XDG base directory specification.
 
-Some have neither HOME nor an account (containers that run under any uid), so there may be no home. What is not an
-absolute path is none: it would be below whatever folder the program was started in, which may be somebody else's.
+There may be no home, as in containers that run under any uid, without HOME or an account. A relative path does not
+count: it would be below the working directory, which may belong to another user.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tunnel.errors import UsageError
 
 
 def home_folder() -> str | None:
-    """Return the absolute path of the user's home: HOME, or else that of the account; None if there is neither."""
+    """Return the absolute path of the user's home: HOME, or that of the account; None if there is neither."""
     if sys.platform == "win32":
         folder = os.path.expanduser("~")
     else:
@@ -38,9 +38,9 @@ def wanted_home(what: str, *, setting: str | None = None, origin: str | None = N
 
 
 def expand_home(path: str, *, setting: str | None = None, origin: str | None = None) -> str:
-    """Return ``path`` with ``~`` and ``~user`` at its start replaced, as shells do.
+    """Return ``path`` with ``~`` or ``~user`` at its start replaced, as by shells.
 
-    Raises UsageError, of which ``setting`` and ``origin`` are, when that home is not known.
+    Raises UsageError, with ``setting`` and ``origin``, if that home is not known.
     """
     if not path.startswith("~"):
         return path
@@ -50,7 +50,7 @@ def expand_home(path: str, *, setting: str | None = None, origin: str | None = N
         return os.path.join(home, rest) if slash else home
     expanded = os.path.expanduser(path)
     if not os.path.isabs(expanded):
-        problem = f"{path}: there is no user {user[1:]} with a home; a file of that name is ./{path}"
+        problem = f"{path}: there is no user {user[1:]} with a home; for a file with that name write ./{path}"
         raise UsageError(problem, setting=setting, origin=origin)
     return expanded
 
@@ -58,7 +58,7 @@ def expand_home(path: str, *, setting: str | None = None, origin: str | None = N
 def base_folder(variable: str, *default: str) -> str | None:
     """Return the folder that ``variable`` (XDG_CONFIG_HOME, …) names, else ``default`` in the user's home.
 
-    None if there is no home. A relative path is ignored, as the XDG specification wants it.
+    None if there is no home. A relative path is ignored, as required by the XDG specification.
     """
     folder = os.environ.get(variable)
     if folder and os.path.isabs(folder):

@@ -1,4 +1,4 @@
-"""Listening sockets: TCP addresses and Unix sockets opened as people name them, for bridges and for forwarded ports."""
+"""Listening TCP and Unix sockets, for bridges and for forwarded ports."""
 
 from __future__ import annotations
 
@@ -11,53 +11,66 @@ from collections.abc import Iterable
 
 from tunnel.errors import DialError
 from tunnel.net.address import Address, TCPAddress, UnixAddress, address_of, join, parse_address
+from tunnel.net.error_texts import error_text
 
 BACKLOG = 4096  # connections; the kernel may have a lower limit (net.core.somaxconn)
 
 
 class ListeningSocket:
-    """A non-blocking socket that listens; ``address`` is where it is really bound.
+    """A non-blocking listening socket; ``address`` is its real address.
 
-    With ``owns_path`` the file of a Unix socket is removed at the end, unless somebody else has put one there.
+    With ``owns_path`` the file of a Unix socket is removed at the end, unless another one has replaced it: ``file``
+    identifies it; None if there is nothing to remove.
     """
 
-    def __init__(self, sock: socket.socket, *, owns_path: bool = False) -> None:
+    def __init__(self, sock: socket.socket, *, owns_path: bool = False, file: tuple[int, int] | None = None) -> None:
+        """Take over ``sock``. ``file``: device and inode of the socket's file, if known."""
         sock.setblocking(False)
         self.sock = sock
         self.address: Address = address_of(sock)
         self._path = self.address.path if owns_path and isinstance(self.address, UnixAddress) else None
-        self._file = _identity(self._path)
+        self.file = file or _identity(self._path)
 
     def has_connection(self) -> bool:
-        """Return whether a connection waits to be accepted: accept(2) takes a descriptor before it looks for one."""
+        """Return whether a connection can be accepted; accept(2) itself needs a free descriptor to find out."""
+        if not hasattr(select, "poll"):  # Windows, where select accepts all sockets of the process
+            return bool(select.select([self.sock], [], [], 0)[0])
         poll = select.poll()
         poll.register(self.sock, select.POLLIN)
         return bool(poll.poll(0))
 
     def close(self) -> None:
         self.sock.close()
-        if self._path is not None and self._file is not None and self._file == _identity(self._path):
+        if self._path is not None and self.file is not None and self.file == _identity(self._path):
             os.unlink(self._path)
 
 
 def open_listening(specs: Iterable[tuple[str, str]], *, unix_mode: int) -> list[ListeningSocket]:
-    """Open a socket for each of ``specs`` (text, name of the setting); a host with several addresses gets several.
+    """Open the sockets for ``specs`` (text, name of the setting); a host with several addresses gets several.
 
-    Raises UsageError for what cannot be parsed, DialError (``listen``) for what cannot be bound.
+    Raises UsageError for an invalid address, DialError (``listen``) for one that cannot be bound.
     """
-    addresses = [parse_address(text, setting) for text, setting in specs]
+    addresses = [(parse_address(text, setting), setting) for text, setting in specs]
     listeners: list[ListeningSocket] = []
     try:
-        for address in addresses:
-            if isinstance(address, UnixAddress):
-                listeners.append(_open_unix(address, unix_mode))
-            else:
-                listeners += [ListeningSocket(sock) for sock in _open_tcp(address)]
+        for address, setting in addresses:
+            listeners += _open(address, setting, unix_mode)
     except BaseException:
         for listener in listeners:
             listener.close()
         raise
     return listeners
+
+
+def _open(address: Address, setting: str, unix_mode: int) -> list[ListeningSocket]:
+    """Open the sockets for one address; the field ``setting`` of a DialError is the ``setting`` that has it."""
+    try:
+        if isinstance(address, UnixAddress):
+            return [_open_unix(address, unix_mode)]
+        return [ListeningSocket(sock) for sock in _open_tcp(address)]
+    except DialError as exc:
+        exc.fields["setting"] = setting
+        raise
 
 
 def _open_tcp(address: TCPAddress) -> list[socket.socket]:
@@ -66,12 +79,12 @@ def _open_tcp(address: TCPAddress) -> list[socket.socket]:
         if address.host in ("", "*"):
             dual = socket.has_dualstack_ipv6()
             family = socket.AF_INET6 if dual else socket.AF_INET
-            bound = ("::" if dual else "0.0.0.0", address.port)  # noqa: S104 - what an empty host asks for
+            bound = ("::" if dual else "0.0.0.0", address.port)  # noqa: S104 - the meaning of an empty host
             return [socket.create_server(bound, family=family, backlog=BACKLOG, dualstack_ipv6=dual)]
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, sockaddr in dict.fromkeys(found):
-            # A dict drops the doubles that /etc/hosts may bring.
-            # The whole address, as the last part of IPv6's is the zone.
+            # A dict drops duplicates, which /etc/hosts may cause.
+            # The whole address is kept, as the last part of an IPv6 address is the zone.
             bound = (str(sockaddr[0]), int(sockaddr[1]), *sockaddr[2:])
             sockets.append(socket.create_server(bound, family=family, backlog=BACKLOG))
     except (OSError, UnicodeError) as exc:
@@ -87,7 +100,7 @@ def _open_unix(address: UnixAddress, mode: int) -> ListeningSocket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(address.path)
-        # By umask, as a chmod would come too late for who connects in between.
+        # With the umask, as other users could connect before a chmod.
         before = os.umask(0o777 & ~mode)
         try:
             sock.bind(address.path)
@@ -101,13 +114,13 @@ def _open_unix(address: UnixAddress, mode: int) -> ListeningSocket:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove the socket that somebody left behind at ``path``; raises OSError when anything else is there."""
+    """Remove a stale socket at ``path``. Raises OSError if anything else is there."""
     try:
         kind = os.lstat(path).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(kind):
-        raise FileExistsError(errno.EEXIST, "a file that is no socket is there")
+        raise FileExistsError(errno.EEXIST, "a file that is not a socket exists there")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
@@ -116,18 +129,18 @@ def _remove_stale(path: str) -> None:
             os.unlink(path)
             return
         except BlockingIOError:
-            pass  # somebody listens there, and has a full backlog
-    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            pass  # another process listens there, and its backlog is full
+    raise OSError(errno.EADDRINUSE, error_text(errno.EADDRINUSE))
 
 
 def _identity(path: str | None) -> tuple[int, int] | None:
-    """Return what tells the file at ``path`` from another one that takes its place."""
+    """Return what distinguishes the file at ``path`` from one that replaces it."""
     if path is None:
         return None
     try:
         status = os.lstat(path)
     except OSError:
-        return None  # moved away or out of reach: no longer ours to remove
+        return None  # moved or not accessible: not to be removed
     return status.st_dev, status.st_ino
 
 

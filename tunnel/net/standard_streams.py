@@ -1,8 +1,8 @@
-"""The standard streams of a program: never missing, never in the way of an end, and readable in every locale.
+"""The standard streams of a program: always open, and readable in every locale.
 
-Descriptors 0, 1 and 2 are open, so that no socket gets their number. Standard output that cannot be written is an error
-as any other; standard error that cannot be written is nothing that anybody could be told of. What a locale's encoding
-does not have is written in ASCII, as `readable` has it.
+Descriptors 0, 1 and 2 are opened if they are closed, so that no socket gets their number. A failure to write standard
+output is an error; a failure to write standard error is ignored. Characters that the locale's encoding lacks are
+written in ASCII (`readable`). Lines end with a line feed, except on Windows' console: programs read files and pipes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TextIO
 
-# What a shell reports for a program that SIGPIPE ended; like those, we end without a word.
+# The status that a shell reports for a program that SIGPIPE ended; this program ends without a message, too.
 CLOSED_OUTPUT = 128 + 13
 FALLBACK = "wstunnel-py-fallback"  # the name of an error handler: see `codecs.register_error`
 _ASCII = "wstunnel-py-ascii"
@@ -33,16 +33,16 @@ _IN_ASCII = {  # by code points, as some of these signs look alike
 }  # fmt: skip
 
 _missing: set[int] = set()
-_replaced: list[object] = []  # streams that must not be collected, as that would close what is written instead
+_replaced: list[object] = []  # streams that must not be collected, as that would close their descriptors
 
 
 def open_standard_streams() -> None:
-    """Make the standard streams of this process, which has just been started, what this module says.
+    """Prepare the standard streams of this process at its start, as this module describes.
 
-    Raises ConnectionLost when there is no null device to put in the place of a closed descriptor.
+    Raises ConnectionLost if a descriptor is closed and the null device cannot be opened.
     """
     fill_standard_descriptors()
-    # Python has None where a descriptor was closed.
+    # Python uses None for a closed descriptor.
     if sys.stdin is None:
         sys.stdin = _opened(0, "r")
     sys.stdout = _guarded(sys.stdout or _opened(1, "w"), _Output)
@@ -50,21 +50,30 @@ def open_standard_streams() -> None:
 
 
 def fill_standard_descriptors() -> None:
-    """Open the null device in the place of standard descriptors that were closed when the process was started.
+    """Open the null device for standard descriptors that were closed when the process was started.
 
-    Else the next socket would get such a number, and with it whatever this process or its children read and write
-    there. Raises ConnectionLost.
+    Otherwise a socket could get such a number, and everything that this process or its children write there. Raises
+    ConnectionLost.
     """
     for descriptor, name in enumerate(("input", "output", "output")):
         try:
             os.fstat(descriptor)
         except OSError:
             try:
-                null = os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+                null = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
             except OSError as exc:
                 raise ConnectionLost(name, reason=f"it is closed, and {os.devnull}: {exc.strerror}") from exc
             os.set_inheritable(null, True)
             _missing.add(descriptor)
+
+
+def write_for_programs() -> None:
+    """Write standard output in UTF-8 whatever the locale is, if `open_standard_streams` has prepared it.
+
+    This is for output that ssh or a shell reads: they would not find a file whose name is written differently.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == FALLBACK:
+        sys.stdout.reconfigure(encoding="utf-8", errors=FALLBACK)
 
 
 def is_missing(descriptor: int) -> bool:
@@ -73,18 +82,18 @@ def is_missing(descriptor: int) -> bool:
 
 
 def readable(text: str, encoding: str) -> bytes:
-    """Return ``text`` in ``encoding``; what that does not have is written in ASCII (``->`` for an arrow)."""
+    """Return ``text`` in ``encoding``; characters that it lacks are replaced by ASCII (``->`` for an arrow)."""
     _register()
     return text.encode(encoding, FALLBACK)
 
 
 def encoding_of(stream: TextIO | None) -> str:
-    """Return the encoding of what people read at ``stream``."""
+    """Return the encoding of ``stream``."""
     return getattr(stream, "encoding", None) or "utf-8"
 
 
 class _Standard(io.RawIOBase):
-    """A raw standard stream, written by way of ``raw``, the interpreter's own."""
+    """A raw standard stream on top of ``raw``, the interpreter's own."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
@@ -106,11 +115,11 @@ class _Output(_Standard):
 
     def write(self, data: Any) -> int:
         try:
-            # What is still in the buffer after a failure is dropped: the interpreter's last flush would fail on it.
+            # After a failure the buffer is dropped: otherwise the interpreter's last flush would fail.
             while not self._has_failed:
                 if (written := self._raw.write(data)) is not None:
                     return int(written)
-                # Somebody who has the same pipe open made it non-blocking.
+                # Another process that has the same pipe open made it non-blocking.
                 import select
 
                 select.select((), (self._raw,), ())
@@ -123,7 +132,7 @@ class _Output(_Standard):
 
 
 class _Messages(_Standard):
-    """Standard error: what cannot be written now is dropped, as nobody can be told."""
+    """Standard error: text that cannot be written is dropped."""
 
     def write(self, data: Any) -> int:
         try:
@@ -138,20 +147,21 @@ def _opened(descriptor: int, mode: str) -> Any:
 
 
 def _guarded(stream: Any, make_raw: Callable[[Any], io.RawIOBase]) -> TextIO:
-    """Return a stream that is written in the place of ``stream``, unless that is something of somebody else's."""
+    """Return a replacement for ``stream``, or ``stream`` itself if another library has replaced it."""
     if not hasattr(stream, "buffer"):
         result: TextIO = stream
         return result
     _register()
     _replaced.append(stream)
-    raw = getattr(stream.buffer, "raw", stream.buffer)  # the latter with python -u
+    raw = getattr(stream.buffer, "raw", stream.buffer)  # with python -u the buffer is the raw stream
     encoding = stream.encoding
     if codecs.lookup(encoding).name == "ascii":
-        # click takes ASCII for a mistake, and writes UTF-8.
+        # click assumes that ASCII is wrong, and writes UTF-8 instead.
         encoding = _ASCII
     buffer = io.BufferedWriter(make_raw(raw))
+    newline = None if stream.isatty() else "\n"
     line_buffering, write_through = stream.line_buffering, stream.write_through
-    return io.TextIOWrapper(buffer, encoding, FALLBACK, line_buffering=line_buffering, write_through=write_through)
+    return io.TextIOWrapper(buffer, encoding, FALLBACK, newline, line_buffering, write_through)
 
 
 def _register() -> None:
@@ -163,18 +173,18 @@ def _register() -> None:
 
 
 def _fall_back(exc: UnicodeError) -> tuple[str | bytes, int]:
-    """Return what is written for one character that cannot be encoded: see `codecs.register_error`."""
+    """Return the replacement for a character that cannot be encoded; see `codecs.register_error`."""
     if not isinstance(exc, UnicodeEncodeError):
         raise exc
     char = exc.object[exc.start]
     if "\udc80" <= char <= "\udcff":
-        return bytes((ord(char) - 0xDC00,)), exc.start + 1  # a byte of a path or an argument that is no text (PEP 383)
+        return bytes((ord(char) - 0xDC00,)), exc.start + 1  # an undecodable byte of a path or argument (PEP 383)
     shown = _IN_ASCII.get(ord(char))
     return char.encode("ascii", "backslashreplace").decode() if shown is None else shown, exc.start + 1
 
 
 def _find_codec(name: str) -> codecs.CodecInfo | None:
-    """Return ASCII under another name, if it is asked for."""
+    """Return ASCII under another name, if ``name`` is that."""
     if name.replace("_", "-") != _ASCII:
         return None
     plain = codecs.lookup("ascii")

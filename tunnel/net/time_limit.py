@@ -1,7 +1,6 @@
-"""A time limit that costs nothing unless something waits.
+"""A time limit that sets no timer unless something waits.
 
-`asyncio.timeout` arms a timer and cancels it again, also around what never waits. One keystroke passes five limits, and
-normally waits at none of them.
+`asyncio.timeout` always sets a timer and cancels it. One keystroke passes five limits, and usually waits at none.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ T = TypeVar("T")
 async def within(seconds: float | None, work: Coroutine[Any, Any, T]) -> T:
     """Return the result of ``work``, in this task; the time counts from its first wait. None means no limit.
 
-    Cancels ``work`` and raises TimeoutError when it takes longer, like `asyncio.timeout`.
+    If it takes longer, cancels ``work`` and raises TimeoutError, like `asyncio.timeout`.
     """
     try:
         waited_for = work.send(None)
@@ -31,7 +30,7 @@ async def within(seconds: float | None, work: Coroutine[Any, Any, T]) -> T:
 
 @types.coroutine
 def _rest(work: Coroutine[Any, Any, T], waited_for: Any) -> Generator[Any, Any, T]:
-    """Go on with ``work``, which has been stepped once and waits for ``waited_for``."""
+    """Continue ``work``, which has been stepped once and waits for ``waited_for``."""
     while True:
         step: Callable[[], Any]
         try:

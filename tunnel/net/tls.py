@@ -1,4 +1,4 @@
-"""The TLS twin of `tunnel.net.channel`. Imported only where TLS is used: ``ssl`` costs 10 ms."""
+"""A `tunnel.net.channel` over TLS. Imported only if TLS is used, as ``ssl`` costs 10 ms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tunnel.protocol.frames import Buffer
 
-# What one send() encrypts at most before it gives way to others.
+# The most bytes that one send() encrypts, so that others need not wait long.
 _SEND_LIMIT = 256 * 1024
 
 
@@ -22,21 +22,23 @@ class TLSChannel(Channel):
 
     __slots__ = ("_tls",)
 
+    is_encrypted = True
+
     def __init__(self, sock: ssl.SSLSocket, prefetched: bytes = b"") -> None:
         super().__init__(sock, prefetched)
         self._tls = sock
 
     @property
     def pending(self) -> bool:
-        """Whether bytes wait inside the channel, for which the descriptor will not become readable."""
+        """Whether the channel holds bytes for which the descriptor will not become readable."""
         return bool(self._held) or self._tls.pending() > 0
 
     def receive_into(self, space: memoryview) -> int | None:
-        """As `Channel.receive_into`. An end without close_notify is an end: WebSocket's Close tells the two apart."""
+        """As `Channel.receive_into`. EOF without close_notify is not an error: WebSocket's Close shows a clean end."""
         if self._held:
             return self._receive_held(space)
-        # OpenSSL hands out one record (16 KiB at most) at a time; go on until the space is full, so that what
-        # follows (parsing, one write to the other side) is done once for many records.
+        # OpenSSL returns at most one record (16 KiB) at a time. Reading until the space is full means that the steps
+        # after this (parsing, a write to the other side) are done once for many records.
         received = 0
         while received < len(space):
             try:
@@ -45,7 +47,7 @@ class TLSChannel(Channel):
                 return received or None
             except OSError:
                 if received:
-                    return received  # the error comes again at the next call
+                    return received  # the next call raises the error again
                 raise
             if n == 0:
                 return received
@@ -53,7 +55,7 @@ class TLSChannel(Channel):
         return received
 
     def send(self, pieces: Sequence[Buffer]) -> int:
-        """As `Channel.send`. After a 0 the next call must begin with the same bytes, as OpenSSL demands."""
+        """As `Channel.send`. After a 0 the next call must begin with the same bytes, as OpenSSL requires."""
         data = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))[:_SEND_LIMIT]
         sent = 0
         while sent < len(data):
@@ -64,19 +66,19 @@ class TLSChannel(Channel):
         return sent
 
     def end_writing(self) -> None:
-        """Half-close, behind a close_notify. What is received from then on is not decrypted: only its end counts."""
+        """Send close_notify and half-close. Data received after this is not decrypted; only its end matters."""
         send_close_notify(self._tls)
         self._tls.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Send close_notify if that goes without waiting, and close."""
+        """Send close_notify if that is possible without waiting, and close."""
         send_close_notify(self._tls)
         self.sock.close()
 
 
 def send_close_notify(tls: ssl.SSLSocket | ssl.SSLObject) -> None:
-    """Say that no more data comes, without waiting for the peer to say so, too."""
+    """Send close_notify, without waiting for the peer's."""
     try:
         tls.unwrap()
     except (OSError, ValueError):
-        pass  # the peer's close_notify has not come, or the connection is broken: nothing more is owed
+        pass  # the peer's close_notify has not arrived, or the connection is broken

@@ -1,40 +1,44 @@
-"""Waiting for descriptors in a thread of one's own, with as little work as possible when the same are awaited again."""
+"""Waiting for descriptors in a thread, with as little work as possible if the same ones are awaited again."""
 
 from __future__ import annotations
 
 import select
 import sys
 
-READ, WRITE = 1, 4  # as poll(2) has POLLIN and POLLOUT
-_LONGEST_WAIT = 3600.0  # seconds; no system takes infinite ones
+READ, WRITE = 1, 4  # the values of POLLIN and POLLOUT in poll(2)
+_LONGEST_WAIT = 3600.0  # seconds; no system accepts infinity
 
 
 class Waiter:
-    """Waits with poll(2) on Linux and with select(2) elsewhere: macOS's poll knows no devices, Windows has none.
+    """Waits with poll(2) on Linux, else with select(2): on macOS poll does not support devices, and Windows lacks it.
 
-    poll, unlike epoll, takes files and devices too, and needs no system call when what is awaited changes.
+    Unlike epoll, poll also accepts files and devices, and needs no system call to change what is awaited.
     """
 
     __slots__ = ("_awaited", "_poll")
 
     def __init__(self) -> None:
-        # eventlet takes poll away from a program that it patches.
+        # eventlet removes poll from a program that it patches.
         self._poll = select.poll() if sys.platform == "linux" and hasattr(select, "poll") else None
         self._awaited: dict[int, int] = {}
 
     def wait(self, wanted: dict[int, int], seconds: float) -> dict[int, int]:
-        """Wait for ``seconds`` at most; ``wanted`` and what is returned are descriptor → `READ` and `WRITE`.
+        """Wait at most ``seconds``; ``wanted`` and the result are descriptor → `READ` and `WRITE`.
 
-        A descriptor that is broken, or whose other end is gone, is ready for all that is wanted of it.
+        A descriptor that is broken, or whose other end is closed, is ready for everything that is wanted.
         """
-        seconds = min(seconds, _LONGEST_WAIT)
+        if seconds > _LONGEST_WAIT:
+            seconds = _LONGEST_WAIT
         if self._poll is None:
             return _select(wanted, seconds)
         if wanted != self._awaited:
             self._register(self._poll, wanted)
-        # Rounded up: who wakes too early finds nothing to do.
+        # Rounded up, so that it does not wake too early.
         ready = self._poll.poll(int(seconds * 1000) + 1 if seconds > 0 else 0)
-        return {fd: events if events in (READ, WRITE, READ | WRITE) else wanted[fd] for fd, events in ready}
+        found = {}
+        for fd, events in ready:
+            found[fd] = events if events in (READ, WRITE, READ | WRITE) else wanted[fd]
+        return found
 
     def _register(self, poll: select.poll, wanted: dict[int, int]) -> None:
         for fd in self._awaited.keys() - wanted.keys():
@@ -48,7 +52,7 @@ class Waiter:
 def _select(wanted: dict[int, int], seconds: float) -> dict[int, int]:
     reading = [fd for fd, events in wanted.items() if events & READ]
     writing = [fd for fd, events in wanted.items() if events & WRITE]
-    # Windows tells of a connection that failed in the third list only.
+    # Windows reports a failed connection only in the third list.
     readable, writable, broken = select.select(reading, writing, writing, seconds)
     found = dict.fromkeys(readable, READ)
     for fd in writable:

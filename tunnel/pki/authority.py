@@ -1,8 +1,8 @@
-"""An authority of one's own in a folder (``ca.pem``, ``ca.key``), and the certificates that it issues.
+"""A certificate authority in a folder (``ca.pem``, ``ca.key``), and the certificates that it issues.
 
-Keys are ECDSA on P-256, which every TLS stack takes. Certificates follow RFC 5280 as strictly as OpenSSL's
-``-x509_strict`` asks; each is for servers or for clients, never for both, so that a client's certificate cannot be
-used to play the bridge.
+Keys are ECDSA on P-256, which every TLS library accepts. Certificates follow RFC 5280 as strictly as OpenSSL's
+``-x509_strict`` requires. Each is for servers or for clients, never for both, so that a client cannot pose as the
+bridge with its certificate.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from tunnel.pki.inspection import AUTHORITY, SigningKey, fits, holds_key, kind_o
 from tunnel.pki.names import client_name, server_names, subject_of, text_of
 
 CERTIFICATE, KEY = "ca.pem", "ca.key"
-AUTHORITY_DAYS, LEAF_DAYS = 3650, 365  # how long certificates are valid by default
-BACKDATED = timedelta(hours=1)  # that a machine's clock may be slow: a sandbox that was paused is
+AUTHORITY_DAYS, LEAF_DAYS = 3650, 365  # default validity of certificates
+BACKDATED = timedelta(hours=1)  # tolerance for machines whose clock is slow, such as a sandbox that was paused
 _USAGES = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A certificate, as PEM with the intermediate ones behind it, and its key, which is empty if that stays as it is.
+    """A certificate in PEM, followed by the intermediate ones, and its key, which is empty if the key does not change.
 
-    ``end`` is when it ends; ``cut`` tells that this is sooner than was asked for, as the authority ends then.
+    ``end`` is when it expires; ``cut`` is True if that is sooner than requested, because the CA expires then.
     """
 
     chain: bytes
@@ -47,23 +47,23 @@ class Issued:
 
 
 class Authority:
-    """A certificate authority that can issue: its certificate and the key to it.
+    """A certificate authority that can issue: its certificate and key.
 
-    ``warnings`` tell of what its user should know. ``now`` is the time that everything is reckoned from.
+    ``warnings`` are lines for the user. ``now`` is the current time for all dates.
     """
 
     def __init__(self, folder: str, now: datetime | None = None) -> None:
-        """Read the authority in ``folder``. Raises UsageError when it cannot be used."""
+        """Read the CA in ``folder``. Raises UsageError if it cannot be used."""
         self.certificate_file, self.key_file = os.path.join(folder, CERTIFICATE), os.path.join(folder, KEY)
         self._now = now or current_time()
         if not os.path.isdir(folder):
-            raise UsageError(f"there is no folder {folder}; an authority is made by: wstunnel-py certs ca {folder}")
+            raise UsageError(f"there is no folder {folder}; create a CA with: wstunnel-py certs ca {folder}")
         certificates = read_certificates(self.certificate_file)
         self._certificate = certificates[0]
         self._intermediate = [each for each in certificates if each.issuer != each.subject]
         self._key = read_key(self.key_file)
         if kind_of(self._certificate) != AUTHORITY:
-            raise storage.unusable(self.certificate_file, "it is no authority's certificate")
+            raise storage.unusable(self.certificate_file, "it is not a CA certificate")
         if not fits(self._key, self._certificate):
             raise storage.unusable(self.key_file, f"it is not the key of {self.certificate_file}")
         self.warnings = storage.exposure(self.key_file)
@@ -72,7 +72,7 @@ class Authority:
     def make(
         cls, folder: str, name: str | None = None, days: float = AUTHORITY_DAYS, now: datetime | None = None
     ) -> Authority:
-        """Make an authority in ``folder``, which may be new; it calls itself ``name``. Raises UsageError."""
+        """Make a CA called ``name`` in ``folder``, which may be new. Raises UsageError."""
         now = now or current_time()
         subject = subject_of(client_name(name or f"wstunnel-py CA {secrets.token_hex(4)}"))
         key = ec.generate_private_key(ec.SECP256R1())
@@ -96,11 +96,11 @@ class Authority:
 
     @property
     def end(self) -> datetime:
-        """When the authority's certificate ends."""
+        """When the CA's certificate expires."""
         return self._certificate.not_valid_after_utc
 
     def issue_for_server(self, names: Sequence[str], days: float = LEAF_DAYS) -> Issued:
-        """Issue a certificate for a server that is reached by any of ``names``. Raises UsageError."""
+        """Issue a certificate for a server with these ``names``. Raises UsageError."""
         general = server_names(names)
         subject = subject_of(text_of(general[0]))
         # RFC 5280 section 4.2.1.6: without a subject the names are critical.
@@ -110,24 +110,24 @@ class Authority:
         return self._issue_leaf(subject, "server", days, [extension])
 
     def issue_for_client(self, name: str, days: float = LEAF_DAYS) -> Issued:
-        """Issue a certificate for a client that is called ``name``. Raises UsageError."""
+        """Issue a certificate for the client ``name``. Raises UsageError."""
         return self._issue_leaf(subject_of(client_name(name)), "client", days, [])
 
     def renew_file(self, path: str, days: float | None = None) -> Issued:
-        """Issue the first certificate in a file anew, for ``days`` or as long as it was valid, and replace the file.
+        """Renew the first certificate in a file, for ``days`` or as long as it was valid before, and replace the file.
 
-        Key and names stay. It must be of this authority, or the authority's own. Raises UsageError.
+        Key and names stay. The certificate must be issued by this CA, or be its own. Raises UsageError.
         """
         certificate = read_certificates(path)[0]
         if holds_key(path):
-            raise storage.unusable(path, "it holds a key too; only a file of certificates alone is renewed")
+            raise storage.unusable(path, "it also holds a key; only files with certificates alone can be renewed")
         own = fits(self._key, certificate)
         if own and self._intermediate:
-            raise storage.unusable(path, "it is another authority's to renew")
+            raise storage.unusable(path, "it is the certificate of another CA")
         try:
             certificate.verify_directly_issued_by(self._certificate)
         except (ValueError, TypeError, InvalidSignature) as exc:
-            reason = "it is not of this authority, which renews only what it has issued"
+            reason = "it was not issued by this CA"
             raise storage.unusable(path, reason) from exc
         if days is None:
             span = certificate.not_valid_after_utc - certificate.not_valid_before_utc
@@ -161,7 +161,7 @@ class Authority:
         if own:
             return begin, end
         if self.end <= self._now:
-            reason = f"the authority {expiry(self.end, self._now)}; wstunnel-py certs renew gives it more time"
+            reason = f"the CA {expiry(self.end, self._now)}; renew it with wstunnel-py certs renew"
             raise storage.unusable(self.certificate_file, reason)
         if self._certificate.not_valid_before_utc > self._now:
             raise storage.unusable(self.certificate_file, "it is not valid yet: is the clock of this machine right?")
@@ -193,7 +193,7 @@ class Authority:
 
 
 def issue_files(issued: Issued, stem: str, *, force: bool = False) -> tuple[str, str]:
-    """Write a new certificate and its key to ``stem`` with .pem and .key; return these. Raises UsageError."""
+    """Write a new certificate and its key to ``stem``.pem and ``stem``.key; return these paths. Raises UsageError."""
     certificate, key = f"{stem}.pem", f"{stem}.key"
     storage.write(
         [
@@ -213,7 +213,7 @@ def _builder(
     *,
     identified: bool = True,
 ) -> x509.CertificateBuilder:
-    """Return what all certificates have; those that are renewed have their identifier among their extensions."""
+    """Return a builder with the common fields; renewed certificates keep their key identifier, so need no new one."""
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -1,20 +1,20 @@
-"""When a certificate ends, in words: what ``certs show``, ``serve`` and ``doctor`` tell of it."""
+"""When a certificate ends, in words: for ``certs show``, ``serve`` and ``doctor``."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-SOON = timedelta(days=14)  # from when on people are warned
+SOON = timedelta(days=14)  # before the end: when warnings begin
 _UNITS = (("day", 86400), ("hour", 3600), ("minute", 60))
 
 
 def current_time() -> datetime:
-    """Return the time of day, which certificates are compared with."""
+    """Return the current time, which certificates are compared with."""
     return datetime.now(UTC)
 
 
 def expiry(end: datetime, now: datetime) -> str:
-    """Return such as ``expires in 364 days (2027-01-31 12:00 UTC)`` or ``expired 3 hours ago (…)``."""
+    """Return a text like ``expires in 364 days (2027-01-31 12:00 UTC)`` or ``expired 3 hours ago (…)``."""
     amount = _amount(abs((end - now).total_seconds()))
     words = f"expired {amount} ago" if end <= now else f"expires in {amount}"
     return f"{words} ({moment(end)})"
@@ -26,7 +26,7 @@ def moment(time: datetime) -> str:
 
 
 def ends_soon(end: datetime, now: datetime, within: timedelta = SOON) -> bool:
-    """Whether ``end`` is over or near."""
+    """Whether ``end`` has passed, or is less than ``within`` away."""
     return end - now <= within
 
 

@@ -1,6 +1,6 @@
-"""Reading certificates and keys: what they are for, until when, whether they belong together.
+"""Reading certificates and keys: their use, their end, and whether they belong together.
 
-What is read may be anybody's: its texts are made printable here.
+The files may come from anyone, so their texts are made printable here.
 """
 
 from __future__ import annotations
@@ -23,33 +23,34 @@ from tunnel.pki.expiry import SOON, current_time, ends_soon, expiry, moment
 from tunnel.pki.names import text_of
 
 SigningKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
-AUTHORITY, SERVER, CLIENT, BOTH, ANY = "authority", "server", "client", "server and client", "any use"
+AUTHORITY, SERVER, CLIENT, BOTH, ANY = "CA", "server", "client", "server and client", "any use"
 _KEY_MARK = b"PRIVATE KEY-----"
 
 
 def read_certificates(path: str) -> list[x509.Certificate]:
-    """Return the certificates in a PEM file, of which there is one at least. Raises UsageError."""
+    """Return the certificates in a PEM file, at least one. Raises UsageError."""
     data = storage.read(path)
     try:
         certificates = x509.load_pem_x509_certificates(data)
-        for each in certificates:  # they are parsed when they are asked for, and that is where faults show
+        for each in certificates:  # faults show only when an attribute is read
             _ = each.extensions, each.subject, each.issuer, each.public_key()
         return certificates
     except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
         damaged = b"-----BEGIN CERTIFICATE-----" in data
-        raise storage.unusable(path, "it is damaged" if damaged else "there is no certificate (PEM) in it") from exc
+        raise storage.unusable(path, "it is damaged" if damaged else "it contains no PEM certificate") from exc
 
 
 def read_key(path: str) -> SigningKey:
-    """Return the private key in a PEM file. Raises UsageError, for an encrypted one too."""
+    """Return the private key in a PEM file. Raises UsageError, also for an encrypted key."""
     data = storage.read(path)
     try:
         key = load_pem_private_key(data, None)
-    except TypeError as exc:  # what it raises for want of a password
-        raise storage.unusable(path, f"the key is encrypted: openssl pkey -in {path} -out FILE") from exc
+    except TypeError as exc:  # raised if a password is needed
+        reason = f"the key is encrypted; decrypt it with: openssl pkey -in {path} -out FILE"
+        raise storage.unusable(path, reason) from exc
     except (ValueError, UnsupportedAlgorithm) as exc:
         damaged = _KEY_MARK in data
-        raise storage.unusable(path, "the key is damaged" if damaged else "there is no key (PEM) in it") from exc
+        raise storage.unusable(path, "the key is damaged" if damaged else "it contains no PEM key") from exc
     if not isinstance(key, SigningKey):
         raise storage.unusable(path, "a key of this kind cannot sign")
     return key
@@ -94,7 +95,7 @@ def fits(key: SigningKey, certificate: x509.Certificate) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What ``certs show`` tells of one certificate; ``usable`` is False for what no program would accept."""
+    """The lines of ``certs show`` for a certificate; ``usable`` is False if no program would accept it."""
 
     lines: list[str]
     usable: bool
@@ -102,9 +103,9 @@ class Report:
 
 
 def reports(path: str, within: float | None = None) -> Iterator[Report]:
-    """Yield what is to be told of each certificate in a file, the key beside it included. Raises UsageError.
+    """Yield a report for each certificate in a file, including the key beside it. Raises UsageError.
 
-    ``within`` are the days before its end when a certificate ends soon.
+    A certificate ends soon if it expires within ``within`` days.
     """
     now = current_time()
     certificates = read_certificates(path)
@@ -133,19 +134,19 @@ def reports(path: str, within: float | None = None) -> Iterator[Report]:
 
 
 def key_file_of(path: str) -> str:
-    """Return where the key of the certificate file ``path`` is looked for: the same name with ``.key``."""
+    """Return the path of the key for the certificate file ``path``: the same name with ``.key``."""
     return f"{os.path.splitext(path)[0]}.key"
 
 
 def is_due(path: str, within: float) -> bool:
-    """Whether the first certificate in a file is over, or will be in ``within`` days. Raises UsageError."""
+    """Whether the first certificate in a file has expired, or expires ``within`` days. Raises UsageError."""
     return ends_soon(read_certificates(path)[0].not_valid_after_utc, current_time(), timedelta(days=within))
 
 
 def soon_ending(path: str, setting: str) -> list[str]:
     """Return a line for each certificate in a file that has expired or soon will; ``setting`` names the file.
 
-    What cannot be read is no matter here: nothing is said of it.
+    A file that cannot be read is ignored here.
     """
     now, file = current_time(), f"{spelled(setting)} {path}"
     try:
@@ -161,7 +162,7 @@ def soon_ending(path: str, setting: str) -> list[str]:
 
 
 def _key(path: str, certificate: x509.Certificate) -> tuple[str, bool]:
-    """Return what is to be told of the key of a certificate, and whether it fits, for all that is known."""
+    """Return a text about the key of a certificate, and whether it fits as far as is known."""
     place = path if holds_key(path) else key_file_of(path)
     shown = "in the same file" if place == path else place
     if not os.path.exists(place):
@@ -171,7 +172,7 @@ def _key(path: str, certificate: x509.Certificate) -> tuple[str, bool]:
     except UsageError as exc:
         return str(exc), True
     if not fits(key, certificate):
-        return f"{shown}: of ANOTHER certificate", False
+        return f"{shown}: belongs to ANOTHER certificate", False
     return f"{shown}: fits" + "".join(f"; warning: {warning}" for warning in storage.exposure(place)), True
 
 

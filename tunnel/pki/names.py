@@ -18,35 +18,35 @@ _COMMON_NAME_LIMIT = 64  # ub-common-name, RFC 5280 appendix A.1
 
 
 def server_names(names: Sequence[str]) -> list[x509.GeneralName]:
-    """Return the names for a subjectAltName, each once. Raises UsageError for what can be none."""
+    """Return the names for a subjectAltName, each once. Raises UsageError for an invalid name."""
     if not 0 < len(names) <= NAMES_LIMIT:
-        raise UsageError(f"{len(names)} names; one to {NAMES_LIMIT} are possible")
+        raise UsageError(f"{len(names)} names; 1 to {NAMES_LIMIT} are allowed")
     return list(dict.fromkeys(map(_server_name, names)))
 
 
 def client_name(name: str) -> str:
-    """Return the name of a client's certificate. Raises UsageError unless it is printable and of a possible length."""
+    """Return the name of a client's certificate. Raises UsageError unless it is printable and short enough."""
     if not name.strip() or printable(name) != name:
-        raise UsageError(f"{name!r} is no name: printable characters are possible, with single spaces between")
+        raise UsageError(f"{name!r} is not a valid name: use printable characters, with single spaces between words")
     if len(name) > _COMMON_NAME_LIMIT:
-        raise UsageError(f"the name has {len(name)} characters; {_COMMON_NAME_LIMIT} are possible")
+        raise UsageError(f"the name has {len(name)} characters; at most {_COMMON_NAME_LIMIT} are allowed")
     return name
 
 
 def subject_of(name: str) -> x509.Name:
-    """Return a subject with ``name`` as its common name; an empty one if that is too long to be one."""
+    """Return a subject with ``name`` as its common name; an empty subject if the name is too long."""
     if len(name) > _COMMON_NAME_LIMIT:
         return x509.Name([])
     return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
 
 
 def text_of(name: x509.GeneralName) -> str:
-    """Return a name of a certificate as people write it."""
+    """Return a name of a certificate as text."""
     return printable(str(name.value))
 
 
 def file_name(name: str) -> str:
-    """Return ``name`` as a file can be called on every system: for ``*.example.com`` ``_wildcard.example.com``."""
+    """Return a file name for ``name`` on every system: ``_wildcard.example.com`` for ``*.example.com``."""
     safe = re.sub(r"[^\w.@+-]", "_", name.replace("*", "_wildcard")).lstrip(".-")
     return safe[:100] or "_"
 
@@ -57,7 +57,7 @@ def _server_name(name: str) -> x509.GeneralName:
     except ValueError:
         return x509.DNSName(_dns_name(name))
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id:
-        raise UsageError(f"{name!r}: a certificate holds no zone (%{address.scope_id})")
+        raise UsageError(f"{name!r}: a certificate cannot have a zone (%{address.scope_id})")
     return x509.IPAddress(address)
 
 
@@ -71,8 +71,8 @@ def _dns_name(name: str) -> str:
     host = ascii_name.removeprefix("*.")
     labels = host.split(".")
     if len(ascii_name) > _LENGTH_LIMIT or not all(map(_LABEL.fullmatch, labels)) or labels[-1].isdigit():
-        raise UsageError(f"{name!r} is no host name, wildcard (*.example.com) or IP address")
+        raise UsageError(f"{name!r} is not a host name, a wildcard (*.example.com) or an IP address")
     if host != ascii_name and len(labels) < 2:
-        # Clients refuse it: it could be for all names of a registry.
-        raise UsageError(f"{name!r}: a wildcard needs two labels behind it, as in *.example.com")
+        # Clients refuse such a wildcard, as it could match all names of a registry.
+        raise UsageError(f"{name!r}: a wildcard needs two labels after it, as in *.example.com")
     return ascii_name

@@ -1,7 +1,6 @@
-"""Files for secrets and certificates: written whole or not at all, never over another unless asked, secrets mode 0600.
+"""Files for secrets and certificates: written whole or not at all, replaced only on request, secrets with mode 0600.
 
-The umask can only take permissions away from what is asked for here. Errors are UsageErrors, as it is the user who
-named the file.
+The umask can only remove permissions. Errors are UsageErrors, as the user has named the file.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ SECRET = 0o600
 PUBLIC = 0o644
 PRIVATE_FOLDER = 0o700
 SIZE_LIMIT = 1 << 20  # bytes of a file that is read here
-_BINARY = getattr(os, "O_BINARY", 0)  # Windows would write \r\n for \n
+_BINARY = getattr(os, "O_BINARY", 0)  # otherwise Windows writes \r\n for \n
 
 
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """What is to be written to ``path``, with the permissions ``mode``."""
+    """The content of a new file ``path``, with the permissions ``mode``."""
 
     path: str
     data: bytes
@@ -33,9 +32,9 @@ class NewFile:
 
 
 def read(path: str) -> bytes:
-    """Return what is in a file, without a byte order mark.
+    """Return the content of a file, without a byte order mark.
 
-    Raises UsageError when that cannot be read, or is more than `SIZE_LIMIT` bytes.
+    Raises UsageError if it cannot be read, or is longer than `SIZE_LIMIT` bytes.
     """
     try:
         return without_mark(read_regular(path, SIZE_LIMIT)[0])
@@ -44,7 +43,7 @@ def read(path: str) -> bytes:
 
 
 def make_folder(path: str) -> None:
-    """Make a folder that nobody else can look into, unless it is there. Raises UsageError."""
+    """Make a private folder, unless it exists. Raises UsageError."""
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         with suppress(FileExistsError):
@@ -56,11 +55,11 @@ def make_folder(path: str) -> None:
 
 
 def write(files: Sequence[NewFile], *, force: bool = False) -> None:
-    """Write all of ``files``, or none. Raises UsageError, also (code ``exists``) when one is there, unless ``force``.
+    """Write all of ``files``, or none. Raises UsageError; without ``force`` also (code ``exists``) if one exists.
 
-    Each appears at once and whole, so nobody reads a part of it. A file that is replaced keeps its owner if it can.
+    Each file appears at once and complete. A file that is replaced keeps its owner if possible.
     """
-    waiting: list[str] = []  # complete files under other names
+    waiting: list[str] = []  # complete files with temporary names
     placed: list[str] = []
     try:
         for each in files:
@@ -85,14 +84,14 @@ def write(files: Sequence[NewFile], *, force: bool = False) -> None:
 
 
 def _place(name: str, new: NewFile) -> None:
-    """Rename a complete file to what it is to be called, unless there is such a file already."""
+    """Rename a complete file to its final name, unless that exists already."""
     try:
         try:
             os.link(name, new.path)
         except (AttributeError, OSError) as exc:
             if isinstance(exc, FileExistsError) or not os.path.exists(name):
                 raise
-            # A file system without links: O_EXCL claims the name, and a rename fills it.
+            # A file system without links: O_EXCL reserves the name, and a rename fills it.
             os.close(_open(new.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, new.mode))
             os.replace(name, new.path)
         else:
@@ -102,7 +101,7 @@ def _place(name: str, new: NewFile) -> None:
 
 
 def replace(path: str, data: bytes) -> None:
-    """Put ``data`` into the place of the file ``path`` in one step; owner and permissions stay. Raises UsageError."""
+    """Replace the file ``path`` by ``data`` in one step; owner and permissions stay. Raises UsageError."""
     _refuse_link(path)
     try:
         mode = stat.S_IMODE(os.stat(path).st_mode)
@@ -119,7 +118,7 @@ def replace(path: str, data: bytes) -> None:
 
 
 def append_line(path: str, line: str) -> None:
-    """Add a line to a text file, which is made (mode 0600) if there is none. Raises UsageError."""
+    """Add a line to a text file, which is created (mode 0600) if it does not exist. Raises UsageError."""
     try:
         descriptor = _open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, SECRET)
         with open(descriptor, "r+b", buffering=0) as file:
@@ -129,23 +128,23 @@ def append_line(path: str, line: str) -> None:
             data = (b"" if not size or file.read(1) == b"\n" else b"\n") + line.encode() + b"\n"
             if file.write(data) != len(data):
                 file.truncate(size)
-                raise OSError(None, "there is no room for it")
+                raise OSError(None, "no space is left for it")
     except OSError as exc:
         raise UsageError(f"cannot write {path}: {exc.strerror or exc}") from exc
 
 
 def exposure(path: str) -> list[str]:
-    """Return one line if others can read or change the secret file at ``path``, else nothing."""
+    """Return one line if other users can read or change the secret file at ``path``, else none."""
     return exposure_warning(path, os.stat(path))
 
 
 def unusable(path: str, reason: str) -> UsageError:
-    """Return the error that tells why a file cannot be used."""
+    """Return the error for a file that cannot be used, with the reason."""
     return UsageError(code="file", path=path, reason=reason)
 
 
 def _write_beside(new: NewFile) -> str:
-    """Write a new file in the same folder, from where a rename puts it into its place in one step; return its path."""
+    """Write a new file in the same folder, so that a rename can put it into place in one step; return its path."""
     folder, name = os.path.split(new.path)
     path = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(8)}")
     descriptor = _open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, new.mode)
@@ -165,13 +164,13 @@ def _open(path: str, flags: int, mode: int) -> int:
 
 
 def _refuse_link(path: str) -> None:
-    # A rename would replace the link, and what it leads to would stay as it was.
+    # A rename would replace the link, and not the file that it points to.
     if os.path.islink(path):
         raise UsageError(f"{path} is a link: name the file itself")
 
 
 def _keep_owner(old: str, new: str) -> None:
     if os.name == "posix":
-        with suppress(OSError):  # only root can give files away; without a file before there is no owner to keep
+        with suppress(OSError):  # only root can change the owner; there may have been no file before
             info = os.stat(old)
             os.chown(new, info.st_uid, info.st_gid)

@@ -1,7 +1,7 @@
-"""Bearer tokens and the files that hold them: one token a line; empty lines and those that begin with # do not count.
+"""Bearer tokens and the files that hold them: one token a line; empty lines and lines that begin with # are ignored.
 
-The bridge takes any token of its file, so that a new one can be added before the old one goes; a client's file holds
-its token alone.
+The bridge accepts any token of its file, so that a new one can be added before the old one is removed. A client's file
+holds only its own token.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tunnel.net.files import ANY, STRICT, is_utf16, read_regular, text_of
 from tunnel.pki import storage
 
 ENTROPY = 32  # bytes of randomness of a token
-SHORT = 22  # characters: less than 128 bits, even if they are random
+SHORT = 22  # characters; fewer have less than 128 bits, even if they are random
 _FILE_LIMIT = 1 << 20  # bytes of a token file
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # b64token, RFC 6750 section 2.1
 
@@ -23,8 +23,8 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # b64token, RFC 6750 section 2.1
 def make_token(path: str | None, *, append_to: str | None = None, force: bool = False) -> str:
     """Make a token of 256 bits, write it to the new file ``path``, if any, and add it to ``append_to``, if any.
 
-    Returns the token. Raises UsageError when a file cannot be written, exists already (unless ``force``), or is no
-    file of tokens.
+    Returns the token. Raises UsageError if a file cannot be written, exists already (unless ``force``), or is not a
+    token file.
     """
     token = secrets.token_urlsafe(ENTROPY)
     if append_to is not None:
@@ -36,15 +36,15 @@ def make_token(path: str | None, *, append_to: str | None = None, force: bool = 
             storage.append_line(append_to, token)
         except UsageError:
             if path is not None and not force:
-                os.unlink(path)  # a token that no bridge knows would only lead astray
+                os.unlink(path)  # no bridge knows this token
             raise
     return token
 
 
 def read_tokens(path: str, setting: str, *, guard: str = STRICT) -> list[str]:
-    """Return the tokens of a file; ``setting`` is what named it, and ``guard`` tells who may be able to write it.
+    """Return the tokens of a file; ``setting`` names the setting for it, ``guard`` who may be able to write it.
 
-    Raises UsageError when it cannot be read, others can write it, it has no token, or a line that can be none.
+    Raises UsageError if it cannot be read, if other users can write it, if it has no token or an invalid line.
     """
     try:
         too_long = "it is longer than {limit} characters"
@@ -52,14 +52,14 @@ def read_tokens(path: str, setting: str, *, guard: str = STRICT) -> list[str]:
     except OSError as exc:
         raise _bad_file(setting, path, exc.strerror or str(exc)) from exc
     except UnicodeDecodeError as exc:
-        raise _bad_file(setting, path, "it is no text") from exc
+        raise _bad_file(setting, path, "it is not text") from exc
     tokens = []
     for number, line in enumerate(text.splitlines(), 1):
         token = line.strip()
         if not token or token.startswith("#"):
             continue
         if not _TOKEN.fullmatch(token):
-            raise _bad_file(setting, path, f"line {number} is no token: letters, digits and -._~+/ only")
+            raise _bad_file(setting, path, f"line {number} is not a token: only letters, digits and -._~+/ are allowed")
         tokens.append(token)
     if not tokens:
         raise _bad_file(setting, path, "there is no token in it")
@@ -67,18 +67,18 @@ def read_tokens(path: str, setting: str, *, guard: str = STRICT) -> list[str]:
 
 
 def describe_tokens(path: str) -> list[str]:
-    """Return lines that tell of a token file what may be told: how many there are, never what they are.
+    """Return lines that describe a token file, without the tokens themselves.
 
     Raises UsageError as `read_tokens` does.
     """
-    tokens = read_tokens(path, "", guard=ANY)  # that others can write it is told as a warning below
-    several = f"{len(tokens)} tokens: for serve; connect wants a file with one"
+    tokens = read_tokens(path, "", guard=ANY)  # a warning below says if other users can write it
+    several = f"{len(tokens)} tokens, for serve; connect needs a file with one token"
     lines = [f"{path}: {'one token' if len(tokens) == 1 else several}"]
     short = sum(len(token) < SHORT for token in tokens)
     if short:
-        lines.append(f"  warning: {short} of less than {SHORT} characters, which may be guessed")
+        lines.append(f"  warning: {short} with fewer than {SHORT} characters, which could be guessed")
     if len(set(tokens)) < len(tokens):
-        lines.append("  warning: one is there twice")
+        lines.append("  warning: one token occurs twice")
     return [*lines, *(f"  warning: {warning}" for warning in storage.exposure(path))]
 
 
@@ -90,7 +90,7 @@ def _check_appendable(path: str) -> None:
     except OSError as exc:
         raise _bad_file("append", path, exc.strerror or str(exc)) from exc
     if is_utf16(data):
-        raise _bad_file("append", path, "it is UTF-16, and a line of UTF-8 would spoil it")
+        raise _bad_file("append", path, "it is UTF-16: only a UTF-8 file can be appended to")
     if data.strip():
         read_tokens(path, "append")
 

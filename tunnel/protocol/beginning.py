@@ -1,16 +1,16 @@
-"""The peer's first message, which tells the client of a plain stream whether it is a plain one at all.
+"""The peer's first message, by which a client decides whether a stream is plain or a session.
 
-Edges that terminate the WebSocket and open one of their own to the bridge choose a subprotocol for each side. So a
-client that offers to resume may be told of another one, or of none, and the bridge begins a session all the same. What
-counts is the first message then:
+Edges that terminate the WebSocket and open their own one to the bridge negotiate the subprotocol separately on each
+side. So a client that offers sessions may be answered with another subprotocol, or none, although the bridge begins a
+session. The first message decides:
 
     text ``session …``      a session: what was sent so far are its first bytes, counted from 0
-    the same in binary      a session over an edge that makes data of text: to be had without one only
+    the same in binary      a session through an edge that turns text into binary messages: dial again without sessions
     anything else           a plain stream
 
-Until then the client sends what it has, and keeps a copy of `COPY_LIMIT` bytes at most; after `WAIT` seconds it is
-plain, and sooner if it would hold up what the peer waits for. A session that comes later is a violation: its line holds
-secrets and must not be taken for data.
+Until then the client sends its data, and keeps a copy of up to `COPY_LIMIT` bytes. After `WAIT` seconds the stream is
+plain; earlier if waiting would delay what the peer waits for. A later session is a violation: its line contains secrets
+and must not be taken for data.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tunnel.protocol.frames import Buffer
 
-COPY_LIMIT = 256 * 1024  # bytes that are sent before it is clear what they are
-MESSAGE_SIZE = 16 * 1024  # bytes of a message meanwhile: if that is too large for an edge, nothing could be sent again
+COPY_LIMIT = 256 * 1024  # bytes that may be sent before the first message
+MESSAGE_SIZE = 16 * 1024  # bytes of a message until then, small enough for all edges, as a refused one ends the tunnel
 WAIT = 5.0  # seconds
-WAIT_AFTER_END = 1.0  # seconds, once there is nothing more to send: the peer may be waiting for our Close
-WAIT_WHEN_FULL = 0.5  # seconds, once so much was sent: the peer may be waiting for more
+WAIT_AFTER_END = 1.0  # seconds, after the end of the source: the peer may be waiting for our Close
+WAIT_WHEN_FULL = 0.5  # seconds, once `COPY_LIMIT` bytes were sent: the peer may be waiting for more
 _SESSION = b"session id="
 
 
 class Beginning:
-    """What is known of the peer's first message. ``now`` is the driver's monotonic clock, in seconds, everywhere.
+    """What is known of the peer's first message. ``now`` is always the driver's monotonic clock, in seconds.
 
-    ``offer`` is the session that it begins, ``in_binary`` whether it does so in a binary message.
+    ``offer`` is the session that the message begins, ``in_binary`` whether the message is binary.
     """
 
     __slots__ = ("_copy", "_data", "deadline", "in_binary", "offer")
@@ -43,8 +43,8 @@ class Beginning:
         self.deadline = now + WAIT
         self.offer: SessionOffer | None = None
         self.in_binary = False
-        self._copy: bytearray | None = bytearray()  # of what was sent, as long as it may belong to a session
-        self._data = b""  # of the first message
+        self._copy: bytearray | None = bytearray()  # the bytes sent, as long as there may be a session
+        self._data = b""  # the first message so far
 
     @property
     def decided(self) -> bool:
@@ -53,12 +53,12 @@ class Beginning:
 
     @property
     def open(self) -> bool:
-        """Whether there may still be a session, or is one."""
+        """Whether there is a session, or may still be one."""
         return self._copy is not None
 
     @property
     def sent(self) -> bytes:
-        """What was sent so far."""
+        """The bytes sent so far."""
         return bytes(self._copy or b"")
 
     @property
@@ -69,25 +69,25 @@ class Beginning:
         return COPY_LIMIT if self._copy is None else min(MESSAGE_SIZE, COPY_LIMIT - len(self._copy))
 
     def sending(self, data: Buffer, now: float) -> None:
-        """Note that ``data``, of `room` bytes at most, is being sent."""
+        """Note that ``data``, at most `room` bytes, is being sent."""
         if self._copy is not None:
             self._copy += data
             if len(self._copy) >= COPY_LIMIT:
                 self.deadline = min(self.deadline, now + WAIT_WHEN_FULL)
 
     def source_ended(self, now: float) -> None:
-        """Note that nothing more is to be sent."""
+        """Note that the source has ended."""
         self.deadline = min(self.deadline, now + WAIT_AFTER_END)
 
     def tick(self, now: float) -> None:
-        """Look at the clock."""
+        """Check the clock."""
         if now >= self.deadline and not self.decided:
             self._copy = None
 
     def take(self, event: Payload) -> Payload | None:
-        """Take a piece of the first message in; return what of the message is data, None if that is not clear or none.
+        """Take a piece of the first message; return the data in it, None if there is none or that is not known yet.
 
-        Raises RemoteProtocolError for a session that must not begin any more.
+        Raises RemoteProtocolError for a session that begins too late.
         """
         data = self._data + bytes(event.data)
         if not data.startswith(_SESSION):
@@ -97,14 +97,13 @@ class Beginning:
             return Payload(event.opcode, data, event.final)
         if self._copy is None:
             raise RemoteProtocolError(
-                "the bridge has begun a session that can be resumed, but so late that it was taken for a plain one",
+                "the bridge began a session too late: the tunnel was already taken for a plain one",
                 code="late-session",
             )
         if len(data) > MESSAGE_LIMIT:
             raise RemoteProtocolError("the peer sent a session line that is too long")
         self._data = data
         if event.final:
-            self._data = b""
             self.in_binary = event.opcode != TEXT
             if not self.in_binary:
                 control = parse_control(data)

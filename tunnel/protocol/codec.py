@@ -1,9 +1,8 @@
-"""What a message of a plain stream looks like.
+"""The form of the messages of a plain stream.
 
-A plain stream hands what the source gave to its codec, which queues messages, and hands each piece of a message that
-came to the codec, which passes on what the sink is to get. A codec may also count messages and so end a direction, and
-it knows what the end of a direction looks like on the wire. The default carries bytes; `tunnel.websocat.messages` has
-lines of text.
+A plain stream passes the source's bytes to its codec, which queues messages, and each piece of a received message,
+from which the codec extracts the sink's bytes. A codec may also end a direction after a number of messages, and knows
+how the end of a direction is sent. The default codec sends bytes; `tunnel.websocat.messages` has lines of text.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ if TYPE_CHECKING:
     from tunnel.protocol.outbox import Outbox
 
     class Codec(Protocol):
-        """The codec of one stream; see the module's text.
+        """The codec of one stream; see the module.
 
-        ``read_limit``: bytes of the source that it takes at once, at most. ``sent_all`` and ``received_all``: whether
-        no further message may go to the wire, or to the sink. ``closes``: whether a Close follows the end of the
-        source, with ``close_code`` and ``close_reason``. ``ends_together``: whether the end of one direction is meant
-        to end the other one, too. ``tick_limit``: how often `is_overdue` is to be asked, in seconds. ``remark`` is what
-        a user should know of what it did, or empty.
+        ``read_limit``: most bytes of the source that it takes at once. ``sent_all`` and ``received_all``: whether no
+        further message may go to the wire, or to the sink. ``closes``: whether a Close follows the end of the source,
+        with ``close_code`` and ``close_reason``. ``ends_together``: whether the end of one direction also ends the
+        other one. ``tick_limit``: how often to call `is_overdue`, in seconds. ``remark``: a line for the user about
+        what it did, or empty.
         """
 
         @property
@@ -50,25 +49,25 @@ if TYPE_CHECKING:
         def encode(self, chunk: memoryview, start: int, end: int, outbox: Outbox) -> bool:
             """Queue messages of ``chunk[start:end]``; return whether more may follow, as ``sent_all`` says.
 
-            The `MAX_HEADER` bytes in front of it may be overwritten.
+            The `MAX_HEADER` bytes before it may be overwritten.
             """
 
         def flush(self, outbox: Outbox) -> None:
-            """Queue what is left: the source has ended."""
+            """Queue the rest at the end of the source."""
 
         def decode(self, event: Payload, sink: list[Buffer]) -> None:
-            """Append to ``sink`` what it gets of a piece of a message; never an empty piece."""
+            """Append the sink's bytes of a piece of a message to ``sink``; never an empty piece."""
 
         def is_overdue(self, now: float, *, sending: bool, closed: bool, source_at: float, heard_at: float) -> bool:
-            """Return whether an end that is missing is not waited for any longer.
+            """Return whether to stop waiting for a missing end.
 
-            ``sending``: the source has not ended. ``closed``: the peer's Close has come. ``source_at`` is when the
-            source spoke last, or the Close came; ``heard_at`` when the peer was heard last.
+            ``sending``: the source has not ended. ``closed``: the peer's Close has arrived. ``source_at`` is when the
+            source had data last, or the Close arrived; ``heard_at`` when something was received last.
             """
 
 
 class BinaryCodec:
-    """Each read of the source becomes one binary message; the payload of every message is for the sink."""
+    """Each read of the source becomes one binary message; the payload of every message goes to the sink."""
 
     __slots__ = ()
 
@@ -86,7 +85,7 @@ class BinaryCodec:
         return True
 
     def flush(self, outbox: Outbox) -> None:
-        """Do nothing: nothing is held back."""
+        """Do nothing: there is no rest."""
 
     def decode(self, event: Payload, sink: list[Buffer]) -> None:
         if event.data:

@@ -1,13 +1,13 @@
-"""The control lines of a resumable tunnel (Wire 2): text messages, one ASCII line each.
+"""The control lines of a session (Wire 2): text messages, one ASCII line each.
 
     session id=<32 hex> key=<64 hex> window=<bytes> retain=<seconds>      the bridge's first message
-    ack <n>                 n bytes of your stream are delivered; its length + 1: your fin too
+    ack <n>                 n bytes of your stream are delivered; its length + 1: also your fin
     fin <n>                 my stream ended after n bytes
     ping                    send your current ack now
     end                     the session is over; what was sent before still goes to the target (client only)
     error <code> <text>     the session is over, and why
 
-Lines of other kinds are ignored, so that later versions can add some; a known one that is malformed is a violation.
+Unknown kinds of lines are ignored, so that later versions can add some. A malformed known line is a violation.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tunnel.protocol.frames import Payload
 
-LINE_LIMIT = 256  # bytes that we send at most
-MESSAGE_LIMIT = 1024  # bytes that we take in at most, so that later versions may send more
+LINE_LIMIT = 256  # bytes of a line that we send
+MESSAGE_LIMIT = 1024  # bytes of a line that we accept, so that later versions may send more
 COUNT_LIMIT = 1 << 63
-WINDOW_LIMIT = 64 << 20  # bytes that a session's window may have: an end may have to keep as much
+WINDOW_LIMIT = 64 << 20  # most bytes of a session's window: an end may have to keep all of it
 SUBPROTOCOL = "v1.resume.wstunnel-py"
 SPEED_TEST = "v1.speed.wstunnel-py"  # subprotocol of a plain tunnel to the bridge itself, for doctor
 _HEX = frozenset("0123456789abcdef")
 
 
 class SessionOffer:
-    """A new session: ``window`` in bytes holds for both directions, ``retain`` is in seconds."""
+    """A new session: ``window`` (bytes) applies to both directions, ``retain`` is in seconds."""
 
     __slots__ = ("id", "key", "retain", "window")
 
@@ -40,7 +40,7 @@ class SessionOffer:
         self.retain = retain
 
     def line(self) -> str:
-        """Return the control line that makes this offer."""
+        """Return the control line for this offer."""
         return f"session id={self.id} key={self.key} window={self.window} retain={self.retain}"
 
 
@@ -63,7 +63,7 @@ class Fin:
 
 
 class AckRequest:
-    """The peer's ``ping``: it wants our current ack, even if nothing is new."""
+    """The peer's ``ping``: it requests our current ack, even if nothing is new."""
 
     __slots__ = ()
 
@@ -75,7 +75,7 @@ class End:
 
 
 class SessionError:
-    """The peer has ended the session because of ``code``, a word for programs; ``text`` is for people."""
+    """The peer has ended the session; ``code`` is for programs, ``text`` for people."""
 
     __slots__ = ("code", "text")
 
@@ -88,23 +88,25 @@ Control = SessionOffer | Ack | Fin | AckRequest | End | SessionError
 
 
 def error_line(code: str, text: str) -> str:
-    """Return the line that ends a session with an error, cut to what a line may have."""
+    """Return the line that ends a session with an error, cut to `LINE_LIMIT`."""
     ascii_text = printable(text).encode("ascii", "replace").decode()
     return f"error {code} {ascii_text}"[:LINE_LIMIT]
 
 
 def session_failure(error: SessionError, peer: str) -> ConnectionLost:
-    """Return what an ``error`` line of the ``peer`` (as it is called in messages) stands for."""
+    """Return the exception for an ``error`` line; ``peer`` is the peer's name in messages."""
     said = f": {error.text}" if error.text else ""
     if error.code == "shutdown":
         return ConnectionLost("going-away", reason=said)
+    if error.code == "no-tail":
+        return ConnectionLost("time-limit", reason=said)
     if error.code in ("target-lost", "undelivered"):
         return ConnectionLost(error.code, reason=said)
     return ConnectionLost("session-error", peer=peer, code=error.code, reason=said)
 
 
 class ControlReader:
-    """The control line that is coming in. ``frames`` is in how many frames the last line came."""
+    """Collects a control line. ``frames`` is the number of frames of the last line."""
 
     __slots__ = ("_counted", "_line", "frames")
 
@@ -114,7 +116,7 @@ class ControlReader:
         self.frames = 0
 
     def take(self, event: Payload, *, ends_frame: bool) -> bytes | None:
-        """Take a piece of a text message; return the line once it is whole. Raises RemoteProtocolError if too long."""
+        """Take a piece of a text message; return the line if it is complete. Raises RemoteProtocolError if too long."""
         self._line += bytes(event.data)
         if len(self._line) > MESSAGE_LIMIT:
             raise RemoteProtocolError("the peer sent a control line that is too long")
@@ -128,7 +130,7 @@ class ControlReader:
 
 
 def parse_control(message: bytes) -> Control | None:
-    """Return what ``message`` says, None if it is of a kind we do not know. Raises RemoteProtocolError."""
+    """Parse ``message``; return None for an unknown kind. Raises RemoteProtocolError."""
     word, _, rest = message.decode("ascii", "replace").partition(" ")
     if word == "ack":
         return Ack(_count(rest, word))
@@ -174,7 +176,7 @@ def is_hex(text: str, length: int) -> bool:
 
 
 class ResumeRequest:
-    """The ``Wstunnel-Resume`` header: a session, the ``epoch`` of this attempt, and what the client has received."""
+    """The ``Wstunnel-Resume`` header: the session, the ``epoch`` of this attempt, and the count of bytes received."""
 
     __slots__ = ("epoch", "id", "proof", "received")
 
@@ -190,7 +192,7 @@ class ResumeRequest:
 
 
 def resume_request(id: str, key: str, epoch: int, received: int) -> ResumeRequest:
-    """Return the request that proves the possession of ``key`` (hex)."""
+    """Return the request, with a proof that the client has ``key`` (hex)."""
     return ResumeRequest(id, epoch, received, proof(id, key, epoch, received))
 
 
@@ -202,7 +204,7 @@ def proof(id: str, key: str, epoch: int, received: int) -> str:
 
 
 def parse_resume(value: str) -> ResumeRequest:
-    """Return what the header's value asks for. Raises RemoteProtocolError for any other form."""
+    """Parse the header's value. Raises RemoteProtocolError."""
     parts = value.split(",")
     fields = dict(part.strip().partition("=")[::2] for part in parts)
     identity, proof_text = fields.get("id", ""), fields.get("proof", "")

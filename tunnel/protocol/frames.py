@@ -1,7 +1,7 @@
-"""RFC 6455 frames: an incremental parser and the writer of headers, for both roles.
+"""RFC 6455 frames: an incremental parser and functions to write headers, for both roles.
 
-Payload is never gathered: each chunk that arrives is handed on at once, so a frame of any length passes in the memory
-of one read. Only control frames (125 bytes at most) are kept until they are whole.
+Payload is not collected: each chunk is passed on at once, so a frame of any length needs only the memory of one read.
+Only control frames (at most 125 bytes) are kept until they are complete.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 # Close codes (section 7.4.1), then this project's own (section 7.4.2 leaves 4000-4999 to applications).
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, UNSUPPORTED = 1000, 1001, 1002, 1003
 NO_CODE, ABNORMAL, BAD_DATA, POLICY, TOO_BIG, INTERNAL_ERROR = 1005, 1006, 1007, 1008, 1009, 1011
-TRY_AGAIN_LATER = 1013  # registered with IANA
+SERVICE_RESTART, TRY_AGAIN_LATER = 1012, 1013  # registered with IANA
 TARGET_LOST, TARGET_REFUSED_DATA, SILENT_PEER = 4001, 4002, 4003
 
 MAX_CONTROL = 125
@@ -52,7 +52,7 @@ class Ping:
 
 
 class Pong:
-    """An answer to a ping, or a heartbeat that nobody asked for (section 5.5.3)."""
+    """An answer to a ping, or an unsolicited heartbeat (section 5.5.3)."""
 
     __slots__ = ("data",)
 
@@ -84,7 +84,7 @@ def frame_header(opcode: int, length: int, mask: bytes | None, final: bool = Tru
 
 
 def close_payload(code: int, reason: str = "") -> bytes:
-    """Return a Close frame's payload; the reason is cut to what fits, at a character's end. `NO_CODE` gives none."""
+    """Return a Close frame's payload; a long reason is cut after a character. `NO_CODE` gives an empty payload."""
     if code == NO_CODE:
         return b""
     text = reason.encode()[: MAX_CONTROL - 2].decode("utf-8", "ignore")
@@ -92,13 +92,13 @@ def close_payload(code: int, reason: str = "") -> bytes:
 
 
 def parse_close(payload: bytes) -> Close:
-    """Return the Close that ``payload`` stands for; raises RemoteProtocolError (sections 5.5.1 and 7.4)."""
+    """Parse the ``payload`` of a Close frame (sections 5.5.1 and 7.4). Raises RemoteProtocolError."""
     if not payload:
         return Close(NO_CODE, "")
     if len(payload) == 1:
         raise RemoteProtocolError("the peer sent a Close frame with half a status code")
     code = int.from_bytes(payload[:2], "big")
-    # 1004-1006 and 1015 never go over the wire; 1012-1014 are registered with IANA.
+    # 1004-1006 and 1015 must not be sent; 1012-1014 are registered with IANA.
     if not (1000 <= code <= 1014 or 3000 <= code <= 4999) or code in (1004, NO_CODE, ABNORMAL):
         raise RemoteProtocolError(f"the peer sent a Close frame with the invalid status code {code}")
     try:
@@ -110,8 +110,8 @@ def parse_close(payload: bytes) -> Close:
 class FrameParser:
     """An incremental parser of the frames that one peer sends.
 
-    ``masked`` says whether that peer is a client: clients must mask, servers must not (section 5.1).
-    All that affects what the next byte means is in the attributes set here.
+    ``masked``: whether that peer is a client; clients must mask, servers must not (section 5.1). The attributes set in
+    the constructor are the whole state of the parser.
     """
 
     __slots__ = (
@@ -125,32 +125,34 @@ class FrameParser:
         "_opcode",
         "_text",
         "closed",
+        "size",
         "used",
     )
 
     def __init__(self, *, masked: bool) -> None:
         self._masked = masked
         self._head = bytearray()  # an incomplete header
-        self._opcode = -1  # of the frame whose payload comes now, -1 between frames
+        self._opcode = -1  # of the frame whose payload comes next, -1 between frames
         self._final = False
         self._key = b""
         self._left = 0  # bytes of payload still to come
         self._control = bytearray()  # payload of an incomplete control frame
         self._message = -1  # opcode of the message that is open, -1 between messages
         self._text: codecs.IncrementalDecoder | None = None
-        self.closed = False  # a Close came: what follows is ignored (section 5.5.1)
-        self.used = 0  # bytes that the last `feed` took in
+        self.closed = False  # a Close was received: everything after it is ignored (section 5.5.1)
+        self.used = 0  # bytes that the last `feed` used
+        self.size = 0  # bytes of payload of the latest frame
 
     @property
     def in_data(self) -> bool:
-        """Whether more payload of a data frame is to come before the next frame can."""
+        """Whether the current data frame is incomplete."""
         return 0 <= self._opcode < CLOSE and self._left > 0
 
     @property
     def in_frame(self) -> bool:
-        """Whether a header is complete, and more of its frame is to come: `feed` goes on with that, whatever its limit.
+        """Whether a header is complete and its frame is not: `feed` continues with that frame, whatever its limit.
 
-        So ``feed(data, 0 if parser.in_frame else 1)`` never takes in more than one frame.
+        So ``feed(data, 0 if parser.in_frame else 1)`` never takes more than one frame.
         """
         return self._opcode >= 0
 
@@ -159,12 +161,27 @@ class FrameParser:
         """Whether the event that was just yielded belongs to a frame that continues a message."""
         return self._opcode == CONTINUATION
 
+    @property
+    def opaque(self) -> int:
+        """How many of the next bytes may bypass `feed` (see `passed`): the rest of an unmasked binary frame."""
+        opcode = self._message if self._opcode == CONTINUATION else self._opcode
+        return self._left if opcode == BINARY and not self._masked else 0
+
+    def passed(self, n: int) -> None:
+        """Note that ``n`` bytes of payload, at most `opaque`, bypassed this parser."""
+        self._message = BINARY
+        self._left -= n
+        if not self._left:
+            self._opcode = -1
+            if self._final:
+                self._message = -1
+
     def feed(self, data: memoryview, limit: int = -1) -> Iterator[Payload | Ping | Pong | Close]:
         """Parse ``data`` and yield its events in order; their payloads may be slices of ``data``.
 
-        It stops before the header that would be one more than ``limit`` (-1: never); ``used`` then tells where, and the
-        rest of ``data`` is to be fed again. The iterator must be run to its end. It raises RemoteProtocolError at the
-        first violation, behind the events that came before it; the parser is of no use afterwards.
+        It stops after ``limit`` headers (-1: never); ``used`` then says where, and the rest of ``data`` must be fed
+        again. Run the iterator to its end. At the first violation it raises RemoteProtocolError, after the events
+        before that; then the parser must not be used any more.
         """
         at, end = 0, len(data)
         self.used = end
@@ -174,7 +191,7 @@ class FrameParser:
                     self.used = at
                     return
                 limit -= 1
-                at = self._parse_header(data, at)
+                at = self._parse_header(data, at, end)
                 if self._opcode < 0:
                     break
                 # A frame without payload is complete with its header.
@@ -198,20 +215,23 @@ class FrameParser:
             if not self._left:
                 self._opcode = -1
 
-    def _parse_header(self, data: memoryview, at: int) -> int:
-        """Read the header at ``data[at]``; return where the payload starts. An incomplete header is kept."""
+    def _parse_header(self, data: memoryview, at: int, end: int) -> int:
+        """Read the header at ``data[at:end]``; return where the payload starts. An incomplete header is kept."""
         head: Buffer
-        if self._head or len(data) - at < MAX_HEADER:
+        if self._head or end - at < 2:
             kept = len(self._head)
             self._head += data[at : at + MAX_HEADER - kept]
             size = self._header_size(self._head)
             if len(self._head) < size:
-                return len(data)
+                return end
             head = bytes(self._head[:size])
             self._head.clear()
             at += size - kept
         else:
             size = self._header_size(data[at : at + 2])
+            if end - at < size:
+                self._head += data[at:end]
+                return end
             head = data[at : at + size]
             at += size
         first, second = head[0], head[1]
@@ -228,18 +248,18 @@ class FrameParser:
                 raise RemoteProtocolError("the peer sent a length of more than 63 bits")
         self._opcode = first & 0x0F
         self._final = bool(first & 0x80)
-        self._left = length
+        self._left = self.size = length
         self._key = bytes(head[-4:]) if self._masked else b""
         return at
 
     def _header_size(self, head: Buffer) -> int:
-        """Return the size of the header that begins with ``head``, in bytes; check what its first two bytes say."""
+        """Return the size in bytes of the header that begins with ``head``, and check its first two bytes."""
         if len(head) < 2:
             return 2
         first, second = head[0], head[1]
         opcode, final, length = first & 0x0F, first & 0x80, second & 0x7F
         if first & 0x70:
-            raise RemoteProtocolError("the peer set a reserved bit, without an extension to explain it")
+            raise RemoteProtocolError("the peer set a reserved bit without a negotiated extension")
         if bool(second & 0x80) != self._masked:
             wrong = "did not mask a frame" if self._masked else "masked a frame"
             raise RemoteProtocolError(f"the peer {wrong}")

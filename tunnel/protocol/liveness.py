@@ -1,10 +1,10 @@
-"""When the connection under a resumable tunnel is dead: judged in seconds, as nothing is lost by a wrong verdict.
+"""When the connection of a session counts as dead: decided within seconds, as a wrong decision loses nothing.
 
-Any byte is life. While something of ours is unacknowledged, 5 s of silence ask for an ack and 8 s more are death, so
-that a new connection is there within 15 s; a client that only receives asks likewise when the data stop coming. A
-connection on which bytes come but no ack, for 60 s, is dead as well (a hop that answers by itself). Without anything
-outstanding a WebSocket ping goes out after the ping interval (20 s, if the user did not say otherwise), and 8 s more
-are death.
+Any byte is a sign of life. If something of ours is unacknowledged, this end requests an ack after 5 s of silence, and
+the connection is dead after 8 s more, so that a new one is there within 15 s. A client that only receives does the same
+when the data stop. A connection with 60 s of bytes, but without an ack, is dead, too (a proxy answers by itself). If
+nothing is outstanding, a WebSocket ping is sent after the ping interval (default 20 s), and the connection is dead 8 s
+after that.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ class Liveness:
         self._ping_interval = ping_interval
         self._answer_limit = min(ping_timeout, SILENCE_AFTER_REQUEST)
         self._heard_at = now
-        self._asked_at: float | None = None  # when a ping of either kind went out that nothing has answered
+        self._asked_at: float | None = None  # when a ping of either kind was sent that is not answered yet
         self._limit = self._answer_limit
-        self._waiting_since: float | None = None  # since when an ack has been due, without any progress
-        self._curious = False  # whether data came, and the peer has not been asked since
+        self._waiting_since: float | None = None  # since when an ack is due without any progress
+        self._curious = False  # whether data was received after the last ping
 
     def heard(self, now: float) -> None:
-        """Note that bytes came from the peer."""
+        """Note that bytes were received."""
         self._heard_at = now
         self._asked_at = None
 
     def data_came(self) -> None:
-        """Note that more data may be expected: if they do not come, that may be the peer's wish or the network's."""
+        """Note that data was received: if it stops, the peer may have no more, or the network may be down."""
         self._curious = True
 
-    def acknowledged(self, now: float) -> None:
-        """Note that an ack came."""
+    def acknowledged(self) -> None:
+        """Note that an ack was received."""
         self._waiting_since = None
 
     def probed(self, now: float) -> None:
-        """Note that a ping went out which must be answered soon."""
+        """Note that a ping was sent that must be answered soon."""
         self._asked_at = now
         self._limit = PROBE_LIMIT
 
     def check(self, now: float, *, waiting: bool) -> str:
-        """Return what is to be done: "" (nothing), "ping", "request-ack" or "dead".
+        """Return what to do: "" (nothing), "ping", "request-ack" or "dead".
 
         ``waiting``: whether something of ours is unacknowledged.
         """
@@ -69,7 +69,7 @@ class Liveness:
         return action
 
     def next_check(self, now: float, *, waiting: bool) -> float:
-        """Return when to check next; it may be over already."""
+        """Return when to check next; that may be in the past."""
         self._note(now, waiting)
         if self._asked_at is not None:
             return self._asked_at + self._limit
@@ -82,9 +82,9 @@ class Liveness:
             self._waiting_since = now
 
     def _ask_at(self) -> float:
-        """When the peer is to be asked for a sign of life, if nothing comes until then."""
+        """When to request a sign of life from the peer, if nothing is received until then."""
         silent = self._heard_at + min(SILENCE_BEFORE_REQUEST, self._ping_interval)
         if self._waiting_since is None:
             return silent if self._curious else self._heard_at + self._ping_interval
-        # A peer that talks but does not acknowledge is asked too, once a second at most.
+        # A peer that sends but does not acknowledge is asked, too, at most once a second.
         return min(silent, max(self._waiting_since + ACK_LIMIT / 2, self._heard_at + 1.0))

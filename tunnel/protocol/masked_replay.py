@@ -1,8 +1,8 @@
-"""What a resumable client keeps until the bridge has confirmed it: masked, as it was sent.
+"""The data that the client of a session keeps until the bridge has acknowledged it: masked, as it was sent.
 
-A client must mask what it sends (RFC 6455, section 5.3), and masking makes a copy anyway. This copy is what is kept, so
-that sending what can be sent again costs no more than sending what cannot. A frame that is sent again gets a fresh key:
-what is kept is then XORed with the old key and the new one at once, and never unmasked on the way.
+A client must mask what it sends (RFC 6455 section 5.3), and masking makes a copy anyway. This copy is kept, so a
+session costs no more than a plain tunnel. A frame that is sent again gets a fresh key: its data is XORed with the old
+key and the new one in one pass, without being unmasked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LONGEST_READ = SEGMENT_LIMIT - MAX_HEADER  # bytes, so that a frame and its head
 
 
 class Segment:
-    """A run of the stream's bytes: ``data`` is masked with ``key``, whose first byte belongs to its first one."""
+    """A run of the stream's bytes: ``data``, masked with ``key`` from the key's first byte on."""
 
     __slots__ = ("data", "is_fresh", "key")
 
@@ -33,32 +33,29 @@ class Segment:
         self.is_fresh = True  # whether no frame has used the key yet
 
     def drop(self, n: int) -> None:
-        """Let go of the first ``n`` bytes."""
+        """Drop the first ``n`` bytes."""
         self.data = memoryview(self.data)[n:]
         self.key = _rotated(self.key, n)
 
 
 class MaskedReplay:
-    """The bytes of one direction, with the face of `tunnel.protocol.replay.ReplayBuffer`.
+    """The bytes of one direction, with the interface of `tunnel.protocol.replay.ReplayBuffer`.
 
-    ``space`` is where sources are read into. It may be shared, as nothing stays in it behind `extend`.
+    ``space`` is the buffer that sources are read into. It may be shared, as nothing stays in it after `extend`.
     """
 
-    __slots__ = ("_segments", "_space", "_taken", "_unsent", "base", "end", "memory", "next")
+    __slots__ = ("_segments", "_space", "_taken", "_unsent", "base", "end", "is_full", "memory", "next")
 
     def __init__(self, space: memoryview) -> None:
         self.base = 0
         self.next = 0
         self.end = 0
         self.memory = 0
+        self.is_full = False
         self._space = space
         self._segments: deque[Segment] = deque()
-        self._unsent = 0  # index of the first segment that is not sent whole on this connection …
-        self._taken = 0  # … and how many bytes of it are
-
-    @property
-    def is_full(self) -> bool:
-        return len(self._segments) >= MAX_SEGMENTS
+        self._unsent = 0  # index of the first segment that is not completely sent on this connection …
+        self._taken = 0  # … and how many bytes of it are sent
 
     def space(self, limit: int) -> memoryview:
         return self._space[: min(limit, LONGEST_READ)]
@@ -66,6 +63,7 @@ class MaskedReplay:
     def extend(self, n: int) -> None:
         key = os.urandom(4)
         self._segments.append(Segment(apply_mask(self._space[:n], key), key))
+        self.is_full = len(self._segments) >= MAX_SEGMENTS
         self.memory += n
         self.end += n
 
@@ -91,8 +89,6 @@ class MaskedReplay:
         return end - start
 
     def note_sent(self) -> None:
-        for segment in self._segments:
-            segment.is_fresh = False
         self.next = self.end
         self._unsent = len(self._segments)
         self._taken = 0
@@ -104,20 +100,22 @@ class MaskedReplay:
         self.next = max(self.next, offset)
         while left:
             segment = self._segments[0]
-            if not self._unsent:  # it is not sent whole
+            if not self._unsent:  # it is not completely sent
                 self._taken = max(0, self._taken - left)
-            if left < len(segment.data):
+            size = len(segment.data)
+            if left < size:
                 segment.drop(left)
                 break
-            left -= len(segment.data)
+            left -= size
             self._segments.popleft()
             self._unsent = max(0, self._unsent - 1)
+        self.is_full = len(self._segments) >= MAX_SEGMENTS
 
     def trim(self) -> None:
-        """Do nothing: no memory is kept that holds no bytes."""
+        """Do nothing: there is no unused memory."""
 
     def compact(self) -> None:
-        """Do nothing, for the same reason."""
+        """Do nothing: there is no unused memory."""
 
     def rewind(self) -> None:
         self.next = self.base
@@ -126,6 +124,6 @@ class MaskedReplay:
 
 
 def _rotated(key: bytes, n: int) -> bytes:
-    """Return the key for what comes ``n`` bytes later."""
+    """Return the key for the data ``n`` bytes later."""
     turn = n % 4
     return key[turn:] + key[:turn]

@@ -1,32 +1,32 @@
-"""How large a message may be on the way of one session: what is learnt from the connections that it lost.
+"""The size limit for messages of a session, learnt from lost connections.
 
-Edges limit the size of a message (32 KiB, 64 KiB, 1 MiB are met in the field). Some tell by a Close with 1009, some
-just drop the connection; so two losses in a row without progress count as much, if the connection worked otherwise.
+Edges limit the size of a message (32 KiB, 64 KiB and 1 MiB are usual). Some send a Close with 1009, others just drop
+the connection. So two losses in a row without progress count like a 1009, if the connection worked otherwise.
 """
 
 from __future__ import annotations
 
-LARGEST_MESSAGE = 256 * 1024  # bytes of payload, by default and at most
-SMALLER_MESSAGE = 32 * 1024  # what nearly all edges let through
-SMALLEST_MESSAGE = 4 * 1024  # below that it is tried no more …
-LEAST_MESSAGE = 1024  # … but a user may know better
+LARGEST_MESSAGE = 256 * 1024  # bytes of payload: the default and the maximum
+SMALLER_MESSAGE = 32 * 1024  # accepted by nearly all edges
+SMALLEST_MESSAGE = 4 * 1024  # the smallest limit that is tried …
+LEAST_MESSAGE = 1024  # … and the smallest that a user may set
 _LOSSES = 2
 
 
 class MessageSize:
-    """``limit``: how many bytes a message that we send may have, at most. A session has one for all its connections."""
+    """``limit``: the most bytes of a message that we send. A session has one object for all its connections."""
 
     __slots__ = ("_fruitless", "is_hopeless", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.is_hopeless = False  # whether the smallest message was still too large for somebody
-        self._fruitless = 0  # connections that were lost in a row before any of what we sent had arrived
+        self.is_hopeless = False  # whether even the smallest message was too large
+        self._fruitless = 0  # connections lost in a row before anything that we sent had arrived
 
     def lost(self, *, too_big: bool, progress: bool, largest: int) -> None:
-        """Note how a connection was lost: with the peer's 1009 (``too_big``), and after some ``progress`` or none.
+        """Note how a connection was lost: with the peer's 1009 (``too_big``), and with or without ``progress``.
 
-        ``largest`` is the size of the largest message that was sent on it in vain.
+        ``largest`` is the size of the largest message that was sent on it.
         """
         if progress:
             self._fruitless = 0

@@ -1,4 +1,4 @@
-"""Frames on their way to the wire, for either role: what plain and resumable streams write, and in which order."""
+"""Frames that wait for the wire, in order, for both roles and both kinds of streams."""
 
 from __future__ import annotations
 
@@ -9,25 +9,44 @@ from tunnel.protocol.masking import apply_mask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from tunnel.protocol.frames import Buffer
 
-_PONG_BACKLOG = 8  # pieces waiting for the wire beyond which pings are answered later, and only the last of them
+_PONG_BACKLOG = 8  # pieces; if more wait for the wire, pings are answered later, and only the last one
 
-_SMALL_PAYLOAD = 4096  # bytes that are copied, as one piece costs the kernel less than two
+_SMALL_PAYLOAD = 4096  # bytes; less is copied, as one piece costs the kernel less than two
+
+
+LEAST_PASSED = 64 * 1024  # bytes of a message; for smaller ones, copying them costs less than passing them
+PASSED = 1 << 20  # most bytes that are passed at once
+
+
+class InKernel:
+    """A piece of ``size`` bytes that never come into this process: the driver knows how to write them."""
+
+    __slots__ = ("size",)
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
 
 
 class Outbox:
-    """The pieces that the wire is to take next; ``masks`` is True at a client (RFC 6455, section 5.3).
+    """The pieces to write next; ``masks`` is True at a client (RFC 6455 section 5.3).
 
-    ``preamble`` goes out before the first frame: a bridge's 101. Behind a Close nothing is taken in any more
-    (section 5.5.1).
+    ``preamble`` (a bridge's 101) is sent before the first frame. After a Close nothing is queued any more (section
+    5.5.1).
     """
 
     __slots__ = ("_masks", "_pong", "close_queued", "pieces")
 
     def __init__(self, *, masks: bool, preamble: bytes = b"") -> None:
         self._masks = masks
-        self.pieces: list[Buffer] = [preamble] if preamble else []
+        self.pieces: list[Any] = [preamble] if preamble else []  # `Buffer`, or `InKernel` if the driver has passed any
         self._pong: bytes | None = None  # the last ping that is not answered yet
         self.close_queued = False
 
@@ -42,7 +61,7 @@ class Outbox:
     def add_data(self, chunk: memoryview, start: int, end: int, *, has_room: bool = True) -> None:
         """Queue ``chunk[start:end]`` as a binary frame.
 
-        If it ``has_room`` the `MAX_HEADER` bytes in front of it may be overwritten.
+        If it ``has_room``, the `MAX_HEADER` bytes before it may be overwritten.
         """
         if self._masks:
             key = os.urandom(4)
@@ -50,56 +69,77 @@ class Outbox:
         elif not has_room:
             self.pieces += [frame_header(BINARY, end - start, None), chunk[start:end]]
         else:
-            # The header is put right in front of the payload, so that both go as one piece.
+            # The header is put right before the payload, so that both are one piece.
             header = frame_header(BINARY, end - start, None)
-            chunk[start - len(header) : start] = header
-            self.pieces.append(chunk[start - len(header) : end])
+            begin = start - len(header)
+            chunk[begin:start] = header
+            self.pieces.append(chunk[begin:end])
 
     def add_masked(self, payload: Buffer, key: bytes) -> None:
         """Queue a binary frame whose ``payload`` is masked with ``key`` already."""
-        header = frame_header(BINARY, len(payload), key)
-        if len(payload) <= _SMALL_PAYLOAD:
+        size = len(payload)
+        header = frame_header(BINARY, size, key)
+        if size <= _SMALL_PAYLOAD:
             self.pieces.append(b"".join((header, payload)))
         else:
             self.pieces += [header, payload]
 
+    def add_in_kernel(self, size: int, limit: int) -> None:
+        """Queue ``size`` bytes that the driver has in the kernel, as binary frames of at most ``limit`` bytes."""
+        while size:
+            n = min(size, limit)
+            self.pieces += [frame_header(BINARY, n, None), InKernel(n)]
+            size -= n
+
+    def take_back(self, receive_into: Callable[[memoryview], int]) -> None:
+        """Queue their bytes instead of the `InKernel` pieces that are left; ``receive_into`` gives the next ones."""
+        for at, piece in enumerate(self.pieces):
+            if isinstance(piece, InKernel):
+                data, filled = bytearray(piece.size), 0
+                while filled < piece.size:
+                    filled += receive_into(memoryview(data)[filled:])
+                self.pieces[at] = bytes(data)
+
     def add_close(self, code: int, reason: str = "") -> None:
-        """Queue a Close behind everything else."""
+        """Queue a Close after everything else."""
         self._pong = None
         self.add(CLOSE, close_payload(code, reason))
         self.close_queued = True
 
     def ping_came(self, data: bytes) -> None:
-        """Note a ping; `answer_ping` is to follow."""
+        """Note a ping; call `answer_ping` next."""
         if not self.close_queued:
             self._pong = data
 
     def answer_ping(self) -> None:
-        """Queue the pong that is owed, unless the wire is far behind: then it waits, and only the last ping counts."""
+        """Queue the pong that is due, unless much is queued: then it waits, and only the last ping counts."""
         if self._pong is not None and len(self.pieces) < _PONG_BACKLOG:
             self.add(PONG, self._pong)
             self._pong = None
 
     def sent(self, n: int) -> None:
-        """Note that the wire took the first ``n`` bytes."""
+        """Note that the first ``n`` bytes were written."""
         consume(self.pieces, n)
         if self._pong is not None and not self.pieces:
             self.answer_ping()
 
     def clear(self) -> None:
-        """Discard what waits: the wire takes nothing any more."""
+        """Discard everything, as the wire cannot be written any more."""
         self.pieces.clear()
         self._pong = None
 
 
-def consume(pieces: list[Buffer], n: int) -> None:
-    """Take the first ``n`` bytes off ``pieces``."""
+def consume(pieces: list[Any], n: int) -> int:
+    """Remove the first ``n`` bytes from ``pieces``, which are `Buffer` or `InKernel`; return how many are gone."""
     whole = 0
     for piece in pieces:
-        if n < len(piece):
+        size = len(piece)
+        if n < size:
             break
-        n -= len(piece)
+        n -= size
         whole += 1
     del pieces[:whole]
     if n:
-        pieces[0] = memoryview(pieces[0])[n:]
+        rest = pieces[0]
+        pieces[0] = InKernel(rest.size - n) if isinstance(rest, InKernel) else memoryview(rest)[n:]
+    return whole

@@ -1,12 +1,12 @@
-"""Wire 1: one byte stream over the messages of one WebSocket connection, Sans-I/O, for either role.
+"""Wire 1: a byte stream in each direction over one WebSocket connection, Sans-I/O, for both roles.
 
-Each direction runs through these states, independently of the other one:
+Each direction has these states, independent of the other:
 
     source → wire   open ──source_ended() or close()──▶ closing ──Close frame sent──▶ close_sent
     wire → sink     open ──Close frame or wire_ended()──▶ closing ──all delivered──▶ sink_ended
 
-Frame boundaries carry no meaning, unless the codec gives them one. Data frames are never empty, because websocat takes
-an empty one for the end of file.
+Frame boundaries have no meaning, unless the codec gives them one. Data frames are never empty, because websocat takes
+an empty one as EOF.
 """
 
 from __future__ import annotations
@@ -30,29 +30,33 @@ from tunnel.protocol.frames import (
     Ping,
 )
 from tunnel.protocol.keepalive import STALL_LIMIT, Keepalive
-from tunnel.protocol.outbox import Outbox, consume
+from tunnel.protocol.outbox import LEAST_PASSED, PASSED, Outbox, consume
 from tunnel.protocol.read_buffers import FRAME_LIMIT, ReadBuffers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import TypeVar
 
     from tunnel.protocol.beginning import Beginning
     from tunnel.protocol.codec import Codec
     from tunnel.protocol.frames import Buffer
+    from tunnel.protocol.replay import Kept
 
-CLOSE_LIMIT = 60.0  # seconds of silence after which a Close is no longer waited for
+    T = TypeVar("T")
+
+CLOSE_LIMIT = 60.0  # seconds of silence after which this end stops waiting for a Close
 
 
 class PlainStream:
     """One end of a plain tunnel: a `ByteStream`, and how its directions end.
 
-    ``client`` is True at the end that dialled, which masks what it sends. ``sink_limit``: for how many seconds the sink
-    may take nothing of what waits for it (None: for ever). ``preamble`` goes out before the first frame: the bridge's
-    101. ``max_message``: bytes of payload of a message that we send, at most. ``codec``: what messages look like.
-    ``beginning`` is given where we have offered to resume: the bridge may have agreed, with its answer lost on the way.
+    ``client`` is True at the end that dialled, which masks its frames. ``sink_limit``: seconds that the sink may accept
+    nothing (None: no limit). ``preamble`` (the bridge's 101) is sent before the first frame. ``max_message``: most
+    bytes of payload in a message that we send. ``codec``: the form of messages. ``beginning`` is given if this client
+    has offered sessions, as an edge may hide that the bridge has accepted.
 
-    What ended the stream is in ``failure``.
+    ``failure`` is the error that ended the stream.
     """
 
     __slots__ = (
@@ -60,6 +64,8 @@ class PlainStream:
         "_sending", "_sink", "_sink_at", "_sink_limit", "_source_at", "beginning", "close_code", "close_reason",
         "close_received", "failure", "keepalive", "max_message", "undelivered", "wire_is_over",
     )  # fmt: skip
+
+    keeps = False
 
     def __init__(
         self,
@@ -83,16 +89,16 @@ class PlainStream:
         self.keepalive = keepalive
         self.max_message = min(max_message, codec.read_limit)
         self._sending = True  # whether messages may still follow
-        self._sink: list[Buffer] = []  # payload on its way to the sink
+        self._sink: list[Buffer] = []  # payload that waits for the sink
         self._discarding = False
         self._sink_limit = sink_limit
-        self._sink_at: float | None = None  # when the sink, with bytes waiting for it, made progress last
-        self._source_at = keepalive.heard_at  # when the source, or the peer's Close, came last
+        self._sink_at: float | None = None  # when the sink made progress last, while bytes wait for it
+        self._source_at = keepalive.heard_at  # when data of the source, or the peer's Close, was received last
         self.close_received = False
         self.close_code = NO_CODE  # the peer's, once close_received
         self.close_reason = ""
-        self.wire_is_over = False  # nothing can come any more
-        self.undelivered = 0  # payload bytes that the sink refused
+        self.wire_is_over = False  # whether nothing more can be received
+        self.undelivered = 0  # payload bytes that the sink did not accept
         self.failure: TunnelError | None = None
         self.beginning = beginning
         if codec.sent_all:
@@ -104,7 +110,7 @@ class PlainStream:
 
     @property
     def wants_source(self) -> bool:
-        """Whether the source should be read: everything read before has gone."""
+        """Whether to read the source: everything read before is sent."""
         outbox = self._outbox
         return (
             not outbox.pieces
@@ -126,13 +132,28 @@ class PlainStream:
         if not self._encode(self._buffers.source, MAX_HEADER, MAX_HEADER + n, self._outbox):
             self._stop_sending()
 
+    def may_pass_source(self) -> int | None:
+        if self._outbox.pieces:
+            return 0
+        may = self._codec is BINARY_CODEC and self.max_message >= LEAST_PASSED and self.wants_source
+        return PASSED if may and not self._is_client else None
+
+    def source_passed(self, n: int, kept: Kept | None, now: float) -> None:
+        self._source_at = now
+        self._outbox.add_in_kernel(n, self.max_message)
+
+    def take_back(self, receive_into: Callable[[memoryview], int], unsent: int) -> None:
+        if unsent:
+            raise LocalProtocolError("a plain stream sends all that was passed")
+        self._outbox.take_back(receive_into)
+
     def send_first(self, data: bytes) -> None:
-        """Queue ``data`` in front of all that the source will give."""
+        """Queue ``data`` before anything from the source."""
         for at in range(0, len(data), self.max_message):
             self._outbox.add(BINARY, data[at : at + self.max_message])
 
     def source_ended(self) -> None:
-        """Note the source's end of file: a Close follows what was read before."""
+        """Note EOF of the source: a Close follows what was read before."""
         if self._sending:
             if not self._outbox.close_queued:
                 self._codec.flush(self._outbox)
@@ -141,7 +162,7 @@ class PlainStream:
             self._answer_close()
 
     def _stop_sending(self) -> None:
-        """Send no further message: the Close follows, if there is to be one."""
+        """Send no further message; the Close follows, if the codec has one."""
         self._sending = False
         if self._codec.closes or self.close_received:
             self._answer_close()
@@ -151,7 +172,7 @@ class PlainStream:
         self.close(self.close_code if self.close_received else NORMAL)
 
     def close(self, code: int, reason: str = "") -> None:
-        """Queue a Close frame behind what was read before; only the first call counts."""
+        """Queue a Close frame after what was read before; only the first call counts."""
         if self._outbox.close_queued:
             return
         codec = self._codec
@@ -160,7 +181,7 @@ class PlainStream:
         elif codec.closes or self._parser.closed:
             self._outbox.add_close(codec.close_code, reason or codec.close_reason)
         else:
-            self._outbox.close_queued = True  # and nothing is said
+            self._outbox.close_queued = True  # but no Close is sent
 
     @property
     def wants_wire_write(self) -> bool:
@@ -174,20 +195,20 @@ class PlainStream:
         self.keepalive.wrote(now)
 
     def wire_write_failed(self) -> None:
-        """Note that the wire takes nothing any more; what still waits is discarded."""
+        """Note that the wire cannot be written any more; queued bytes are discarded."""
         self._outbox.clear()
         self._outbox.close_queued = True
 
     @property
     def close_sent(self) -> bool:
-        """Whether our Close, and so everything, is with the wire."""
+        """Whether everything including our Close is written."""
         return self._outbox.close_queued and not self._outbox.pieces
 
     # ---- wire → sink
 
     @property
     def wants_wire_read(self) -> bool:
-        """Whether the wire should be read: everything that came before is delivered."""
+        """Whether to read the wire: everything received before is delivered."""
         return (
             not self._sink
             and not self.close_received
@@ -204,11 +225,11 @@ class PlainStream:
         self.keepalive.heard(now)
         parser = self._parser
         try:
-            # What follows a session line is not for this stream.
+            # Everything after a session line is for another stream.
             limit = FRAMES_PER_TURN if self.beginning is None else 0 if parser.in_frame else 1
             for event in parser.feed(self._buffers.wire[:n], limit):
                 if isinstance(event, Payload):
-                    # The empty end of a fragmented message is how some libraries write every message.
+                    # Some libraries end every message with an empty fragment.
                     if not event.data and not (event.final and parser.in_continuation):
                         self._budget.spend(now)
                     if self.beginning is None:
@@ -230,23 +251,37 @@ class PlainStream:
         self._outbox.answer_ping()
         return parser.used
 
+    @property
+    def parser(self) -> FrameParser:
+        return self._parser
+
+    def may_pass(self, n: int) -> bool:
+        return self._codec is BINARY_CODEC and self.beginning is None and not self._sink and not self._discarding
+
+    def release(self) -> None:
+        """Do nothing: nothing is held back."""
+
+    def passed(self, n: int, now: float) -> None:
+        self._parser.passed(n)
+        self.keepalive.heard(now)
+
     def _receive_close(self, event: Close, now: float) -> None:
         self.close_received = True
         self._source_at = now
         self.close_code = event.code
         self.close_reason = event.reason
         if self._outbox.close_queued and event.code == self._codec.close_code:
-            self.close_code = NORMAL  # our own code comes back, as RFC 6455 section 5.5.1 wants it
+            self.close_code = NORMAL  # the peer echoes our own code (RFC 6455 section 5.5.1)
 
     def _receive_beginning(self, event: Payload, beginning: Beginning) -> None:
-        """Take in what may begin a session. Raises RemoteProtocolError for one that must not begin any more."""
+        """Take a piece that may begin a session. Raises RemoteProtocolError for a session that begins too late."""
         data = beginning.take(event)
         if data is not None:
             self.beginning = None
             self._decode(data, self._sink)
 
     def _stop_receiving(self) -> None:
-        """Deliver no further message. A client's sink knows no half-close: what still comes is discarded."""
+        """Deliver no further message. A client's sink has no half-close: further payload is discarded."""
         if not self._is_client:
             self._assume_close()
         elif self._codec.ends_together and self._sending:
@@ -254,13 +289,13 @@ class PlainStream:
         self._end_if_unsaid()
 
     def _end_if_unsaid(self) -> None:
-        """End at once when neither direction goes on, and no Close was sent that the peer might answer."""
+        """End at once if both directions have ended and no Close was sent that the peer might answer."""
         if not self._sending and not self._codec.closes and self._codec.received_all:
             self._assume_close()
             self.close(NORMAL)
 
     def _assume_close(self) -> None:
-        """Go on as if the peer's Close had come."""
+        """Continue as after the peer's Close."""
         if not self.close_received:
             self.close_received = True
             self.close_code = NORMAL
@@ -281,7 +316,7 @@ class PlainStream:
         self._sink_at = now
 
     def sink_failed(self, now: float) -> None:
-        """Note that the sink takes nothing any more; the rest of this direction is read, counted and discarded."""
+        """Note that the sink cannot be written any more; the rest of this direction is counted and discarded."""
         self._discarding = True
         self._discard()
 
@@ -291,27 +326,27 @@ class PlainStream:
 
     @property
     def sink_ended(self) -> bool:
-        """Whether the sink has all that will ever come: time to half-close it."""
+        """Whether the sink has received everything, so that it can be half-closed."""
         return (self.close_received or self.wire_is_over) and not self._sink
 
     # ---- a session instead
 
     @property
     def may_get_session(self) -> bool:
-        """Whether this may become a session yet, so that the source's end must wait."""
+        """Whether this may still become a session, so that the source's end must wait."""
         return self.beginning is not None and self.beginning.open and not self.close_received and not self.wire_is_over
 
     @property
     def has_session(self) -> bool:
-        """Whether it has turned out to be a session, which another kind of stream has to take over."""
+        """Whether this has turned out to be a session, which another kind of stream must take over."""
         return self.beginning is not None and self.beginning.decided
 
     def take_outbox(self) -> Outbox:
-        """Return what is still to be sent, for the stream that takes over."""
+        """Return the outbox, with what is still to be sent, for the stream that takes over."""
         return self._outbox
 
     def leave_session(self) -> None:
-        """End the session that we cannot use, with our Close behind."""
+        """End a session that we cannot use, followed by our Close."""
         if not self._outbox.close_queued:
             self._outbox.add(TEXT, b"end")
             self.close(NORMAL)
@@ -320,7 +355,7 @@ class PlainStream:
 
     @property
     def complete(self) -> bool:
-        """Whether both directions have ended, or can never go on."""
+        """Whether both directions have ended, or cannot continue."""
         return self.sink_ended and (self.close_sent or self.wire_is_over)
 
     def settle(self) -> None:
@@ -330,7 +365,7 @@ class PlainStream:
             self._sink = [_owned(piece) for piece in self._sink]
 
     def fail(self, error: TunnelError, code: int) -> None:
-        """End both directions because of ``error``: Close with ``code``, then nothing is read any more."""
+        """End both directions because of ``error``: send a Close with ``code``, and read nothing more."""
         self.failure = self.failure or error
         self.wire_is_over = True
         self.close(code, str(error) if code in (PROTOCOL_ERROR, POLICY) else "")
@@ -342,7 +377,7 @@ class PlainStream:
         return limit
 
     def tick(self, now: float) -> None:
-        """Check the clock: ping, or set ``failure`` when a limit is over."""
+        """Check the clock: ping, or set ``failure`` if a limit is over."""
         if not self._sink and not self._outbox.pieces and self._waited_long_enough(now):
             self._stop_sending()
             self.close(NORMAL)
@@ -376,7 +411,7 @@ class PlainStream:
             self.sink_failed(now)
             raise ConnectionLost("sink-stalled", seconds=self._sink_limit)
         if self.close_received or self.wire_is_over:
-            # Only our tail may follow; the peer has ended its stream and owes us nothing, not even pongs.
+            # The peer has ended its stream, and need not send anything more, not even pongs.
             if not self._outbox.close_queued and now - self._source_at >= STALL_LIMIT:
                 raise ConnectionLost("no-tail", seconds=STALL_LIMIT)
             self._ping_if_due(now, reading=False)
@@ -392,8 +427,8 @@ class PlainStream:
             self._outbox.add(PING, b"")
 
 
-def _owned(piece: Buffer) -> Buffer:
-    """Return ``piece``, or a copy if it is a view of a read buffer (those are the only bytearrays)."""
+def _owned(piece: T) -> T | bytes:
+    """Return ``piece``, or a copy if it is a view of a read buffer (only these are bytearrays)."""
     if isinstance(piece, memoryview) and isinstance(piece.obj, bytearray):
         return bytes(piece)
     return piece

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from tunnel.protocol.frames import MAX_HEADER
 
-FRAME_LIMIT = 256 * 1024  # bytes of payload in one frame that we send, and bytes of one read
+FRAME_LIMIT = 256 * 1024  # most bytes of payload in a frame that we send, and of one read
 
-# Bytes that the C library may keep for itself when they are freed. By default glibc gives them back to the kernel, page
-# by page, and gets them again a moment later: for masked payloads that took a third of the client's time. It learns to
-# keep as much as the largest block that was freed so far; this one is never touched, so it takes no memory. Once only:
-# it would be part of what is kept when it is allocated again, and be cleared then.
+# Bytes that the C library may keep when they are freed. By default glibc returns freed blocks to the kernel and
+# requests them again a moment later; for masked payloads that took a third of the client's time. It keeps as much as
+# the largest block that was freed so far. This block is never touched, so it needs no memory. It is allocated only
+# once: a second allocation would reuse kept memory, and clear it.
 _KEPT = 24 << 20
 bytes(_KEPT)
 
 
 class ReadBuffers:
-    """One buffer for sources, one for wires. All streams of a thread share one pair.
+    """One buffer for sources and one for wires, shared by all streams of a thread.
 
     A stream keeps nothing in them between two turns of its driver; see `ByteStream.settle`.
     """
@@ -23,6 +23,6 @@ class ReadBuffers:
     __slots__ = ("source", "wire")
 
     def __init__(self) -> None:
-        # A header fits in front of the source's bytes, so that both can be sent as one piece.
+        # There is room for a header before the source's bytes, so that both can be sent as one piece.
         self.source = memoryview(bytearray(MAX_HEADER + FRAME_LIMIT))
         self.wire = memoryview(bytearray(FRAME_LIMIT))

@@ -1,30 +1,43 @@
-"""What a resumable bridge keeps until the client has confirmed it; `tunnel.protocol.masked_replay` is the client's.
+"""The data that the bridge of a session keeps until the client has acknowledged it.
 
-The source is read straight into a chunk of this buffer and sent from there, with room for a frame's header in front of
-each segment; so a byte is copied once on its way in and once on its way out, and again only when it is sent again.
-Large chunks are used again, because fresh memory costs the kernel as much time as the copying. Each buffer has its own,
-so that no acknowledgement, however wrong, makes one tunnel's bytes go out on another.
+`tunnel.protocol.masked_replay` is the client's. The source is read directly into a chunk of this buffer and sent from
+there, with room for a frame header before each segment. So a byte is copied once on its way in and once on its way out,
+and again only when it is sent again. Large chunks are reused, because fresh memory costs the kernel as much time as the
+copying. Each buffer has its own chunks, so that no wrong ack can make one tunnel's bytes appear in another.
+
+The last bytes may be kept outside instead, if the driver passed them from the source to the wire without copying them.
 """
 
 from __future__ import annotations
-
-from collections import deque
 
 from tunnel.protocol.frames import MAX_HEADER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
     from tunnel.protocol.outbox import Outbox
 
-SEGMENT_LIMIT = 256 * 1024  # bytes of a segment, which becomes one frame if messages may be as large
-SMALLEST_CHUNK = 16 * 1024  # an idle terminal needs no more
+    class Kept(Protocol):
+        """Bytes that are kept outside this process's memory, first in, first out."""
+
+        @property
+        def size(self) -> int: ...
+        def drop(self, n: int) -> None: ...
+        def receive_into(self, space: memoryview) -> int: ...
+
+
+SEGMENT_LIMIT = 256 * 1024  # bytes of a segment, which becomes one frame if messages may be that large
+SMALLEST_CHUNK = 16 * 1024  # bytes; enough for an idle terminal
 LARGEST_CHUNK = 512 * 1024
-MAX_SPARE = 8  # large chunks that are kept for further use, while bytes flow
-MAX_SEGMENTS = 8192  # so that a flood of tiny reads is bounded in objects as well as in bytes
+MAX_SPARE = 8  # large chunks that are kept for reuse while data flows
+MAX_SEGMENTS = 8192  # bounds the number of objects if there are many tiny reads
+NO_CHUNK = memoryview(b"")
 
 
 class Segment:
-    """A run of the stream's bytes: ``chunk[start:end]``; the `MAX_HEADER` bytes in front of it are free."""
+    """A run of the stream's bytes: ``chunk[start:end]``; the `MAX_HEADER` bytes before it are free."""
 
     __slots__ = ("chunk", "end", "start")
 
@@ -38,14 +51,15 @@ class Segment:
 
 
 class ReplayBuffer:
-    """The bytes of one direction from offset ``base`` (confirmed up to there) to ``end``; ``next`` is sent next.
+    """The bytes of one direction from offset ``base`` (acknowledged up to there) to ``end``; ``next`` is sent next.
 
-    ``memory`` is what it occupies, in bytes.
+    ``memory`` is its size in bytes, with that for what is kept outside. ``is_full``: it has reached the limit of
+    segments, or there was no memory for a chunk since the last ack.
     """
 
     __slots__ = (
-        "_chunk", "_extends", "_fill", "_segments", "_size", "_spare", "_taken", "_unsent", "base", "end", "memory",
-        "next",
+        "_chunk", "_extends", "_fill", "_kept", "_segments", "_size", "_spare", "_taken", "_unsent", "base", "end",
+        "is_full", "memory", "next",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -53,27 +67,36 @@ class ReplayBuffer:
         self.next = 0
         self.end = 0
         self.memory = 0
-        self._segments: deque[Segment] = deque()
+        self._kept: Kept | None = None  # the last bytes, all of which were sent on this connection
+        self._segments: list[Segment] = []  # not a deque: an empty one, as in an idle tunnel, is ten times as large
         self._spare: list[memoryview] = []
-        self._unsent = 0  # index of the first segment that is not sent whole on this connection …
-        self._taken = 0  # … and how many bytes of it are
-        self._chunk = memoryview(b"")
-        self._fill = 0  # bytes of the chunk that are taken
+        self._unsent = 0  # index of the first segment that is not completely sent on this connection …
+        self._taken = 0  # … and how many bytes of it are sent
+        self._chunk = NO_CHUNK
+        self._fill = 0  # bytes of the chunk that are used
         self._size = SMALLEST_CHUNK
         self._extends = False
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it has as many segments as it may, whatever their size."""
-        return len(self._segments) >= MAX_SEGMENTS
+        self.is_full = False
 
     def space(self, limit: int) -> memoryview:
-        """Return where to read at most ``limit`` bytes of the source into; `extend` must follow, if any came."""
+        """Return the space to read at most ``limit`` bytes of the source into; then call `extend` if any were read.
+
+        The space is empty if this machine has no memory for more: then the buffer is full until the next ack. Raises
+        MemoryError if there is nothing to be acknowledged.
+        """
+        if self._kept is not None:
+            self.recall()
         if len(self._chunk) - self._fill < max(self._size // 4, 2 * MAX_HEADER):
-            self._take_new_chunk()
+            try:
+                self._take_new_chunk()
+            except MemoryError:
+                if not self._segments:
+                    raise
+                self.is_full = True
+                return memoryview(b"")
         last = self._segments[-1] if self._unsent < len(self._segments) else None
-        # A segment that is not framed yet just grows, but never beyond one frame: the header of a second one would
-        # stand where the first one's last bytes are, which may have to be sent again.
+        # A segment that is not framed yet grows, but never beyond one frame: the header of a second one would overwrite
+        # the last bytes of the first, which may have to be sent again.
         self._extends = (
             last is not None
             and last.chunk is self._chunk
@@ -86,47 +109,90 @@ class ReplayBuffer:
         return self._chunk[start : start + min(limit, SEGMENT_LIMIT)]
 
     def _take_new_chunk(self) -> None:
-        if not self._segments or self._segments[-1].chunk is not self._chunk:
-            self._let_go(self._chunk)
+        before = self._chunk
         if self._size == LARGEST_CHUNK and self._spare:
             self._chunk = self._spare.pop()
         else:
             self._chunk = memoryview(bytearray(self._size))
             self.memory += self._size
+        if not self._segments or self._segments[-1].chunk is not before:
+            self._let_go(before)
         self._fill = 0
 
     def _let_go(self, chunk: memoryview) -> None:
-        """Do with a chunk that nothing refers to any more what is to be done."""
+        """Keep a chunk that nothing refers to any more for reuse, or release it."""
         if len(chunk) == LARGEST_CHUNK and len(self._spare) < MAX_SPARE:
             self._spare.append(chunk)
         else:
             self.memory -= len(chunk)
 
     def extend(self, n: int) -> None:
-        """Take in the ``n`` bytes that were read into `space`."""
+        """Add the ``n`` bytes that were read into `space`."""
         start = self._fill if self._extends else self._fill + MAX_HEADER
         if self._extends:
             self._segments[-1].end += n
         else:
             self._segments.append(Segment(self._chunk, start, start + n))
+            if len(self._segments) >= MAX_SEGMENTS:
+                self.is_full = True
         self._fill = start + n
         self.end += n
         if self._fill == len(self._chunk):
             self._size = min(self._size * 4, LARGEST_CHUNK)
 
-    def take(self, limit: int = SEGMENT_LIMIT) -> tuple[Segment, bool] | None:
-        """Return what to send next on this connection, of ``limit`` bytes at most, or None when all is sent.
+    def reserve(self, size: int) -> bool:
+        """Have memory for ``size`` bytes that may be kept outside; return False if there is none."""
+        try:
+            while LARGEST_CHUNK * (len(self._spare) - 1) < size:  # a chunk has less room than its size
+                self._spare.append(memoryview(bytearray(LARGEST_CHUNK)))
+                self.memory += LARGEST_CHUNK
+        except MemoryError:
+            return False
+        return True
 
-        The other value tells whether the `MAX_HEADER` bytes in front of it may be overwritten: they may not in the
-        middle of a segment, whose bytes in front of that may have to be sent again.
+    def passed(self, n: int, kept: Kept) -> None:
+        """Note that ``n`` more bytes are ``kept`` outside. They, and everything before them, were sent."""
+        self._kept = kept
+        self.end += n
+        self.next = self.end
+
+    @property
+    def copied(self) -> int:
+        """How many of its bytes are not kept outside."""
+        return self.end - self.base - (self._kept.size if self._kept else 0)
+
+    def recall(self) -> None:
+        """Copy what is kept outside, into the memory that was reserved for it."""
+        kept, self._kept = self._kept, None
+        if kept is None:
+            return
+        left = kept.size
+        self.end -= left
+        self.next -= left
+        self._size = LARGEST_CHUNK
+        self.receive(kept.receive_into, left)
+        self.note_sent()
+
+    def receive(self, receive_into: Callable[[memoryview], int], n: int) -> None:
+        """Add ``n`` bytes, which ``receive_into`` gives; there must be memory for them."""
+        while n:
+            got = receive_into(self.space(n))
+            self.extend(got)
+            n -= got
+
+    def take(self, limit: int = SEGMENT_LIMIT) -> tuple[Segment, bool] | None:
+        """Return what to send next on this connection, at most ``limit`` bytes, or None if everything is sent.
+
+        The second value says whether the `MAX_HEADER` bytes before it may be overwritten. In the middle of a segment
+        they may not, as they may have to be sent again.
         """
         if self._unsent == len(self._segments):
             return None
         segment = self._segments[self._unsent]
-        taken = self._taken
-        if not taken and len(segment) <= limit:
+        taken, size = self._taken, segment.end - segment.start
+        if not taken and size <= limit:
             self._unsent += 1
-            self.next += len(segment)
+            self.next += size
             return segment, True
         start = segment.start + taken
         part = Segment(segment.chunk, start, min(segment.end, start + limit))
@@ -139,55 +205,67 @@ class ReplayBuffer:
         return part, not taken
 
     def queue_next(self, outbox: Outbox, limit: int) -> int:
-        """Queue what is to be sent next on this connection, of ``limit`` bytes at most; return its size in bytes."""
+        """Queue what to send next on this connection, at most ``limit`` bytes; return its size in bytes."""
         taken = self.take(limit)
         if taken is None:
             return 0
         part, has_room = taken
         outbox.add_data(part.chunk, part.start, part.end, has_room=has_room)
-        return len(part)
+        return part.end - part.start
 
     def note_sent(self) -> None:
-        """Note that all that is here was sent on this connection, by somebody else."""
+        """Note that everything in the buffer was already sent on this connection, without this buffer."""
         while self.take() is not None:
             pass
 
     def confirm(self, offset: int) -> None:
-        """Let go of everything before ``offset``, which is between ``base`` and ``end``."""
+        """Drop everything before ``offset``, which is between ``base`` and ``end``."""
         n = offset - self.base
         self.base = offset
         self.next = max(self.next, offset)
-        while n:
-            segment = self._segments[0]
-            if not self._unsent:  # it is not sent whole
+        segments, gone = self._segments, 0
+        if n:
+            self.is_full = False
+        while n and gone < len(segments):
+            segment = segments[gone]
+            if not self._unsent:  # it is not completely sent
                 self._taken = max(0, self._taken - n)
-            if n < len(segment):
+            size = segment.end - segment.start
+            if n < size:
                 segment.start += n
+                n = 0
                 break
-            n -= len(segment)
-            self._segments.popleft()
+            n -= size
+            gone += 1
             self._unsent = max(0, self._unsent - 1)
-            if segment.chunk is not self._chunk and not (self._segments and self._segments[0].chunk is segment.chunk):
+            is_last = gone == len(segments) or segments[gone].chunk is not segment.chunk
+            if is_last and segment.chunk is not self._chunk:
                 self._let_go(segment.chunk)
-        if not self._segments:
-            # The next chunk is as large as this one's use deserved.
+        del segments[:gone]
+        if len(segments) >= MAX_SEGMENTS:
+            self.is_full = True
+        if n and self._kept is not None:
+            self._kept.drop(n)
+        if not segments:
+            # The size of the next chunk depends on how much of this one was used.
             if self._fill < self._size // 8:
                 self._size = SMALLEST_CHUNK
             self._let_go(self._chunk)
-            self._chunk = memoryview(b"")
+            self._chunk = NO_CHUNK
             self._fill = 0
 
     def trim(self) -> None:
-        """Give back what is only kept because it may be of use soon."""
+        """Release memory that is only kept for reuse."""
         self.memory -= sum(map(len, self._spare))
         self._spare.clear()
 
     def compact(self) -> None:
-        """Keep what is not confirmed in no more memory than that takes: it may have to be kept for long."""
+        """Copy what is not acknowledged into as little memory as possible, as it may have to be kept for long."""
+        self.recall()
         self.trim()
         needed = sum(MAX_HEADER + len(segment) for segment in self._segments)
         if needed >= self.memory - self.memory // 4:
-            return  # copying all of it would gain little
+            return  # copying would save little
         chunk = memoryview(bytearray(needed))
         fill = 0
         for segment in self._segments:
@@ -202,7 +280,8 @@ class ReplayBuffer:
         self.memory = needed
 
     def rewind(self) -> None:
-        """Begin again at ``base``: a new connection has carried nothing yet."""
+        """Begin again at ``base``, for a new connection."""
+        self.recall()
         self.next = self.base
         self._unsent = 0
         self._taken = 0

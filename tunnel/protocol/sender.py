@@ -1,30 +1,38 @@
-"""The sending direction of a resumable stream: what was read, what was sent, and what the peer has delivered.
+"""The sending direction of a session: what was read, what was sent, and what the peer has delivered.
 
-Numbers count the bytes of our stream from 0; our fin takes the number behind the last byte. The replay buffer keeps
-what the peer has not acknowledged, and sends it again on the next connection. Which messages may go when is decided in
-`resumable_stream`.
+Numbers count the bytes of our stream from 0; our fin has the number after the last byte. The replay buffer keeps what
+the peer has not acknowledged, and sends it again on the next connection. `resumable_stream` decides the order of
+messages.
 """
 
 from __future__ import annotations
 
-from tunnel.errors import RemoteProtocolError
+from tunnel.errors import LocalProtocolError, RemoteProtocolError
 from tunnel.protocol.message_size import MessageSize
+from tunnel.protocol.outbox import LEAST_PASSED, PASSED
+from tunnel.protocol.replay import LARGEST_CHUNK, ReplayBuffer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tunnel.protocol.masked_replay import MaskedReplay
     from tunnel.protocol.outbox import Outbox
-    from tunnel.protocol.replay import ReplayBuffer
+    from tunnel.protocol.replay import Kept
 
-SOME = 128 << 10  # bytes that are framed at once where messages have to be smaller than that
-READ_AHEAD = 128 << 10  # bytes that may wait for the wire when more is read; on a slow line, what is typed waits, too
+SOME = 128 << 10  # bytes that are framed at once if messages have to be smaller than that
+READ_AHEAD = 128 << 10  # bytes; the source is not read while more waits, so that on a slow wire keystrokes wait less
+
+# Bytes that may be unacknowledged while the source is passed on. A connection that needs more is slower than copying.
+PASS_WINDOW = 2 << 20
+RESERVED = PASS_WINDOW + LARGEST_CHUNK  # bytes of memory that are reserved for that
 
 
 class Sender:
-    """What our source gave, kept in ``replay``; ``max_message`` is as for `ResumableStream`.
+    """The bytes from our source, kept in ``replay``; ``max_message`` is as for `ResumableStream`.
 
     ``window``: bytes that may be unacknowledged; 0 until there is a session. ``ended``: whether the source has ended.
-    ``acked``: numbers that the peer has delivered. ``ever_sent``: numbers that were sent, on any connection.
+    ``acked``: numbers that the peer has delivered. ``ever_sent``: numbers that were sent on any connection.
     """
 
     __slots__ = (
@@ -39,14 +47,14 @@ class Sender:
         self.ended = False
         self.acked = 0
         self.ever_sent = 0
-        self._acked_before = 0  # on other connections
+        self._acked_before = 0  # what was acknowledged on earlier connections
         self._largest_sent = 0  # bytes of the largest message on this connection
         self._fin_sent = False
 
     # ---- connections
 
     def begin_connection(self) -> None:
-        """Send everything again from ``acked`` on, over a new connection."""
+        """Begin a new connection: everything from ``acked`` on is sent again."""
         self._acked_before = self.acked
         self._largest_sent = 0
         self.replay.rewind()
@@ -55,14 +63,14 @@ class Sender:
     def lost_connection(self, *, too_big: bool, blames_size: bool) -> None:
         """Learn from a lost connection how large messages may be.
 
-        ``too_big``: the peer said so. ``blames_size``: the way it was lost is how messages that are too large end.
+        ``too_big``: the peer's Close said so. ``blames_size``: the loss looks like that of a message that is too large.
         """
         largest = self._largest_sent if blames_size and self.unacknowledged else 0
         self.message_size.lost(too_big=too_big, progress=self.progress, largest=largest)
 
     @property
     def progress(self) -> bool:
-        """Whether the peer has acknowledged anything new on this connection, or the last one."""
+        """Whether the peer has acknowledged anything new on this connection (or the last, if there is none)."""
         return self.acked > self._acked_before
 
     # ---- the source
@@ -79,18 +87,50 @@ class Sender:
         )
 
     def space(self) -> memoryview:
-        """Return where to read the source into; ``replay.extend`` must follow, if anything came."""
+        """Return the space to read the source into; then call ``replay.extend`` if anything was read."""
         return self.replay.space(self.window - self.unacknowledged)
 
-    def adopt(self, sent: bytes) -> None:
-        """Take over ``sent``, which went out before there was a session."""
-        rest = memoryview(sent)
-        while rest:
-            space = self.replay.space(len(rest))
+    @property
+    def may_pass(self) -> int | None:
+        """How many bytes of the source may be sent next without this process getting them: see `ByteStream`."""
+        replay = self.replay
+        if not isinstance(replay, ReplayBuffer) or replay.next < replay.end or self.ended:
+            return None
+        if replay.copied > PASS_WINDOW or self.message_size.limit < LEAST_PASSED:
+            return None
+        room = min(PASSED, min(self.window, PASS_WINDOW) - self.unacknowledged)
+        if room <= 0:
+            return 0
+        return room if replay.reserve(PASS_WINDOW) else None
+
+    def passed(self, n: int, kept: Kept) -> None:
+        """Note that the next ``n`` bytes of the source were sent, and are ``kept`` outside."""
+        if not isinstance(self.replay, ReplayBuffer):
+            raise LocalProtocolError("a client masks what it sends")
+        self.replay.passed(n, kept)
+        self._largest_sent = max(self._largest_sent, min(n, self.message_size.limit))
+        self.ever_sent = max(self.ever_sent, self.replay.next)
+
+    def take_back(self, receive_into: Callable[[memoryview], int], unsent: int) -> None:
+        """Copy what is kept outside, and add ``unsent`` bytes of the source, which ``receive_into`` gives."""
+        if isinstance(self.replay, ReplayBuffer):
+            self.replay.recall()
+            self.replay.receive(receive_into, unsent)
+
+    def append(self, data: memoryview) -> None:
+        """Add ``data`` of the source. Raises MemoryError."""
+        while data:
+            space = self.replay.space(len(data))
             n = len(space)
-            space[:] = rest[:n]
+            if not n:
+                raise MemoryError
+            space[:] = data[:n]
             self.replay.extend(n)
-            rest = rest[n:]
+            data = data[n:]
+
+    def adopt(self, sent: bytes) -> None:
+        """Take over ``sent``, the bytes sent before there was a session."""
+        self.append(memoryview(sent))
         self.replay.note_sent()
         self.ever_sent = len(sent)
 
@@ -98,21 +138,23 @@ class Sender:
 
     @property
     def owes_fin(self) -> bool:
-        """Whether the source has ended, and this connection has not been told."""
+        """Whether the source has ended, and no fin was sent on this connection."""
         return self.ended and not self._fin_sent
 
     def send_some(self, outbox: Outbox) -> bool:
-        """Queue what of the stream is to go next, `SOME` bytes or a little more; return whether there was anything."""
+        """Queue the next bytes of the stream, about `SOME`; return whether there were any."""
         replay, limit = self.replay, self.message_size.limit
         before = replay.next
         while replay.next < replay.end and replay.next - before < SOME:
             size = replay.queue_next(outbox, limit)
-            self._largest_sent = max(self._largest_sent, size)
-        self.ever_sent = max(self.ever_sent, replay.next)
+            if size > self._largest_sent:
+                self._largest_sent = size
+        if replay.next > self.ever_sent:
+            self.ever_sent = replay.next
         return replay.next > before
 
     def take_fin(self) -> str:
-        """Return the control line that tells of our end, once all data before it have gone; else nothing."""
+        """Return the fin line, if it is due and all data before it were sent; else ""."""
         if not self.owes_fin or self.replay.next < self.replay.end:
             return ""
         self._fin_sent = True
@@ -141,8 +183,8 @@ class Sender:
         return self.acked <= count <= self.ever_sent
 
     def ack_came(self, count: int) -> None:
-        """Let go of what the peer has delivered. Raises RemoteProtocolError when that cannot be."""
+        """Drop what the peer has delivered. Raises RemoteProtocolError for an impossible count."""
         if not self.can_be_acked(count):
-            raise RemoteProtocolError(f"the peer acknowledged {count}, which cannot be")
+            raise RemoteProtocolError(f"the peer acknowledged {count}, which is not possible")
         self.acked = count
         self.replay.confirm(min(count, self.replay.end))

@@ -1,4 +1,4 @@
-"""What a session is, whatever connection carries it: its offer, both directions, and how it ended."""
+"""The state of a session that survives the loss of a connection: its offer, both directions, and its end."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from tunnel.protocol.masked_replay import MaskedReplay
     from tunnel.protocol.replay import ReplayBuffer
 
-WINDOW = 16 << 20  # bytes that may be on their way, by default
+WINDOW = 16 << 20  # default for the bytes that may be unacknowledged
 
 
 class SessionState:
     """The state of a session at one end; the arguments are as for `ResumableStream` and `Sender`.
 
-    ``offer`` is None until there is a session; ``is_plain``: the peer has turned out not to speak of sessions at all.
-    ``confirmed``: the peer has spoken in this session, so it knows of it. ``over``: it has ended, because of
-    ``failure`` or well. ``has_heard_text``: a control line has come. ``budget`` is the session's, so that a flood
-    cannot go on by resuming.
+    ``offer`` is None until there is a session; ``is_plain``: the peer does not use sessions. ``confirmed``: the peer
+    has sent something in this session, so it knows of it. ``over``: it has ended, with ``failure`` or well.
+    ``has_heard_text``: a control line was received. ``budget`` belongs to the session, so that a flood cannot continue
+    by resuming.
     """
 
     __slots__ = (
@@ -61,15 +61,15 @@ class SessionState:
 
     @property
     def established(self) -> bool:
-        """Whether the session exists: until then a lost connection is simply dialled anew."""
+        """Whether the session exists: until then the client just dials again after a lost connection."""
         return self.offer is not None
 
     def take_offer(self, offer: SessionOffer) -> None:
         """Begin the session."""
         self.offer = offer
         self.receiver.window = offer.window
-        self.sender.window = min(offer.window, WINDOW)  # we need not keep as many bytes as a peer would take
-        # At the client: the first ack tells the bridge that its session line has arrived.
+        self.sender.window = min(offer.window, WINDOW)  # we need not keep as many bytes as the peer would accept
+        # At the client: the first ack confirms the session line to the bridge.
         self.receiver.ack_due = self._is_client
 
     # ---- both directions
@@ -86,34 +86,34 @@ class SessionState:
 
     @property
     def undelivered(self) -> int:
-        """Bytes that the sink did not take."""
+        """Bytes that the sink did not accept."""
         return self.receiver.undelivered
 
     @property
     def memory(self) -> int:
-        """Bytes of memory that what is kept for sending again occupies."""
+        """Bytes of memory for the data that is kept for sending again."""
         return self.sender.replay.memory
 
     def compact(self) -> None:
-        """Keep what is not acknowledged in no more memory than that takes: it may have to be kept for long."""
+        """Copy what is not acknowledged into as little memory as possible, as it may have to be kept for long."""
         self.sender.replay.compact()
 
     @property
     def complete(self) -> bool:
-        """Whether both streams are delivered whole, with their ends."""
+        """Whether both streams are completely delivered, with their ends."""
         return self.receiver.fin_delivered and self.sender.fin_acked
 
     @property
     def waits_for_peer(self) -> bool:
-        """Whether the peer owes us something: an ack, or the session that it offers."""
+        """Whether the peer must send us something: an ack, or its session line."""
         return self.sender.acked < self.sender.ever_sent or self.offer is None
 
     def source_ended(self) -> None:
-        """Note the source's end of file: a fin follows what was read before."""
+        """Note EOF of the source: a fin follows what was read before."""
         self.sender.ended = self.sender.ended or self._source_failure is None
 
     def source_failed(self, code: int, reason: str) -> None:
-        """Note that the source broke: an error ends the session once the peer has all that was read before."""
+        """Note that the source failed: an error ends the session once the peer has everything read before."""
         if not self.sender.ended and self._source_failure is None:
             cause = {TARGET_LOST: "target-lost", TARGET_REFUSED_DATA: "undelivered"}.get(code, "input")
             self._source_failure = (cause, reason if cause == "input" else f": {reason}" if reason else "")
@@ -125,12 +125,12 @@ class SessionState:
             self.fail(cause, ConnectionLost(cause, reason=reason), text=reason.removeprefix(": "))
 
     def ack_came(self, count: int) -> None:
-        """Note that the peer has delivered ``count`` numbers. Raises RemoteProtocolError when that cannot be."""
+        """Note that the peer has delivered ``count`` numbers. Raises RemoteProtocolError for an impossible count."""
         self.sender.ack_came(count)
         self._report_source_failure()
 
     def receive(self, control: Control | None) -> bool:
-        """Do what a control line says; return whether that was anything new. Raises RemoteProtocolError."""
+        """Process a control line; return whether it was anything new. Raises RemoteProtocolError."""
         self.has_heard_text = True
         if isinstance(control, SessionOffer):
             if self.offer is not None:
@@ -154,23 +154,24 @@ class SessionState:
             return False
         elif isinstance(control, End):
             if self._is_client:
-                raise RemoteProtocolError("the bridge sent an end, which only clients may")
+                raise RemoteProtocolError("the bridge sent an end line, which only clients may send")
             self.over = True
         return control is not None
 
     def check_early_data(self, data: Buffer, *, is_last: bool) -> None:
-        """Judge data (at least 1 byte, which ends a message if ``is_last``) that come before any control line.
+        """Check data (at least 1 byte, which ends a message if ``is_last``) before the first control line.
 
-        Raises RemoteProtocolError when they are a control line, of which an edge makes data.
+        Raises RemoteProtocolError if they are a control line that an edge has turned into data.
         """
         if self.offer is None:
-            # An edge says that the peer would begin with a session, but it knows nothing of it.
+            # An edge has selected the subprotocol, but the peer does not use sessions.
             self.is_plain = True
         elif not self._is_client and is_last and self._is_ack(data):
-            raise RemoteProtocolError(f"an edge makes data of the client's control lines: use {spelled('no_resume')}")
+            problem = f"an edge turned the client's control lines into data: use {spelled('no_resume')}"
+            raise RemoteProtocolError(problem)
 
     def _is_ack(self, data: Buffer) -> bool:
-        """Return whether ``data`` is what a client begins with, once it knows of the session."""
+        """Return whether ``data`` is the ack with which a client begins a session."""
         if len(data) > MESSAGE_LIMIT or not bytes(data).startswith(b"ack "):
             return False
         try:
@@ -187,7 +188,7 @@ class SessionState:
             self._finish([f"ack {self.delivered}", "end"] if self.offer is not None else [], NORMAL)
 
     def fail(self, code: str, error: TunnelError, *, text: str | None = None, close_code: int = NORMAL) -> None:
-        """End the session because of ``error``, which the peer is told as ``code`` and ``text``."""
+        """End the session because of ``error``; ``code`` and ``text`` are sent to the peer."""
         if not self.over:
             self.failure = self.failure or error
             self._finish([error_line(code, str(error) if text is None else text)], close_code)
@@ -197,6 +198,6 @@ class SessionState:
         self._last_words = (lines, close_code)
 
     def take_last_words(self) -> tuple[list[str], int] | None:
-        """Return what is still to be said before the end, once: control lines, and the code of the Close behind."""
+        """Return the final control lines and the code of the Close after them, once."""
         words, self._last_words = self._last_words, None
         return words

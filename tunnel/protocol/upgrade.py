@@ -1,7 +1,7 @@
-"""The client's side of the HTTP handshake (RFC 6455, section 4.1), Sans-I/O.
+"""The client's side of the HTTP upgrade (RFC 6455 section 4.1), Sans-I/O.
 
-`upgrade_request` writes the request; `ResponseParser` reads any HTTP/1.1 answer, in bounds; `check_upgrade` decides
-whether it opened a WebSocket, and otherwise finds the sentence in it that a user should see.
+`upgrade_request` writes the request; `ResponseParser` reads any HTTP/1.1 answer, within limits; `check_upgrade` decides
+whether it opened a WebSocket, and otherwise raises an error with the server's message.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tunnel.errors import DialError, UpgradeRefused, UsageError, printable, reda
 from tunnel.protocol.numbers import parse_decimal, parse_hexadecimal
 
 try:
-    # Not by hashlib, which loads the whole of OpenSSL: 3 ms for one digest, where the rest of this program takes 15.
+    # Not hashlib, which loads all of OpenSSL: 3 ms for one digest, while the rest of this program takes 15 ms.
     from _sha1 import sha1  # type: ignore[import-not-found]
 except ImportError:  # a Python that was built without it
     from hashlib import sha1
@@ -25,34 +25,34 @@ if TYPE_CHECKING:
     Headers = Sequence[tuple[str, str]]
 
 HEAD_LIMIT = 16 * 1024  # bytes of a status line with its header fields
-BODY_LIMIT = 64 * 1024  # bytes of a refusal's body that are looked at
-_LONGEST_SHOWN = 16  # characters of what is no name of a header
-MAX_INTERIM = 100  # responses (1xx) before the final one; a proxy may send one every few seconds while it works
+BODY_LIMIT = 64 * 1024  # bytes of a refusal's body that are read
+_LONGEST_SHOWN = 16  # characters of an invalid name of a header
+MAX_INTERIM = 100  # interim responses (1xx); a proxy may send one every few seconds while it works
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-# Of a response: what only a bridge of ours or RFC 6455 defines, so that nobody has an excuse for spelling it oddly.
+# Fields of a response that only our bridge or RFC 6455 defines, so that any malformed one is an error.
 _STRICT_FIELDS = ("wstunnel-", "sec-websocket-")
 _OWN_FIELDS = {"host", "upgrade", "connection", "content-length", "transfer-encoding"}
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 class ResponseError(Exception):
-    """What came is no HTTP/1.1 response, or one beyond the limits."""
+    """Not an HTTP/1.1 response, or one that exceeds the limits."""
 
 
 class NoFinalResponse(ResponseError):
-    """Interim responses (RFC 9110, section 15.2) come without end."""
+    """There were too many interim responses (RFC 9110 section 15.2)."""
 
 
 def check_header(name: str, value: str) -> None:
     """Raise UsageError unless a user may add this field to the request (RFC 9110, section 5)."""
     if not name or not _TOKEN.issuperset(name):
-        # Of a long one only the beginning: who forgot a colon has put the value there, too.
+        # Only the beginning of a long one: without a colon it may include the value, a secret.
         shown = name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…"
-        raise UsageError(f"{shown!r} is no name for an HTTP header")
+        raise UsageError(f"{shown!r} is not a valid name for an HTTP header")
     if name.lower() in _OWN_FIELDS or name.lower().startswith("sec-websocket-"):
         raise UsageError(f"the header {name} belongs to the handshake and cannot be set")
     if any((c < " " and c != "\t") or c == "\x7f" for c in value) or not value.isascii():
-        raise UsageError(f"the value of the header {name} has characters that no header may have")
+        raise UsageError(f"the value of the header {name} has characters that a header cannot have")
 
 
 def new_key() -> str:
@@ -88,7 +88,7 @@ class Response:
         self.body = b""
 
     def get(self, name: str) -> str | None:
-        """Return the values of the field ``name`` (lower case), joined as RFC 9110 section 5.3 says, or None."""
+        """Return the values of the field ``name`` (lower case), joined by commas (RFC 9110 section 5.3), or None."""
         values = [value for field, value in self.headers if field == name]
         return ", ".join(values) if values else None
 
@@ -98,13 +98,13 @@ class Response:
 
 
 class ResponseParser:
-    """Reads one final response from any chunking of its bytes; interim (1xx) ones before it are skipped.
+    """Reads one final response from any chunks of bytes; interim (1xx) ones before it are skipped.
 
-    ``head`` is the response once its head is complete; a response that opens a tunnel (101, or 2xx to CONNECT) is
-    complete with it, and what follows is in ``rest``. Others are ``done`` when their body is, or is long enough.
+    ``head`` is the response once its head is complete. A response that opens a tunnel (101, or 2xx to CONNECT) is then
+    complete, and the bytes after it are in ``rest``. Others are ``done`` when their body is complete or long enough.
 
-    It is as lenient as curl, since a proxy that spells its answer oddly still has something to say: lines may end with
-    LF alone (RFC 9112 section 2.2) and be folded (section 5.2), and what is no field is passed over.
+    It is as lenient as curl, so that the message of an unusual proxy can be shown: lines may end with LF alone (RFC
+    9112 section 2.2) and be folded (section 5.2), and lines that are not fields are skipped.
     """
 
     def __init__(self, *, connect: bool = False) -> None:
@@ -118,7 +118,7 @@ class ResponseParser:
         self.rest = b""
 
     def feed(self, data: bytes) -> None:
-        """Take in bytes that came. Raises ResponseError."""
+        """Parse received bytes. Raises ResponseError."""
         self._received += data
         while self.head is None:
             end, behind = _end_of_head(self._received)
@@ -134,19 +134,18 @@ class ResponseParser:
         self._take_body(self.head)
 
     def end(self) -> None:
-        """Note the end of file: it ends a body without a length. Raises ResponseError when no head had come."""
+        """Note EOF, which ends a body without a length. Raises ResponseError if the head is incomplete."""
         if self.head is None:
-            raise ResponseError("it hung up in the middle of its answer" if self._received else "")
-        self._take_body(self.head, ended=True)
+            raise ResponseError("it closed the connection in the middle of its answer" if self._received else "")
         self.done = True
 
     def salvage(self) -> bool:
-        """Return whether there is a `head`, or a refusal whose status was read: then that becomes the head.
+        """Return whether there is a `head`; make one of an incomplete refusal if its status was read.
 
-        For an answer that broke off: what came of its fields counts, and all the rest does not matter to a user.
+        This is for an answer that was cut off: it is reported with the fields that were received.
         """
         received = self._received[:HEAD_LIMIT]
-        # Of the last line nobody knows how it goes on; but of the first that does not matter behind the status.
+        # The last line is incomplete and dropped, unless it is the first, whose status is enough.
         if self.head is None and (b"\n" in received or len(received.split(None, 2)) == 3):
             first, *lines = _lines(received)[: -1 if b"\n" in received else None]
             try:
@@ -171,7 +170,7 @@ class ResponseParser:
         self._chunked = response.has_token("transfer-encoding", "chunked")
         self._length = parse_decimal(response.get("content-length") or "")
 
-    def _take_body(self, head: Response, *, ended: bool = False) -> None:
+    def _take_body(self, head: Response) -> None:
         opened = head.status == 101 or (self._connect and 200 <= head.status < 300)
         if opened:
             self.rest, self.done = bytes(self._received), True
@@ -182,11 +181,11 @@ class ResponseParser:
             wanted = BODY_LIMIT if self._length is None else min(self._length, BODY_LIMIT)
             head.body = bytes(self._received[:wanted])
             self.done = len(self._received) >= wanted
-        self.done = self.done or ended or len(self._received) >= 2 * BODY_LIMIT
+        self.done = self.done or len(self._received) >= 2 * BODY_LIMIT
 
 
 def _end_of_head(data: bytearray) -> tuple[int, int]:
-    """Return where the last line of a head ends, and where what follows the empty line begins; -1 if there is none."""
+    """Return where the last line of a head ends, and where the body begins after the empty line; -1 if incomplete."""
     long, short = data.find(b"\n\r\n"), data.find(b"\n\n")
     if short >= 0 and (long < 0 or short < long):
         return short, short + 2
@@ -199,8 +198,8 @@ def _lines(head: bytes | bytearray) -> list[str]:
 
 def _status(line: str) -> tuple[int, str]:
     """Return status and reason phrase of a status line (section 4). Raises ResponseError."""
-    version, code, reason = (*line.replace("\t", " ").split(None, 2), "", "", "")[:3]
-    status = parse_decimal(code, 3) if len(code) == 3 else None
+    version, code, reason = (*line.split(None, 2), "", "", "")[:3]
+    status = parse_decimal(code) if len(code) == 3 else None
     if len(version) != len("HTTP/1.1") or not version.startswith("HTTP/1.") or status is None:
         raise ResponseError(f"it began with {_excerpt(line, 60)}")
     return status, reason
@@ -209,10 +208,10 @@ def _status(line: str) -> tuple[int, str]:
 def _fields(lines: list[str]) -> list[tuple[str, str]]:
     """Return the fields of a head as (lower-case name, value). Raises ResponseError for one of `_STRICT_FIELDS`."""
     headers: list[tuple[str, str]] = []
-    folds = False  # whether the last line was a field, which the next may go on with
+    folds = False  # whether the last line was a field, which the next line may continue
     for line in lines:
         if line.startswith((" ", "\t")):
-            # Without a field before it (section 2.2) it goes unread.
+            # Ignored without a field before it (section 2.2).
             if folds:
                 name, value = headers.pop()
                 _check_spelling(name, line, odd=True)
@@ -233,12 +232,12 @@ def _check_spelling(name: str, line: str, *, odd: bool) -> None:
 
 
 def _excerpt(text: str, length: int) -> str:
-    """Return the beginning of ``text`` as a literal. Secrets go out before it is cut, which could leave half of one."""
+    """Return the beginning of ``text`` as a literal. Secrets are removed first, as a cut could leave half of one."""
     return printable(ascii(redacted(text)[:length]))
 
 
 def _dechunk(data: bytearray) -> tuple[bytes, bool]:
-    """Return what of a chunked body (RFC 9112, section 7.1) is there, and whether that is all that is wanted."""
+    """Return the available part of a chunked body (RFC 9112 section 7.1), and whether it is complete or long enough."""
     body, at = bytearray(), 0
     while (end := data.find(b"\n", at)) >= 0 and len(body) < BODY_LIMIT:
         size = parse_hexadecimal(bytes(data[at:end]).split(b";")[0].rstrip(b" \t\r"))
@@ -251,9 +250,9 @@ def _dechunk(data: bytearray) -> tuple[bytes, bool]:
 
 
 def check_upgrade(response: Response, *, url: str, key: str, subprotocols: Sequence[str]) -> str | None:
-    """Return the subprotocol that the server selected (None: none), if ``response`` opened a WebSocket.
+    """Return the subprotocol that the server selected, or None, if ``response`` opened a WebSocket.
 
-    Raises UpgradeRefused for any other status than 101, DialError for a 101 that breaks section 4.1.
+    Raises UpgradeRefused for a status other than 101, DialError for a 101 that violates section 4.1.
     """
     if response.status != 101:
         raise refusal(response, url)
@@ -271,18 +270,18 @@ def check_upgrade(response: Response, *, url: str, key: str, subprotocols: Seque
 
 
 _CODES = {401: "unauthorized", 403: "forbidden", 404: "not-found", 410: "not-found", 502: "bad-gateway"}
-_NOT_READY = (409, 425)  # of edges and sandboxes that are still starting
+_NOT_READY = (409, 425)  # from edges and sandboxes that are still starting
 _OVERLOADED = (408, 429, 503, 504)
 
 
 def refusal(response: Response, url: str) -> UpgradeRefused:
-    """Return the error that ``response``, which is no 101, stands for, with the server's own words where it has any."""
+    """Return the error for ``response``, which is not a 101, with the server's message if it has one."""
     status, headers = response.status, response.headers
     location = response.get("location")
     if 300 <= status < 400 and location:
         return UpgradeRefused("redirect", status=status, headers=headers, url=url, location=location)
     if 200 <= status < 300:
-        reason = f"it answered {status}, as to a browser"
+        reason = f"it answered {status} like a normal web page"
         return UpgradeRefused("not-websocket", status=status, headers=headers, url=url, reason=reason)
     cause = "overloaded" if status in _OVERLOADED else _CODES.get(status, "http-status")
     if status in _NOT_READY and not response.get("wstunnel-error"):  # a bridge's own 409 is about a resume
@@ -291,7 +290,7 @@ def refusal(response: Response, url: str) -> UpgradeRefused:
 
 
 def message_of(response: Response) -> str:
-    """Return what a response says in its body (a message in JSON, a line of plain text), else its reason phrase."""
+    """Return the message in a response's body (a message in JSON, a line of plain text), else its reason phrase."""
     kind = (response.get("content-type") or "").partition(";")[0].strip().lower()
     text = response.body.decode("utf-8", "replace").strip()
     said = ""
@@ -305,7 +304,7 @@ def message_of(response: Response) -> str:
 
 
 def _message_in_title(page: str, status: int) -> str:
-    """Return what the title says after the status, as nginx tells why: ``400 No required SSL certificate was sent``."""
+    """Return the title after the status, where nginx has its reason: ``400 No required SSL certificate was sent``."""
     title = page.partition("<title>")[2].partition("</title>")[0].strip()
     said = title.removeprefix(f"{status} ")
     return "" if said == title or "<" in said or "&" in said else said

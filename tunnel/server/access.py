@@ -1,6 +1,6 @@
-"""Who may come in: bearer tokens, and origins of browsers.
+"""Access control: bearer tokens, and origins of browsers.
 
-Decides about one request at a time and knows no sockets; `tunnel.server.handshake` turns a no into an answer.
+This module checks one request at a time, without sockets; `tunnel.server.handshake` answers a refused one.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")  # scheme://host[:port],
 
 
 class Tokens:
-    """The bearer tokens of the files at ``paths``, any one of which admits; several let people rotate them.
+    """The bearer tokens in the files at ``paths``. Any of them admits a client; several allow rotation.
 
-    What a file may hold is told by `tunnel.pki.tokens`. Without files everybody is admitted.
+    `tunnel.pki.tokens` describes the files. Without files every client is admitted.
     """
 
     def __init__(self, paths: Sequence[str], setting: str = "token_file") -> None:
-        """Read the files. Raises UsageError when one cannot be read, has no token, or a line that can be none."""
+        """Read the files. Raises UsageError if one cannot be read, has no token or an invalid line."""
         self._paths = paths
         self._setting = setting
         self._digests: list[bytes] = []
         self.reload()
 
     def __bool__(self) -> bool:
-        """Whether a token is needed."""
+        """Whether a token is required."""
         return bool(self._paths)
 
     def reload(self) -> None:
@@ -46,25 +46,25 @@ class Tokens:
             return
         scheme, _, token = authorization[0].partition(" ") if len(authorization) == 1 else ("", "", "")
         if scheme.lower() != "bearer":
-            raise _unauthorized("a token is needed: Authorization: Bearer TOKEN", "Bearer")
+            raise _unauthorized("a token is required: Authorization: Bearer TOKEN", "Bearer")
         if not self.accepts(token.strip()):
-            raise _unauthorized("this token is not known here", 'Bearer error="invalid_token"')
+            raise _unauthorized("this token is not valid", 'Bearer error="invalid_token"')
 
     def accepts(self, token: str) -> bool:
         """Return whether ``token`` is one of them."""
         digest = _digest(token)
-        # All of them, and digests, so that the time tells neither which token was near nor how long one is.
+        # All tokens are compared, and as digests, so that the time reveals neither similarity nor length.
         return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
 
 
 class Origins:
-    """The web pages that may open tunnels; none by default, as a browser's user did not ask for them.
+    """The web pages that may open tunnels; none by default, as pages would act without their user's knowledge.
 
-    Programs send no ``Origin`` and are not concerned. ``*`` admits every page.
+    Programs other than browsers send no ``Origin``. ``*`` admits every page.
     """
 
     def __init__(self, allowed: Sequence[str]) -> None:
-        """Raises UsageError for what can be no origin."""
+        """Raises UsageError for an invalid origin."""
         self._allowed = frozenset(map(_as_browsers_send_it, allowed))
         for origin in self._allowed - {"*", "null"}:
             if not _ORIGIN.fullmatch(origin):
@@ -77,7 +77,7 @@ class Origins:
         raise Refusal(
             HTTPStatus.FORBIDDEN,
             "origin",
-            f"pages of this origin may not open tunnels here ({spelled('allow_origin')})",
+            f"web pages of this origin may not open tunnels ({spelled('allow_origin')})",
         )
 
 

@@ -1,34 +1,34 @@
-"""The target: where the bytes of a tunnel go, usually the SSH server on this machine's loopback.
+"""A target at an address, usually the SSH server on this machine's loopback.
 
-It is dialled while the client's handshake waits, so that the client can be told why there is no tunnel.
+The bridge connects to it during the client's handshake, so that it can report a failure to the client.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
-import os
+import functools
 import socket
 from dataclasses import dataclass
 from typing import Any
 
 from tunnel.errors import DialError, UsageError
-from tunnel.net.address import Address, Client, UnixAddress, join, parse_address
+from tunnel.net.address import Address, Client, TCPAddress, UnixAddress, is_loopback, join, parse_address
 from tunnel.net.async_sockets import writable
-from tunnel.net.channel import set_nodelay
+from tunnel.net.error_texts import error_text
 from tunnel.server.listening_sockets import is_listed
 from tunnel.server.target import Target
 
 _LOCAL_ROOM = 512 << 10  # bytes that a target on loopback may send ahead of the wire
-_LOOK_LIMIT = 2.0  # seconds for the one attempt to connect that finds out whether anything answers
+_LOOK_LIMIT = 2.0  # seconds for a single connection attempt to find out whether anything answers
 _NOBODY = Client("", None)
 _BUSY_PAUSE = 0.05  # seconds between two tries at a Unix socket with a full backlog
+_Addresses = list[tuple[int, tuple[Any, ...]]]  # family and address of each
 
 
 @dataclass(frozen=True, slots=True)
 class AddressTarget(Target):
-    """A TCP or Unix address that tunnels lead to."""
+    """A TCP or Unix address as the target."""
 
     address: Address
 
@@ -36,11 +36,10 @@ class AddressTarget(Target):
         return str(self.address)
 
     async def dial(self, seconds: float, client: Client) -> socket.socket:
-        """Return a connected non-blocking socket; ``seconds`` are for all of the target's addresses together.
+        """Return a connected non-blocking socket; ``seconds`` is the limit for all of the target's addresses together.
 
-        The target is not told who ``client`` is, for whom the connection is.
-
-        Raises DialError; its cause is ``tcp-timeout`` when the time was over.
+        The target does not learn which ``client`` the connection is for. Raises DialError; its code is ``tcp-timeout``
+        if the time was over.
         """
         try:
             if isinstance(self.address, UnixAddress):
@@ -85,17 +84,21 @@ class AddressTarget(Target):
 
 def parse_target(text: str) -> Target:
     """Parse ``HOST:PORT`` or ``unix:PATH``; raises UsageError."""
+    if text.isascii() and text.isdigit():
+        raise UsageError(f"{text!r} has no host: write 127.0.0.1:{text} for a port of this machine", setting="target")
     address = parse_address(text, "target")
+    if isinstance(address, UnixAddress) and not hasattr(socket, "AF_UNIX"):
+        raise UsageError("this platform has no Unix sockets", setting="target")
     if not isinstance(address, UnixAddress) and not (address.host and address.port):
         raise UsageError(f"{text!r} needs a host and a port", setting="target")
     return AddressTarget(address)
 
 
-async def _resolve(host: str, port: int, seconds: float) -> list[tuple[int, tuple[Any, ...]]]:
-    """Return the addresses of ``host``; raises DialError when it has none, TimeoutError when nobody says so in time."""
+async def _resolve(host: str, port: int, seconds: float) -> _Addresses:
+    """Return the addresses of ``host``. Raises DialError if there are none, TimeoutError without an answer in time."""
     try:
-        # An IP address, the usual case, asks no resolver and so needs no thread to ask it from.
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        # An IP address, the usual case, needs no resolver, and so no thread to call it.
+        return _numeric(host, port)
     except (socket.gaierror, UnicodeError):
         try:
             async with asyncio.timeout(seconds):
@@ -106,19 +109,30 @@ async def _resolve(host: str, port: int, seconds: float) -> list[tuple[int, tupl
     return [(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
+@functools.lru_cache(maxsize=8)
+def _numeric(host: str, port: int) -> _Addresses:
+    """Return the address of an IP address, which does not change. Raises gaierror for a name."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    return [(family, sockaddr) for family, _, _, _, sockaddr in found]
+
+
+@functools.lru_cache(maxsize=64)
+def _is_loopback(host: str) -> bool:
+    return is_loopback(TCPAddress(host, 0))
+
+
 async def _dial_one(family: int, sockaddr: tuple[Any, ...], seconds: float) -> socket.socket:
-    """Return a socket connected to an address. Raises OSError; TimeoutError when nothing answers."""
+    """Return a socket connected to an address. Raises OSError, TimeoutError if nothing answers."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        set_nodelay(sock)
-        if ipaddress.ip_address(sockaddr[0].partition("%")[0]).is_loopback:
+        if _is_loopback(sockaddr[0]):
             _bound_room(sock)
         peer = await _connect(sock, sockaddr, seconds)
         if sock.getsockname() == peer:
-            # TCP's simultaneous open: nothing listens on a port of the ephemeral range, and the kernel chose that
-            # very port for our end.
-            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+            # TCP's simultaneous open: nothing listens on a port of the ephemeral range, and the kernel chose the same
+            # port for our end.
+            raise ConnectionRefusedError(errno.ECONNREFUSED, error_text(errno.ECONNREFUSED))
     except BaseException:
         sock.close()
         raise
@@ -132,24 +146,24 @@ async def _connect(sock: socket.socket, sockaddr: tuple[Any, ...], seconds: floa
     except BlockingIOError:
         pass  # as it always is
     try:
-        # On loopback it is connected by now. To ask costs less than a timer and a turn of the loop for every tunnel.
+        # On loopback it is already connected. Checking costs less than a timer and a turn of the loop for each tunnel.
         return sock.getpeername()
     except OSError:
         async with asyncio.timeout(seconds):
             await writable(sock.fileno())
     if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-        raise OSError(code, os.strerror(code))
+        raise OSError(code, error_text(code))
     return sock.getpeername()
 
 
 def _bound_room(sock: socket.socket) -> None:
-    """Let no more than `_LOCAL_ROOM` wait in a receive buffer: as if the line was long, the kernel lets it grow."""
+    """Limit the receive buffer to `_LOCAL_ROOM`; the kernel would let it grow as for a long-distance connection."""
     if hasattr(socket, "TCP_WINDOW_CLAMP"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, _LOCAL_ROOM)
 
 
 async def _dial_unix(path: str) -> socket.socket:
-    # Not by the loop's sock_connect: it takes EAGAIN, a full backlog here, for a connection in progress.
+    # Not with the loop's sock_connect, which takes EAGAIN (here a full backlog) for a connection in progress.
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -168,4 +182,4 @@ async def _dial_unix(path: str) -> socket.socket:
 def _reason(exc: OSError) -> str:
     if isinstance(exc, TimeoutError):
         return "no answer in time"
-    return os.strerror(exc.errno) if exc.errno else str(exc)  # asyncio has a text of its own, with the address
+    return error_text(exc.errno) if exc.errno else str(exc)  # asyncio's own text would repeat the address

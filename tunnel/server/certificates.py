@@ -30,14 +30,21 @@ class Certificates:
         self.context = self._load()
 
     def expiring(self) -> list[str]:
-        """Return a line for each certificate, including client CAs, that has expired or will expire within 14 days."""
-        from tunnel.pki.inspection import soon_ending  # late, because it imports cryptography, which only TLS needs
+        """Return a line for each certificate, including client CAs, that has expired or will expire within 14 days.
 
+        The check needs the package cryptography, which nothing else of TLS needs; without it a line says so.
+        """
+        try:
+            from tunnel.pki.inspection import soon_ending  # late, as importing cryptography takes long
+        except ImportError:
+            return ["the package cryptography is not installed, so nothing warns before certificates expire"]
+        except OSError as exc:  # no descriptor is left to open a module; tunnels continue
+            return [f"expiry dates of certificates cannot be checked: {exc.strerror or exc}"]
         lines = soon_ending(self._cert, "tls_cert")
         return lines if self._client_ca is None else [*lines, *soon_ending(self._client_ca, "tls_client_ca")]
 
     def _load(self) -> ssl.SSLContext:
-        # Whoever can write the key or the list of trusted CAs can get in.
+        # Anyone who can write the key or the list of trusted CAs can get access.
         for setting, path, guard in (
             ("tls_cert", self._cert, STRICT if self._key is None else ANY),
             ("tls_key", self._key, STRICT),
@@ -47,7 +54,7 @@ class Certificates:
                 _check_file(setting, path, guard)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         # The same in every Python: since 3.13 the defaults refuse client CAs with minor deviations from RFC 5280, which
-        # many companies have, and accept an intermediate CA as a trust anchor.
+        # are usual in companies, and accept an intermediate CA as a trust anchor.
         context.verify_flags &= ~(ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])  # WebSocket over HTTP/2 is a different protocol
@@ -68,7 +75,7 @@ class Certificates:
             try:
                 context.load_verify_locations(self._client_ca)
             except OSError as exc:
-                raise _bad_file("tls_client_ca", self._client_ca, "it contains no certificate") from exc
+                raise _bad_file("tls_client_ca", self._client_ca, "it contains no PEM certificate") from exc
         return context
 
 
@@ -88,7 +95,7 @@ async def start_tls(context: ssl.SSLContext, sock: socket.socket) -> ServerTLSCh
                 await readable(channel.fileno())
         return channel
     except ssl.SSLError:
-        await close_gently(sock)  # so that the client gets OpenSSL's alert, which says why
+        await close_gently(sock)  # so that the client receives OpenSSL's alert with the reason
         raise
     except BaseException:
         sock.close()
@@ -97,7 +104,7 @@ async def start_tls(context: ssl.SSLContext, sock: socket.socket) -> ServerTLSCh
 
 def _pair_problem(exc: OSError, *, encrypted: bool) -> str:
     if encrypted:
-        return "the key is encrypted, and a service cannot use that; decrypt it: openssl pkey -in FILE -out FILE"
+        return "the key is encrypted; decrypt it with: openssl pkey -in KEY -out FILE"
     if isinstance(exc, ssl.SSLError):
         if exc.reason == "KEY_VALUES_MISMATCH":
             return f"the key ({spelled('tls_key')}) belongs to another certificate"

@@ -1,14 +1,16 @@
-"""The HTTP exchange before a tunnel: one bounded request head comes in, one answer goes out.
+"""The HTTP exchange before a tunnel: reads one bounded request head, and sends one answer.
 
-Knows sockets and the form of HTTP; who may come in and what a WebSocket is belongs to `tunnel.server.handshake`.
+This module handles sockets and the form of HTTP; `tunnel.server.handshake` handles access rules and WebSockets.
 """
 
 from __future__ import annotations
 
 import asyncio
 import email.utils
+import functools
 import json
 import re
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from tunnel.net.channel import Channel
 
 HEAD_LIMIT = 16 * 1024  # bytes of a request head
-RETRY_AFTER = 5  # seconds that a client is asked to wait when there is no room
+RETRY_AFTER = 5  # seconds; the Retry-After for a client when a limit is reached
 _SEND_LIMIT = 2.0  # seconds for a last answer, which fits into any socket's buffer
 _END = b"\r\n\r\n"
 # RFC 9112 section 3: method SP request-target SP HTTP-version, all of them visible ASCII.
@@ -30,8 +32,8 @@ _REQUEST_LINE = re.compile(rb"([!-~]+) ([!-~]+) HTTP/1\.([01])\r")
 class Refusal(Exception):
     """A request that is answered with an HTTP error.
 
-    ``code`` names the reason for programs, ``message`` for people; ``headers`` go into the answer. ``slowly``: the
-    client has guessed wrong, and is to wait for the answer, so that it guesses less often.
+    ``code`` is the reason for programs, ``message`` for people; ``headers`` are added to the answer. ``slowly``: delay
+    the answer, to slow down guessing of secrets.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ def busy(code: str, message: str) -> Refusal:
 
 
 class Head:
-    """A request's head: ``data`` up to its empty line, ``rest`` what came behind, and the parts of its first line."""
+    """A request's head: ``data`` up to the empty line, the ``rest`` after it, and the parts of its first line."""
 
     __slots__ = ("data", "method", "minor", "path", "rest")
 
@@ -70,7 +72,7 @@ class Head:
         self.rest = rest
         match = _REQUEST_LINE.match(data)
         if not match:
-            raise _garbage("the first line is no HTTP/1.1 request line")
+            raise _garbage("the first line is not an HTTP/1.1 request line")
         self.method = match[1].decode("ascii")
         self.path = match[2].decode("ascii").partition("?")[0]
         self.minor = int(match[3])
@@ -79,8 +81,8 @@ class Head:
 async def read_head(channel: Channel) -> Head:
     """Read one request head. There is no time limit: the caller sets one.
 
-    Raises Refusal for what is no HTTP request or too long, ConnectionError when the client hung up without a word,
-    OSError when the connection broke.
+    Raises Refusal for an invalid or too long request, ConnectionError if the client closed the connection without
+    sending anything, OSError if the connection broke.
     """
     buffer = bytearray(HEAD_LIMIT)
     filled = 0
@@ -88,14 +90,14 @@ async def read_head(channel: Channel) -> Head:
         n = channel.receive_into(memoryview(buffer)[filled:])
         if n is None:
             if channel.pending:
-                await asyncio.sleep(0)  # others have waited long enough
+                await asyncio.sleep(0)  # let other tasks run
             else:
                 await readable(channel.fileno())
             continue
         if n == 0:
             if filled:
                 raise _garbage("the request ends in the middle of its head")
-            raise ConnectionError("hung up without a request")
+            raise ConnectionError("closed without a request")
         _check_start(buffer, filled + n)
         end = buffer.find(_END, max(0, filled - len(_END)), filled + n)
         filled += n
@@ -110,12 +112,12 @@ async def read_head(channel: Channel) -> Head:
 
 
 def _check_start(buffer: bytearray, filled: int) -> None:
-    """Refuse at once what is no HTTP, rather than to wait for an end that never comes."""
+    """Refuse data that is not HTTP at once, instead of waiting for an end that never comes."""
     if buffer[0] == 0x16:  # a TLS handshake record
         raise _garbage("this is TLS, but this port speaks plain HTTP: use ws://, not wss://")
     line_end = buffer.find(b"\n", 0, filled)
     if line_end >= 0 and not _REQUEST_LINE.match(buffer):
-        raise _garbage("the first line is no HTTP/1.1 request line")
+        raise _garbage("the first line is not an HTTP/1.1 request line")
 
 
 def _garbage(problem: str) -> Refusal:
@@ -125,13 +127,13 @@ def _garbage(problem: str) -> Refusal:
 def answer(
     status: HTTPStatus, body: Mapping[str, object], headers: Mapping[str, str], *, with_body: bool = True
 ) -> bytes:
-    """Return the bytes of an answer with a JSON body, after which the connection ends.
+    """Return the bytes of an answer with a JSON body, after which the connection is closed.
 
-    ``with_body`` is False for a HEAD request: the answer is the same but for the body.
+    ``with_body`` is False for a HEAD request: the answer is the same without the body.
     """
     payload = json.dumps(body).encode() + b"\n"
     fields = {
-        "Date": email.utils.formatdate(usegmt=True),
+        "Date": date(),
         "Content-Type": "application/json",
         "Content-Length": str(len(payload)),
         "Cache-Control": "no-store",
@@ -140,6 +142,16 @@ def answer(
     }
     head = f"HTTP/1.1 {status.value} {status.phrase}\r\n" + "".join(f"{k}: {v}\r\n" for k, v in fields.items())
     return head.encode("ascii") + b"\r\n" + (payload if with_body else b"")
+
+
+def date() -> str:
+    """Return the value of a Date field."""
+    return _date_of(int(time.time()))
+
+
+@functools.lru_cache(maxsize=1)  # many tunnels may be opened in a second
+def _date_of(seconds: int) -> str:
+    return email.utils.formatdate(seconds, usegmt=True)
 
 
 async def send(channel: Channel, data: bytes) -> None:
@@ -153,7 +165,7 @@ async def send(channel: Channel, data: bytes) -> None:
 
 
 async def send_last(channel: Channel, data: bytes) -> None:
-    """Send ``data`` and close the connection so that the client gets to read it; a client that is gone is let go."""
+    """Send ``data`` and close the connection so that the client can read it; ignores errors of the connection."""
     try:
         async with asyncio.timeout(_SEND_LIMIT):
             await send(channel, data)

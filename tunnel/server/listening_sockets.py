@@ -1,7 +1,7 @@
-"""Whether something on this machine listens at an address, as the kernel's tables of sockets show.
+"""Whether something on this machine listens at an address, according to the kernel's tables of sockets.
 
-Who looks there need not connect: sshd would log a connection that ends at once, and a server for a single connection
-would have spent it on us.
+This avoids a connection: sshd would log one that ends at once, and a server that accepts a single connection would be
+used up.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 
 from tunnel.net.address import Address, TCPAddress, UnixAddress
 
-_TABLE_LIMIT = 1 << 20  # bytes of a table; those that listen come first
+_TABLE_LIMIT = 1 << 20  # bytes of a table; listening sockets come first
 _LISTENING = "0A"  # TCP_LISTEN
 _ACCEPTS = 1 << 16  # SO_ACCEPTCON among the flags of a Unix socket
 
 
 def is_listed(address: Address) -> bool:
-    """Return whether the kernel's tables show a socket that listens at ``address``; not every system has them."""
+    """Return whether the kernel's tables show a socket that listens at ``address``; False without such tables."""
     if isinstance(address, UnixAddress):
         return any(_is_unix_listener(line, address.path) for line in _lines("unix"))
     wanted = set(_entries(address))
@@ -32,7 +32,7 @@ def is_listed(address: Address) -> bool:
 
 
 def _lines(table: str) -> Iterator[str]:
-    """Yield the lines of a table below /proc/net, but for its heading."""
+    """Yield the lines of a table below /proc/net, without its heading."""
     try:
         with Path("/proc/net", table).open("rb") as file:
             text = file.read(_TABLE_LIMIT).decode(errors="surrogateescape")
@@ -47,7 +47,7 @@ def _is_unix_listener(line: str, path: str) -> bool:
 
 
 def _entries(address: TCPAddress) -> Iterator[str]:
-    """Yield how the tables show a socket that listens at ``address``, if that is one of the loopback's."""
+    """Yield the forms in which the tables show a socket that listens at ``address``, if that is a loopback address."""
     for host in ("127.0.0.1", "::1") if address.host == "localhost" else (address.host,):
         try:
             ip = ipaddress.ip_address(host)

@@ -98,7 +98,7 @@ class LogHandler(logging.Handler):
         """Do nothing: logging would print a traceback, and a full stderr would block."""
 
     def say(self, text: str) -> None:
-        """Write a message of this program to stderr, in order with the log if that goes there, too."""
+        """Write a message of this program to stderr, in order with the log if that also goes there."""
         self._stderr.put(readable(f"wstunnel-py: {printable(text)}\n", encoding_of(sys.stderr)))
 
     def reopen(self) -> None:
@@ -107,6 +107,16 @@ class LogHandler(logging.Handler):
         If it cannot be created, the old file stays in use, and a line says so.
         """
         self._log.reopen()
+
+    def write_out(self) -> None:
+        """Write what is queued, and the counts of repeated lines, for at most `FLUSH_LIMIT` seconds; waits.
+
+        `logging` calls something else `flush`, and calls it at the very end.
+        """
+        self._write_counts(to_the_end=True)
+        end = time.monotonic() + FLUSH_LIMIT
+        for output in dict.fromkeys((self._log, self._stderr)):
+            output.write_out(end)
 
     def lose(self) -> None:
         """Note that a line could not be made."""

@@ -72,7 +72,8 @@ class Output:
         self._path = path
         self._elsewhere = elsewhere
         self._on_time = on_time
-        self._queue: queue.SimpleQueue[bytes | _Order] = queue.SimpleQueue()  # safe in signal handlers
+        # A queue of this kind is safe in signal handlers. An event is set once all that was queued before is written.
+        self._queue: queue.SimpleQueue[bytes | _Order | threading.Event] = queue.SimpleQueue()
         self._lock = threading.RLock()  # never held during a write
         self._put = 0  # bytes queued so far
         self._done = 0  # bytes written or lost so far; changed only by the thread
@@ -114,6 +115,12 @@ class Output:
         if self._path is not None:
             self._queue.put(_Order.REOPEN)
 
+    def write_out(self, end: float) -> None:
+        """Wait until the queued lines are written, until the time ``end`` (monotonic, in seconds) at most."""
+        done = threading.Event()
+        self._queue.put(done)
+        done.wait(max(0.0, end - time.monotonic()))
+
     def close(self, end: float) -> None:
         """Write the queued lines until the time ``end`` (monotonic, in seconds), then give up."""
         self._queue.put(_Order.END)
@@ -134,7 +141,7 @@ class Output:
                 if not self._turn():
                     return
             except Exception:
-                time.sleep(_RETRY)  # for example out of memory; without this thread there is no log, so go on
+                time.sleep(_RETRY)  # for example out of memory; without this thread there is no log, so continue
 
     def _turn(self) -> bool:
         """Write the queued lines in batches; return False at the end."""
@@ -153,7 +160,9 @@ class Output:
             batch = item if isinstance(item, bytes) else b""
             if item is _Order.END:
                 return False
-            if item is _Order.REOPEN:
+            if isinstance(item, threading.Event):
+                item.set()
+            elif item is _Order.REOPEN:
                 self._reopen()
             elif item is _Order.TELL_DROPPED:
                 self._tell_dropped()
@@ -253,13 +262,14 @@ def open_log(path: str) -> int:
             number = inherited[1] or inherited[3] or ("2" if inherited[2] else "1")
             return os.dup(int(number))
         # With O_NONBLOCK, opening a FIFO does not wait for a reader.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        flags |= sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY", "O_NOINHERIT"))
         descriptor = os.open(path, flags, 0o666)
         try:
             mode = os.fstat(descriptor).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
                 raise UsageError(code="file", setting=LOG_FILE, path=path, reason="it is not a regular file")
-            if hasattr(os, "set_blocking"):
+            if os.name == "posix":
                 os.set_blocking(descriptor, True)
         except BaseException:
             os.close(descriptor)

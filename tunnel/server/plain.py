@@ -1,4 +1,4 @@
-"""The lifecycle of a plain tunnel at the bridge: it lives and dies with its WebSocket connection."""
+"""The lifecycle of a plain tunnel at the bridge: it ends with its WebSocket connection."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 from tunnel.errors import RemoteProtocolError
 from tunnel.net.async_sockets import close_gently
+from tunnel.net.channel import Channel
+from tunnel.protocol.capture import capture_plain, restore_plain
 from tunnel.protocol.frames import NO_CODE, NORMAL, TARGET_LOST, TARGET_REFUSED_DATA, TRY_AGAIN_LATER
 from tunnel.server.relay import FAREWELL_LIMIT, UNHEARD, closed_by_client, gave_way, unsent
 
 if TYPE_CHECKING:
     from tunnel.protocol.plain_stream import PlainStream
+    from tunnel.restart.state import Kept, Tree
     from tunnel.server.relay import Relay
 
 
@@ -20,6 +23,7 @@ class PlainLifecycle:
 
     attached = True
     may_read_target = True
+    may_splice = True
 
     def __init__(self, stream: PlainStream) -> None:
         self.stream = stream
@@ -27,11 +31,11 @@ class PlainLifecycle:
 
     def start(self, relay: Relay) -> None:
         self._pump = relay.pump
-        # It refers to this lifecycle: in a circle, the memory of both would not be freed at once.
+        # It refers to this lifecycle: a reference cycle would keep the memory of both longer than needed.
         self._relay: Relay = weakref.proxy(relay)
 
     def give_way(self) -> None:
-        """End the tunnel; one whose client has shown nothing yet without waiting for its answer."""
+        """End the tunnel; without waiting for the client's Close if the client has sent nothing yet."""
         at_once = not self._relay.standing()
         self._relay.close(TRY_AGAIN_LATER, gave_way())
         if at_once:
@@ -41,17 +45,36 @@ class PlainLifecycle:
         self.stream.close(code, reason)
 
     def stopped(self) -> None:
-        """Do nothing: nobody else knows of this tunnel."""
+        """Do nothing: no other object knows this tunnel."""
+
+    def capture(self, kept: Kept) -> Tree | None:
+        wire = self._pump.wire
+        if self.stream.failure or type(wire) is not Channel:
+            return None  # the state of a TLS connection is not accessible
+        return {
+            "wire": kept.socket(wire.sock),
+            "held": wire.held,
+            "stream": capture_plain(self.stream),
+            "half_closed": self._half_closed,
+        }
+
+    def restore(self, tree: Tree) -> None:
+        """Restore the captured state, except for the wire."""
+        restore_plain(self.stream, tree["stream"])
+        self._half_closed = tree["half_closed"]
 
     async def part(self) -> None:
         if isinstance(self.stream.failure, RemoteProtocolError):
             await close_gently(self._pump.wire.sock, UNHEARD)
-        # Else the peer has closed too by now, or is gone.
+        # Otherwise the peer has closed, too, or is gone.
 
     def advance(self) -> bool:
-        self._pass_ends_on()
-        self._pump.write_wire()
-        return not self._is_over()
+        pump, stream = self._pump, self.stream
+        has_ended = pump.source_is_over or stream.close_received or stream.wire_is_over
+        if has_ended:
+            self._pass_ends_on()
+        pump.write_wire()
+        return not ((has_ended or pump.sink_error) and self._is_over())
 
     def _pass_ends_on(self) -> None:
         pump, stream = self._pump, self.stream
@@ -65,7 +88,7 @@ class PlainLifecycle:
             stream.close(stream.close_code)
 
     def _end_stream(self) -> None:
-        """Tell the client, behind the last of the target's bytes, how the target ended."""
+        """Send the client a Close after the target's last bytes, which says how the target ended."""
         if self._pump.source_error:
             self.stream.close(TARGET_LOST, self._pump.source_error.strerror or "")
         elif self.stream.undelivered:
@@ -76,26 +99,26 @@ class PlainLifecycle:
     def _is_over(self) -> bool:
         pump, stream = self._pump, self.stream
         if stream.wants_sink_write:
-            return False  # what the client sent is still owed to the target
+            return False  # the target must still get what the client sent
         if stream.failure:
             self._relay.limit_farewell(FAREWELL_LIMIT)
             return not stream.wants_wire_write
         if stream.wire_is_over and not stream.close_received:
             return True
         if pump.wire_error and stream.close_received:
-            return True  # the tail has no reader any more
+            return True  # nobody can read the rest any more
         return stream.close_sent and (stream.sink_ended or pump.sink_error is not None)
 
     @property
     def _clean(self) -> bool:
-        """Whether the client's stream is whole: it ended with a Close that means success."""
+        """Whether the client's stream is complete: it ended with a Close that means success."""
         return self.stream.close_received and self.stream.close_code in (NORMAL, NO_CODE)
 
     def close(self) -> None:
-        """Close the target's connection; a stream that broke off is reset, lest it look finished to the target."""
+        """Close the target's connection; after an incomplete stream with a reset, so that the target notices."""
         pump = self._pump
         broke_off = not (self._clean or pump.source_is_over or pump.sink_error)
-        # A reset would discard what the target has not taken yet.
+        # A reset would discard what the target has not read yet.
         if broke_off and not self.stream.wants_sink_write and not unsent(self._relay.target):
             self._relay.target.abort()
         else:
@@ -115,4 +138,4 @@ class PlainLifecycle:
             return "target ended" if pump.source_is_over else "client ended"
         if pump.wire_error:
             return f"client lost: {pump.wire_error.strerror or pump.wire_error}"
-        return "client hung up without a Close frame"
+        return "client closed the connection without a Close frame"

@@ -1,6 +1,6 @@
 """Repeated log lines: the first ones are written, the others are counted, and one line reports the count.
 
-Anybody on the network can cause refusals, as often as they like. So all lines are limited except those that only the
+Anyone on the network can cause refusals, as often as they like. So all lines are limited except those that only the
 operator or an admitted client can cause. Lines are equal if they differ only in the client's port and in numbers.
 
 There are three limits: for equal lines, for lines of one client and one error code that differ in their texts, and for
@@ -31,7 +31,8 @@ OTHERS = "others"  # the client in lines about the further ones
 _NEVER_COUNTED = frozenset(
     {
         "draining", "failed", "log-dropped", "log-failed", "notify-failed", "process", "ready",
-        "reload-failed", "reloaded", "ssh-login", "terminals-ready", "tunnel", "warning",
+        "reload-failed", "reloaded", "restart", "restart-failed", "restarted", "ssh-login", "terminals-ready", "tunnel",
+        "warning",
     }
 )  # fmt: skip
 _OF_SESSIONS = frozenset({"detached", "resumed"})

@@ -1,7 +1,7 @@
-"""The files of a service that hold secrets, and a note of those that others can read.
+"""The secret files of a service, with a note about those that other users can read.
 
-What others can write is refused where it is read (`tunnel.net.files`). That they can read it may be how a platform
-mounts its secrets, so it is only told.
+A file that other users can write is refused where it is read (`tunnel.net.files`). One that they can read only causes a
+note, as this may be how a platform mounts its secrets.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tunnel.server.settings import ServeSettings
 
 
 def exposed_secrets(settings: ServeSettings) -> list[str]:
-    """Return a line for each file with a secret that more can read than must."""
+    """Return a line for each secret file that other users can read."""
     key = settings.tls_key if settings.tls_key is not None else settings.tls_cert
     files = [("token_file", path) for path in settings.token_file]
     files += [("pty_token_file", path) for path in settings.pty_token_file]
@@ -24,4 +24,4 @@ def _warning(path: str) -> list[str]:
     try:
         return exposure_warning(path, check_regular(path))
     except OSError:
-        return []  # replaced since it was read; the next reload will tell
+        return []  # replaced since it was read; the next reload reports errors

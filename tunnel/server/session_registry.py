@@ -1,7 +1,8 @@
-"""The resumable sessions of a bridge: which there are, who may come back to them, and how long they wait.
+"""The sessions of a bridge: which exist, which clients may resume them, and how long they stay detached.
 
-Detached sessions are bounded in time, in number and in memory, the latter two by share (`tunnel.server.shares`): when
-there are too many, one of the source that has most goes, first one that its client never confirmed, then the oldest.
+Detached sessions are limited in time, number and memory. The limits of number and memory are fair shares
+(`tunnel.server.shares`): at the limit, the source with the most loses one, first a session that its client never
+confirmed, then the oldest.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import hmac
 import secrets
 from collections.abc import Iterator
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunnel.errors import RemoteProtocolError, spelled
 from tunnel.protocol.control import ResumeRequest, SessionOffer, parse_resume, proof
-from tunnel.server.budget import ATTACHED, UNCONFIRMED, Budget, attached_weight
+from tunnel.server.budget import UNCONFIRMED, Budget, attached_weight
 from tunnel.server.http import Refusal, busy
 from tunnel.server.shares import Shares
 
@@ -25,22 +26,24 @@ if TYPE_CHECKING:
     from tunnel.server.settings import BridgeSettings
     from tunnel.server.shares import Place, Source
 
-UNCONFIRMED_WAIT = 30.0  # seconds that a session waits whose client may never have heard of it
-JUMP = 5.0  # seconds by which a timer that rings late shows that this process, or its machine, stood still …
-GRACE = 60.0  # … and seconds that clients get then, as they could not come before
+UNCONFIRMED_WAIT = 30.0  # seconds that a detached session waits if its client may not know of it
+JUMP = 5.0  # seconds; a timer that is this late shows that this process, or its machine, was suspended …
+GRACE = 60.0  # … and seconds that clients then get to reconnect, as they could not do so before
+LEAST_WAIT = 10.0  # seconds at least after a restart, during which clients could not connect
 
 
 class SessionRegistry:
-    """All resumable sessions of a bridge, attached and detached."""
+    """All sessions of a bridge, attached and detached."""
 
     def __init__(self, settings: BridgeSettings) -> None:
         self._retain = settings.resume_for
         self.budget = Budget(settings.resume_memory << 20)
-        self.waiting = Shares(settings.max_detached)  # places of detached sessions
+        self.waiting = Shares(settings.max_detached)  # slots of detached sessions
         self._by_id: dict[str, ResumableLifecycle] = {}
         self._memory: dict[ResumableLifecycle, Place] = {}
-        self._waiting: dict[ResumableLifecycle, tuple[Place, asyncio.TimerHandle]] = {}
-        self._last_number = 0
+        self._waiting: dict[ResumableLifecycle, tuple[Place, asyncio.TimerHandle, str]] = {}
+        self._expected: dict[ResumableLifecycle, asyncio.TimerHandle] = {}
+        self.last_number = 0
 
     def __len__(self) -> int:
         """Return the number of sessions, attached and detached."""
@@ -51,25 +54,25 @@ class SessionRegistry:
         return len(self._waiting)
 
     def offer(self, source: Source) -> SessionOffer | None:
-        """Return an offer for a new session, for which there is memory; None where a plain tunnel must do.
+        """Return an offer for a new session if there is memory for it; None for a plain tunnel.
 
-        The session must be made and added (`add`) at once: the memory is not reserved until then.
+        Create the session and `add` it at once: the memory is not reserved until then.
         """
         if not self._retain:
             return None
         window = self.budget.window()
-        # Sessions of the same source that wait for their clients are not ended so that another tunnel can be resumed.
+        # Detached sessions of the same source are not evicted for a new session.
         if not self.budget.shares.make_room(source, attached_weight(window, 0), protected=UNCONFIRMED + 1):
             return None
         return SessionOffer(secrets.token_hex(16), secrets.token_hex(32), window, max(1, int(self._retain)))
 
     def next_number(self) -> int:
-        """Return a number that stands for a session in the log."""
-        self._last_number += 1
-        return self._last_number
+        """Return a number that identifies a session in the log."""
+        self.last_number += 1
+        return self.last_number
 
     def add(self, session: ResumableLifecycle) -> None:
-        """Let a new session be found from now on, and reserve its memory."""
+        """Add a new session, and reserve its memory."""
         self._by_id[session.offer.id] = session
         self._reserve(session, attached_weight(session.offer.window, 0))
 
@@ -79,26 +82,27 @@ class SessionRegistry:
         )
 
     def remove(self, session: ResumableLifecycle) -> None:
-        """Forget a session that is over, if that has not been done."""
+        """Remove a session that is over; may be called twice."""
         if self._by_id.pop(session.offer.id, None) is not None:
             self._memory.pop(session).leave()
             self._stop_waiting(session)
 
     def count_memory(self, session: ResumableLifecycle, kept: int) -> None:
-        """Note that the replay buffer of a session takes ``kept`` bytes now."""
+        """Note that the replay buffer of a session has ``kept`` bytes now."""
         place = self._memory.get(session)
         if place is None:
             return
-        weight = attached_weight(session.offer.window, kept) if session.attached else kept
-        if not place.is_held:  # it had to give way while its client was connected, and keeps what it must not lose
+        is_attached = session.attached or self.expects(session)
+        weight = attached_weight(session.offer.window, kept) if is_attached else kept
+        if not place.is_held:  # it was evicted while attached, and keeps only what must not be lost
             self._reserve(session, weight)
         elif weight != place.weight:
             place.change(weight)
 
     def find(self, headers: list[str]) -> tuple[ResumableLifecycle, ResumeRequest]:
-        """Return the session that a request's ``Wstunnel-Resume`` fields ask for, and what they say.
+        """Return the session for a request's ``Wstunnel-Resume`` fields, and the parsed request.
 
-        Raises Refusal for a malformed request (400), an unknown session (410) and a proof that is wrong (401).
+        Raises Refusal for a malformed request (400), an unknown session (410) or a wrong proof (401).
         """
         try:
             request = parse_resume(headers[0] if len(headers) == 1 else "")
@@ -117,59 +121,65 @@ class SessionRegistry:
         return session, request
 
     def detached(self, session: ResumableLifecycle, kept: int) -> None:
-        """Let a session wait that has lost its client, with ``kept`` bytes; ends others if that makes too many."""
+        """Begin the wait of a session that has lost its client, with ``kept`` bytes; evicts others at the limit."""
         if session.offer.id not in self._by_id:
             return
+        self._stop_waiting(session)
         self.count_memory(session, kept)
-        place = self.waiting.enter(
+        if not self.waiting.make_room(session.client.source, 1):
+            session.expire(f"no detached sessions are allowed ({spelled('max_detached')})")
+            return
+        # Clients that disconnect during the handshake reconnect soon, or never.
+        seconds = self._retain if session.confirmed else min(self._retain, UNCONFIRMED_WAIT)
+        self._wait(session, self._wait_place(session), seconds, f"no client reconnected for {seconds:g} s")
+
+    def _wait_place(self, session: ResumableLifecycle) -> Place:
+        return self.waiting.overdraw(
             session.client.source,
             lambda: session.expire("evicted: too many detached sessions"),
             standing=lambda: int(session.confirmed),
+            weight=1,
         )
-        if place is None:
-            session.expire(f"no detached session may wait ({spelled('max_detached')})")
-            return
-        # Clients that hang up in the handshake come back soon, or never.
-        seconds = self._retain if session.confirmed else min(self._retain, UNCONFIRMED_WAIT)
-        self._wait(session, place, seconds, f"nobody came back for {seconds:g} s")
 
     @contextlib.contextmanager
     def coming_back(self, session: ResumableLifecycle) -> Iterator[None]:
-        """Keep the place of a session that waits from being taken while others give way to the client that comes back.
+        """Protect a detached session while others are evicted for the client that resumes it.
 
-        Whoever loses its seat or its connection to that client waits from then on, and may have to make room for that.
+        A session that loses its slot to that client becomes detached, which may need the slot of another one.
         """
         place = self._waiting[session][0] if session in self._waiting else None
         if place is None:
             yield
             return
-        place.change(0)  # it is about to leave, so it counts no more
+        place.change(0)  # it is about to leave, so it does not count any more
         try:
             yield
         finally:
             place.change(1)
 
     def check_memory(self, session: ResumableLifecycle, source: Source, kept: int) -> None:
-        """Make room for the window of a session that a client from ``source`` comes back to.
+        """Make room for the window of a session that a client from ``source`` resumes.
 
-        Other sessions that wait end for that. Raises Refusal (503) when it is not possible.
+        This may evict other detached sessions. Raises Refusal (503) if it is not possible.
         """
         place = self._memory[session]
         more = attached_weight(session.offer.window, kept) - place.weight
-        if more > 0 and not self.budget.shares.make_room(source, more, spared=place, protected=ATTACHED):
-            raise busy("full", f"there is no memory for this session for now ({spelled('resume_memory')})")
+        if more > 0 and not self.budget.shares.make_room(source, more, spared=place):
+            raise busy("full", f"there is no memory for this session now ({spelled('resume_memory')})")
 
     def attached(self, session: ResumableLifecycle, kept: int) -> None:
-        """Note that a client has come back to a session, for which there is memory, or took it over."""
+        """Note that a client has resumed a session, for which there is memory."""
         self._stop_waiting(session)
         self._memory[session].move(session.client.source)
         self.count_memory(session, kept)
 
     def _stop_waiting(self, session: ResumableLifecycle) -> None:
         if session in self._waiting:
-            place, timer = self._waiting.pop(session)
+            place, timer, _ = self._waiting.pop(session)
             place.leave()
             timer.cancel()
+        if session in self._expected:
+            self._expected.pop(session).cancel()
 
     def _wait(self, session: ResumableLifecycle, place: Place, seconds: float, reason: str) -> None:
         loop = asyncio.get_running_loop()
@@ -181,4 +191,35 @@ class SessionRegistry:
             else:
                 session.expire(reason)
 
-        self._waiting[session] = place, loop.call_later(seconds, ring)
+        self._waiting[session] = place, loop.call_later(seconds, ring), reason
+
+    # ---- restarts of the bridge
+
+    def expects(self, session: ResumableLifecycle) -> bool:
+        """Return whether a restart of the bridge has cut off the session's client, which should reconnect at once.
+
+        Until then, for at most `GRACE` seconds, it counts like an attached session.
+        """
+        return session in self._expected
+
+    @property
+    def expects_any(self) -> bool:
+        return bool(self._expected)
+
+    def capture_wait(self, session: ResumableLifecycle) -> list[float | str] | None:
+        """Return until when a detached session waits, and why it ends then; None for an attached or resuming one."""
+        if session not in self._waiting:
+            return None
+        _, timer, reason = self._waiting[session]
+        return [timer.when(), reason]
+
+    def restore_wait(self, session: ResumableLifecycle, wait: list[Any] | None, kept: int) -> None:
+        """Continue the wait captured by `capture_wait`, of a session with ``kept`` bytes. Evicts nothing."""
+        loop = asyncio.get_running_loop()
+        if wait is None:
+            self._expected[session] = loop.call_later(GRACE, session.given_up)
+        else:
+            due, reason = wait
+            place = self._wait_place(session)
+            self._wait(session, place, max(due - loop.time(), LEAST_WAIT), reason)
+        self.count_memory(session, kept)

@@ -1,8 +1,8 @@
-"""Fair shares of a limited resource: who gives way when it is exhausted.
+"""Fair shares of a limited resource: which holder is evicted when it is exhausted.
 
 Behind an edge or an ingress all clients may have the same address, so with a fixed limit per address one client could
-lock out all others. Shares refuse nobody while there is room. Beyond the limit, the source that holds most gives way:
-its holder with the lowest standing, and among equals the oldest.
+lock out all others. Below the limit, shares refuse nobody. At the limit, the source that holds the most loses a
+holder: the one with the lowest standing, and among equals the oldest.
 
 Each resource that clients can exhaust has its own `Shares`: handshakes, tunnels, detached sessions, memory of sessions,
 connections to the terminal service, pending logins at the embedded SSH server, and others.
@@ -25,9 +25,9 @@ def _nothing() -> None:
 
 
 class Place:
-    """The units that one holder has, until it leaves or gives way."""
+    """A slot: the units that one holder has, until it leaves or is evicted; ``is_held``: whether it still has them."""
 
-    __slots__ = ("_give_way", "_shares", "_standing", "source", "weight")
+    __slots__ = ("_give_way", "_shares", "_standing", "is_held", "source", "weight")
 
     def __init__(
         self, shares: Shares, source: Source, weight: int, give_way: Callable[[], None], standing: Callable[[], int]
@@ -37,14 +37,10 @@ class Place:
         self._standing = standing
         self.source = source
         self.weight = weight
-
-    @property
-    def is_held(self) -> bool:
-        """Whether the holder still has this place."""
-        return self in self._shares._places.get(self.source, ())
+        self.is_held = False
 
     def leave(self) -> None:
-        """Give the place back; does nothing if it was given back already."""
+        """Give the slot back; does nothing if it was given back already."""
         self._shares._remove(self)
         self._forget()
 
@@ -54,13 +50,13 @@ class Place:
         self._standing = _no_standing
 
     def change(self, weight: int) -> None:
-        """Change the number of units, whether or not there is room: see `Shares.make_room`."""
+        """Change the number of units, even beyond the limit: see `Shares.make_room`."""
         if self.is_held:
             self._shares._count(self.source, weight - self.weight)
         self.weight = weight
 
     def move(self, source: Source) -> None:
-        """Count for another source from now on, which a trusted proxy has named."""
+        """Count for another source from now on, as reported by a trusted proxy."""
         if self.is_held:
             self._shares._remove(self)
             self._shares._add(self, source)
@@ -69,8 +65,8 @@ class Place:
 class Shares:
     """``limit`` units of a resource, distributed among holders.
 
-    A holder whose standing is ``protected`` or higher gives way only to a source that holds less than its own (None: no
-    holder is protected). Nobody gives way to a source that holds more.
+    A holder whose standing is ``protected`` or higher is evicted only for a source that holds less than its own (None:
+    no holder is protected). No holder is evicted for a source that holds more.
     """
 
     def __init__(self, limit: int, *, protected: int | None = None) -> None:
@@ -96,10 +92,10 @@ class Shares:
         standing: Callable[[], int] = _no_standing,
         weight: int = 1,
     ) -> Place | None:
-        """Return a place for a holder from ``source``; None if there is no room and nobody gives way.
+        """Return a slot for a holder from ``source``; None if the limit is reached and no holder can be evicted.
 
-        ``give_way`` is called at most once, when the holder has lost its place to another; it must not raise.
-        ``standing`` returns how much the holder deserves its place; the lowest standing is 0.
+        ``give_way`` is called at most once, when the holder is evicted; it must not raise. ``standing`` returns the
+        holder's standing, of which 0 is the lowest.
         """
         if not self.make_room(source, weight):
             return None
@@ -108,7 +104,7 @@ class Shares:
     def overdraw(
         self, source: Source, give_way: Callable[[], None], *, standing: Callable[[], int], weight: int
     ) -> Place:
-        """Return a place, whether or not there is room, for a holder that exists already and must be counted."""
+        """Return a slot, even beyond the limit, for an existing holder that must be counted."""
         place = Place(self, source, weight, give_way, standing)
         self._add(place, source)
         return place
@@ -116,9 +112,9 @@ class Shares:
     def make_room(
         self, source: Source, weight: int, *, spared: Place | None = None, protected: int | None = None
     ) -> bool:
-        """Make holders give way until there is room for ``weight`` more units of ``source``; return whether there is.
+        """Evict holders until the limit allows ``weight`` more units for ``source``; return whether it does.
 
-        If that is impossible, nobody gives way. ``spared`` is the place that is to grow, which must not give way to
+        If that is impossible, no holder is evicted. ``spared`` is the slot that grows, which must not be evicted for
         itself. ``protected`` overrides that of these shares.
         """
         if self.taken + weight <= self.limit:
@@ -129,9 +125,9 @@ class Shares:
         return bool(victims)
 
     def drop_one(self, *, spared: Place | None = None, protected: int | None = None) -> bool:
-        """Make one holder give way although there is room, because something else is exhausted; return whether one did.
+        """Evict one holder, even below the limit, because another resource is exhausted; return whether there was one.
 
-        Protected holders and ``spared`` never do. ``protected`` overrides that of these shares.
+        Protected holders and ``spared`` are never evicted. ``protected`` overrides that of these shares.
         """
         for source in sorted(self._places, key=lambda source: -self._held[source]):
             candidates = (place for place in self._places[source] if place is not spared)
@@ -142,7 +138,7 @@ class Shares:
         return False
 
     def _victims(self, source: Source, weight: int, spared: Place | None, protected: int | None) -> list[Place]:
-        """Return who gives way so that ``source`` gets ``weight`` more units; nobody if that is impossible."""
+        """Return the slots to evict so that ``source`` gets ``weight`` more units; none if that is impossible."""
         victims: list[Place] = []
         needed = self.taken + weight - self.limit
         held = Counter(self._held)
@@ -172,7 +168,7 @@ class Shares:
 
     @staticmethod
     def _lowest(places: Iterable[Place], protected: int | None) -> Place | None:
-        """Return the place with the lowest standing, the oldest among equals; None if all are protected."""
+        """Return the slot with the lowest standing, the oldest among equals; None if all are protected."""
         lowest, found = protected, None
         for place in places:
             standing = place._standing()
@@ -184,6 +180,7 @@ class Shares:
 
     def _add(self, place: Place, source: Source) -> None:
         place.source = source
+        place.is_held = True
         self._places.setdefault(source, {})[place] = None
         self._count(source, place.weight)
 
@@ -194,8 +191,9 @@ class Shares:
         give_way()
 
     def _remove(self, place: Place) -> None:
-        mine = self._places.get(place.source, {})
-        if place in mine:
+        if place.is_held:
+            place.is_held = False
+            mine = self._places[place.source]
             del mine[place]
             if not mine:
                 del self._places[place.source]

@@ -1,12 +1,12 @@
-"""The other end of a speed test: a target inside the bridge, for clients that measure how fast their tunnels are.
+"""The other end of a speed test: a target inside the bridge, for clients that measure the speed of their tunnels.
 
-A client asks for it by a subprotocol, and sends one line:
+A client selects it with a subprotocol, and sends one line:
 
-    source      bytes come until the client hangs up
-    sink        what the client sends is counted, up to its half-close, and the count is the answer
-    echo        what the client sends comes back
+    source      this end sends bytes until the client closes the connection
+    sink        this end counts the client's bytes until its half-close, and answers with the count
+    echo        this end sends the client's bytes back
 
-It tells nothing and reaches nothing; who may open tunnels may use it, for `TIME_LIMIT` at most.
+It reveals nothing and connects to nothing. Every client that may open tunnels may use it, for at most `TIME_LIMIT`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PIECE = 256 << 10
 
 
 class SpeedTarget(Target):
-    """Serves each test in a task of its own, on one end of a socketpair."""
+    """Serves each test in its own task, on one end of a socketpair."""
 
     def __init__(self) -> None:
         self._tests: set[asyncio.Task[None]] = set()
@@ -39,7 +39,7 @@ class SpeedTarget(Target):
         await asyncio.gather(*self._tests, return_exceptions=True)
 
     async def dial(self, seconds: float, client: Client) -> socket.socket:
-        """Return a non-blocking socket at which a test waits for its order. Raises DialError."""
+        """Return a non-blocking socket on which a test waits for its line. Raises DialError."""
         try:
             ours, theirs = socket.socketpair()
         except OSError as exc:
@@ -61,13 +61,13 @@ async def _serve(sock: socket.socket) -> None:
             elif order in (b"sink\n", b"echo\n"):
                 await _receive(reader, writer, echo=order == b"echo\n")
     except (OSError, TimeoutError, ValueError):
-        pass  # the client has hung up, was too slow, or sent no order: the end of the stream tells it
+        pass  # the client disconnected, was too slow or sent no line; it sees the end of the stream
     finally:
         writer.close()
 
 
 async def _send(writer: asyncio.StreamWriter) -> None:
-    piece = os.urandom(_PIECE)  # nothing on the way can make it smaller
+    piece = os.urandom(_PIECE)  # not compressible
     while True:
         writer.write(piece)
         await writer.drain()

@@ -1,4 +1,4 @@
-"""What all connections of a bridge share: what they may use up, and the rules that they are admitted by."""
+"""What all connections of a bridge share: limited resources and access rules."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tunnel.errors import spelled
 from tunnel.net.forwarded import TrustedProxies
 from tunnel.protocol.read_buffers import ReadBuffers
+from tunnel.server.busy import BusyQueue
 from tunnel.server.certificates import Certificates
 from tunnel.server.handshake import Rules
 from tunnel.server.http import Refusal, busy
@@ -21,15 +22,15 @@ from tunnel.server.target import Target
 if TYPE_CHECKING:
     from tunnel.protocol.codec import Codec
 
-MAX_HANDSHAKES = 1024  # connections that have not sent their request yet, if there are descriptors enough
-MAX_FAREWELLS = 256  # connections that were refused, and whose clients may still read why
+MAX_HANDSHAKES = 1024  # connections without a request yet, if there are enough descriptors
+MAX_FAREWELLS = 256  # refused connections, whose clients may still read the reason
 _OTHER_DESCRIPTORS = 64  # listeners, log, event loop, …
-_DESCRIPTORS_OF_TUNNEL = 3  # two, and one more for sessions that wait, and for terminals
+_TERMINAL_DESCRIPTORS = 512  # connections to terminals
 
 
 @dataclass
 class BridgeState:
-    """See the module's text. Places in `handshakes` and `farewells` are never refused: the oldest gives way.
+    """See the module. Slots in `handshakes` and `farewells` are never refused: the oldest is evicted.
 
     `make_codec` and `tunnel_ended` are as for `Bridge`.
     """
@@ -47,35 +48,40 @@ class BridgeState:
     tunnel_ended: Callable[[], None]
     speed_test: SpeedTarget = field(default_factory=SpeedTarget)
     buffers: ReadBuffers = field(default_factory=ReadBuffers)
+    busy: BusyQueue = field(default_factory=BusyQueue)
     draining: bool = False
 
     def full(self) -> Refusal:
-        """Return the refusal for a client that finds no seat."""
+        """Return the refusal for a client that gets no slot for a tunnel."""
         return busy("full", f"{self.seats.limit} tunnels are open, which is the limit ({spelled('max_tunnels')})")
 
     def free_descriptor(self, spared: Place | None = None) -> bool:
-        """Let somebody give way, as the system has no descriptor left; return whether there was anybody.
+        """Free descriptors, as the system has none left; return whether that was possible.
 
-        ``spared`` is the place of whoever needs the descriptor.
-
-        First those who have been told all they need to know, then those who have not said what they want, then tunnels
-        whose clients have shown nothing, and at last sessions whose clients are away.
+        ``spared`` is the slot of the connection that needs the descriptor. The order is: refused connections,
+        handshakes, tunnels whose clients have sent nothing, detached sessions. Splices are ended first.
         """
+        if self.busy.splices.end_one():
+            return True
         all_shares = (self.farewells, self.handshakes, self.seats, self.sessions.waiting)
         return any(shares.drop_one(spared=spared) for shares in all_shares)
 
 
 def handshake_limit(descriptors: int) -> int:
-    """Return how many handshakes there may be at once, of a process that may open so many ``descriptors``."""
+    """Return the limit of handshakes at once, for a process that may have so many ``descriptors``."""
     return max(1, min(MAX_HANDSHAKES, descriptors // 8))
 
 
 def farewell_limit(descriptors: int) -> int:
-    """Return how many refused clients may be let read why, of a process that may open so many ``descriptors``."""
+    """Return the limit of refused connections at once, for a process that may have so many ``descriptors``."""
     return max(1, min(MAX_FAREWELLS, descriptors // 16))
 
 
-def tunnel_limit(wanted: int, descriptors: int) -> int:
-    """Return how many tunnels there may be, of ``wanted``, so that descriptors are left for everything else."""
+def tunnel_limit(wanted: int, descriptors: int, waiting: int) -> int:
+    """Return the limit of tunnels, at most ``wanted``, so that descriptors are left for everything else.
+
+    Each tunnel needs two. At most a third is kept for terminals and for up to ``waiting`` detached sessions.
+    """
     left = descriptors - _OTHER_DESCRIPTORS - handshake_limit(descriptors) - farewell_limit(descriptors)
-    return max(1, min(wanted, left // _DESCRIPTORS_OF_TUNNEL))
+    kept = min(left // 3, _TERMINAL_DESCRIPTORS + waiting)
+    return max(1, min(wanted, (left - kept) // 2))

@@ -1,4 +1,4 @@
-"""What tunnels lead to, as the bridge sees it: an address, the embedded SSH server, the speed test, …"""
+"""The interface of targets: an address, the embedded SSH server, the speed test, …"""
 
 from __future__ import annotations
 
@@ -6,23 +6,35 @@ import socket
 from abc import ABC, abstractmethod
 
 from tunnel.net.address import Client
+from tunnel.restart.state import Handed, Kept, Tree
 
 
 class Target(ABC):
-    """Where tunnels lead; ``str()`` names it in the log, ``greeting`` tells whoever starts the bridge how to log in."""
+    """A target; ``str()`` is its name in the log, `greeting` is shown when the bridge starts."""
 
-    greeting = ""
+    @property
+    def greeting(self) -> str:
+        """How to log in, if that is known."""
+        return ""
 
     async def start(self) -> None:
-        """Get ready, before the first `dial`; raises UsageError when that cannot be. Most need nothing."""
+        """Get ready, before the first `dial`. Raises UsageError. Most targets need nothing."""
         return
 
     async def why_unanswered(self) -> str | None:
-        """Return why no tunnel can be opened, when that is known; None if something answers, or is only slow."""
+        """Return why no tunnel can be opened, if that is known; None if the target answers, or may just be slow."""
         return None
 
     async def close(self) -> None:
-        """Let go of everything, when all tunnels have ended."""
+        """Release everything, when all tunnels have ended."""
+        return
+
+    def capture(self, kept: Kept) -> Tree:
+        """Return the state for `restore` when the bridge is restarted; see `tunnel.restart.part.Part`."""
+        return {}
+
+    def restore(self, tree: Tree, handed: Handed) -> None:
+        """Restore the captured state; `start` is called after this."""
         return
 
     @abstractmethod

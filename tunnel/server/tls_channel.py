@@ -1,8 +1,8 @@
 """The bridge's side of a TLS connection, as a channel.
 
-OpenSSL gets the records one by one from memory, not from the socket. Reading from a socket it would go on for as long
-as what comes is no data: a client could keep everybody else waiting with updates of its keys (RFC 8446 section 4.6.3)
-before it has shown a token, or with one byte of data a record after that.
+OpenSSL gets the records one by one from memory, not from the socket. From a socket it would continue reading as long as
+it gets records without data: a client could block all others with key updates (RFC 8446 section 4.6.3), even without a
+token, or later with records of one byte.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from tunnel.protocol.frames import Buffer
 
-RECORDS_PER_TURN = 64  # that one call takes in; the rest waits for a later turn
+RECORDS_PER_TURN = 64  # most records that one call takes; the rest waits for a later turn
 _READ_SIZE = 64 * 1024  # bytes of one read from the socket
-_CHUNK = 32 * 1024  # bytes that are encrypted before they are sent; OpenSSL keeps as much memory for them
+_CHUNK = 32 * 1024  # bytes that are encrypted at once; OpenSSL keeps that much memory
 _SEND_LIMIT = 256 * 1024  # bytes of one `send`
 _REPLY_LIMIT = 1 << 20  # bytes that may wait for a client that does not read
 _RECORD_HEADER = 5  # RFC 8446 section 5.1: type, version, length
@@ -34,7 +34,9 @@ _RECORD_TYPES = range(20, 25)
 
 
 class ServerTLSChannel(Channel):
-    """A non-blocking byte stream over TLS; it is of use when `shake_hands` has returned True."""
+    """A non-blocking byte stream over TLS; usable once `shake_hands` has returned True."""
+
+    is_encrypted = True
 
     __slots__ = (
         "_at",
@@ -54,16 +56,16 @@ class ServerTLSChannel(Channel):
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self._encrypted = b""  # what was read from the socket, and is for OpenSSL …
+        self._encrypted = b""  # bytes from the socket; OpenSSL has not got those …
         self._at = 0  # … from here on
         self._has_ended = False  # the client sends no more
-        self._error: OSError | None = None  # which the next call is to raise
-        self._unsent = memoryview(b"")  # records that the socket did not take
-        self._owed = 0  # bytes of data in them, which the last `send` has not counted
+        self._error: OSError | None = None  # the next call raises it
+        self._unsent = memoryview(b"")  # records that the socket did not accept
+        self._owed = 0  # bytes of data in them that the last `send` has not counted
         self._budget = FrameBudget()  # for records without data
 
     def shake_hands(self) -> bool:
-        """Go on with the handshake; return whether it is done. Raises OSError (ssl.SSLError among them)."""
+        """Continue the handshake; return whether it is complete. Raises OSError, including ssl.SSLError."""
         for _ in range(RECORDS_PER_TURN):
             try:
                 self._tls.do_handshake()
@@ -72,7 +74,7 @@ class ServerTLSChannel(Channel):
                 if not self._take_record():
                     return False
             except ssl.SSLError:
-                self._flush_quietly()  # an alert, which tells the client why
+                self._flush_quietly()  # an alert with the reason for the client
                 raise
             else:
                 self.flush()
@@ -81,18 +83,18 @@ class ServerTLSChannel(Channel):
 
     @property
     def is_blocked(self) -> bool:
-        """Whether something waits until the descriptor is writable."""
+        """Whether data waits until the descriptor is writable."""
         return bool(self._unsent)
 
     @property
     def pending(self) -> bool:
-        """Whether bytes wait inside the channel, for which the descriptor will not become readable."""
+        """Whether the channel holds bytes for which the descriptor will not become readable."""
         return bool(self._held) or self._tls.pending() > 0 or self._record_size() > 0
 
     def receive_into(self, space: memoryview) -> int | None:
-        """As `Channel.receive_into`. An end without close_notify is an end: WebSocket's Close tells the two apart.
+        """As `Channel.receive_into`. EOF without close_notify is not an error: WebSocket's Close shows a clean end.
 
-        None while `pending` means that what has come so far is no data.
+        None while `pending` means that there was no data in the records so far.
         """
         if self._held:
             return self._receive_held(space)
@@ -109,7 +111,7 @@ class ServerTLSChannel(Channel):
         return received if received or has_ended else None
 
     def _decrypt(self, space: memoryview) -> tuple[int, bool]:
-        """Take in as many records as may be, into ``space``; return the bytes in it, and whether no more can come."""
+        """Decrypt as many records as allowed into ``space``; return the number of bytes, and whether it is the end."""
         received, records, is_silent = 0, 0, False
         while received < len(space):
             try:
@@ -137,16 +139,16 @@ class ServerTLSChannel(Channel):
         return received, False
 
     def _spend(self) -> None:
-        """Pay for a record without data."""
+        """Count a record without data."""
         try:
             self._budget.spend(time.monotonic())
         except RemoteProtocolError as exc:
             raise ConnectionAbortedError(errno.ECONNABORTED, "too many TLS records without data") from exc
         if len(self._unsent) + self._outgoing.pending > _REPLY_LIMIT:
-            raise ConnectionAbortedError(errno.ECONNABORTED, "the client does not read what TLS has to tell it")
+            raise ConnectionAbortedError(errno.ECONNABORTED, "the client does not read what TLS sends")
 
     def _take_record(self) -> bool:
-        """Hand the next record, or the end, to OpenSSL; return whether there was one. Raises OSError."""
+        """Pass the next record, or the end, to OpenSSL; return whether there was one. Raises OSError."""
         size = self._record_size()
         if not size:
             if self._has_ended:
@@ -171,27 +173,27 @@ class ServerTLSChannel(Channel):
         return True
 
     def _record_size(self) -> int:
-        """Return the size of the record that comes next, 0 if it is not whole."""
+        """Return the size of the next record, 0 if it is incomplete."""
         left = len(self._encrypted) - self._at
         if left < _RECORD_HEADER:
             return 0
         size = self._whole_size()
         kind, version = self._encrypted[self._at : self._at + 2]
         if kind not in _RECORD_TYPES or version != 3 or size > _RECORD_HEADER + _RECORD_LIMIT:
-            return left  # it is no record: OpenSSL knows best what to say to that
+            return left  # not a record: OpenSSL answers it
         return size if size <= left else 0
 
     def _whole_size(self) -> int:
-        """Return the size of the record that comes next, of which at least the header is there."""
+        """Return the size of the next record, whose header is complete."""
         return _RECORD_HEADER + int.from_bytes(self._encrypted[self._at + 3 : self._at + 5], "big")
 
     def _missing(self) -> int:
-        """Return how many bytes to read: those that complete a record, so that little has to be put together."""
+        """Return how many bytes to read: those that complete a record, so that little has to be copied."""
         left = len(self._encrypted) - self._at
         return _READ_SIZE if left < _RECORD_HEADER else self._whole_size() - left
 
     def send(self, pieces: Sequence[Buffer]) -> int:
-        """As `Channel.send`. After less than all was sent the next call must begin with the rest."""
+        """As `Channel.send`. If not everything was sent, the next call must begin with the rest."""
         if self._owed:
             if not self.flush():
                 return 0
@@ -208,7 +210,7 @@ class ServerTLSChannel(Channel):
         return sent
 
     def flush(self) -> bool:
-        """Send what waits, as far as that goes without waiting; return whether all is sent. Raises OSError."""
+        """Send queued data as far as possible without waiting; return whether all is sent. Raises OSError."""
         while self._unsent or self._outgoing.pending:
             if not self._unsent:
                 self._unsent = memoryview(self._outgoing.read())
@@ -222,15 +224,15 @@ class ServerTLSChannel(Channel):
         try:
             self.flush()
         except OSError:
-            pass  # the next `send` tells
+            pass  # the next `send` raises it
 
     def end_writing(self) -> None:
-        """Half-close, behind a close_notify. What is received from then on is not decrypted: only its end counts."""
+        """Send close_notify and half-close. Data received after this is not decrypted; only its end matters."""
         self._notify()
         self.sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Send close_notify if that goes without waiting, and close."""
+        """Send close_notify if that is possible without waiting, and close."""
         self._notify()
         self.sock.close()
 

@@ -1,12 +1,13 @@
-"""SSH itself: clients for programs, the embedded server, ssh's configuration, and diagnosis.
+"""SSH: clients for programs, the embedded server, ssh's configuration, and diagnosis.
 
-Importing this costs nothing; each public name is imported when it is first used.
+Importing this is cheap: each public name is imported on first use.
 
 - `client`: asyncssh through a tunnel. `sync_client`: paramiko through a tunnel.
-- `embedded`: the embedded server as a target of the bridge. `logins`: its pending logins. `server`: its processes.
-- `config`, `config_file`: what ``config-ssh`` writes. `quoting`: its words. `ports`: ports of this machine for hosts.
-- `programs`: ssh, scp, sftp and rsync through a tunnel. `command_lines`: theirs. `written`: what `config_file` wrote
-  before. `editors`: how they are started on a host. `host_key`: keys of SSH servers.
+- `embedded`: the embedded server as a target of the bridge. `server_process`: one of its processes, which run
+  `server`. `logins`: its pending logins.
+- `config`, `config_file`: the files of ``config-ssh``. `quoting`: quotes for them. `ports`: local ports for hosts.
+- `programs`: ssh, scp, sftp and rsync through a tunnel. `command_lines`: parses their command lines. `written`: reads
+  what `config_file` wrote before. `editors`: starts editors on a host. `host_key`: keys of SSH servers.
 - `doctor`: checks each hop to a bridge. `buffering`, `speed_test`: two of its measurements.
 """
 
@@ -20,10 +21,10 @@ _HOMES = {"connect": "tunnel.ssh.client", "paramiko_client": "tunnel.ssh.sync_cl
 __all__ = ["connect", "paramiko_client"]
 
 
-if not TYPE_CHECKING:  # a type checker is to find names that there are not
+if not TYPE_CHECKING:  # so that type checkers report unknown names
 
     def __getattr__(name: str) -> object:
-        """Import a public name, and asyncssh or paramiko with it, when it is first used (PEP 562)."""
+        """Import the module of a public name, with asyncssh or paramiko, on first use (PEP 562)."""
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         import importlib

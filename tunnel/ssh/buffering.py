@@ -1,7 +1,7 @@
-"""Whether something on the way to a bridge buffers: small messages then wait until more come, and SSH begins with some.
+"""Whether an edge buffers: small messages, with which SSH begins, then wait until more data follow.
 
-A bridge of ours is asked for its echo (`tunnel.server.speed_test`), any other is pinged, as every WebSocket server
-answers pings (RFC 6455 section 5.5.2). Small messages do not come back; once enough was sent, all do.
+For our own bridge the test uses its echo (`tunnel.server.speed_test`), for others pings, which every WebSocket server
+answers (RFC 6455 section 5.5.2). With a buffer, small messages are not answered until enough data was sent.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from tunnel.protocol.control import SPEED_TEST
 from tunnel.protocol.frames import BINARY, PING, frame_header
 from tunnel.protocol.masking import apply_mask
 
-ANSWER_LIMIT = 3.0  # seconds that a small message's answer may take
-PAUSE = 1.0  # seconds that are waited after each round
-_GREETINGS = 3  # reads of what comes unasked
+ANSWER_LIMIT = 3.0  # seconds for the answer to a small message
+PAUSE = 1.0  # seconds to wait after each round
+_GREETINGS = 3  # reads of unsolicited data
 _PIECE = 512  # bytes of one message of the echo
-_PING = 125  # bytes that a ping may hold
-_FIRST, _LAST = 1 << 10, 256 << 10  # bytes that were said after the first round and after the last; each doubles them
+_PING = 125  # most bytes of a ping
+_FIRST, _LAST = 1 << 10, 256 << 10  # bytes sent after the first round and after the last; each round doubles them
 
 
 def held_back(settings: Settings) -> int | None:
-    """Return how many bytes, at most, wait on the way until more come; None if none do, or if that cannot be told."""
+    """Return the size of the edge's buffer, as an upper limit in bytes; None if there is none, or it is unknown."""
     try:
         connection = dial(settings, Trace(), subprotocols=("binary", SPEED_TEST))
     except TunnelError:
-        return None  # it was there a moment ago
+        return None  # unknown: the bridge was reachable a moment ago
     try:
         return _probe(connection)
     except OSError:
@@ -50,7 +50,7 @@ def _probe(connection: Connection) -> int | None:
         else:
             for _ in range(_GREETINGS):
                 if not line.hears(PAUSE):
-                    break  # what the SSH server says by itself is no answer
+                    break  # unsolicited data of the SSH server is not an answer
         line.send(opcode, b"?")
         if line.hears(ANSWER_LIMIT):
             return None
@@ -60,7 +60,7 @@ def _probe(connection: Connection) -> int | None:
                 line.send(opcode, os.urandom(size))
                 said += size
                 if not has_echo:
-                    time.sleep(0.002)  # of many pings at once a server need answer the last only
+                    time.sleep(0.002)  # of many pings at once, a server need only answer the last one
             if line.hears(PAUSE):
                 return wanted
             wanted *= 2
@@ -68,7 +68,7 @@ def _probe(connection: Connection) -> int | None:
 
 
 class _Line:
-    """An open WebSocket connection on which it only counts whether anything comes."""
+    """An open WebSocket connection, to find out whether anything is received."""
 
     def __init__(self, connection: Connection, selector: selectors.BaseSelector) -> None:
         self._channel = connection.channel
@@ -76,7 +76,7 @@ class _Line:
         selector.register(self._channel.fileno(), selectors.EVENT_READ)
 
     def send(self, opcode: int, payload: bytes) -> None:
-        """Send one frame. Raises OSError, also when nobody takes it."""
+        """Send one frame. Raises OSError, also if the peer does not accept it in time."""
         mask = os.urandom(4)
         rest = memoryview(frame_header(opcode, len(payload), mask) + apply_mask(payload, mask))
         deadline = time.monotonic() + ANSWER_LIMIT
@@ -89,7 +89,7 @@ class _Line:
                 time.sleep(0.01)
 
     def hears(self, seconds: float) -> bool:
-        """Return whether anything comes within so many seconds. Raises OSError at the end of the connection."""
+        """Return whether anything is received within ``seconds``. Raises OSError at the end of the connection."""
         space = memoryview(bytearray(4096))
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:

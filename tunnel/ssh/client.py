@@ -1,4 +1,4 @@
-"""SSH from asyncio programs, through a tunnel: asyncssh over a socket of ours."""
+"""SSH through a tunnel for asyncio programs: asyncssh over a `tunnel.client.sockets.TunnelSocket`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def connect(
 ) -> Opening[asyncssh.SSHClientConnection]:
     """Open an SSH connection through a tunnel to ``host``, which is as for `tunnel.open_socket`.
 
-    ``token``, ``headers`` and ``tunnel_options`` are for the tunnel, as there; ``ssh_options`` are those of
+    ``token``, ``headers`` and ``tunnel_options`` are for the tunnel; ``ssh_options`` are those of
     `asyncssh.connect` (``username``, ``client_keys``, ``known_hosts``, ``host_key_alias``, …). ``await`` it, or use it
     with ``async with``. Raises DialError, UsageError, and asyncssh's own errors.
     """

@@ -1,7 +1,7 @@
-"""The command lines of ssh, scp and sftp: where their options end, and which hosts they are about.
+"""The command lines of ssh, scp and sftp: where their options end, and which hosts they name.
 
-They read their options as POSIX getopt does: letters, some of which take a value, up to the first operand or ``--``.
-ssh alone goes on behind its host. Nothing is checked here: what is wrong, the program itself tells.
+The options are those of POSIX getopt: letters, some with a value, up to the first operand or ``--``. Only ssh accepts
+further options after its host. Nothing is checked here: the program itself reports errors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _JUMP = re.compile(r"\s*proxyjump(?:\s*=\s*|\s+)\"?([^\"]*)\"?\s*", re.IGNORECAS
 
 @dataclass(frozen=True)
 class Letter:
-    """One option: its letter and value, and where it stands: word ``start`` at ``offset``, up to word ``stop``."""
+    """One option: its letter and value, and its position: word ``start`` at ``offset``, up to word ``stop``."""
 
     letter: str
     value: str
@@ -32,7 +32,7 @@ class Letter:
 
     @property
     def jump(self) -> str | None:
-        """The hosts to go through, if this option names some (``-J``, ``-o ProxyJump``)."""
+        """The jump hosts, if this option names some (``-J``, ``-o ProxyJump``)."""
         if self.letter == "J":
             return self.value
         found = _JUMP.fullmatch(self.value) if self.letter == "o" else None
@@ -41,7 +41,7 @@ class Letter:
 
 @dataclass(frozen=True)
 class Remote:
-    """An operand that is on another machine: its host without brackets, and whether a user is named."""
+    """An operand on another machine: its host without brackets, and whether it has a user."""
 
     at: int
     host: str
@@ -50,7 +50,7 @@ class Remote:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """The words of ssh, scp or sftp, taken apart. ``end`` is where further options can be put, after all others."""
+    """A parsed command line of ssh, scp or sftp. ``end`` is where options can be inserted after all others."""
 
     words: list[str]
     options: list[Letter]
@@ -58,7 +58,7 @@ class CommandLine:
     remotes: list[Remote]
 
     def value(self, letter: str) -> str | None:
-        """Return the value of an option, which the last one decides; None if it is not there."""
+        """Return the value of an option, the last one if it is repeated; None without it."""
         return next((each.value for each in reversed(self.options) if each.letter == letter), None)
 
     def has(self, letter: str) -> bool:
@@ -66,12 +66,12 @@ class CommandLine:
 
     @property
     def long_options(self) -> list[str]:
-        """The words among the options that look like long ones, which none of the three programs has."""
+        """The options that look like long ones, which none of the three programs has."""
         return [self.words[each.start] for each in self.options if each.letter == "-" and each.offset == 1]
 
 
 def parse(program: str, words: Sequence[str]) -> CommandLine:
-    """Take the words behind ``program`` apart: ssh, scp or sftp."""
+    """Parse the words after ``program``: ssh, scp or sftp."""
     words = list(words)
     options, at, end = _scan(words, 0, TAKE_VALUE[program])
     operands = range(at, len(words))
@@ -82,14 +82,14 @@ def parse(program: str, words: Sequence[str]) -> CommandLine:
     if program == "sftp":
         found = _remote(words[at], at, "sftp") or _destination(words[at], at)
         return CommandLine(words, options, end, [found])
-    if end == at:  # without a "--" ssh takes options behind the host, too
+    if end == at:  # without a "--", ssh also accepts options after the host
         more, _, end = _scan(words, at + 1, TAKE_VALUE[program])
         options += more
     return CommandLine(words, options, end, [_uri(words[at], at, "ssh") or _destination(words[at], at)])
 
 
 def without_options(line: CommandLine, gone: Sequence[Letter]) -> CommandLine:
-    """Return the command line without some of its options, which take a value."""
+    """Return the command line without the options ``gone``, which take a value."""
     words = list(line.words)
     for each in sorted(gone, key=lambda each: -each.start):
         words[each.start : each.stop] = [words[each.start][: each.offset]] if each.offset > 1 else []
@@ -128,13 +128,13 @@ def _remote(word: str, at: int, scheme: str) -> Remote | None:
     if found := _uri(word, at, scheme):
         return found
     if sys.platform == "win32" and word[1:2] == ":" and word[0].isalpha():
-        return None  # a drive
+        return None  # a drive letter
     colon = _colon(word)
     return _destination(word[:colon], at) if colon else None
 
 
 def _colon(word: str) -> int:
-    """Return where the colon behind the host stands, 0 if there is none: not behind a slash, nor in brackets."""
+    """Return the position of the colon after the host, 0 if there is none; not after a slash or in brackets."""
     brackets = word.startswith("[")
     for at, char in enumerate(word):
         brackets = brackets or word.startswith("@[", at)

@@ -1,12 +1,13 @@
-"""The two files of ``config-ssh``: one of its own, and ssh's config file, which gets one line that includes it.
+"""The two files of ``config-ssh``: its own file, and ssh's config file, which gets a line that includes it.
 
-Every change is planned from the bytes that are there, so that it can be shown instead of made; made, it is one atomic
-replacement per file. What a user or another program wrote stays as it is, byte for byte. `config` makes the lines.
+Changes are planned from the current bytes, so that they can be shown instead of made. Each file is replaced atomically.
+Text by the user or another program is kept byte for byte. `config` makes the lines.
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import stat
 import tempfile
@@ -19,7 +20,7 @@ from tunnel.net.home import home_folder, wanted_home
 from tunnel.ssh.quoting import quoted
 
 OWN_NAME = "wstunnel-py.conf"
-SIZE_LIMIT = 1 << 20  # bytes; no ssh_config that a person keeps is larger
+SIZE_LIMIT = 1 << 20  # bytes; no real ssh_config is larger
 MARKER = b"# Written by wstunnel-py config-ssh --write, which replaces all of it; --remove deletes it."
 CREATED = b"# ssh's config file was made for it, and goes with it if nothing else has come into it."
 MADE_BY = b"# Made by: "
@@ -29,9 +30,9 @@ SSH_FOLDER = ".ssh"
 
 @dataclass(frozen=True)
 class Change:
-    """What is to become of one file: ``None`` for its bytes means that there is none.
+    """A planned change of one file; bytes of ``None`` mean that the file does not exist.
 
-    ``path`` is what the user calls it, ``target`` the file itself, behind all links.
+    ``path`` is the user's name for it, ``target`` the file itself after resolving links.
     """
 
     path: str
@@ -45,27 +46,27 @@ class Change:
 
 
 def default_path() -> str:
-    """Return where ssh's config file is for this user, by HOME. Raises UsageError for a user without a home."""
+    """Return the path of ssh's config file in HOME. Raises UsageError for a user without a home."""
     return os.path.join(wanted_home("ssh's config file"), SSH_FOLDER, "config")
 
 
 def folder_of_ssh() -> str | None:
-    """Return the folder that ssh itself looks into: on POSIX that of the user's account, whatever HOME says.
+    """Return the folder that ssh itself uses: on POSIX that of the user's account, whatever HOME is.
 
-    None for a user who has neither an account nor a home.
+    None for a user without an account and a home.
     """
     home: str | None
     try:
         import pwd
 
         home = pwd.getpwuid(os.getuid()).pw_dir
-    except (ImportError, KeyError):  # Windows, or a user without an account, as some containers have
+    except (ImportError, KeyError):  # Windows, or a user without an account, as in some containers
         home = home_folder()
     return None if home is None else os.path.join(home, SSH_FOLDER)
 
 
 def own_path(ssh_config: str) -> str:
-    """Return the path of our own file: beside ``ssh_config``, as the user calls that."""
+    """Return the path of our own file, in the folder of ``ssh_config``."""
     folder, name = os.path.split(os.path.abspath(ssh_config))
     if name == OWN_NAME:
         raise UsageError(code="file", setting="ssh_config", path=ssh_config, reason="it cannot include itself")
@@ -73,44 +74,45 @@ def own_path(ssh_config: str) -> str:
 
 
 def include_line(ssh_config: str) -> bytes:
-    """Return the line that includes our own file, without its end. Raises UsageError for a path that no line can hold.
+    """Return the Include line for our own file, without its line end. Raises UsageError for an impossible path.
 
-    Within ssh's own folder a bare name does, which is read alike by all parsers and survives a move of the folder.
+    In ssh's own folder it has only the file's name, which all parsers read in the same way, and which stays valid if
+    the folder is moved.
     """
     own = own_path(ssh_config)
     folder = folder_of_ssh()
     if folder is not None and os.path.dirname(own) == os.path.abspath(folder):
         return b"Include " + OWN_NAME.encode()
     if any(c in own for c in "*?[]"):
-        raise UsageError(f"{own}: an Include cannot name it, as * ? [ ] stand for other characters there")
+        raise UsageError(f"{own}: an Include cannot name this file, as * ? [ ] are wildcards there")
     return b"Include " + quoted(own, percent=False).encode()
 
 
 def plan_write(ssh_config: str, blocks: str, made_by: str) -> list[Change]:
-    """Return what puts ``blocks`` into our own file and the Include into ``ssh_config``.
+    """Return the changes that write ``blocks`` into our own file and the Include into ``ssh_config``.
 
-    ``made_by`` goes into a comment. Raises UsageError.
+    ``made_by`` is stored in a comment. Raises UsageError.
     """
     own, config = read_file(own_path(ssh_config)), read_file(ssh_config)
     _check_owner(own)
-    created = config.before is None or (own.before is not None and CREATED in own.before.split(b"\n"))
+    created = config.before is None or CREATED in _comments(own)
     head = [MARKER, *([CREATED] if created else []), MADE_BY + made_by.encode()]
     after = b"\n".join([*head, b"", blocks.encode()])
     return [changed(own, after), changed(config, _with_line(config.before or b"", include_line(ssh_config)))]
 
 
 def plan_remove(ssh_config: str) -> list[Change]:
-    """Return what takes our line out of ``ssh_config`` and deletes our own file. Raises UsageError."""
+    """Return the changes that remove our line from ``ssh_config`` and delete our own file. Raises UsageError."""
     own, config = read_file(own_path(ssh_config)), read_file(ssh_config)
     _check_owner(own)
     after = None if config.before is None else _without_line(config.before, include_line(ssh_config))
-    if after == b"" and own.before is not None and CREATED in own.before.split(b"\n"):
+    if after == b"" and CREATED in _comments(own):
         after = None
     return [changed(config, after), changed(own, None)]
 
 
 def written(ssh_config: str) -> tuple[str, list[str]] | None:
-    """Return the command that wrote our own file, and the hosts in it; None unless ``ssh_config`` includes such a file.
+    """Return the command that wrote our own file, and its hosts; None unless ``ssh_config`` includes such a file.
 
     Raises UsageError for a file that cannot be read.
     """
@@ -122,7 +124,7 @@ def written(ssh_config: str) -> tuple[str, list[str]] | None:
     included = any(line.rstrip(b"\r\n") == include_line(ssh_config) for line in _lines(config.before))
     if made_by is None or not included:
         return None
-    return made_by.removeprefix(MADE_BY).decode(errors="replace").rstrip("\n"), hosts_in(own.before)
+    return made_by.removeprefix(MADE_BY).decode(errors="replace").rstrip("\r\n"), hosts_in(own.before)
 
 
 def diff(changes: Sequence[Change]) -> bytes:
@@ -138,7 +140,7 @@ def diff(changes: Sequence[Change]) -> bytes:
 
 
 def report(changes: Sequence[Change]) -> list[str]:
-    """Return what the changes do, or that they do nothing, in lines for the user."""
+    """Return lines for the user that describe the changes."""
     if not any(change.is_one for change in changes):
         return [f"nothing to change: {' and '.join(change.path for change in changes)}"]
     lines = []
@@ -152,28 +154,28 @@ def report(changes: Sequence[Change]) -> list[str]:
         else:
             before, after = hosts_in(change.before or b""), hosts_in(change.after)
             gone = [host for host in before if host not in after]
-            lines.append(f"wrote {change.path}: {' '.join(after)}" + (f"; no longer: {' '.join(gone)}" if gone else ""))
+            lines.append(f"wrote {change.path}: {' '.join(after)}" + (f"; removed: {' '.join(gone)}" if gone else ""))
     return lines
 
 
 def _report_include(change: Change) -> str:
     if change.after is None:
-        return f"deleted {change.path}, which held nothing but the Include"
+        return f"deleted {change.path}, which contained only the Include"
     before, after = (len(data or b"") for data in (change.before, change.after))
     return (
-        f"put the Include at the top of {change.path}" if after >= before else f"took the Include out of {change.path}"
+        f"put the Include at the top of {change.path}" if after >= before else f"removed the Include from {change.path}"
     )
 
 
 def hosts_in(data: bytes) -> list[str]:
-    """Return the hosts and patterns of an ssh_config, as they stand there."""
+    """Return the hosts and patterns of an ssh_config, in order."""
     return [line[5:].strip().decode(errors="replace") for line in _lines(data) if line.startswith(b"Host ")]
 
 
 def apply(changes: Sequence[Change]) -> None:
-    """Make the changes, in order, each at once or not at all.
+    """Make the changes in order, each completely or not at all.
 
-    Raises UsageError when a file cannot be written, or is no longer what the change was planned for.
+    Raises UsageError if a file cannot be written, or has changed since the change was planned.
     """
     for change in changes:
         if not change.is_one:
@@ -204,7 +206,7 @@ def _replace(change: Change, data: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
-    if hasattr(os, "O_DIRECTORY"):  # the name is on the disk, too, when its folder is
+    if hasattr(os, "O_DIRECTORY"):  # sync the folder, too, so that the new name is on the disk
         opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(opened)
@@ -221,13 +223,13 @@ def _take_over(target: str, temporary: str) -> None:
 
 
 def _check_unchanged(change: Change) -> None:
-    """A last look before the point of no return. Another program can still come in between, for some microseconds."""
+    """Raise UsageError if the file has changed. Another program could still change it in the next microseconds."""
     if read_file(change.path) != Change(change.path, change.target, change.before, change.before):
         raise UsageError(code="file-changed", path=change.path)
 
 
 def read_file(path: str) -> Change:
-    """Return the file at ``path`` as it is, as a change of nothing. Raises UsageError if that cannot be."""
+    """Return the current file at ``path`` as a change that does nothing. Raises UsageError."""
     target = os.path.realpath(path)
     try:
         if not stat.S_ISREG(os.stat(target).st_mode):
@@ -245,27 +247,33 @@ def _unusable(path: str, reason: str) -> UsageError:
 
 
 def changed(change: Change, after: bytes | None) -> Change:
-    """Return the change that makes ``after`` of the same file."""
+    """Return the change of the same file to ``after``."""
     return Change(change.path, change.target, change.before, after)
 
 
 def _check_owner(own: Change) -> None:
     if own.before is not None and not _is_ours(own):
-        raise _unusable(own.path, "config-ssh did not write it; move it out of the way")
+        raise _unusable(own.path, "it was not written by config-ssh: move it away")
 
 
 def _is_ours(own: Change) -> bool:
-    return _lines(own.before or b"")[:1] == [MARKER + b"\n"]
+    return _comments(own)[:1] == [MARKER]
+
+
+def _comments(own: Change) -> list[bytes]:
+    """Return our comments at the top of our own file; an editor on Windows may have changed the line ends."""
+    lines = (line.rstrip(b"\r\n") for line in _lines(own.before or b""))
+    return list(itertools.takewhile(lambda line: line.startswith(b"#"), lines))
 
 
 def _lines(data: bytes) -> list[bytes]:
-    """Return the lines of ``data`` with their ends, as ssh divides them: at line feeds, nothing else."""
+    """Return the lines of ``data`` with their ends, split as by ssh: only at line feeds."""
     *whole, rest = data.split(b"\n")
     return [line + b"\n" for line in whole] + ([rest] if rest else [])
 
 
 def _with_line(data: bytes, include: bytes) -> bytes:
-    """Return ``data`` with ``include`` as exactly one of its lines, where it is for all hosts: before any block."""
+    """Return ``data`` with ``include`` as exactly one line before the first block, so that it is for all hosts."""
     lines = _lines(data.removeprefix(BYTE_ORDER_MARK))
     ours = [at for at, line in enumerate(lines) if line.rstrip(b"\r\n") == include]
     block = next((at for at, line in enumerate(lines) if _opens_block(line)), len(lines))
@@ -278,13 +286,13 @@ def _with_line(data: bytes, include: bytes) -> bytes:
 
 
 def _without_line(data: bytes, include: bytes) -> bytes:
-    """Return ``data`` without the lines that are ``include``."""
+    """Return ``data`` without the ``include`` lines."""
     mark = BYTE_ORDER_MARK if data.startswith(BYTE_ORDER_MARK) else b""
     lines = _lines(data.removeprefix(mark))
     return mark + b"".join(line for line in lines if line.rstrip(b"\r\n") != include)
 
 
 def _opens_block(line: bytes) -> bool:
-    """Whether a line begins a block, so that what follows is for some hosts only (``Host``, ``Match``)."""
+    """Whether a line begins a block for some hosts only (``Host``, ``Match``)."""
     words = line.replace(b"=", b" ").split(maxsplit=1)
     return bool(words) and words[0].strip(b'"').lower() in (b"host", b"match")

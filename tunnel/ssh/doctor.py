@@ -1,9 +1,9 @@
-"""Diagnosis: checks each hop on the way of a tunnel, times it, and names the first that fails.
+"""Diagnosis: checks and times each hop of a tunnel, and finds the first that fails.
 
-    url → dns → tcp → proxy → tls → upgrade → resume → ssh → throughput (on request)
+    url → sandbox → dns → tcp → proxy → tls → upgrade → resume → ssh → throughput (on request)
 
-The hops up to the upgrade are those of `tunnel.client.dial`, whose own steps and errors are what is reported: the
-same code dials for ssh's ProxyCommand.
+The sandbox is a hop if its provider is asked. The hops up to the upgrade are the steps and errors of
+`tunnel.client.dial`, the same code that dials for ssh's ProxyCommand.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from tunnel.client.settings import Settings
 from tunnel.client.sockets import relayed_socket
 from tunnel.client.trace import Trace
 from tunnel.client.tunnel import Tunnel
-from tunnel.errors import TRY_LATER, UNREACHABLE, TunnelError, printable, spelled
+from tunnel.errors import TRY_LATER, UNREACHABLE, TunnelError, UsageError, printable, spelled
 from tunnel.pki.expiry import current_time, ends_soon, expiry
 from tunnel.protocol.control import SUBPROTOCOL
 from tunnel.ssh.buffering import held_back
 from tunnel.ssh.speed_test import Progress, measure
 
-BANNER_LIMIT = 10.0  # seconds that an SSH server may take to speak; sshd looks up its client's name first
-KEYS_LIMIT = 3.0  # seconds that it then may take to answer our own banner
+BANNER_LIMIT = 10.0  # seconds for the SSH server's banner; sshd looks up its client's name first
+KEYS_LIMIT = 3.0  # seconds for its answer to our banner
 _OUR_BANNER = b"SSH-2.0-wstunnel-py_doctor\r\n"
 _BANNER_SIZE = 255  # bytes, RFC 4253 section 4.2
 
-_EXCERPT = 80  # characters of what is no banner that are shown
-_LONGEST_WORD = 24  # characters of a word in it; keys and tokens have more
+_EXCERPT = 80  # characters of other data that are shown
+_LONGEST_WORD = 24  # characters of a word in them; keys and tokens have more
 _SECRET_MARKS = ("id=", "key=", "token=", "password=", "secret=")
 _HIDDEN = "[…]"
 
-# Where an error of each code happened. One that is not here happened behind the last hop that was reached.
+# Code of an error → the hop where it happened. Other errors happened after the last hop that was reached.
 _HOPS = {
     "dns": "dns",
     "tcp": "tcp",
@@ -58,17 +58,25 @@ _HOPS = {
     "file": "url",
     "url": "url",
     "host": "url",
+    "sandbox-unknown": "sandbox",
+    "sandbox-paused": "sandbox",
+    "sandbox-busy": "sandbox",
+    "api-key": "sandbox",
+    "api-quota": "sandbox",
+    "api-usage": "sandbox",
 }
+# Where a setting belongs that cannot be used.
+_SETTINGS = {"ca_file": "tls", "client_cert": "tls", "client_key": "tls", "proxy": "proxy"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What was found at ``hop``, after ``seconds``.
 
-    ``code`` tells programs, and who gives advice, what it is: the code of an error (``error`` is that one),
-    ``no-banner`` (no SSH server) or ``buffers`` (something on the way); and of what is ``ok`` with a remark ``expires``
-    (a certificate does so soon), ``insecure`` (it was not checked), ``plain`` (the bridge cannot resume sessions) or
-    ``no-resume`` (it was not asked to).
+    ``code`` identifies it for programs and for the advice. Failures have the code of an error (then ``error`` is set),
+    ``no-banner`` (no SSH server) or ``buffers`` (an edge buffers). If it is ``ok`` with a remark, the code is
+    ``expires`` (a certificate expires soon), ``insecure`` (it was not checked), ``plain`` (the bridge has no sessions),
+    ``no-resume`` (none was requested) or ``api-failed`` (the sandbox's provider could not be asked).
     """
 
     hop: str
@@ -81,7 +89,7 @@ class Finding:
 
 
 class _Steps(Trace):
-    """Keeps the steps of a dial, with the seconds that each took, instead of showing them."""
+    """Collects the steps of a dial, with the seconds of each, instead of showing them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +111,7 @@ class _Steps(Trace):
 
 
 def examine(make_settings: Callable[[], Settings]) -> Iterator[Finding]:
-    """Open a tunnel to the bridge that ``make_settings`` names; yield what is found at each hop, a failure last."""
+    """Open a tunnel with the settings of ``make_settings``; yield a finding for each hop, up to the first failure."""
     steps = _Steps()
     try:
         settings = make_settings()
@@ -120,38 +128,38 @@ def examine(make_settings: Callable[[], Settings]) -> Iterator[Finding]:
     try:
         ours, _ = relayed_socket(tunnel, connection, ended=failures.append)
     except TunnelError as exc:
-        yield Finding("ssh", False, steps.lap(), f"cannot be tried: {exc}", "", TRY_LATER)
+        yield Finding("ssh", False, steps.lap(), f"cannot be tested: {exc}", "", TRY_LATER)
         return
     with ours:
         banner, is_silent = _banner(ours)
         is_ssh = banner.startswith("SSH-")
         seconds = steps.lap()
-        # What we say may be held up, too, though what the server says is not.
+        # An edge may buffer our messages, although it does not buffer the server's.
         is_silent = is_silent or (is_ssh and _ignores(ours))
-    # Only now, as an edge may hide it.
-    hidden = "" if connection.subprotocol == SUBPROTOCOL else ", though an edge hides that from its client"
+    # Checked only now, as an edge may hide it.
+    hidden = "" if connection.subprotocol == SUBPROTOCOL else ", although an edge hides the subprotocol"
     if tunnel.is_resumable:
         yield Finding("resume", True, 0.0, f"the session survives lost connections{hidden}")
     elif settings.resume:
         yield Finding("resume", True, 0.0, "not offered by this bridge: a plain tunnel", "plain")
     else:
-        yield Finding("resume", True, 0.0, f"not asked for ({spelled('no_resume')})", "no-resume")
+        yield Finding("resume", True, 0.0, f"not requested ({spelled('no_resume')})", "no-resume")
     held = held_back(settings) if is_silent else None
     if held:
-        text = f"the edge buffers: something on the way holds messages back until some {held >> 10} KiB have come"
+        text = f"an edge buffers: it holds messages back until about {held >> 10} KiB are there"
         yield Finding("ssh", False, seconds + steps.lap(), text, "buffers", UNREACHABLE)
         return
     if is_ssh:
         version, space, comment = banner.partition(" ")
         yield Finding("ssh", True, seconds, version + space + excerpt(comment))
         return
-    said = f"it said {excerpt(banner)!r}" if banner else "nothing came"
+    said = f"it sent {excerpt(banner)!r}" if banner else "nothing was received"
     reason = next((str(failure) for failure in failures if failure), said)
     yield Finding("ssh", False, seconds, f"no SSH server answers: {reason}", "no-banner", UNREACHABLE)
 
 
 def examine_throughput(make_settings: Callable[[], Settings], progress: Progress) -> Finding:
-    """Return how fast a tunnel is, once `examine` has found no failure; ``progress`` is told while that is measured."""
+    """Measure the speed of a tunnel, if `examine` found no failure; ``progress`` is called during the measurement."""
     began = time.monotonic()
     try:
         speed = measure(make_settings, progress)
@@ -165,7 +173,7 @@ def examine_throughput(make_settings: Callable[[], Settings], progress: Progress
 
 
 def _banner(sock: socket.socket) -> tuple[str, bool]:
-    """Return the first line that comes, if it comes in time, and whether there was neither anything nor an end."""
+    """Return the first line received in time, and whether nothing was received, not even the end."""
     data, is_over = b"", False
     end = time.monotonic() + BANNER_LIMIT
     try:
@@ -179,12 +187,12 @@ def _banner(sock: socket.socket) -> tuple[str, bool]:
     except TimeoutError:
         pass
     except OSError:
-        is_over = True  # a reset: what came until then is all there is
+        is_over = True  # a reset: nothing more will be received
     return printable(data.split(b"\n")[0].decode("ascii", "replace")), not data and not is_over
 
 
 def _ignores(sock: socket.socket) -> bool:
-    """Return whether an SSH server says nothing more when we have said our banner: its keys are next (RFC 4253)."""
+    """Return whether an SSH server sends nothing after our banner; it should begin the key exchange (RFC 4253)."""
     try:
         sock.settimeout(KEYS_LIMIT)
         sock.sendall(_OUR_BANNER)
@@ -192,12 +200,12 @@ def _ignores(sock: socket.socket) -> bool:
     except TimeoutError:
         return True
     except OSError:
-        pass  # it has hung up: that it does not wait for us is all that matters
+        pass  # it has closed the connection, so it has received the banner
     return False
 
 
 def excerpt(text: str) -> str:
-    """Return the beginning of what somebody said who is no SSH server, without words that may be secrets."""
+    """Return the beginning of data that is not an SSH banner, without words that may be secrets."""
     words = [_HIDDEN if _is_secret_like(word) else word for word in text.split()]
     line = " ".join(words)
     return line if len(line) <= _EXCERPT else line[: _EXCERPT - 1] + "…"
@@ -210,11 +218,19 @@ def _is_secret_like(word: str) -> bool:
 def _failure(error: TunnelError, steps: _Steps) -> Finding:
     last = steps.findings[-1].hop if steps.findings else "url"
     hop = _HOPS.get(error.code)
+    if isinstance(error, UsageError) and error.setting in _SETTINGS:
+        hop = _SETTINGS[error.setting]
     if hop is None and str(error.fields.get("hop", "")).startswith("proxy "):
         hop = "proxy"
     if hop is None:
-        # The dial fails at the hop behind the last that it told of; a TLS handshake is named in the text.
+        # The dial fails at the hop after the last reported step; a TLS handshake is named in the text.
         silent_tls = error.code in ("answer-timeout", "hung-up") and "TLS" in str(error.fields.get("hop", ""))
-        behind = {"url": "dns", "dns": "tcp", "tcp": "tls" if silent_tls else "upgrade", "proxy": "upgrade"}
+        behind = {
+            "url": "dns",
+            "sandbox": "dns",
+            "dns": "tcp",
+            "tcp": "tls" if silent_tls else "upgrade",
+            "proxy": "upgrade",
+        }
         hop = "tls" if silent_tls else behind.get(last, "upgrade")
     return Finding(hop, False, steps.lap(), str(error), error.code, error.exit_code, error)

@@ -1,4 +1,4 @@
-"""How editors are started on a host that ssh's configuration knows: the words behind their programs."""
+"""The command lines that start editors on a host of ssh's configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunnel.errors import UsageError
 
 @dataclass(frozen=True)
 class Editor:
-    """An editor: what to do if its ``program`` is missing, and the words for a host and a path, which may be empty."""
+    """An editor: its ``program``, what to do if that is missing, and the words for a host and a path (may be empty)."""
 
     program: str
     remedy: str
@@ -19,7 +19,7 @@ class Editor:
 
 
 def _vs_code(host: str, path: str) -> list[str]:
-    # It takes a path with a dot in its last part for a file, unless a slash is behind it.
+    # A path with a dot in its last part is taken for a file, unless it ends with a slash.
     return ["--remote", f"ssh-remote+{host}", *([path] if path else [])]
 
 
@@ -40,9 +40,9 @@ EDITORS = {
 
 
 def check_path(path: str) -> str:
-    """Return a path on the host as it is. Raises UsageError for one that editors would not find."""
+    """Return a path on the host unchanged. Raises UsageError if editors could not find it."""
     if path and not path.startswith("/"):
-        raise UsageError(f"{path!r} must begin with /: editors know no other folder to begin at")
+        raise UsageError(f"{path!r} must be an absolute path, which begins with /")
     if not path.isprintable():
         raise UsageError(f"{path!r} has characters that are not printable")
     return path

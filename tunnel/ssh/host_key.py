@@ -1,6 +1,6 @@
-"""Keys of SSH servers: ed25519, in OpenSSH's format, so that sshd, the embedded server and ssh-keygen take them.
+"""Keys of SSH servers: ed25519, in OpenSSH's format, for sshd, the embedded server and ssh-keygen.
 
-A fingerprint is shown as ``ssh-keygen -l`` shows it.
+Fingerprints are shown in the format of ``ssh-keygen -l``.
 """
 
 from __future__ import annotations
@@ -22,23 +22,18 @@ _KINDS = {
 def make_host_key(path: str, *, comment: str = COMMENT, force: bool = False) -> str:
     """Write a new key to ``path`` (mode 0600) and its public half to ``path``.pub; return its fingerprint's line.
 
-    Raises UsageError when a file cannot be written, or exists already, unless ``force``.
+    Raises UsageError if a file cannot be written, or exists already, unless ``force``.
     """
     key, files = new_host_key(path, printable(comment))
     storage.write(files, force=force)
     return fingerprint_of(key)
 
 
-def is_ssh_key(data: bytes) -> bool:
-    """Whether a file's content looks like a private or public SSH key."""
-    return data.startswith((b"-----BEGIN ", b"ssh-", b"ecdsa-sha2-", b"sk-ssh-", b"sk-ecdsa-"))
-
-
 def describe_key(path: str) -> list[str]:
     """Return the line of the fingerprint of a private or public key, and warnings. Raises UsageError."""
     data = storage.read(path)
     if data.startswith(b"-----BEGIN CERTIFICATE"):
-        raise storage.unusable(path, "it is no SSH key, but a certificate: wstunnel-py certs show")
+        raise storage.unusable(path, "it is a certificate, not an SSH key: see wstunnel-py certs show")
     private = data.startswith(b"-----BEGIN ") and b"PRIVATE KEY-----" in data
     lines = [fingerprint_of(_read_private(path, data) if private else _read_public(path, data))]
     return [*lines, *(f"  warning: {warning}" for warning in (storage.exposure(path) if private else ()))]
@@ -71,12 +66,12 @@ def _read_private(path: str, data: bytes) -> asyncssh.SSHKey:
         return asyncssh.import_private_key(data)
     except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as exc:
         if "assphrase" in str(exc):
-            raise storage.unusable(path, f"it is encrypted; its public half is no secret: {path}.pub") from exc
-        raise storage.unusable(path, f"it is no SSH key ({printable(str(exc))})") from exc
+            raise storage.unusable(path, f"it is encrypted; use its public key instead: {path}.pub") from exc
+        raise storage.unusable(path, f"it is not an SSH key ({printable(str(exc))})") from exc
 
 
 def _read_public(path: str, data: bytes) -> asyncssh.SSHKey:
     try:
         return asyncssh.import_public_key(data)
     except asyncssh.KeyImportError as exc:
-        raise storage.unusable(path, f"it is no SSH key ({printable(str(exc))})") from exc
+        raise storage.unusable(path, f"it is not an SSH key ({printable(str(exc))})") from exc

@@ -1,8 +1,8 @@
 """Pending logins: connections to the embedded SSH server that have not logged in yet, and their limit.
 
-Each is a process here, and costs the client nothing. Nobody is refused while there is room. When there is little or no
-room, a connection of the source with the most of them gives way: the one with the least progress, then the oldest. So a
-new client always gets in; one address cannot lock out others, nor can many silent clients lock out those that log in.
+Each is a process here, and costs the client nothing. Below the limit, nobody is refused. At or near the limit, a
+connection of the source with the most of them is evicted: the one with the least progress, then the oldest. So a new
+client always gets in; one address cannot lock out others, nor can many silent clients lock out those that log in.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from tunnel.server.settings import EMBEDDED
 from tunnel.server.shares import Place, Shares, Source
 
 MAX_LOGINS = 100
-MAX_PROCESSES = 120  # including those that have given way and are about to end
-# Like sshd's MaxStartups: from this number on, a new client displaces another with a probability from the rate to 1.
+MAX_PROCESSES = 120  # including those that were evicted and are about to end
+# Like sshd's MaxStartups: from this number on, a new client evicts another with a probability from the rate to 1.
 DROP_FROM = 30
 DROP_RATE = 0.3
-# Seconds for a client to send something, and to make further progress. Machines can be busy, so clients give way while
-# there is room only after the larger limits.
+# Seconds for a client to send something, and to make further progress. Machines can be busy, so below the limit
+# clients are evicted only after the longer times.
 _GRACE = 2.0
 _SILENCE_LIMIT = 10.0
 _PROGRESS_LIMIT = 20.0
-_EARLY = 2  # from this standing on, nobody gives way while there is room
+_EARLY = 2  # from this standing on, a login is not evicted below the limit
 
 _BUSY = "too many clients are logging in at the same time"
 
@@ -52,7 +52,7 @@ class Login:
         self._sock: socket.socket | None = None
 
     def check(self) -> None:
-        """Raise DialError if it has given way before it had a process."""
+        """Raise DialError if it was evicted before it had a process."""
         if self.place is None or not self.place.is_held:
             raise DialError("tcp", address=EMBEDDED, reason=_BUSY)
 
@@ -116,7 +116,7 @@ class Logins:
         return len(self._processes)
 
     async def enter(self, source: Source) -> Login:
-        """Wait until a new connection may have a process, and return its login; raises DialError if it gives way.
+        """Wait until a new connection may have a process, and return its login; raises DialError if it is evicted.
 
         The caller must call `started` or `abandon` then.
         """
@@ -159,11 +159,6 @@ class Logins:
         """Note that the client ``number`` has logged in, or its process has ended."""
         login = self._numbered.get(number)
         if login is not None:
-            self.abandon(login)
-
-    def forget(self) -> None:
-        """Remove all logins with a process: the server has ended, so there will be no more events."""
-        for login in list(self._numbered.values()):
             self.abandon(login)
 
     def _drop_early(self) -> None:

@@ -1,7 +1,7 @@
-"""A port of this machine for each host of the config file: the same in every run, whatever hosts come and go.
+"""A local port for each host of the config file, which stays the same when hosts are added or removed.
 
-``forward-port`` in a host's table chooses one. Every other host gets a number once, from its name, and keeps it in a
-file of the user's; so ``config-ssh --ports`` and ``forward --all`` name the same, in whatever order they are started.
+``forward-port`` in a host's table sets it. Every other host gets a port derived from its name, which is stored in a
+file of the user. So ``config-ssh --ports`` and ``forward --all`` use the same ports, whichever is started first.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ FILE_NAME = "ports"
 HEAD = (
     "# Ports of this machine for the hosts of config.toml, made by wstunnel-py config-ssh --ports and forward --all.\n"
 )
-ATTEMPTS = 5  # to write the file while others do so
+ATTEMPTS = 5  # to write the file while other programs write it
 
 
 def local_ports(config: Config, hosts: Sequence[str]) -> dict[str, int]:
     """Return the port for each of ``hosts``, by their names in lower case; new ones are written to the file.
 
-    Raises UsageError when two hosts want the same port, or the file cannot be used.
+    Raises UsageError if two hosts have the same port, or the file cannot be used.
     """
     names = [name.lower() for name in hosts]
     chosen = _chosen(config, names)
@@ -53,7 +53,7 @@ def local_ports(config: Config, hosts: Sequence[str]) -> dict[str, int]:
 
 
 def _chosen(config: Config, names: Iterable[str]) -> dict[str, int]:
-    """Return the ports that the config file itself says."""
+    """Return the ports that the config file sets."""
     chosen: dict[str, int] = {}
     owners: dict[int, str] = {}
     for name in names:
@@ -70,7 +70,7 @@ def _chosen(config: Config, names: Iterable[str]) -> dict[str, int]:
 
 
 def _complete(names: Sequence[str], chosen: dict[str, int], known: dict[str, int]) -> dict[str, int]:
-    """Return a port for every one of ``names``: ``chosen``, else ``known``, else one that nobody has."""
+    """Return a port for each of ``names``: ``chosen``, else ``known``, else an unused one."""
     ports = dict(chosen)
     taken = {*chosen.values(), *known.values()}
     for name in names:
@@ -85,14 +85,14 @@ def _complete(names: Sequence[str], chosen: dict[str, int], known: dict[str, int
 
 
 def _free(name: str, taken: set[int]) -> int:
-    """Return a port that is not ``taken``, found by the name, so that a loss of the file changes hardly any."""
+    """Return a port that is not ``taken``, derived from the name, so that losing the file changes few ports."""
     count = HIGHEST - LOWEST + 1
     first = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % count
     for step in range(count):
         port = LOWEST + (first + step) % count
         if port not in taken:
             return port
-    raise UsageError(f"no port is left for {name}: delete {_path()}, which keeps those of hosts that are gone")
+    raise UsageError(f"no port is left for {name}: delete {_path()}, which still has the ports of removed hosts")
 
 
 def _path() -> str:
@@ -111,7 +111,7 @@ def _parse(file: Change) -> dict[str, int]:
             continue
         port, _, name = line.strip().partition(" ")
         if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536 and name):
-            raise UsageError(f"{file.path}: line {number} is no port with its host: correct it, or delete the file")
+            raise UsageError(f"{file.path}: line {number} is not a port and a host: correct it, or delete the file")
         ports[name] = int(port)
     return ports
 

@@ -1,7 +1,7 @@
-"""OpenSSH's programs, and rsync, led through a tunnel by options of their own: nothing need be configured.
+"""OpenSSH's programs, and rsync, through a tunnel without any configuration.
 
-They get what ``config-ssh`` would write for the host, as ``-o`` options behind those of the user, so that those count.
-What is not set so comes from the user's own ssh_config, as ever.
+They get the lines that ``config-ssh`` would write for the host, as ``-o`` options after the user's, which take
+precedence. All other settings come from the user's ssh_config as usual.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from tunnel.client.config import Values
     from tunnel.ssh.config import Source
 
-PATH_TO_TARGET = '"[%h]:%p"'  # of ssh -W; in quotes, as some shells would take the brackets for a pattern
-# Of rsync's options those letters whose value is in the same or the next word.
+PATH_TO_TARGET = '"[%h]:%p"'  # for ssh -W; in quotes, as some shells would take the brackets for a pattern
+# The letters of rsync's options that have a value in the same or the next word.
 _RSYNC_TAKES_VALUE = frozenset("BTMfe@")
 
 
 def ssh_words(
     program: str, words: Sequence[str], given: Values, started_as: str, environ: Mapping[str, str] = os.environ
 ) -> list[str]:
-    """Return the words behind ``program`` (ssh, scp or sftp) that lead it through a tunnel to the hosts in ``words``.
+    """Return the words for ``program`` (ssh, scp or sftp) that make it use a tunnel to the hosts in ``words``.
 
     ``given`` are options of `SSH_OPTIONS`, ``started_as`` is ``sys.argv[0]``. Raises UsageError.
     """
     line = parse(program, words)
     if not line.remotes:
-        return line.words  # a local copy, a question such as -Q, or a mistake that the program tells of
+        return line.words  # a local copy, a query such as -Q, or an error that the program reports
     if any(each.jump for each in line.options):
         return _through_jumps(line, given, started_as, environ)
     ssh_config = line.value("F")
@@ -49,12 +49,12 @@ def ssh_words(
     if program == "ssh":
         lines = {host: _without("User", each) if line.remotes[0].has_user else each for host, each in lines.items()}
     else:
-        # Here a User would go before the one of an operand, of which there may be several.
+        # A User option would override those of the operands, which may differ.
         for remote in line.remotes:
             words[remote.at] = _with_user(program, words[remote.at], remote, lines[remote.host])
         lines = {host: _without("User", each) for host, each in lines.items()}
     if len(lines) > 1 and line.has("R"):
-        raise UsageError("-R: the first host has no way through this machine's tunnel to the second; leave it out")
+        raise UsageError("-R: the first host cannot use this machine's tunnel to the second; leave it out")
     added = [word for each in _common(program, lines) for word in ("-o", each)]
     return [*words[: line.end], *added, *words[line.end :]]
 
@@ -62,15 +62,15 @@ def ssh_words(
 def rsync_words(
     words: Sequence[str], given: Values, started_as: str, environ: Mapping[str, str] = os.environ
 ) -> list[str]:
-    """Return the words behind ``rsync`` that make ``wstunnel-py ssh`` its remote shell. Raises UsageError.
+    """Return the words for ``rsync`` that make ``wstunnel-py ssh`` its remote shell. Raises UsageError.
 
-    Options for ssh that the user gives it, by ``-e 'ssh …'`` or else in RSYNC_RSH, are kept.
+    The user's options for ssh, from ``-e 'ssh …'`` or else RSYNC_RSH, are kept.
     """
     source = read_source(given, started_as, environ)
     shell = " ".join(map(quoted_for_rsync, [*source.program, "ssh", *passed_on_words(given, SSH_OPTIONS), "--"]))
     words = list(words)
     found = _rsync_shells(words)
-    for start, stop, kept, value in reversed(found):  # rsync takes the last one
+    for start, stop, kept, value in reversed(found):  # rsync uses the last one
         words[start:stop] = [*([kept] if kept else []), "-e", f"{shell} {_ssh_options(value, '-e')}".rstrip()]
     if found:
         return words
@@ -79,10 +79,10 @@ def rsync_words(
 
 
 def _ssh_options(remote_shell: str, origin: str) -> str:
-    """Return what stands behind ssh in a remote shell of rsync's. Raises UsageError for another program."""
+    """Return the options after ssh in a remote shell for rsync. Raises UsageError for another program."""
     name, _, options = remote_shell.strip().partition(" ")
     if os.path.basename(name).removesuffix(".exe") != "ssh":
-        problem = f"{remote_shell!r} is not ssh with options, which is what can lead through a tunnel"
+        problem = f"{remote_shell!r} is not ssh with options, and no other program can use a tunnel"
         raise UsageError(problem, origin=origin)
     return options
 
@@ -94,7 +94,7 @@ def _lines_for(host: str, source: Source) -> list[str]:
 
 
 def _common(program: str, lines: Mapping[str, list[str]]) -> list[str]:
-    """Return lines that are right for all hosts, as options are for every connection. Raises UsageError."""
+    """Return lines that apply to all hosts, as options apply to every connection. Raises UsageError."""
     first, *others = lines.items()
     if not others:
         return first[1]
@@ -104,14 +104,14 @@ def _common(program: str, lines: Mapping[str, list[str]]) -> list[str]:
     for other, table in tables.items():
         if differing := [key for key in {**common, **table} if common.get(key) != table.get(key)]:
             raise UsageError(
-                f"{name} and {other} differ in {', '.join(differing)}, and {program} takes one for both: "
-                f"copy in two steps, or wstunnel-py config-ssh --write, and then {program} alone"
+                f"{name} and {other} need a different {', '.join(differing)}, but {program} uses one for both: "
+                f"copy in two steps, or run wstunnel-py config-ssh --write, and then {program} alone"
             )
     return [*(f"{key} {value}" for key, value in common.items()), f"ServerAliveCountMax {patience}"]
 
 
 def _general(host: str, lines: Sequence[str]) -> dict[str, str]:
-    """Return the lines for ``host`` by their keywords, and without its name, which ssh knows by itself."""
+    """Return the lines for ``host`` by keyword, with its name replaced by a token of ssh."""
     table = dict(line.split(" ", 1) for line in lines)
     table["HostName"] = "%h"
     if table.get("HostKeyAlias") == host:
@@ -134,17 +134,17 @@ def _with_user(program: str, operand: str, remote: Remote, lines: Sequence[str])
 
 
 def _through_jumps(line: CommandLine, given: Values, started_as: str, environ: Mapping[str, str]) -> list[str]:
-    """Return the words that reach the host by way of others, of which the first is behind the tunnel.
+    """Return the words that reach the host through jump hosts, of which the first is behind the tunnel.
 
-    ssh itself starts another ssh for them (``-J``), which would know of no tunnel.
+    ssh itself would start another ssh for ``-J``, without the tunnel.
     """
     jumps = [each for each in line.options if each.jump]
     if len(jumps) > 1:
-        raise UsageError("name the hosts to go through once, with commas between them: -J ONE,OTHER")
+        raise UsageError("give all hosts to go through in one option, with commas between them: -J ONE,OTHER")
     before, _, last = str(jumps[0].jump).rpartition(",")
     line = without_options(line, jumps)
     if last.lower() == "none":
-        raise UsageError("-J none: leave it out, as wstunnel-py ssh goes through no other host")
+        raise UsageError("-J none: leave it out; wstunnel-py ssh goes through no other host by itself")
     source = read_source(given, started_as, environ)
     ours = [*source.program, "ssh", *passed_on_words(given, SSH_OPTIONS), "--"]
     theirs = [f"-{each.letter}" for each in line.options if each.letter == "v"]
@@ -152,7 +152,7 @@ def _through_jumps(line: CommandLine, given: Values, started_as: str, environ: M
         theirs += ["-F", file if file.lower() == "none" else os.path.abspath(file)]
     if before:
         theirs += ["-J", before]
-    # With a port behind it, ssh takes a host as a URI only.
+    # ssh accepts a host with a port only as a URI.
     last = last if last.lower().startswith("ssh://") else f"ssh://{last}"
     command = [*map(quoted_for_shell, [*ours, *theirs, "-W"]), PATH_TO_TARGET, quoted_for_shell(last)]
     added = ["-o", f"ProxyCommand {' '.join(command)}"]
@@ -160,7 +160,7 @@ def _through_jumps(line: CommandLine, given: Values, started_as: str, environ: M
 
 
 def _rsync_shells(words: Sequence[str]) -> list[tuple[int, int, str, str]]:
-    """Return where ``-e`` and ``--rsh`` stand: first word, word behind, what stays of the first word, and the value."""
+    """Return the positions of ``-e`` and ``--rsh``: first word, next word, rest of the first word, and value."""
     found = []
     at = 0
     while at < len(words) and words[at] != "--":

@@ -1,4 +1,4 @@
-"""Words in ssh_config, in a ProxyCommand and in rsync's remote shell: each has rules of its own."""
+"""Quoting of words for ssh_config, a ProxyCommand and rsync's remote shell, which all have different rules."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import sys
 
 from tunnel.errors import UsageError
 
-_PLAIN_MARKS = frozenset("_@+=:,./-%")  # in words that no shell and no parser needs quotes for
+_PLAIN_MARKS = frozenset("_@+=:,./-%")  # characters that need no quotes in any shell or parser
 _REFUSED = '"$`\\'
 
 
 def quoted(text: str, *, percent: bool = True, platform: str = sys.platform) -> str:
-    """Return ``text`` as one word of ssh_config and of the shell that runs a ProxyCommand, in quotes only if need be.
+    """Return ``text`` as one word of ssh_config and of the shell that runs a ProxyCommand, quoted only if necessary.
 
-    ``percent``: the place is one where ssh expands tokens. Raises UsageError for what no quotes make safe in all of
-    OpenSSH, a shell and the other parsers. On Windows backslashes become slashes, which it takes as well.
+    ``percent``: ssh expands tokens here. Raises UsageError if no quoting is safe in OpenSSH, a shell and the
+    other parsers. On Windows backslashes become slashes, which it accepts as well.
     """
     if platform == "win32":
         text = text.replace("\\", "/")
@@ -24,7 +24,7 @@ def quoted(text: str, *, percent: bool = True, platform: str = sys.platform) -> 
 
 
 def quoted_value(text: str, *, platform: str = sys.platform) -> str:
-    """Return ``text`` as one word behind ``ssh -o``, which nothing but OpenSSH reads. Raises UsageError."""
+    """Return ``text`` as one word after ``ssh -o``, which only OpenSSH parses. Raises UsageError."""
     text = _checked(text, platform)
     if "${" in text:
         raise UsageError(f"{text!r} cannot be given to ssh, which takes ${{…}} for a variable")
@@ -32,10 +32,10 @@ def quoted_value(text: str, *, platform: str = sys.platform) -> str:
 
 
 def quoted_for_shell(text: str, *, platform: str = sys.platform) -> str:
-    """Return ``text`` as one word of the ProxyCommand behind ``ssh -o``. Raises UsageError.
+    """Return ``text`` as one word of a ProxyCommand after ``ssh -o``. Raises UsageError.
 
-    ssh counts quotes and expands %, and then the user's shell reads it. On Windows there is no shell: the program that
-    is started takes its command line apart, for which only quotes are special.
+    ssh parses quotes and expands %, then the user's shell parses it. On Windows there is no shell: the started program
+    parses its own command line, in which only quotes are special.
     """
     return _in_quotes(_checked(text, platform), '"' if platform == "win32" else _REFUSED)
 

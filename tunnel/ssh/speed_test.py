@@ -1,6 +1,6 @@
-"""How fast a tunnel to a bridge is: round trips and bytes a second, without SSH.
+"""The speed of a tunnel: round trip time and bytes per second, without SSH.
 
-The other end is the bridge itself (`tunnel.server.speed_test`), so it needs one of ours.
+The other end is the bridge itself (`tunnel.server.speed_test`), so it must be our own.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from tunnel.client.tunnel import Tunnel
 from tunnel.errors import ConnectionLost, DialError, TunnelError
 from tunnel.protocol.control import SPEED_TEST
 
-SECONDS = 3.0  # of each direction
+SECONDS = 3.0  # duration for each direction
 ROUND_TRIPS = 20
-_PATIENCE = 20.0  # seconds that nothing may move
+_PATIENCE = 20.0  # seconds without any progress
 _PIECE = 256 << 10
 _ANSWER_SIZE = 100  # bytes; a number needs less
 
-# Told as it goes: the direction, the part of its time that is over (0 to 1), and bytes a second so far.
+# Called with progress: the direction, the part of its time that is over (0 to 1), and bytes per second so far.
 Progress = Callable[[str, float, float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """``round_trip`` in seconds (median), ``down`` and ``up`` in bytes a second."""
+    """``round_trip`` in seconds (median), ``down`` and ``up`` in bytes per second."""
 
     round_trip: float
     down: float
@@ -41,9 +41,9 @@ class Speed:
 
 
 def measure(make_settings: Callable[[], Settings], progress: Progress) -> Speed:
-    """Measure a tunnel to the bridge, which takes some `SECONDS` × 2.
+    """Measure a tunnel to the bridge, which takes about 2 × `SECONDS`.
 
-    Raises DialError, also when the bridge knows no such test, and ConnectionLost when the tunnel breaks.
+    Raises DialError, also if the bridge has no speed test, and ConnectionLost if the tunnel breaks.
     """
     settings = make_settings()
     with _test(settings, make_settings, b"echo\n") as sock:
@@ -113,8 +113,8 @@ def _upload(sock: socket.socket, progress: Progress) -> float:
     answer, end = b"", time.perf_counter() + _PATIENCE
     while len(answer) < _ANSWER_SIZE and time.perf_counter() < end and (chunk := sock.recv(_ANSWER_SIZE)):
         answer += chunk
-    # What is on the way or in buffers when the time is over still takes its time; so the clock stops at the answer.
+    # Data in flight and in buffers at the end still needs time, so the clock stops at the answer.
     seconds = time.perf_counter() - began
     if answer != b"%d\n" % count:
-        raise ConnectionResetError(None, f"{count} bytes were sent, and the bridge has counted another number")
+        raise ConnectionResetError(None, f"{count} bytes were sent, but the bridge received another number")
     return count / seconds

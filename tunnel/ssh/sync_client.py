@@ -1,7 +1,7 @@
-"""SSH from programs that use threads or none, through a tunnel: paramiko over a socket of ours.
+"""SSH through a tunnel for programs without asyncio: paramiko over a `tunnel.client.sockets.TunnelSocket`.
 
-What is not given comes from where `tunnel.ssh.connect` takes it: asyncssh reads ``~/.ssh/config`` and the known hosts,
-with all that these may hold (patterns, hashed names, revoked keys), and paramiko is told the outcome.
+The defaults are those of `tunnel.ssh.connect`: asyncssh reads ``~/.ssh/config`` and the known hosts, with all their
+features (patterns, hashed names, revoked keys), and the results are passed to paramiko.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ def paramiko_client(
 ) -> paramiko.SSHClient:
     """Return a paramiko client that is logged in through a tunnel to ``host``, which is as for `tunnel.open_socket`.
 
-    The twin of `tunnel.ssh.connect` for programs without asyncio: the options are named as there, and have the same
-    defaults. ``token``, ``headers`` and ``tunnel_options`` are for the tunnel.
+    This is `tunnel.ssh.connect` for programs without asyncio: the options have the same names and defaults. ``token``,
+    ``headers`` and ``tunnel_options`` are for the tunnel.
 
     - ``username``, ``password``: by default the user of ``~/.ssh/config``, else the local one, and no password.
     - ``client_keys``: files of private keys, ``passphrase`` opens them. By default those of ``~/.ssh/config``, else
-      ``~/.ssh/id_*``; None: no key at all. ``agent``: also ask the agent at ``SSH_AUTH_SOCK``.
+      ``~/.ssh/id_*``; None: no key. ``agent``: also ask the agent at ``SSH_AUTH_SOCK``.
     - ``known_hosts``: files, or the content of one as bytes. By default those of ``~/.ssh/config``, else
-      ``~/.ssh/known_hosts``. A host that they do not name is refused. None: any host key is taken.
-    - ``host_key_alias``: the name to look for in known hosts instead of ``host``.
-    - ``config``: other files than ``~/.ssh/config``; None: none. ProxyCommand and ProxyJump do not apply.
+      ``~/.ssh/known_hosts``. A host that is not in them is refused. None: any host key is accepted.
+    - ``host_key_alias``: the name to look up in known hosts instead of ``host``.
+    - ``config``: files to use instead of ``~/.ssh/config``; None: no file. ProxyCommand and ProxyJump do not apply.
     - ``login_timeout``: seconds for each of key exchange and authentication.
-    - ``keepalive_interval``: seconds of silence after which the server is asked for a sign of life. An answer that does
-      not come ends nothing, so that it does not hinder a tunnel from being resumed.
+    - ``keepalive_interval``: seconds of silence after which a keepalive request is sent. A missing answer does not end
+      the connection, so that the tunnel can be resumed.
 
     Close the client to end the tunnel, or use it with ``with``. Raises DialError, UsageError, and paramiko's own
     errors: BadHostKeyException for a host key other than the known one, AuthenticationException, SSHException.
@@ -72,7 +72,7 @@ def paramiko_client(
         keys = options.config.get("IdentityFile", ())
     check = HostKeyCheck(options.host_key_alias or options.host, options.known_hosts)
     client = paramiko.SSHClient()
-    client.set_missing_host_key_policy(check)  # always asked, as the client itself knows no keys
+    client.set_missing_host_key_policy(check)  # always called, as the client itself has no keys
     sock = open_socket(host, token=token, headers=headers, **(tunnel_options or {}))
     try:
         client.connect(
@@ -92,7 +92,7 @@ def paramiko_client(
 
 
 class HostKeyCheck(paramiko.MissingHostKeyPolicy):
-    """The keys that known hosts have for ``name``. With None as ``known_hosts`` any key will do."""
+    """Checks host keys against those of ``name`` in known hosts. With None as ``known_hosts`` any key is accepted."""
 
     def __init__(self, name: str, known_hosts: Any) -> None:
         self.name = name
@@ -106,13 +106,13 @@ class HostKeyCheck(paramiko.MissingHostKeyPolicy):
             trusted, _, revoked, *_ = asyncssh.match_known_hosts(known_hosts, name, "", None)
             self._revoked = {key.public_data for key in revoked}
             for key in trusted:
-                with contextlib.suppress(UnknownKeyType):  # of a kind that paramiko does not have
+                with contextlib.suppress(UnknownKeyType):  # of a kind that paramiko does not support
                     self._keys[key.public_data] = paramiko.PKey.from_type_string(
                         key.algorithm.decode(), key.public_data
                     )
 
     def make_transport(self, sock: Any, **options: Any) -> paramiko.Transport:
-        """Return a transport that asks the server for a key of a kind that is known, as it may have several."""
+        """Return a transport that requests a host key of a known kind, as the server may have several."""
         transport = paramiko.Transport(sock, **options)
         security = transport.get_security_options()
         kinds = {key.get_name() for key in self._keys.values()}
@@ -121,7 +121,7 @@ class HostKeyCheck(paramiko.MissingHostKeyPolicy):
         return transport
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        """Raise SSHException, or BadHostKeyException where another key is known, unless ``key`` is trusted."""
+        """Raise SSHException, or BadHostKeyException if another key is known, unless ``key`` is trusted."""
         shown = key.asbytes()
         if shown in self._revoked:
             raise paramiko.SSHException(f"the host key of {self.name} is revoked in known hosts")
@@ -135,7 +135,7 @@ class HostKeyCheck(paramiko.MissingHostKeyPolicy):
 
 
 def _paths(files: Files | bytes | None) -> Any:
-    """Return files as asyncssh takes them: its own empty tuple, None and bytes stay what they are."""
+    """Return files in a form for asyncssh; its empty tuple, None and bytes are unchanged."""
     if files is None or files == () or isinstance(files, bytes):
         return files
     return [expand_home(os.fspath(file)) for file in ((files,) if isinstance(files, str | os.PathLike) else files)]

@@ -1,4 +1,4 @@
-"""What ``config-ssh --write`` has written before: its options and names, so that other commands do the same."""
+"""The options and names of the last ``config-ssh --write``, so that other commands use the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tunnel.client.options import parse_command_line
 from tunnel.errors import UsageError
-from tunnel.ssh.config import ACTIONS, CONFIG_SSH_OPTIONS
+from tunnel.ssh.config import ACTIONS, CONFIG_SSH_OPTIONS, option_words
 from tunnel.ssh.config_file import folder_of_ssh, own_path, written
 
 TYPE_CHECKING = False
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Written:
-    """The last ``config-ssh --write``: its options, its names, and the hosts and patterns that it wrote."""
+    """The last ``config-ssh --write``: its options and names, and the hosts and patterns that it wrote."""
 
     given: Values
     names: list[str]
     hosts: list[str]
 
     def covers(self, host: str) -> bool:
-        """Return whether ``host`` is one of the hosts, or fits a pattern among them."""
+        """Return whether ``host`` is one of the hosts, or matches a pattern."""
         return any(_fits(host.lower(), pattern.lower()) for pattern in self.hosts)
 
 
 def read_written(ssh_config: str) -> Written | None:
-    """Return what was written for the file ``ssh_config``, None if nothing was, or it is no longer included.
+    """Return what was written for the file ``ssh_config``; None if nothing was, or it is not included any more.
 
-    Raises UsageError for a file that cannot be understood.
+    Raises UsageError for a file that cannot be parsed.
     """
     found = written(ssh_config)
     if found is None:
@@ -43,16 +43,29 @@ def read_written(ssh_config: str) -> Written | None:
         given, names = parse_command_line(words[2:], CONFIG_SSH_OPTIONS, "config-ssh")
     except (ValueError, UsageError) as exc:
         raise UsageError(
-            f"{own_path(ssh_config)}: what it was made by cannot be read ({exc}); write it again: "
+            f"{own_path(ssh_config)}: the command in its first lines cannot be parsed ({exc}); write the file again: "
             "wstunnel-py config-ssh --write"
         ) from exc
     return Written({name: value for name, value in given.items() if name not in ACTIONS}, names, hosts)
 
 
-def options_for(host: str, ssh_config: str | None = None) -> Values:
-    """Return the options with which ``host`` was written for ssh's config file, none if it was not.
+def dropped_options(ssh_config: str, made_by: str) -> list[str]:
+    """Return the options, as words, that were written for ``ssh_config`` and are not in the command ``made_by``."""
+    try:
+        last = read_written(ssh_config)
+    except UsageError:
+        return []  # it is about to be written again
+    if last is None:
+        return []
+    now, _ = parse_command_line(shlex.split(made_by)[2:], CONFIG_SSH_OPTIONS, "config-ssh")
+    gone = {name: value for name, value in last.given.items() if name not in now}
+    return option_words(gone, CONFIG_SSH_OPTIONS)
 
-    ``ssh_config`` is the file that ssh was told to read. Raises UsageError.
+
+def options_for(host: str, ssh_config: str | None = None) -> Values:
+    """Return the options with which ``host`` was written for ssh's config file; none if it was not written.
+
+    ``ssh_config`` is the file that ssh uses. Raises UsageError.
     """
     folder = folder_of_ssh()
     if ssh_config is None and folder is not None:
@@ -62,7 +75,7 @@ def options_for(host: str, ssh_config: str | None = None) -> Values:
         return {}
     left_out = {"all", "ports", "ssh-config"}
     if host.lower() in map(str.lower, last.hosts) and host.lower() not in map(str.lower, last.names):
-        left_out.add("host-key-alias")  # it was for patterns and for names only
+        left_out.add("host-key-alias")  # it applies to patterns and named hosts only
     return {name: value for name, value in last.given.items() if name not in left_out}
 
 

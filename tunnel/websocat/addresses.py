@@ -1,6 +1,6 @@
-"""websocat's addresses: a type, a colon, and what the type wants (``ws-l:127.0.0.1:8081``, ``tcp:[::1]:22``, ``-``).
+"""websocat's addresses: a type, a colon, and a value (``ws-l:127.0.0.1:8081``, ``tcp:[::1]:22``, ``-``).
 
-Only the types and their aliases are known here; hosts, ports and paths are checked where they are used.
+This module parses only the types and their aliases; hosts, ports and paths are checked where they are used.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from tunnel.errors import UsageError
 # Kinds of addresses.
 STDIO, DIAL_WS, LISTEN_WS, DIAL, LISTEN, COMMAND = "stdio", "dial-ws", "listen-ws", "dial", "listen", "command"
 
-# Type → its kind, and what goes before the rest to make it an address of this project (or the type of a command).
+# Type → its kind, and the prefix that makes the rest an address of this project (or the type of a command).
 _TYPES: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("stdio", "asyncstdio", "threadedstdio"), (STDIO, "")),
     **dict.fromkeys(("ws-listen", "ws-l", "l-ws", "listen-ws"), (LISTEN_WS, "")),
@@ -24,7 +24,7 @@ _TYPES: dict[str, tuple[str, str]] = {
 }
 _UPGRADES = ("ws-upgrade", "upgrade-ws", "ws-u", "u-ws")  # overlays that make a WebSocket server of a listener
 
-# What websocat has beside these.
+# Other types of websocat, which are not supported.
 UNSUPPORTED = frozenset((
     "a-ssl", "abstract", "abstract-c", "abstract-connect", "abstract-dgram", "abstract-l", "abstract-listen",
     "accept-ssl", "accept-tls", "appendfile", "assert", "assert2", "autoreconnect", "broadcast", "broadcast-reuse",
@@ -43,9 +43,9 @@ UNSUPPORTED = frozenset((
 
 
 class Address:
-    """An address as it was written (``text``), its kind, and its ``rest`` in this project's form.
+    """An address: its original ``text``, its kind, and its ``rest`` in this project's form.
 
-    The rest is a URL, HOST:PORT, unix:PATH or a command line; ``shell`` tells whether the last is for a shell.
+    The rest is a URL, HOST:PORT, unix:PATH or a command line; ``shell``: whether the command line is for a shell.
     """
 
     __slots__ = ("kind", "rest", "shell", "text")
@@ -58,7 +58,7 @@ class Address:
 
     @property
     def shown(self) -> str:
-        """The type alone: what follows may hold a password."""
+        """The type alone, as the rest may contain a password."""
         return "-" if self.text == "-" else self.text.partition(":")[0] + ":"
 
     @property
@@ -71,17 +71,18 @@ class Address:
 
 
 def is_type(word: str) -> bool:
-    """Return whether ``word`` is an address type of websocat's, supported or not."""
+    """Return whether ``word`` is an address type of websocat, supported or not."""
     return word in _TYPES or word in _UPGRADES or word in UNSUPPORTED or word in ("ws", "wss")
 
 
 def parse_address(text: str) -> Address:
-    """Return the address that ``text`` is. Raises UsageError, which names its type."""
+    """Parse an address. Raises UsageError, which names its type."""
     if text == "-":
         return Address(text, STDIO, "")
     name, colon, rest = text.partition(":")
     if not colon:
-        raise UsageError(f"{text!r} is no address: TYPE:… or ws://… is expected, or - for standard input and output")
+        problem = "TYPE:… or ws://… is expected, or - for standard input and output"
+        raise UsageError(f"{text!r} is not an address: {problem}")
     if name in ("ws", "wss") and rest.startswith("//"):
         return Address(text, DIAL_WS, text)
     if name in _UPGRADES:
@@ -96,10 +97,10 @@ def parse_address(text: str) -> Address:
     kind, prefix = _TYPES[name]
     if kind == STDIO:
         if rest:
-            raise UsageError(f"{name}: takes nothing behind it, not {rest!r}")
+            raise UsageError(f"{name}: takes nothing after it, not {rest!r}")
         return Address(text, kind, "")
     if kind == COMMAND:
         if not rest:
-            raise UsageError(f"{name}: which command?")
+            raise UsageError(f"{name}: the command is missing")
         return Address(text, kind, rest, shell=prefix == "sh-c")
     return Address(text, kind, prefix + rest)

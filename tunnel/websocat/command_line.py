@@ -1,7 +1,7 @@
-"""A command line of websocat's, read into options and addresses, in the way that websocat reads it.
+"""A command line of websocat, parsed into options and addresses, in the same way as by websocat.
 
-That is: short options may stand together (``-bE``); a value follows its option, stands right behind it (``-B65536``) or
-behind a ``=``; headers may follow one another behind one ``-H``; ``--exec-args`` takes all that follows.
+Short options may be combined (``-bE``). A value is the next word, or follows its option directly (``-B65536``) or after
+``=``. Several headers may follow one ``-H``. ``--exec-args`` takes all words after it.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-HIGHEST = 1 << 40  # of a number: messages or bytes
+HIGHEST = 1 << 40  # the highest number of messages or bytes
 _LONG = {option.name: option for option in SUPPORTED}
 _SHORT = {option.short: option for option in SUPPORTED if option.short}
 
 
 class CommandLine:
-    """What stood on the command line: options by name, ``operands``, and ``needless`` options for ``-v``."""
+    """A parsed command line: options by name, ``operands``, and ``needless`` options, reported with ``-v``."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        """Read ``words``. Raises UsageError, which names the word that is wrong."""
+        """Parse ``words``. Raises UsageError, which names the wrong word."""
         self.operands: list[str] = []
         self.needless: list[str] = []
         self._values: dict[str, str | int | bool | list[str]] = {}
@@ -72,7 +72,7 @@ class CommandLine:
             elif name[1:] not in _SHORT:
                 raise unknown_option(name, (), "websocat")
             else:
-                # A value may stand behind a = here, too.
+                # A value may follow a = here, too.
                 self._take(_SHORT[name[1:]], name, (attached or "").removeprefix("=") or None)
 
     def _read_long(self, name: str, attached: str | None) -> None:
@@ -81,7 +81,7 @@ class CommandLine:
             if takes_value:
                 self._words.value(f"--{name}", attached, "a value")
             self.needless.append(f"--{name}: {why}")
-        elif name in _LONG and name not in ("verbose", "quiet"):  # these two have short names only in websocat
+        elif name in _LONG and name not in ("verbose", "quiet"):  # websocat has only short names for these two
             self._take(_LONG[name], f"--{name}", attached)
         elif name in UNSUPPORTED:
             raise UsageError(f"the option --{name} is not supported here")
@@ -110,7 +110,7 @@ class CommandLine:
         if not isinstance(taken, list):
             return
         if ":" not in first:
-            # The value itself may be a secret.
+            # Without the value, which may be a secret.
             raise UsageError("write a header as 'Name: value'", origin=origin)
         taken.append(first)
         while self._words.rest and _is_header(self._words.rest[0]):
@@ -122,7 +122,7 @@ def _stands_alone(letter: str) -> bool:
 
 
 def _is_header(word: str) -> bool:
-    """Return whether a word behind a header is one more, rather than an address."""
+    """Return whether a word after a header is another header, not an address."""
     name, colon, _ = word.partition(":")
     return bool(colon) and not word.startswith("-") and not is_type(name)
 

@@ -1,4 +1,4 @@
-"""The command lines whose WebSocket is dialled: for standard input and output, for a local port, for a TCP target."""
+"""Command lines that dial a WebSocket: for standard input and output, a local port, or a TCP target."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from tunnel.websocat.messages import MessageOptions
     from tunnel.websocat.plan import Plan
 
-_CONNECT_LIMIT = 15.0  # seconds, as long as a bridge may take to be reached
+_CONNECT_LIMIT = 15.0  # seconds to connect to the other address, as for the bridge
 _SOCKS5 = Option("socks5", PROXY, "")
 
 
 class Dialler:
-    """Makes settings and tunnels for the URL ``url`` as a command line says. Raises UsageError."""
+    """Makes settings and tunnels for the URL ``url`` from a command line. Raises UsageError."""
 
     def __init__(self, url: str, line: CommandLine, messages: MessageOptions) -> None:
         self._url, user = split_user(url)
@@ -40,7 +40,7 @@ class Dialler:
         self._messages = messages
         headers = [(field, "--header") for field in line.several("header")]
         wanted = [line.text("protocol")] if line.given("protocol") else []
-        # websocat sets these two like any other header.
+        # websocat treats these two like any other header.
         wanted += [_value(field) for field, _ in headers if _name(field) == "sec-websocket-protocol"]
         headers = [(field, word) for field, word in headers if _name(field) != "sec-websocket-protocol"]
         for name, option in (("Origin", "origin"), ("User-Agent", "ua")):
@@ -68,7 +68,7 @@ class Dialler:
         self._offer: tuple[str, ...] = tuple(self._protocols)
 
     def settings(self) -> Settings:
-        """Return the settings for a connection from now on."""
+        """Return the settings for a new connection."""
         settings = resolve(self._url, self._given)
         settings.warnings += self._warnings
         if self._messages.size is not None:
@@ -79,15 +79,15 @@ class Dialler:
         self, settings: Settings, trace: Trace, reload: Callable[[], Settings], notice: Callable[[str], None]
     ) -> Tunnel:
         """Return a tunnel; the arguments are those of `Tunnel`."""
-        # Without --protocol websocat offers nothing. Where a session is possible ours is offered, which only our
-        # bridge selects; "binary" comes first as for `connect`.
+        # Without --protocol websocat offers nothing. If a session is possible, its subprotocol is offered, which only
+        # our bridge selects; "binary" comes first, as for `connect`.
         offer = ("binary", SUBPROTOCOL) if settings.resume else self._offer
         make_codec = functools.partial(MessageCodec, self._messages)
         return Tunnel(settings, trace, reload, notice, offer=offer, make_codec=make_codec)
 
 
 def run(plan: Plan) -> int:
-    """Do what ``plan``, whose WebSocket is dialled, asks for; return the exit code. Raises TunnelError."""
+    """Run a ``plan`` that dials a WebSocket; return the exit code. Raises TunnelError."""
     dialler = Dialler(plan.websocket.rest, plan.line, plan.messages)
     settings = dialler.settings()
     trace = Trace(verbose=settings.verbose, log_file=settings.log_file)
@@ -111,25 +111,25 @@ def run(plan: Plan) -> int:
 
 
 def check_places(plan: Plan) -> None:
-    """Raise UsageError, which shows the user's own word, unless the plan's hosts, ports and paths can be some."""
+    """Raise UsageError, which quotes the user's word, unless the plan's hosts, ports and paths are valid."""
     from tunnel.net.address import TCPAddress, parse_address
 
     for address in (plan.websocket, plan.other):
         if address.kind in (DIAL, LISTEN, LISTEN_WS):
             place = parse_address(address.rest, address.text)
             if address.kind == DIAL and isinstance(place, TCPAddress) and not (place.host and place.port):
-                raise UsageError(f"{address.text}: a host and a port are needed")
+                raise UsageError(f"{address.text}: a host and a port are required")
 
 
 def unix_mode() -> int:
-    """Return the permissions of a Unix socket to listen on: what the umask leaves, as with websocat."""
+    """Return the permissions of a Unix socket to listen on: according to the umask, as with websocat."""
     mask = os.umask(0o077)
     os.umask(mask)
     return 0o777 & ~mask
 
 
 def make_room(plan: Plan, place: str) -> None:
-    """Remove the Unix socket at ``place`` (``unix:PATH``) if --unlink asks for it."""
+    """Remove the Unix socket at ``place`` (``unix:PATH``) if --unlink is given."""
     path = place.removeprefix("unix:")
     if plan.line.flag("unlink") and path != place:
         import stat
@@ -161,7 +161,7 @@ def _forward(plan: Plan, dialler: Dialler, trace: Trace, notice: Callable[[str],
     forward = Forward(trace=trace, tell=notice, unix_mode=unix_mode(), make_tunnel=dialler.tunnel)
     forward.add(plan.other.rest, dialler.settings)
     if forward.is_open_to_all:
-        notice("warning: other machines can connect to this port, too")
+        notice("warning: other machines can connect to this port")
     if plan.line.flag("stdout-announce-listening-ports"):
         from tunnel.net.address import parse_address
 
@@ -207,7 +207,7 @@ def _accept_one(plan: Plan) -> socket.socket:
                     try:
                         sock: socket.socket = key.data.accept()[0]
                     except (BlockingIOError, ConnectionAbortedError):
-                        continue  # that client has gone again
+                        continue  # that client has disconnected
                     return sock
     finally:
         for listener in listeners:

@@ -1,6 +1,6 @@
-"""Users and passwords, in all the places where websocat 1.14 takes them from: for the server, and for a SOCKS5 proxy.
+"""Users and passwords, from all places where websocat 1.14 reads them: for the server, and for a SOCKS5 proxy.
 
-What is read here is never shown: not in an error, and not with ``-v``.
+They are never shown, neither in errors nor with ``-v``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _USER_PASS = "--socks5-user-pass"  # noqa: S105  # the option's name
 
 
 def split_user(url: str) -> tuple[str, str | None]:
-    """Return the URL without its user and password, and these, for which websocat makes a header."""
+    """Return the URL without its user and password, and these two, which websocat sends in a header."""
     scheme, separator, rest = url.partition("://")
     end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
     user, at, host = rest[:end].rpartition("@")
@@ -32,14 +32,14 @@ def split_user(url: str) -> tuple[str, str | None]:
 
 
 def authorization(line: CommandLine, of_url: str | None, warnings: list[str]) -> str | None:
-    """Return the header line for the user and password that are given; None: there are none.
+    """Return the header line for the given user and password; None if there are none.
 
-    ``of_url`` are those of the URL. Adds to ``warnings`` if others can read a file of them. Raises UsageError, also if
-    they are given in two places.
+    ``of_url`` are those in the URL. Adds to ``warnings`` if other users can read a file with them. Raises UsageError,
+    also if they are given in two places.
     """
     found = {
         "--basic-auth": line.text("basic-auth"),
-        # As everywhere in this program, an empty variable is none.
+        # As everywhere in this program, an empty variable does not count.
         VARIABLE: os.environ.get(VARIABLE) or None,
         "--basic-auth-file": _of_file(line, warnings),
         "the URL": of_url,
@@ -51,25 +51,22 @@ def authorization(line: CommandLine, of_url: str | None, warnings: list[str]) ->
         try:
             encoded = binascii.b2a_base64((found[place] or "").encode(), newline=False).decode()
         except UnicodeEncodeError as exc:
-            raise UsageError("user and password are no text in this locale", origin=place) from exc
+            raise UsageError("user and password are not text in this locale", origin=place) from exc
         return f"Authorization: Basic {encoded}"
     return None
 
 
 def proxy_url(line: CommandLine) -> str | None:
-    """Return the URL of the SOCKS5 proxy that is given, with its user and password; None: there is none.
-
-    Raises UsageError.
-    """
+    """Return the URL of the given SOCKS5 proxy, with its user and password; None without one. Raises UsageError."""
     login = line.text("socks5-user-pass")
     if login is not None and ":" not in login:
-        raise UsageError("USER:PASSWORD is expected", origin=_USER_PASS)  # the value itself may be a secret
+        raise UsageError("USER:PASSWORD is expected", origin=_USER_PASS)  # without the value, a secret
     if not line.given("socks5"):
         return None
     place = line.text("socks5") or ""
     if not (place.isascii() and place.rpartition(":")[2].isdigit()):
         raise UsageError(f"--socks5: {place!r} is not HOST:PORT")
-    # websocat, too, leaves it to the proxy to resolve the name.
+    # As with websocat, the proxy resolves the name.
     return f"socks5h://{'' if login is None else _in_url(login)}{place}"
 
 
@@ -80,11 +77,11 @@ def _in_url(login: str) -> str:
     try:
         return f"{quote(user, safe='')}:{quote(password, safe='')}@"
     except UnicodeEncodeError as exc:
-        raise UsageError("user and password are no text in this locale", origin=_USER_PASS) from exc
+        raise UsageError("user and password are not text in this locale", origin=_USER_PASS) from exc
 
 
 def _of_file(line: CommandLine, warnings: list[str]) -> str | None:
-    """Return what --basic-auth-file has: all of it, without white space around it, as websocat takes it."""
+    """Return the content of --basic-auth-file without surrounding white space, as with websocat."""
     path = line.text("basic-auth-file")
     if path is None:
         return None
@@ -94,7 +91,7 @@ def _of_file(line: CommandLine, warnings: list[str]) -> str | None:
         data, info = read_regular(path, _LIMIT, guard=LENIENT)
         login = text_of(data).strip()
     except (OSError, UnicodeDecodeError) as exc:
-        reason = getattr(exc, "strerror", None) or "it is no text"
+        reason = getattr(exc, "strerror", None) or "it is not text"
         raise UsageError(code="file", origin="--basic-auth-file", path=path, reason=reason) from exc
     if not login:
         raise UsageError(code="file", origin="--basic-auth-file", path=path, reason="it is empty")

@@ -1,11 +1,11 @@
-"""websocat's own on the wire: text messages, lines, limits on messages, and when a direction ends. Sans-I/O.
+"""websocat's own messages: text, lines, limits for messages, and the end of a direction. Sans-I/O.
 
-A `MessageCodec` is the codec of a plain stream at either end of a WebSocket. Its `MessageOptions` say which messages it
-makes of what the source gives, and what it makes of the messages that come.
+A `MessageCodec` is the codec of a plain stream at either end of a WebSocket. Its `MessageOptions` say how it makes
+messages from the source's bytes, and what it does with received messages.
 
-A direction that is carried no further (after ``--max-messages``, or by ``-u``) has ended like any other: towards the
-wire behind a Close, unless there is to be none; towards the sink by a half-close at a server, while a client, whose
-sink knows no half-close, discards what still comes.
+A direction that is cut off (after ``--max-messages``, or by ``-u``) ends like any other: to the wire with a Close,
+unless that is disabled; to the sink with a half-close at a server. A client's sink has no half-close, so the client
+discards further messages.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from tunnel.protocol.outbox import Outbox
 
 LINE_LIMIT = 64 * 1024  # bytes of a line, unless -B says otherwise
-SILENCE = 3.0  # seconds in which the other direction must say something once one has ended, with --exit-on-eof
-PARTING = 1.0  # seconds for the peer's Close when nothing else is waited for
+SILENCE = 3.0  # seconds of silence in one direction after the end of the other, with --exit-on-eof
+PARTING = 1.0  # seconds to wait for the peer's Close at the end
 _LINES_READ = 4 * 1024  # bytes of lines that are read in one turn
-_TICK = 0.25  # seconds between two looks at these limits
+_TICK = 0.25  # seconds between two checks of these limits
 _TO_SPACES = bytes.maketrans(b"\r\n", b"  ")
 
 
 class MessageOptions:
-    """How one end of a WebSocket makes and takes messages.
+    """How one end of a WebSocket sends and receives messages.
 
-    ``size``: bytes of a message at most (None: as is convenient). ``sends`` and ``receives``: how many messages
-    (None: any number). ``close`` is False if no Close follows the end of the source; ``close_code`` is that of this
-    Close (None: the usual one).
+    ``size``: most bytes of a message (None: any number). ``sends`` and ``receives``: how many messages (None: any
+    number). ``close`` is False if no Close follows the end of the source; ``close_code`` is the code of that Close
+    (None: the default).
     """
 
     __slots__ = (
@@ -59,7 +59,7 @@ class MessageOptions:
 
     @property
     def fit_for_sessions(self) -> bool:
-        """Whether the bytes are all that matters, so that a session that can be resumed may carry them."""
+        """Whether only the bytes matter, not the messages, so that a session can be used."""
         plain = not self.text and self.sends is None and self.receives is None
         return plain and self.close and self.close_code is None
 
@@ -67,27 +67,27 @@ class MessageOptions:
 class MessageCodec:
     """The codec of one stream; see `tunnel.protocol.codec.Codec`.
 
-    ``repaired`` counts the text messages whose bytes were no UTF-8, and were sent with U+FFFD in their place.
+    ``repaired`` counts the text messages that were not UTF-8, and were sent with U+FFFD for the invalid bytes.
     """
 
     def __init__(self, options: MessageOptions) -> None:
         self._options = options
         self._size = options.size or (LINE_LIMIT if options.lines else FRAME_LIMIT)
-        # Each line is a message: a read that is full of line ends must not keep everybody else waiting.
+        # Each line is a message: a read full of line ends must not block all other connections.
         self.read_limit = _LINES_READ if options.lines else self._size
         self.closes = options.close
         self.close_code = NORMAL if options.close_code is None else options.close_code
         self.close_reason = options.close_reason if options.close_code is not None else ""
         self.ends_together = options.exit_on_eof
-        # From the start, as whoever has asked before an end comes would ask again too late.
+        # From the start, as a caller that asks before the end would ask again too late.
         hurried = options.exit_on_eof or options.sends is not None or options.receives is not None
         self.tick_limit = _TICK if hurried else float("inf")
-        self._line = b""  # of the source, still without its end
-        self._dropping = False  # the rest of a line that is too long
+        self._line = b""  # an incomplete line of the source
+        self._dropping = False  # whether the rest of a too long line is dropped
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._held = b""  # what may be the end of a message's line
+        self._held = b""  # bytes that may be the end of a message's line
         self._sent = self._received = 0  # messages
-        self._silent_since: float | None = None  # since when the seconds of silence count
+        self._silent_since: float | None = None  # when the silence began
         self.repaired = 0
 
     @property
@@ -123,7 +123,7 @@ class MessageCodec:
             self._send(self._line, outbox)
 
     def _split(self, data: bytes) -> Iterator[bytes]:
-        """Return the lines that are complete with ``data``, and pieces of one that is too long."""
+        """Return the lines that ``data`` completes, and pieces of a line that is too long."""
         options, size = self._options, self._size
         *lines, rest = (self._line + data).split(options.terminator)
         for line in lines:
@@ -150,7 +150,7 @@ class MessageCodec:
         return line.removesuffix(b"\r") if self._options.terminator == b"\n" else line
 
     def _send(self, message: bytes, outbox: Outbox) -> None:
-        """Queue a text message, unless it is empty, which websocat takes for the end, or beyond the limit."""
+        """Queue a text message, unless it is empty, which websocat takes as the end, or the limit is reached."""
         if not message or self.sent_all:
             return
         try:
@@ -177,7 +177,7 @@ class MessageCodec:
             self._received += 1
 
     def _decode_line(self, event: Payload, sink: list[Buffer]) -> None:
-        """Make one line of a message: its own line ends become spaces, but for the last one."""
+        """Turn a message into one line: its line ends become spaces, except for the last one."""
         data = self._held + bytes(event.data)
         end = len(data.rstrip(b"\r\n"))
         end = max(end, len(data) - 2)
@@ -208,7 +208,7 @@ class MessageCodec:
 
 
 def _cut(data: bytes, size: int) -> int:
-    """Return where to cut ``data`` so that the piece has ``size`` bytes at most and ends with a character."""
+    """Return where to cut ``data`` so that the piece has at most ``size`` bytes and ends after a character."""
     cut = min(size, len(data))
     while cut < len(data) and cut > max(1, size - 3) and data[cut] & 0xC0 == 0x80:
         cut -= 1

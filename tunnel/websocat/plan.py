@@ -1,11 +1,11 @@
-"""What a command line of websocat's asks for: two ends, which of them is the WebSocket, and its messages.
+"""What a command line of websocat does: two ends, which of them is the WebSocket, and its messages.
 
-    STDIO   + ws://, wss://           relay standard input and output, as `connect` does
+    STDIO   + ws://, wss://           relay standard input and output, like `connect`
     tcp:, unix:  + ws://, wss://      dial both, relay between them
-    tcp-l:, unix-l: + ws://, wss://   a local port, as `forward` has
-    ws-l: + tcp:, unix:, exec:, sh-c:, ws://, STDIO   a bridge, as `serve` has
+    tcp-l:, unix-l: + ws://, wss://   a local port, like `forward`
+    ws-l: + tcp:, unix:, exec:, sh-c:, ws://, STDIO   a bridge, like `serve`
 
-Either may come first. What is copied from the first to the second is the forward direction of ``-u`` and its like.
+Either may come first. The direction from the first to the second is the forward direction for options such as ``-u``.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _FOR_LISTENERS = ("oneshot", "unlink", "stdout-announce-listening-ports")
 class Plan:
     """Two ends: ``websocket``, and the ``other``; ``oneshot``: serve one connection and end.
 
-    ``messages`` are the options of the WebSocket's messages; ``notes`` are lines for -v, ``warnings`` for everybody.
+    ``messages`` are the options of the WebSocket's messages; ``notes`` are lines for -v, ``warnings`` lines for all.
     """
 
     __slots__ = ("_is_text", "line", "messages", "notes", "oneshot", "other", "server_mode", "warnings", "websocket")
 
     def __init__(self, line: CommandLine) -> None:
-        """Decide what ``line`` asks for. Raises UsageError for what it cannot ask for, here or with websocat."""
+        """Decide what to do for ``line``. Raises UsageError for an invalid or unsupported combination."""
         self.line = line
         self.notes = list(line.needless)
         self.warnings: list[str] = []
@@ -48,7 +48,7 @@ class Plan:
         else:
             self.websocket, self.other = second, first
         self._check_pair(first, second)
-        # A listener that comes second serves once, as with websocat.
+        # A listener in the second place serves once, as with websocat.
         self.oneshot = line.flag("oneshot") or second.listens
         self._is_text = self._choose_text()
         self._check_options()
@@ -56,7 +56,7 @@ class Plan:
 
     @property
     def dials(self) -> bool:
-        """Whether the WebSocket is dialled, rather than waited for."""
+        """Whether the WebSocket is dialled; otherwise it listens."""
         return self.websocket.kind == DIAL_WS
 
     def _addresses(self) -> tuple[Address, Address]:
@@ -71,13 +71,13 @@ class Plan:
                 raise UsageError("a single address must be a ws:// or wss:// URL")
             return parse_address("-"), parse_address(words[0])
         if len(words) != 2:
-            raise UsageError("which two addresses? usage: wstunnel-py websocat [OPTIONS] ADDRESS ADDRESS")
+            raise UsageError("two addresses are required; usage: wstunnel-py websocat [OPTIONS] ADDRESS ADDRESS")
         return parse_address(words[0]), parse_address(words[1])
 
     def _check_pair(self, first: Address, second: Address) -> None:
         pair = f"{first.shown} and {second.shown}"
         if not self.websocket.is_websocket:
-            raise UsageError(f"{pair}: neither is a WebSocket, and one must be")
+            raise UsageError(f"neither {first.shown} nor {second.shown} is a WebSocket, and one must be")
         allowed = (STDIO, DIAL, LISTEN) if self.dials else (STDIO, DIAL, COMMAND, DIAL_WS)
         if self.other.kind not in allowed:
             raise UsageError(f"{pair}: this pair is not supported here")
@@ -87,21 +87,21 @@ class Plan:
         listens = self.websocket.listens or self.other.listens
         both = self.other.kind == DIAL_WS
         for names, useful, what in (
-            (_FOR_CLIENTS, self.dials or both, "dials no WebSocket"),
-            (_FOR_SERVERS, not self.dials, "listens for no WebSocket"),
-            (_FOR_LISTENERS, listens, "listens nowhere"),
+            (_FOR_CLIENTS, self.dials or both, "does not dial a WebSocket"),
+            (_FOR_SERVERS, not self.dials, "does not listen for a WebSocket"),
+            (_FOR_LISTENERS, listens, "does not listen"),
             (("exec-args",), self.other.kind == COMMAND and not self.other.shell, "has no exec:"),
         ):
             for name in names:
                 if line.given(name) and not useful:
-                    self.notes.append(f"--{name} changes nothing: this command line {what}")
+                    self.notes.append(f"--{name} has no effect: this command line {what}")
         if line.given("socks5-user-pass") and not line.given("socks5"):
-            self.notes.append("--socks5-user-pass changes nothing without --socks5")
+            self.notes.append("--socks5-user-pass has no effect without --socks5")
         for name in ("no-line", "null-terminated", "linemode-strip-newlines", "strict"):
             if line.given(name) and not self._is_text:
-                self.notes.append(f"--{name} changes nothing without --text")
+                self.notes.append(f"--{name} has no effect without --text")
         if line.flag("binary") and line.flag("text"):
-            raise UsageError("--binary and --text exclude each other")
+            raise UsageError("--binary and --text cannot be used together")
         if line.given("websocket-version") and line.number("websocket-version") != 13:
             raise UsageError("--websocket-version: 13 is the only version that is supported here")
         if line.number("conncap") == 0:
@@ -110,10 +110,10 @@ class Plan:
         if path is not None and not path.startswith("/"):
             raise UsageError(f"--restrict-uri: {path!r} is not a path that begins with /")
         if line.flag("unidirectional") and line.flag("unidirectional-reverse") and not self.dials:
-            raise UsageError("-u and -U together leave nothing to carry")
+            raise UsageError("-u and -U together leave nothing to transfer")
 
     def _message_options(self, *, forward: bool) -> MessageOptions:
-        """Return the options of messages; ``forward``: what goes to the WebSocket is the forward direction."""
+        """Return the options of messages; ``forward``: the direction to the WebSocket is the forward direction."""
         line, options = self.line, MessageOptions()
         options.text = self._is_text
         options.lines = options.text and not line.flag("no-line") and self.other.kind != DIAL_WS
@@ -128,7 +128,7 @@ class Plan:
         if options.close_code is not None and not (1000 <= options.close_code <= 4999):
             raise UsageError(f"--close-status-code: {options.close_code} is not between 1000 and 4999")
         if line.given("close-reason") and options.close_code is None:
-            self.notes.append("--close-reason changes nothing without --close-status-code")
+            self.notes.append("--close-reason has no effect without --close-status-code")
         if options.size == 0:
             raise UsageError("--buffer-size must be at least 1")
         limits = [line.number("max-messages"), line.number("max-messages-rev")]
@@ -142,7 +142,7 @@ class Plan:
         return options
 
     def _choose_text(self) -> bool:
-        """Text is websocat's default. Here it is one for people only, as lines of text would spoil a tunnel's bytes."""
+        """Return whether to send text, websocat's default. Here it is the default only for people, not for tunnels."""
         line = self.line
         if line.flag("text") or line.flag("binary"):
             return line.flag("text")

@@ -1,4 +1,4 @@
-"""Running a command line of websocat's, from its words to its exit code."""
+"""Running a command line of websocat, from its words to its exit code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def run(words: Sequence[str]) -> int:
-    """Do what ``websocat`` does with ``words``; return the exit code. Raises TunnelError."""
+    """Run ``words`` like ``websocat``; return the exit code. Raises TunnelError."""
     spell_settings(option_of)
     plan = Plan(CommandLine(words))
     if plan.dials:

@@ -1,18 +1,18 @@
-"""The command lines whose WebSocket is waited for: a bridge to a target, a program, another WebSocket, or ourselves."""
+"""Command lines that listen for a WebSocket: a bridge to an address, a program, another WebSocket or our streams."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import logging
+import os
 import signal
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
-from tunnel.children.orphans import look_after_orphans
-from tunnel.client.signals import not_ignored
 from tunnel.client.trace import Trace, say
 from tunnel.errors import UsageError
+from tunnel.net.event_loop import STOP, loop_factory, signals_handled
 from tunnel.protocol.control import SUBPROTOCOL
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
 from tunnel.protocol.message_size import LARGEST_MESSAGE, LEAST_MESSAGE
@@ -31,28 +31,28 @@ from tunnel.websocat.messages import MessageCodec
 from tunnel.websocat.plan import Plan
 from tunnel.websocat.targets import OutgoingWebSocket, Program, StandardStreams
 
-_UNUSED = "127.0.0.1:22"  # a target's address where the target is none
+_UNUSED = "127.0.0.1:22"  # a valid address in the settings, for targets without an address
 
 
 def negotiate(upgrade: Upgrade, *, protocol: str | None, headers: Sequence[tuple[str, str]]) -> None:
-    """Answer as websocat does: select a subprotocol, and add ``headers``.
+    """Answer like websocat: select a subprotocol, and add ``headers``.
 
     ``protocol`` is the only one to select; None: the first that the client offers. Raises Refusal for a client that
-    offers others only.
+    offers only others.
     """
     offered = [name for name in upgrade.offered if name != SUBPROTOCOL]
     if protocol is not None:
         if offered and protocol not in offered:
             raise Refusal(HTTPStatus.BAD_REQUEST, "subprotocol", f"the subprotocol here is {protocol}")
         upgrade.offers_resume = False
-    upgrade.asks_for_speed_test = False  # websocat has no such thing
-    # A client that offers none must not be answered one (RFC 6455 section 4.2.2).
+    upgrade.asks_for_speed_test = False  # websocat has none
+    # No subprotocol for a client that offers none (RFC 6455 section 4.2.2).
     selected = (protocol or offered[0]) if offered else None
     upgrade.answer_with(selected, headers)
 
 
 def run(plan: Plan) -> int:
-    """Do what ``plan``, whose WebSocket listens, asks for; return the exit code. Raises TunnelError."""
+    """Run a ``plan`` whose WebSocket listens; return the exit code. Raises TunnelError."""
     check_places(plan)
     settings = _settings(plan)
     headers = [_header(field) for field in plan.line.several("server-header")]
@@ -64,7 +64,8 @@ def run(plan: Plan) -> int:
     for note in plan.notes:
         trace.step("options", note)
     try:
-        return asyncio.run(_run(plan, settings, headers, trace))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            return runner.run(_run(plan, settings, headers, trace))
     finally:
         handler.close()
 
@@ -80,7 +81,7 @@ def _settings(plan: Plan) -> BridgeSettings:
         path=line.text("restrict-uri"),
         max_tunnels=1 if plan.oneshot else 1000 if seats is None else seats,
         max_message=LARGEST_MESSAGE if size is None else min(max(size, LEAST_MESSAGE), LARGEST_MESSAGE),
-        # Smaller messages than a session may have are left to the codec of a plain tunnel.
+        # Messages smaller than a session allows are made by the codec of a plain tunnel.
         resume_for=3600.0 if plan.messages.fit_for_sessions and (size is None or size >= LEAST_MESSAGE) else 0.0,
         ping_interval=PING_INTERVAL if interval is None else interval,
         ping_timeout=PING_TIMEOUT if timeout is None else timeout,
@@ -98,7 +99,10 @@ def _header(field: str) -> tuple[str, str]:
 
 async def _run(plan: Plan, settings: BridgeSettings, headers: Sequence[tuple[str, str]], trace: Trace) -> int:
     loop = asyncio.get_running_loop()
-    look_after_orphans()
+    if os.name == "posix":
+        from tunnel.children.orphans import look_after_orphans  # late, as it needs signals that Windows lacks
+
+        look_after_orphans()
     ending: asyncio.Future[int] = loop.create_future()
 
     def end(code: int) -> None:
@@ -109,8 +113,8 @@ async def _run(plan: Plan, settings: BridgeSettings, headers: Sequence[tuple[str
         if plan.oneshot:
             end(0)
 
-    for number in not_ignored(signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, end, 128 + number)
+    numbers = {name: getattr(signal, name, 0) for name in (*STOP, "SIGHUP")}
+    on_signal = {name: functools.partial(end, 128 + number) for name, number in numbers.items()}
     bridge = Bridge(
         settings,
         _target(plan, settings, trace, end),
@@ -119,18 +123,20 @@ async def _run(plan: Plan, settings: BridgeSettings, headers: Sequence[tuple[str
         tunnel_ended=tunnel_ended,
         keeps_silent=True,
     )
-    with unhandled_errors_logged(loop):
+    with signals_handled(on_signal), unhandled_errors_logged(loop):
         async with bridge:
             _announce(plan, bridge)
             return await ending
 
 
 def _target(plan: Plan, settings: BridgeSettings, trace: Trace, end: Callable[[int], None]) -> Target:
-    """Return where tunnels lead. Raises UsageError."""
+    """Return the target. Raises UsageError."""
     other = plan.other
     if other.kind == DIAL:
         return parse_target(settings.target)
     if other.kind == COMMAND:
+        if os.name != "posix":
+            raise UsageError(f"{other.text}: programs are started on POSIX systems only")
         arguments = plan.line.several("exec-args")
         return Program(["sh", "-c", other.rest] if other.shell else [other.rest, *arguments])
     if other.kind == DIAL_WS:
@@ -148,4 +154,4 @@ def _announce(plan: Plan, bridge: Bridge) -> None:
     for warning in plan.warnings:
         say(f"warning: {warning}")
     if bridge.is_open_to_all:
-        say("warning: anybody who can reach this address may connect; `wstunnel-py serve` has --token-file")
+        say("warning: anyone who can reach this address may connect; `wstunnel-py serve` has --token-file")

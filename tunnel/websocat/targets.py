@@ -1,6 +1,6 @@
-"""What a bridge of websocat's may lead to beside sockets: our standard input and output, programs, other WebSockets.
+"""Targets of websocat's bridge besides addresses: our standard input and output, programs, other WebSockets.
 
-Each is a `Target` that hands out one end of a socket pair, so that a session needs to know nothing about it.
+Each is a `Target` that returns one end of a socket pair, so that a session need not know the difference.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 
-from tunnel.children.child import start
 from tunnel.client.sockets import relayed_socket
 from tunnel.client.trace import Trace, say
 from tunnel.errors import ConnectionLost, DialError, TunnelError
@@ -22,7 +21,7 @@ from tunnel.server.target import Target
 from tunnel.websocat.dialling import Dialler
 
 _CHUNK = 64 * 1024
-_STUCK = 5.0  # seconds after which a client that takes nothing is let go, as all others wait for it
+_STUCK = 5.0  # seconds after which a client that accepts nothing is disconnected, as all others wait for it
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:
@@ -33,10 +32,10 @@ def _pair() -> tuple[socket.socket, socket.socket]:
 
 
 class StandardStreams(Target):
-    """Standard input goes to every client, and what any client sends to standard output.
+    """Standard input goes to every client, and the data of every client to standard output.
 
-    ``several``: clients come and go, and the end of standard input says nothing to them; otherwise it is passed on.
-    ``end`` is called with an exit code when standard output is closed.
+    ``several``: there may be several clients, to which the end of standard input is not passed on. ``end`` is called
+    with an exit code when standard output is closed.
     """
 
     def __init__(self, *, several: bool, end: Callable[[int], None]) -> None:
@@ -51,7 +50,7 @@ class StandardStreams(Target):
         return "standard input and output"
 
     async def dial(self, seconds: float, client: Client) -> socket.socket:
-        """Return a client's end; with the first one standard input begins to be read."""
+        """Return the client's end; the first call begins to read standard input."""
         ours, theirs = _pair()
         self._clients.add(ours)
         task = asyncio.create_task(self._write_output(ours))
@@ -59,7 +58,7 @@ class StandardStreams(Target):
         task.add_done_callback(self._tasks.discard)
         if not self._reading:
             self._reading = True
-            # Nothing can interrupt a read of a terminal: so a thread, which the process does not wait for.
+            # In a thread that the process does not wait for, as a read of a terminal cannot be interrupted.
             loop = asyncio.get_running_loop()
             threading.Thread(target=self._read_input, args=(loop,), name="stdin", daemon=True).start()
         return theirs
@@ -71,7 +70,7 @@ class StandardStreams(Target):
             if not self._several:
                 asyncio.run_coroutine_threadsafe(self._half_close(), loop).result()
         except (OSError, RuntimeError, concurrent.futures.CancelledError):
-            return  # input that breaks is input that ends; or the loop is over
+            return  # an error counts as the end of the input; or the loop is closed
 
     async def _deliver(self, data: bytes) -> None:
         await asyncio.gather(*(self._send(client, data) for client in self._clients))
@@ -81,10 +80,10 @@ class StandardStreams(Target):
             async with asyncio.timeout(_STUCK):
                 await asyncio.get_running_loop().sock_sendall(client, data)
         except TimeoutError:
-            say(f"a client took nothing for {_STUCK:g} s and is let go")
+            say(f"a client accepted nothing for {_STUCK:g} s and was disconnected")
             self._forget(client)
         except OSError:
-            pass  # it is gone, which whoever reads from it notices
+            pass  # it is gone, which its reader notices
 
     async def _half_close(self) -> None:
         for client in self._clients:
@@ -138,7 +137,7 @@ class Program(Target):
     async def dial(self, seconds: float, client: Client) -> socket.socket:
         """Start the program; the end of the tunnel is the end of its input. Raises DialError."""
         ours, theirs = _pair()
-        theirs.setblocking(True)  # a program that finds its output not ready thinks that it is broken
+        theirs.setblocking(True)  # programs do not expect non-blocking output
         with theirs:
             try:
                 self._start(theirs.fileno())
@@ -148,6 +147,8 @@ class Program(Target):
         return ours
 
     def _start(self, fd: int) -> None:
+        from tunnel.children.child import start  # late, as it needs signals that Windows lacks
+
         child = start(self._command, stdin=fd, stdout=fd, new_session=False, ends_with_us=False)
         child.when_ended(child.reap)
 

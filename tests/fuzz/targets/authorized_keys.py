@@ -1,4 +1,4 @@
-"""authorized_keys of the embedded SSH server: a line admits with all that it demands, or it admits nobody."""
+"""authorized_keys of the embedded SSH server: a line admits a key with all its restrictions, or it admits nobody."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stranger's request at the bridge: it is refused or accepted, and no answer has anything of a header's value."""
+"""A stranger's request at the bridge: it is refused or accepted, and no answer quotes the value of a header."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def target(data: bytes) -> None:
 
 
 def outcome(pieces: list[bytes], rules: int) -> tuple[object, ...]:
-    """Return the status, and what a client or the log is told."""
+    """Return the status, and the text for the client or the log."""
     try:
         head = run(read_head(Pieces(pieces)))  # type: ignore[arg-type]
         if is_health_check(head):

@@ -1,4 +1,4 @@
-"""The client's config file: it says something, or what is wrong with it in one line."""
+"""The client's config file: it is read, or refused with one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Control lines and the header of a resume: a violation or a meaning, and what we write means what we meant."""
+"""Control lines and the header of a resume: each is understood or a violation, and we read what we write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A resumable stream, in either role, whose peer says anything at any time: it never raises, and keeps its bounds.
+"""A resumable stream, in either role, whose peer sends anything at any time: it never raises, and keeps its limits.
 
 The input is a program: a byte for the role and the window, then steps of two bytes, what to do and how much of it.
 """

@@ -16,7 +16,7 @@ from tests.templates.e2b.programs import NODE, TEMPLATE, make_key, serialised
 
 @pytest.fixture(scope="package")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The template as somebody has it who copied it out of the repository, with a key and E2B's JavaScript SDK."""
+    """The template as a user has copied it out of the repository, with a key and E2B's JavaScript SDK."""
     folder = tmp_path_factory.mktemp("e2b") / "template"
     shutil.copytree(TEMPLATE, folder, ignore=shutil.ignore_patterns("dist", "node_modules", "__pycache__"))
     (folder / "node_modules").symlink_to(NODE)

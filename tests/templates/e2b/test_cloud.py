@@ -1,4 +1,4 @@
-"""What is asked of E2B's API and what becomes of its answers. A stand-in answers, as the cloud is not to be had."""
+"""Calls to E2B's API and the use of its answers. A stand-in answers, because tests cannot reach the cloud."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ def test_a_build_needs_an_api_key_that_e2b_takes(bed: Bed, folder: Path, api: Ap
     assert "E2B_API_KEY is not set" in finished.stderr
     finished = build(bed, folder, language, *options, env=api.environment())
     assert finished.status == 77
-    assert re.search(r": E2B refuses E2B_API_KEY: .*Invalid API key", finished.stderr)
+    assert re.search(r": E2B rejects E2B_API_KEY: .*Invalid API key", finished.stderr)
     assert finished.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_build_without_network_is_told_in_one_line(bed: Bed, folder: Path, language: str) -> None:
+def test_a_build_without_network_is_reported_in_one_line(bed: Bed, folder: Path, language: str) -> None:
     options = ("--public-key", str(make_key(folder, bed)), "--bridge", "wstunnel-py")
     finished = build(bed, folder, language, *options, env={"E2B_API_KEY": "k", "E2B_API_URL": "http://127.0.0.1:1"})
     assert (finished.status, finished.stderr.count("\n")) == (69, 1)
@@ -99,9 +99,10 @@ def test_a_sandbox_is_private_and_ends_with_the_command(bed: Bed, folder: Path, 
     process.send_signal(2)
     assert process.wait(20) == 0, process.log()
     first, *lines, last = process.out.read_text().splitlines()
-    assert re.fullmatch(r"# sandbox i5b0x runs until \d\d:\d\d:\d\d; Ctrl-C ends it", first)
+    assert re.fullmatch(r"# sandbox i5b0x runs until \d\d:\d\d:\d\d or longer; Ctrl-C ends it", first)
     assert lines == [
-        "export WSTUNNEL_PY_HEADER='e2b-traffic-access-token: s3cret'",
+        "# on the machine that runs ssh, E2B_API_KEY must be set as it is here",
+        f"export E2B_API_URL={api.url}",
         "echo 'ssh-ready ssh-ed25519 AAAAhostkey' >> ~/.ssh/known_hosts",
         "ssh -o ProxyCommand='wstunnel-py connect -- %h' -o HostKeyAlias=ssh-ready user@i5b0x",
     ]
@@ -117,8 +118,7 @@ def test_a_public_sandbox_elsewhere_ends_after_its_time(bed: Bed, folder: Path, 
     options = ("--public", "--timeout", "1", "--name", "mine")
     finished = connect(bed, folder, *options, env={**api.environment(), "E2B_DOMAIN": "sandboxes.example.com"})
     assert finished.status == 0, finished.stderr
-    assert "WSTUNNEL_PY_HEADER" not in finished.text
-    assert "\nexport WSTUNNEL_PY_URL='wss://{port}-{host}.sandboxes.example.com'\n" in finished.text
+    assert f"\nexport E2B_DOMAIN=sandboxes.example.com\nexport E2B_API_URL={api.url}\n" in finished.text
     assert api.requests[0][2]["network"] == {"allowPublicTraffic": True}
     assert api.requests[-1][:2] == ("DELETE", "/sandboxes/i5b0x")
 
@@ -126,13 +126,18 @@ def test_a_public_sandbox_elsewhere_ends_after_its_time(bed: Bed, folder: Path, 
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ((), "connect.py: E2B_API_KEY is not set: a key is made in E2B's dashboard, under API keys\n"),
+        ((), "connect.py: E2B_API_KEY is not set: create a key in E2B's dashboard, under API keys\n"),
         (("--timeout", "0"), "connect.py: --timeout 0: from 1 to 86400 seconds\n"),
         (("--timeout", "soon"), "connect.py: argument --timeout: invalid int value: 'soon'\n"),
+        (("--sandbox", "../x"), "connect.py: --sandbox ../x: letters, digits and -\n"),
+        (
+            ("--sandbox", "x", "--public"),
+            "connect.py: --public is for a new sandbox: this cannot be changed later\n",
+        ),
         (("--name", "a b"), "connect.py: --name a b: letters, digits, - and _\n"),
     ],
 )
-def test_a_wrong_call_of_connect_is_told_in_one_line(
+def test_a_wrong_call_of_connect_is_reported_in_one_line(
     bed: Bed, folder: Path, options: tuple[str, ...], line: str
 ) -> None:
     finished = connect(bed, folder, *options, env={})

@@ -1,6 +1,6 @@
-"""What comes of the template's steps when they are carried out.
+"""The steps of the template, carried out on a machine.
 
-E2B's cloud is not to be had in a test. So the steps that the SDK would send there run on a throw-away machine that was
+Tests cannot reach E2B's cloud. So the steps that the SDK would send there run on a throw-away machine that was
 given what E2B gives every base: a `user` without password who may use sudo, and an sshd that permits empty passwords.
 """
 
@@ -53,13 +53,13 @@ def ssh(machine: Machine, folder: Path, login: str, *options: str) -> Finished:
     return machine.run_from_its_network("ssh", "-F", "none", *words, *options, f"{login}@sandbox", "id -un")
 
 
-def test_the_key_leads_in(started: Machine, folder: Path) -> None:
+def test_the_key_logs_in(started: Machine, folder: Path) -> None:
     finished = ssh(started, folder, "user", "-i", str(folder / "key"), "-o", "IdentitiesOnly=yes")
     assert (finished.status, finished.text) == (0, "user\n"), finished.stderr
 
 
 @pytest.mark.parametrize("login", ["user", "root"])
-def test_nothing_but_the_key_leads_in(started: Machine, folder: Path, login: str) -> None:
+def test_nothing_but_the_key_logs_in(started: Machine, folder: Path, login: str) -> None:
     finished = ssh(started, folder, login, "-o", "PreferredAuthentications=none,password,keyboard-interactive")
     assert (finished.status, finished.stderr) == (255, f"{login}@sandbox: Permission denied (publickey).\n")
 
@@ -72,7 +72,7 @@ def test_root_does_not_get_in_with_the_key(started: Machine, folder: Path) -> No
 
 def test_the_bridge_runs_without_root_and_sshd_on_loopback_only(started: Machine) -> None:
     user = int(started.do("id -u user").text)
-    (bridge,) = running("/opt/wstunnel-py/venv/bin/wstunnel-py")
+    (bridge,) = running("/opt/wstunnel-py/wstunnel-py")
     status = Path(f"/proc/{bridge}/status").read_text()
     assert re.search(r"^Uid:\s+(.*)$", status, re.MULTILINE)[1].split() == [str(user)] * 4  # type: ignore[index]
     listening = started.do("ss -Hltn").text
@@ -97,9 +97,9 @@ def test_sshd_says_so_itself(machine: Machine) -> None:
     [
         (
             "PermitEmptyPasswords yes\\nPasswordAuthentication yes\\nAuthenticationMethods any",
-            "sshd lets anybody in without a key: see sshd_config",
+            "sshd accepts logins without a key: see sshd_config",
         ),
-        ("AuthenticationMethods publickey password", "sshd would take more than keys: (publickey,password)."),
+        ("AuthenticationMethods publickey password", "sshd accepts more than keys: (publickey,password)."),
     ],
     ids=["empty passwords", "passwords"],
 )
@@ -118,7 +118,7 @@ def test_the_bridge_does_not_open_before_an_sshd_that_takes_more_than_keys(
     assert "8082" not in listening and "2223" not in listening
 
 
-def test_an_sshd_that_does_not_start_is_told(machine: Machine, bed: Bed) -> None:
+def test_an_sshd_that_does_not_start_is_reported(machine: Machine, bed: Bed) -> None:
     machine.do("cp -a /etc/ssh/sshd_config /etc/ssh/saved; echo 'NoSuchOption yes' >> /etc/ssh/sshd_config")
     try:
         finished = bed.run(*machine.command("/opt/wstunnel-py/start.sh 8082 2223", "user"))

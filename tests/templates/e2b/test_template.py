@@ -1,4 +1,4 @@
-"""What both SDKs of E2B make of the template, and mistakes of those who build it."""
+"""What both SDKs of E2B build from the template, and how mistakes are reported."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.bed.built import Built
 from tests.bed.processes import Bed
 from tests.templates.e2b.programs import LANGUAGES, NODE, build, make_key, serialised
 
@@ -54,24 +55,34 @@ def test_release_and_source_of_the_bridge_are_for_the_user_to_choose(bed: Bed, f
     assert ".whl" not in json.dumps(chosen)
 
 
+def test_the_single_file_comes_without_pip_in_both_languages(bed: Bed, folder: Path, built: Built) -> None:
+    options = ("--public-key", str(make_key(folder, bed)), "--bridge", str(built.archive))
+    python, typescript = (serialised(bed, folder, language, *options) for language in LANGUAGES)
+    assert python == typescript
+    copies = {step["args"][0]: step["args"][1:] for step in python["steps"] if step["type"] == "COPY"}
+    assert copies["dist/wstunnel-py.pyz"] == ["/opt/wstunnel-py/wstunnel-py", "root", "0755"]
+    commands = " ".join(step["args"][0] for step in python["steps"] if step["type"] == "RUN")
+    assert "python3 " in commands and "pip" not in commands and "venv" not in commands
+
+
 PROBLEMS = {
     "no such key": (("--public-key", "none.pub"), "none.pub: No such file or directory; ssh-keygen -t ed25519 makes"),
-    "a private key": (("--public-key", "key"), "key is a private key, which belongs into no image; give the file"),
-    "another file": (("--public-key", "start.sh"), "start.sh: no public key"),
-    "a key cut off": (("--public-key", "cut.pub"), "cut.pub: no public key"),
-    "no key in it": (("--public-key", "empty.pub"), "empty.pub: no public key"),
-    "old release": (("--release", "22.04"), "--release 22.04: the bridge needs Python 3.11: 24.04 or later"),
-    "no release": (("--release", "noble"), "--release noble: Ubuntu's releases are called 24.04, 26.04 and so on"),
+    "a private key": (("--public-key", "key"), "key is a private key, which must stay out of images; give the file"),
+    "another file": (("--public-key", "start.sh"), "start.sh: not a public key file"),
+    "a key cut off": (("--public-key", "cut.pub"), "cut.pub: not a public key file"),
+    "no key in it": (("--public-key", "empty.pub"), "empty.pub: not a public key file"),
+    "old release": (("--release", "22.04"), "--release 22.04: the bridge needs Python 3.11, so use 24.04 or later"),
+    "no release": (("--release", "noble"), "--release noble: not an Ubuntu release such as 24.04 or 26.04"),
     "no wheel": (("--bridge", "none.whl"), "--bridge none.whl: there is no such file"),
-    "no bridge": (("--bridge", "x; reboot"), "--bridge x; reboot: neither a wheel nor a requirement"),
-    "bad name": (("--name", "My Template"), "--name My Template: small letters, digits, - and _"),
-    "no repository": ((), "this folder has left its repository: say with --bridge where the bridge comes from"),
+    "no bridge": (("--bridge", "x; reboot"), "--bridge x; reboot: not a wheel, a .pyz file or a requirement"),
+    "bad name": (("--name", "My Template"), "--name My Template: use lower-case letters, digits, - and _"),
+    "no repository": ((), "this folder is not in its repository: name the bridge with --bridge"),
 }
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_a_mistake_is_told_in_one_line(bed: Bed, folder: Path, language: str, problem: str) -> None:
+def test_a_mistake_is_reported_in_one_line(bed: Bed, folder: Path, language: str, problem: str) -> None:
     options, line = PROBLEMS[problem]
     key = make_key(folder, bed)
     (folder / "cut.pub").write_text(key.read_text().replace("AAAAC3Nz", "AAAAC3Nx"))

@@ -1,4 +1,4 @@
-"""The overlays as `kubectl kustomize` renders them, and what is looked up in them again and again."""
+"""The overlays as `kubectl kustomize` renders them, and helpers that look things up in them."""
 
 from __future__ import annotations
 

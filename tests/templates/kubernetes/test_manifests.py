@@ -1,4 +1,4 @@
-"""The manifests of every overlay: valid by the API's own schemas, tight, and of one mind with each other."""
+"""The manifests of every overlay: valid by the API's own schemas, restrictive, and consistent with each other."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def cluster(request: pytest.FixtureRequest, bed: Bed) -> Iterator[Cluster]:
     yield Cluster(machine, bed, overlay, keys, url, processes["bridge"], sandbox)
 
 
-def test_ssh_leads_through_the_gateway_into_the_sandbox(cluster: Cluster) -> None:
+def test_ssh_reaches_the_sandbox_through_the_gateway(cluster: Cluster) -> None:
     finished = cluster.run(cluster.ssh("id -un; tty; touch ~/kept /tmp/made; touch /etc/not 2>&1", "-tt"))
     assert finished.status == 1, finished.stderr
     user, terminal, refused = finished.text.split("\r\n")[:3]

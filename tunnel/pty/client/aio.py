@@ -1,7 +1,7 @@
 """`tunnel.AsyncSandbox`: the terminals of a sandbox, for programs that use asyncio. The twin of `sync`.
 
-Output is read by the task that iterates or waits; only an ``on_data`` callback has a task of its own. A method that is
-cancelled leaves the terminal as it is, and the next method connects again.
+Output is read by the task that iterates or waits; only an ``on_data`` callback has its own task. A method that is
+cancelled leaves the terminal unchanged, and the next method connects again.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Self
 
 from tunnel.errors import TunnelError, UsageError
 from tunnel.pty.client import calls
+from tunnel.pty.client.access import locate_sandbox
 from tunnel.pty.client.calls import Call
-from tunnel.pty.client.endpoint import locate
 from tunnel.pty.client.http import HttpOptions
 from tunnel.pty.client.http_async import AsyncHttpClient, AsyncOutputReader
 from tunnel.pty.client.model import ProcessInfo, PtySize, Result, size_of
@@ -31,6 +31,9 @@ class AsyncSandbox:
     ``token`` is the service's access token. A terminal whose connection breaks is reconnected for up to
     ``reconnect_for`` seconds. The other options say how to reach the service, as for ``wstunnel-py connect``; times are
     in seconds. Nothing is sent before the first call. Raises UsageError for arguments that cannot be used.
+
+    If there is a key for it (E2B_API_KEY), or ``provider`` is ``e2b``, E2B is asked about a sandbox that is named by
+    its id: calls wake it if it is paused, and its tokens need not be given. With ``none``, E2B is not asked.
 
     An asynchronous context manager. `close` ends all connections but leaves all processes running.
     """
@@ -49,12 +52,16 @@ class AsyncSandbox:
         connect_timeout: float = 15.0,
         request_timeout: float = 30.0,
         reconnect_for: float = 60.0,
+        provider: str | None = None,
     ) -> None:
         options = HttpOptions(
             ca_file=ca_file, client_cert=client_cert, client_key=client_key, insecure=insecure, proxy=proxy,
             connect_timeout=connect_timeout, request_timeout=request_timeout,
         )  # fmt: skip
-        self.pty = AsyncPty(AsyncHttpClient(locate(host_or_url, token=token, headers=headers), options), reconnect_for)
+        place, access = locate_sandbox(
+            host_or_url, token=token, headers=headers, provider=provider, ca_file=ca_file, proxy=proxy
+        )
+        self.pty = AsyncPty(AsyncHttpClient(place, options, access), reconnect_for)
 
     async def close(self) -> None:
         """End all connections; terminals keep running."""
@@ -119,7 +126,7 @@ class AsyncPty:
         """Type ``data`` on a terminal.
 
         It arrives once and in order, even if several tasks call this at the same time. Raises TerminalError if there
-        is no such terminal. A service other than ours may raise ConnectionLost (cause ``pty-input-unsure``): the input
+        is no such terminal. A service other than ours may raise ConnectionLost (code ``pty-input-unsure``): the input
         may or may not have arrived.
         """
         async with self._input_locks.setdefault(pid, asyncio.Lock()):

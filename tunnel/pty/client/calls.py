@@ -1,9 +1,9 @@
-"""The client's side of ``process.Process``, without I/O: which requests to send, and what the answers mean.
+"""The client's side of ``process.Process``, Sans-I/O: which requests to send, and what the answers mean.
 
 Whether a call may be sent again when its answer is lost:
 
     List, Update, SendSignal   yes, they are idempotent
-    SendInput                  to our service yes, which recognises each piece of input by its key; to E2B's only if it
+    SendInput                  to our service yes, as it recognises each piece of input by its key; to E2B's only if it
                                cannot have arrived, because input that arrives twice is worse than an error
     Start                      no; a Connect by its tag finds out whether it arrived (`tunnel.pty.client.stream`)
 """
@@ -15,7 +15,14 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tunnel.errors import ConnectionLost, RemoteProtocolError, TerminalError, TunnelError, UpgradeRefused
+from tunnel.errors import (
+    ConnectionLost,
+    ProviderError,
+    RemoteProtocolError,
+    TerminalError,
+    TunnelError,
+    UpgradeRefused,
+)
 from tunnel.net.backoff import backoff
 from tunnel.protocol.upgrade import Response, refusal
 from tunnel.pty.client.model import PtySize
@@ -45,8 +52,9 @@ TEMPORARY = ("unavailable", "resource_exhausted", "aborted")  # errors that may 
 class Call:
     """One request: the method's name, its message and its own header fields.
 
-    ``repeatable`` tells whether it may be sent again when its answer is lost; None means to our own service only.
-    ``about`` is the process (its pid or tag) that error messages name.
+    ``repeatable``: whether it may be sent again if its answer is lost; None: to our own service only.
+    ``about`` is the process (its pid or tag) that error messages name. ``wakes``: it is a reason to wake
+    a sandbox that is paused.
     """
 
     method: str
@@ -54,6 +62,7 @@ class Call:
     fields: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool | None = True
     about: messages.Selector = ""
+    wakes: bool = True
 
     def with_fields(self, fields: Mapping[str, str]) -> Call:
         """Return this call with more header fields."""
@@ -70,9 +79,10 @@ def send_input(pid: int, data: bytes) -> Call:
 
 
 def resize(pid: int, size: PtySize, *, keep: bool = False) -> Call:
-    """Set a terminal's size; ``keep`` also asks our own service to keep it when nobody is connected."""
+    """Set a terminal's size; ``keep`` also asks our own service to keep it while no client is connected."""
     fields = {messages.ON_DISCONNECT: "keep"} if keep else {}
-    return Call("Update", messages.update_request(pid, messages.Size(size.cols, size.rows)), fields, about=pid)
+    message = messages.update_request(pid, messages.Size(size.cols, size.rows))
+    return Call("Update", message, fields, about=pid, wakes=False)
 
 
 def kill(selector: messages.Selector) -> Call:
@@ -105,7 +115,7 @@ def start(
 ) -> Call:
     """Start a terminal with ``command`` (an interactive login bash if it is None) and stream its output.
 
-    ``grace`` asks our own service to kill it when nobody has been connected for that many seconds.
+    ``grace`` asks our own service to kill it when no client has been connected for that many seconds.
     """
     cmd, *args = command or SHELL
     request = messages.StartRequest(
@@ -155,13 +165,27 @@ def processes(message: framing.Object, endpoint: object) -> list[messages.Proces
 
 def error_of(answer: Response, endpoint: object, about: messages.Selector) -> TunnelError:
     """Return the error for an answer other than 200, whether the service sent it or an edge in front of it."""
-    try:
-        own = isinstance(framing.decode(answer.body).get("code"), str)  # E2B's edge sends a number
-    except framing.Malformed:
-        own = False
-    if not own:
+    if not is_of_service(answer):
         return refusal(answer, str(endpoint))
     return service_error(framing.parse_error(answer.status, answer.body), endpoint, about)
+
+
+def is_of_service(answer: Response) -> bool:
+    """Return whether an answer other than 200 comes from a service, not from an edge in front of it."""
+    try:
+        return isinstance(framing.decode(answer.body).get("code"), str)  # E2B's edge sends a number
+    except framing.Malformed:
+        return False
+
+
+def may_have_passed(answer: Response) -> bool:
+    """Return whether an answer of an edge means that the service, which may have received the call, did not answer."""
+    if answer.status not in (500, 502, 504) or is_of_service(answer):
+        return False
+    try:
+        return "sandboxId" not in framing.decode(answer.body)  # with it, E2B's edge reports that nothing is listening
+    except framing.Malformed:
+        return True
 
 
 def service_error(error: framing.ConnectError, endpoint: object, about: messages.Selector = "") -> TerminalError:
@@ -172,7 +196,7 @@ def service_error(error: framing.ConnectError, endpoint: object, about: messages
 
 def violation(endpoint: object, problem: framing.ConnectError) -> RemoteProtocolError:
     """Return the error for an answer that breaks the protocol."""
-    return RemoteProtocolError(f"{endpoint} does not answer like a terminal service: {problem.message}")
+    return RemoteProtocolError(f"{endpoint} did not answer like a terminal service: {problem.message}")
 
 
 def is_unknown(error: TunnelError) -> bool:
@@ -187,10 +211,17 @@ def is_refusal(error: TunnelError) -> bool:
     return isinstance(error, UpgradeRefused) and error.status in (401, 403)
 
 
+def is_asleep(error: TunnelError | None) -> bool:
+    """Return whether an error says that the sandbox is paused."""
+    return error is not None and error.code == "sandbox-paused"
+
+
 def is_temporary(error: TunnelError) -> bool:
-    """Return whether a service or an edge says that it cannot do this right now."""
+    """Return whether a service, an edge or the sandbox's provider says that it cannot do this right now."""
     if isinstance(error, TerminalError):
         return error.connect_code in TEMPORARY
+    if isinstance(error, ProviderError):
+        return error.code in ("api-failed", "api-quota", "sandbox-busy")
     return isinstance(error, UpgradeRefused) and not is_refusal(error)
 
 
@@ -219,15 +250,14 @@ class Attempts:
     def again(self, error: TunnelError, *, now: float, arrived: bool, ours: bool) -> float:
         """Return the seconds to wait before trying again after ``error``; raise the error for the user if it is final.
 
-        ``arrived`` tells whether the service may have received the call, ``ours`` whether it is known to be our own.
+        ``arrived``: whether the service may have received the call; ``ours``: whether it is known to be our own.
         """
-        if isinstance(error, TerminalError | UpgradeRefused):
-            # The service refused the call, so it has not carried it out.
-            if not is_temporary(error) or now >= self._until:
-                raise error
-        elif arrived and not (ours if self._call.repeatable is None else self._call.repeatable):
+        is_refused = isinstance(error, TerminalError | UpgradeRefused | ProviderError)
+        if is_refused and (not is_temporary(error) or now >= self._until):
+            raise error
+        if arrived and not (ours if self._call.repeatable is None else self._call.repeatable):
             raise ConnectionLost("pty-input-unsure", place=self._endpoint, reason=error) from error
-        elif now >= self._until and not (isinstance(error, ConnectionLost) and self._failures == 0):
+        if now >= self._until and not (isinstance(error, ConnectionLost) and self._failures == 0):
             raise error
         self._failures += 1
         return retry_delay(self._failures - 1)

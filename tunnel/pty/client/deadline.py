@@ -1,7 +1,7 @@
 """A time limit for a whole exchange of the synchronous client.
 
 httpx limits each read, so a service that keeps sending single bytes or interim responses never times out; and OpenSSL
-has no timeout at all. So a thread shuts down the connections of exchanges whose time is over. The asynchronous client
+has no timeout. So a thread shuts down the connections of exchanges whose time is over. The asynchronous client
 does not need this: asyncio can cancel it.
 """
 
@@ -24,7 +24,7 @@ _current = threading.local()
 
 
 class Deadline:
-    """A context manager that cuts off this thread's exchange after ``seconds``; ``passed`` tells whether it did."""
+    """A context manager that cuts off this thread's exchange after ``seconds``; ``passed``: whether it did."""
 
     def __init__(self, seconds: float) -> None:
         self.passed = False
@@ -67,8 +67,8 @@ class Deadline:
 class _Watch:
     """The thread that cuts off exchanges: one for all, because starting one takes as long as half an exchange.
 
-    It sleeps until the time of the first exchange that it has seen, whatever became of that one, and ends when there is
-    nothing to watch then. So an exchange normally wakes and starts no thread.
+    It sleeps until the time of the first exchange that it has seen, even if that is over, and ends if there is nothing
+    to watch then. So an exchange normally neither wakes nor starts a thread.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class _Watch:
             self._ends.pop(deadline, None)
 
     def rest(self) -> None:
-        """Let the thread end now if there is nothing to watch, and wait until it has."""
+        """End the thread if there is nothing to watch, and wait until it has ended."""
         with self._changed:
             thread = self._thread
             if thread is None or self._ends or not thread.is_alive():
@@ -132,12 +132,12 @@ _watch = _Watch()
 
 
 def rest() -> None:
-    """Keep no thread for exchanges when there are none: to be called when a client closes."""
+    """End the thread if there are no exchanges; call this when a client closes."""
     _watch.rest()
 
 
 class Transport(httpx.HTTPTransport):
-    """httpx's transport, with connections that tell the `Deadline` of their thread when they are used."""
+    """httpx's transport, whose connections report to the `Deadline` of their thread when they are used."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -1,6 +1,6 @@
-"""Where a terminal service is, and what is said to it with every request: its URL, its token, added headers.
+"""The URL of a terminal service, and the headers of every request: its token and added ones.
 
-A service is named by its http:// or https:// URL, by a host name, or by a sandbox's id, which goes into E2B's URL.
+A service is given by its http:// or https:// URL, a host name, or the ID of a sandbox, which is put into E2B's URL.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 class Endpoint:
     """A terminal service: ``url`` without a slash at its end, and the ``headers`` of every request (never print them).
 
-    ``str()`` is the URL. ``address`` is the same place as the rest of the client names places, for choosing a proxy.
+    ``str()`` is the URL. ``address`` is the same as a WebSocket address, for choosing a proxy.
     """
 
     __slots__ = ("address", "headers", "url")
@@ -39,9 +39,9 @@ class Endpoint:
 
 
 def locate(host_or_url: str, *, token: str | None = None, headers: Mapping[str, str] | None = None) -> Endpoint:
-    """Return the service at a URL, on a host (``49983-id.e2b.app``) or in the E2B sandbox with an id.
+    """Return the service at a URL, on a host (``49983-id.e2b.app``) or in the E2B sandbox with that ID.
 
-    Raises UsageError for what is none of these, and for headers that cannot be sent.
+    Raises UsageError for anything else, and for headers that cannot be sent.
     """
     fields = list((headers or {}).items())
     if token is not None:
@@ -63,9 +63,9 @@ def _parse(url: str) -> tuple[str, Address]:
     refuse_userinfo(authority)
     try:
         if not separator or scheme not in _TWINS:
-            raise ValueError("a terminal service's URL begins with http:// or https://")
+            raise ValueError("a terminal service's URL must begin with http:// or https://")
         if not all("!" <= c <= "~" and c not in "?#" for c in path):
-            raise ValueError("the path has characters that do not belong there")
+            raise ValueError("the path has characters that must be percent-encoded")
         host, port = split_authority(authority)
     except ValueError as exc:
         raise UsageError(str(exc), code="url", url=url.partition("?")[0]) from exc
@@ -73,6 +73,6 @@ def _parse(url: str) -> tuple[str, Address]:
     # In ASCII, as `split_authority` made it.
     shown = address.authority if port else address.host_field
     if "%" in host:
-        # httpx hands the host on as it is, so the zone must not be escaped here.
+        # httpx passes the host on unchanged, so the zone must not be escaped here.
         shown = shown.replace("]", host[host.index("%") :] + "]")
     return f"{scheme}://{shown}{slash}{path}".rstrip("/"), address

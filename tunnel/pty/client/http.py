@@ -13,7 +13,7 @@ from typing import Any
 
 from tunnel.client.address import bracketed
 from tunnel.client.proxy import choose_proxy
-from tunnel.client.tls import tls_context, untrusted
+from tunnel.client.tls import tls_context, tls_error, untrusted
 from tunnel.errors import ConnectionLost, DialError, TunnelError, optional_packages, require_package
 from tunnel.protocol.upgrade import Response
 from tunnel.pty.client.calls import Call
@@ -74,6 +74,7 @@ class Requests:
     def __init__(self, endpoint: Endpoint, options: HttpOptions) -> None:
         self._endpoint = endpoint
         self._options = options
+        self._base = _base_url(endpoint, options)
         self._urls: dict[str, httpx.URL] = {}  # by method: parsing one takes long
         self._headers = {
             "Host": endpoint.address.host_field,  # httpx would include an IPv6 zone
@@ -97,7 +98,7 @@ class Requests:
     def _request(self, call: Call, kind: str, data: bytes, timeout: float) -> httpx.Request:
         url = self._urls.get(call.method)
         if url is None:
-            url = self._urls[call.method] = httpx.URL(self._endpoint.url + messages.PREFIX + call.method)
+            url = self._urls[call.method] = httpx.URL(self._base + messages.PREFIX + call.method)
         extensions = {
             "timeout": httpx.Timeout(timeout, connect=self._options.connect_timeout).as_dict(),
             # Otherwise httpx would take the URL's host as the TLS server name.
@@ -105,6 +106,17 @@ class Requests:
         }
         fields = {**self._headers, "Content-Type": kind, **call.fields}
         return httpx.Request("POST", url, headers=fields, content=data, extensions=extensions)
+
+
+def _base_url(endpoint: Endpoint, options: HttpOptions) -> str:
+    """Return the URL that httpx is given: names below localhost are loopback (RFC 6761 section 6.3), as for tunnels."""
+    address = endpoint.address
+    is_local = address.host.lower().removesuffix(".").endswith(".localhost")
+    if not is_local or choose_proxy(options.proxy, address) is not None:
+        return endpoint.url
+    scheme, _, rest = endpoint.url.partition("://")
+    _, slash, path = rest.partition("/")
+    return f"{scheme}://localhost:{address.port}{slash}{path}"
 
 
 def head_of(response: httpx.Response) -> Response:
@@ -178,8 +190,7 @@ def _hop_error(
         if isinstance(cause, ssl.SSLCertVerificationError):
             return untrusted(cause, endpoint.address.host)
         if isinstance(cause, ssl.SSLError):
-            reason = (cause.reason or str(cause)).replace("_", " ").lower()
-            return DialError("tls", host=endpoint.address.host, reason=reason)
+            return tls_error(cause, endpoint.address, "http") or DialError("hung-up", hop=endpoint)
         if isinstance(cause, ConnectionRefusedError):
             return DialError("tcp-refused", address=place)
     return DialError("tcp", address=place, reason=_reason(exc))

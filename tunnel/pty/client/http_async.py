@@ -11,9 +11,10 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 
-from tunnel.errors import UsageError
+from tunnel.errors import ProviderError, TerminalError, UpgradeRefused, UsageError
 from tunnel.protocol.upgrade import Response
 from tunnel.pty.client import calls
+from tunnel.pty.client.access import ServiceAccess
 from tunnel.pty.client.calls import Attempts, Call
 from tunnel.pty.client.endpoint import Endpoint
 from tunnel.pty.client.http import (
@@ -39,12 +40,24 @@ from tunnel.pty.client.one_write import AsyncTransport  # isort: skip
 class AsyncHttpClient:
     """Makes calls to one terminal service."""
 
-    def __init__(self, endpoint: Endpoint, options: HttpOptions) -> None:
-        self.endpoint = endpoint
+    def __init__(self, endpoint: Endpoint, options: HttpOptions, access: ServiceAccess | None = None) -> None:
         self._options = options
-        self._requests = Requests(endpoint, options)
-        self._transport = AsyncTransport(**transport_options(endpoint, options))
+        self._access = access
+        self._is_located = access is None
+        self._transport: AsyncTransport | None = None
+        self._unused: list[AsyncTransport] = []  # transports of an earlier endpoint
+        self.endpoint = endpoint
+        self._use(endpoint)
         self._ours = False
+
+    def _use(self, endpoint: Endpoint) -> None:
+        """Make requests to ``endpoint`` from now on."""
+        if self._transport is None or endpoint.url != self.endpoint.url:
+            if self._transport is not None:
+                self._unused.append(self._transport)
+            self._transport = AsyncTransport(**transport_options(endpoint, self._options))
+        self.endpoint = endpoint
+        self._requests = Requests(endpoint, self._options)
 
     async def perform(self, call: Call, *, retry_for: float = 0.0) -> Object:
         """Make a unary call and return the message of its answer. Raises TunnelError.
@@ -53,13 +66,38 @@ class AsyncHttpClient:
         """
         attempts = Attempts(call, self.endpoint, now=time.monotonic(), retry_for=retry_for)
         while True:
+            arrived = False
             try:
-                return calls.result(call, await self._exchange(call), self.endpoint)
+                answer = await self._exchange(call)
+                arrived = calls.may_have_passed(answer)
+                return calls.result(call, answer, self.endpoint)
             except Broken as exc:
                 delay = attempts.again(exc.error, now=time.monotonic(), arrived=exc.arrived, ours=self._ours)
+            except (ProviderError, TerminalError, UpgradeRefused) as exc:
+                delay = attempts.again(exc, now=time.monotonic(), arrived=arrived, ours=self._ours)
             await asyncio.sleep(delay)
 
     async def _exchange(self, call: Call) -> Response:
+        await self._locate()
+        answer = await self._exchange_once(call)
+        return await self._exchange_once(call) if await self._renew(answer, call) else answer
+
+    async def _locate(self) -> None:
+        """Ask the sandbox's provider, if there is one, before the first request. Raises TunnelError."""
+        if not self._is_located and self._access is not None:
+            self._use(await asyncio.to_thread(self._access.first))
+            self._is_located = True
+
+    async def _renew(self, answer: Response, call: Call) -> bool:
+        """Ask the provider again after a refusal; return whether the call is worth another attempt."""
+        if self._access is None or answer.status == 200:
+            return False
+        endpoint = await asyncio.to_thread(self._access.after, answer, call, self.endpoint)
+        if endpoint is not None:
+            self._use(endpoint)
+        return endpoint is not None
+
+    async def _exchange_once(self, call: Call) -> Response:
         async with self._time_limit():
             response = await self._send(self._requests.unary(call))
             async with contextlib.aclosing(response):
@@ -67,6 +105,16 @@ class AsyncHttpClient:
 
     async def open(self, call: Call, read_timeout: float) -> tuple[httpx.Response, Response]:
         """Open a stream whose next bytes may take ``read_timeout`` seconds; return it and its head. Raises Broken."""
+        try:
+            await self._locate()
+            response, answer = await self._open_once(call, read_timeout)
+            if await self._renew(answer, call):
+                response, answer = await self._open_once(call, read_timeout)
+        except ProviderError as exc:
+            raise Broken(exc, arrived=False) from exc
+        return response, answer
+
+    async def _open_once(self, call: Call, read_timeout: float) -> tuple[httpx.Response, Response]:
         async with self._time_limit():
             response = await self._send(self._requests.stream(call, read_timeout))
             if response.status_code == 200:
@@ -75,6 +123,7 @@ class AsyncHttpClient:
                 return response, await self._read_body(response)
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
+        assert self._transport is not None  # noqa: S101  # `_use` has made it
         try:
             response = await self._transport.handle_async_request(request)
         except httpx.RequestError as exc:
@@ -121,7 +170,9 @@ class AsyncHttpClient:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._transport.aclose()
+        for transport in (*self._unused, self._transport):
+            if transport is not None:
+                await transport.aclose()
 
 
 class AsyncOutputReader:
@@ -134,6 +185,7 @@ class AsyncOutputReader:
         self._chunks: AsyncIterator[bytes] | None = None
         self._reading = False
         self._stopping = asyncio.Event()
+        self._attention = asyncio.Event()  # what ends a wait before the next attempt
 
     async def start(self) -> int:
         """Connect, and return the terminal's pid. Raises TunnelError."""
@@ -165,8 +217,13 @@ class AsyncOutputReader:
             self._reading = False
 
     def interrupt(self) -> None:
-        """Let `read` return None after what it is doing, and from then on."""
+        """Make `read` return None after its current step, and from then on."""
         self._stopping.set()
+        self._attention.set()
+
+    def nudge(self) -> None:
+        """Connect again at once, if it waits: the sandbox was woken."""
+        self._attention.set()
 
     async def close(self) -> None:
         """Close the connection."""
@@ -189,10 +246,12 @@ class AsyncOutputReader:
         except Broken as exc:
             arrived, error = exc.arrived, exc.error
         await self.close()
+        self._attention.clear()
         delay = self.stream.broke(error, time.monotonic(), arrived=arrived)
-        if not self.stream.over:
+        if not self.stream.over and not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), delay)
+                async with asyncio.timeout(delay):
+                    await self._attention.wait()
 
     async def _connect(self) -> bool:
         now = time.monotonic()

@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Iterator
 
-from tunnel.errors import UsageError
+from tunnel.errors import ProviderError, UsageError
 from tunnel.protocol.upgrade import Response
 from tunnel.pty.client import calls
+from tunnel.pty.client.access import ServiceAccess
 from tunnel.pty.client.calls import Attempts, Call
 from tunnel.pty.client.endpoint import Endpoint
 from tunnel.pty.client.http import (
@@ -39,12 +40,24 @@ from tunnel.pty.client.deadline import Deadline, Transport, rest  # isort: skip
 class HttpClient:
     """Makes calls to one terminal service."""
 
-    def __init__(self, endpoint: Endpoint, options: HttpOptions) -> None:
-        self.endpoint = endpoint
+    def __init__(self, endpoint: Endpoint, options: HttpOptions, access: ServiceAccess | None = None) -> None:
         self._options = options
-        self._requests = Requests(endpoint, options)
-        self._transport = Transport(**transport_options(endpoint, options))
+        self._access = access
+        self._is_located = access is None
+        self._transport: Transport | None = None
+        self._unused: list[Transport] = []  # transports of an earlier endpoint
+        self.endpoint = endpoint
+        self._use(endpoint)
         self._ours = False
+
+    def _use(self, endpoint: Endpoint) -> None:
+        """Make requests to ``endpoint`` from now on."""
+        if self._transport is None or endpoint.url != self.endpoint.url:
+            if self._transport is not None:
+                self._unused.append(self._transport)
+            self._transport = Transport(**transport_options(endpoint, self._options))
+        self.endpoint = endpoint
+        self._requests = Requests(endpoint, self._options)
 
     def perform(self, call: Call) -> Object:
         """Make a unary call and return the message of its answer. Raises TunnelError."""
@@ -57,6 +70,26 @@ class HttpClient:
             time.sleep(delay)
 
     def _exchange(self, call: Call) -> Response:
+        self._locate()
+        answer = self._exchange_once(call)
+        return self._exchange_once(call) if self._renew(answer, call) else answer
+
+    def _locate(self) -> None:
+        """Ask the sandbox's provider, if there is one, before the first request. Raises TunnelError."""
+        if not self._is_located and self._access is not None:
+            self._use(self._access.first())
+            self._is_located = True
+
+    def _renew(self, answer: Response, call: Call) -> bool:
+        """Ask the provider again after a refusal; return whether the call is worth another attempt."""
+        if self._access is None or answer.status == 200:
+            return False
+        endpoint = self._access.after(answer, call, self.endpoint)
+        if endpoint is not None:
+            self._use(endpoint)
+        return endpoint is not None
+
+    def _exchange_once(self, call: Call) -> Response:
         with self._time_limit():
             response = self._send(self._requests.unary(call))
             with contextlib.closing(response):
@@ -64,6 +97,16 @@ class HttpClient:
 
     def open(self, call: Call, read_timeout: float) -> tuple[httpx.Response, Response]:
         """Open a stream whose next bytes may take ``read_timeout`` seconds; return it and its head. Raises Broken."""
+        try:
+            self._locate()
+            response, answer = self._open_once(call, read_timeout)
+            if self._renew(answer, call):
+                response, answer = self._open_once(call, read_timeout)
+        except ProviderError as exc:
+            raise Broken(exc, arrived=False) from exc
+        return response, answer
+
+    def _open_once(self, call: Call, read_timeout: float) -> tuple[httpx.Response, Response]:
         with self._time_limit():
             response = self._send(self._requests.stream(call, read_timeout))
             if response.status_code == 200:
@@ -72,6 +115,7 @@ class HttpClient:
                 return response, self._read_body(response)
 
     def _send(self, request: httpx.Request) -> httpx.Response:
+        assert self._transport is not None  # noqa: S101  # `_use` has made it
         try:
             response = self._transport.handle_request(request)
         except httpx.RequestError as exc:
@@ -120,7 +164,9 @@ class HttpClient:
 
     def close(self) -> None:
         """Close all connections."""
-        self._transport.close()
+        for transport in (*self._unused, self._transport):
+            if transport is not None:
+                transport.close()
         rest()
 
 
@@ -165,13 +211,13 @@ class OutputReader:
             self._reading.release()
 
     def interrupt(self) -> None:
-        """Let `read` return None, now and later, in whichever thread it runs."""
+        """Make `read` return None from now on, in any thread."""
         self._stopping.set()
         if (response := self._response) is not None:
             shut_down(response)
 
     def close(self) -> None:
-        """Close the connection; when a thread is still in `read`, it is that thread that closes it."""
+        """Close the connection; if a thread is still in `read`, that thread closes it."""
         if self._reading.acquire(blocking=False):
             try:
                 self._disconnect()

@@ -1,6 +1,6 @@
 """Sending the head and the body of a request together.
 
-httpcore writes them one after the other, and so in two packets: the service would be woken twice for every keystroke.
+httpcore writes them in two packets, which would wake up the service twice for every keystroke.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import httpx
 
 
 class HeldHead:
-    """The head of a POST with a body, until the body comes. Each of this client's requests has one."""
+    """Holds the head of a POST until its body is written. Each of this client's requests has a body."""
 
     def __init__(self) -> None:
         self._head = b""
 
     def join(self, buffer: bytes) -> bytes:
-        """Return what to write now, nothing for a head."""
+        """Return what to write now; empty for a head."""
         if not self._head and buffer.startswith(b"POST ") and buffer.endswith(b"\r\n\r\n"):
             self._head = buffer
             return b""

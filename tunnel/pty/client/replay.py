@@ -1,10 +1,10 @@
-"""A replay without its queries: the terminal that shows it must not answer, as nobody asks any more. Sans-I/O.
+"""A replay without its queries, which the terminal that shows it must not answer again. Sans-I/O.
 
-Programs ask terminals what they are, where the cursor is, which colours they have. The answers are typed; when output
-is shown again, a shell gets them, and takes them for commands. So only sequences pass that are known to have no answer;
-of those that have one there are too many, and new ones come. What also does not pass is what would act a second time:
-the clipboard, notifications, printing, moving of windows. Modes that terminals report at once (focus) are set behind
-the replay, if they are still on: then the program that wants the reports is there.
+Programs query the type of a terminal, the position of its cursor and its colours. The terminal sends its answers as
+input; during a replay a shell would get them, and take them for commands. So only sequences without an answer pass,
+from a list, as there are too many others. Sequences with a lasting effect do not pass either: the clipboard,
+notifications, printing, moving of windows. Modes that terminals report at once (focus) are set after the replay, if
+they are still on: then the program that wants the reports is still running.
 
 ``web/replay.js`` is this module for browsers; a test compares them.
 """
@@ -15,19 +15,19 @@ import re
 
 from tunnel.pty.protocol.sequences import ALTERNATE_SCREENS, HALF_CHARACTER, UNKNOWN_STRING
 
-SEQUENCE_LIMIT = 4096  # bytes of a sequence that is held back; a longer string passes or not by how it begins
+SEQUENCE_LIMIT = 4096  # bytes of a sequence that is held back; for a longer string its beginning decides
 
-# Text: ASCII, and whole characters in UTF-8, whose bytes look like controls otherwise. 05 asks for the answerback.
+# Text: ASCII, and complete characters in UTF-8, whose bytes could look like controls. 05 queries the answerback.
 _CHARACTER = (
     rb"\xc2[\x80-\x8f\x91-\x97\x99\xa0-\xbf]|[\xc3-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
     rb"|[\x80-\x8f\x91-\x97\x99\xa0-\xc1\xf5-\xff]"
 )
 _TEXT = re.compile(rb"(?:[\x00-\x04\x06-\x1a\x1c-\x7f]+|[\x98\x9c\x9e\x9f]|\xc2\x9c|" + _CHARACTER + rb")+")
-# BEL ends an OSC, and is nothing in other strings.
+# BEL ends an OSC, but no other string.
 _OSC_TEXT = re.compile(rb"(?:[\x00-\x06\x08-\x17\x19\x1c-\x7f]+|" + _CHARACTER + rb")*")
 _STRING_TEXT = re.compile(rb"(?:[\x00-\x17\x19\x1c-\x7f]+|" + _CHARACTER + rb")*")
 _HALF = re.compile(rb"(?:" + HALF_CHARACTER + rb"|\x1b)\Z")
-# Controls within a sequence are obeyed at once.
+# Controls within a sequence are executed at once.
 _ESCAPE_CONTROLS = re.compile(rb"[\x00-\x17\x19\x1c-\x1f\x7f]*")
 _ESCAPE_BODY = re.compile(rb"[\x00-\x17\x19\x1c-/\x7f]*")
 _CSI_BODY = re.compile(rb"[^\x18\x1a\x1b@-~\x90\x98\x9a\x9b\x9d-\x9f]*")
@@ -36,7 +36,7 @@ _NOT_PARAMETERS = re.compile(rb"[^ -?]+")
 _STRING_END = re.compile(rb"\x07|\x1b\\|\xc2?\x9c")
 _NUMBERS = re.compile(rb"[0-9;:]*")
 
-# What passes. CSI: what stands before and behind the numbers, and the final byte.
+# The sequences that pass. CSI: what is before and after the numbers, and the final byte.
 _CSI = frozenset(
     [(b"", b"", final) for final in b"@ABCDEFGHIJKLMPSTUVXZ`abdefghjklmqrsu"]
     + [(b"?", b"", final) for final in b"hlrsJKW"]
@@ -50,19 +50,19 @@ _CSI = frozenset(
     + [(b"", b"'", final) for final in b"z{}~"]
     + [(b"", b"*", final) for final in b"x|"]
 )
-_TITLE_STACK = (b"22", b"23")  # of CSI t; others ask, or move the window
+_TITLE_STACK = (b"22", b"23")  # of CSI t; others are queries, or move the window
 # OSC: titles, folder, link, text sizes, resets of colours, marks of shells, stacks of colours.
 _OSC = frozenset((0, 1, 2, 7, 8, 66, 104, 105, 106, *range(110, 120), 133, 633, 30001, 30101))
-_OSC_UNLESS_ASKING = frozenset((4, 5, 6, *range(10, 20), 21, 22))  # they ask with a question mark
+_OSC_UNLESS_ASKING = frozenset((4, 5, 6, *range(10, 20), 21, 22))  # queries with a question mark
 _DCS = re.compile(rb"[0-9;:]*[q{]|=[12]s")  # pictures, characters, synchronized updates
 
 _REPORTED_AT_ONCE = frozenset((b"1004", b"2031", b"2048"))  # focus, light or dark, size
 
 
 class Replay:
-    """The first ``size`` bytes of output are a replay; what follows passes as it is.
+    """The first ``size`` bytes of output are a replay; later output passes unchanged.
 
-    ``alternate`` tells whether the alternate screen is shown, as far as the replay has come.
+    ``alternate``: whether the alternate screen is shown at the current point of the replay.
     """
 
     def __init__(self, size: int) -> None:
@@ -76,11 +76,11 @@ class Replay:
 
     @property
     def running(self) -> bool:
-        """Whether more of the replay is to come."""
+        """Whether the replay is not complete yet."""
         return not self._over
 
     def restore(self, data: bytes) -> bytes:
-        """Return what to show of a `Restore` event's data, which comes before the output."""
+        """Return what to show of a `Restore` event's data, which precedes the output."""
         return self._filter(data) + self._end()
 
     def feed(self, data: bytes) -> bytes:
@@ -92,13 +92,13 @@ class Replay:
         return self._filter(replayed) + self._end() + live
 
     def _end(self) -> bytes:
-        """If the replay is over, return what live output goes on from."""
+        """If the replay is over, return the bytes that live output continues from."""
         if self._left:
             return b""
         self._over = True
         modes = b"".join(b"\x1b[?%bh" % mode for mode in self._reported)
         held, self._held = self._held, b""
-        # The rest of a string that was dropped comes live.
+        # The rest of a dropped string is live output.
         cut = UNKNOWN_STRING.get(self._string, b"")
         if self._passes:
             return b"\x1b\\" + modes + cut + held if modes else held
@@ -125,7 +125,7 @@ class Replay:
         return b"".join(out)
 
     def _control(self, data: bytes, at: int, out: list[bytes]) -> int:
-        """Process what begins with a control at ``at``; return where it ends, -1 to wait for more."""
+        """Process the control or sequence at ``at``; return where it ends, -1 to wait for more."""
         first = data[at]
         if first == 0x1B:
             end = _end(_ESCAPE_CONTROLS, data, at + 1)
@@ -174,9 +174,9 @@ class Replay:
         if end == len(data):
             if end - at <= SEQUENCE_LIMIT:
                 return -1
-            return end  # its end will be text; so long a sequence has no meaning
+            return end  # its rest is shown as text; such a long sequence has no meaning
         if not 0x40 <= data[end] <= 0x7E:
-            out += _CONTROLS.findall(data, at, end)  # it was broken off
+            out += _CONTROLS.findall(data, at, end)  # it was cut off
             return end
         text = _NOT_PARAMETERS.sub(b"", data[body:end])
         before = text[:1] if text[:1] in (b"?", b">", b"<", b"=") else b""
@@ -197,7 +197,7 @@ class Replay:
         return _NUMBERS.fullmatch(numbers) is not None and (before, behind, final) in _CSI
 
     def _modes(self, whole: bytes, numbers: list[bytes], final: bytes) -> bytes:
-        """Take note of modes that are set or reset; return what passes."""
+        """Note the modes that are set or reset; return what passes."""
         numbers = [each.lstrip(b"0") for each in numbers]
         if ALTERNATE_SCREENS.intersection(numbers):
             self.alternate = final == b"h"
@@ -226,7 +226,7 @@ class Replay:
         terminator = _string_end(data, end)
         if terminator and _passes_string(kind, text, whole=end - at <= SEQUENCE_LIMIT):
             out.append(data[at : end + terminator].replace(b"\x05", b""))
-        return end + terminator  # without one it was broken off
+        return end + terminator  # without a terminator it was cut off
 
     def _long_string(self, data: bytes, at: int, out: list[bytes]) -> int:
         end = _end(_OSC_TEXT if self._string == b"]" else _STRING_TEXT, data, at)
@@ -252,7 +252,7 @@ def _end(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
 
 
 def _string_end(data: bytes, at: int) -> int:
-    """Return the length of what ends a string at ``at``; 0 if it is broken off there."""
+    """Return the length of the string terminator at ``at``; 0 if the string is cut off there."""
     found = _STRING_END.match(data, at)
     return len(found[0]) if found else 0
 

@@ -10,8 +10,8 @@ missing byte:
     live     Connect from the current offset     live, for up to ``reconnect_for`` seconds; then over
     over     nothing                             `result` or `failure` is set
 
-What a terminal that exists has written before it is joined is a replay, without its queries (`Replay`); so is what
-follows lost output. What was written during an outage is not: the same screen goes on, and may answer.
+Output from before an existing terminal is joined is a replay, without its queries (`Replay`), and so is output after
+lost output. Output that was written during an outage is not a replay: the same screen continues, and may answer.
 
 Output is never dropped silently. Our own service says at which offset a stream begins. If its scrollback no longer
 reaches back that far, or the service has no offsets (E2B's), a ``strict`` stream fails, and any other queues a `Gap`.
@@ -20,14 +20,14 @@ reaches back that far, or the service has no offsets (E2B's), a ``strict`` strea
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunnel.client.outage import span
 from tunnel.errors import ConnectionLost, DialError, TunnelError
 from tunnel.protocol.numbers import parse_decimal
 from tunnel.protocol.upgrade import Response
 from tunnel.pty.client import calls
-from tunnel.pty.client.calls import Call, retry_delay
+from tunnel.pty.client.calls import Call, is_asleep, retry_delay
 from tunnel.pty.client.model import Result
 from tunnel.pty.client.replay import Replay
 from tunnel.pty.protocol import framing, messages
@@ -36,6 +36,7 @@ KEEPALIVE = 15  # seconds of silence after which the service is asked to send a 
 SILENCE = 40.0  # seconds of silence after which a connection counts as lost
 UNSURE_LIMIT = 10.0  # seconds to find out whether a Start arrived
 BEGIN_LIMIT = 40.0  # seconds from the request to the first event of a stream
+LOOK = 15.0  # seconds between two checks whether a sandbox is still paused
 LATE = 5.0  # seconds that the service may take to report that the time limit is over
 REFUSALS = 3  # in a row that end a stream; an edge that restarts may refuse once or twice
 NEW, UNSURE, LIVE, OVER = "new", "unsure", "live", "over"
@@ -43,7 +44,7 @@ NEW, UNSURE, LIVE, OVER = "new", "unsure", "live", "over"
 
 @dataclass(frozen=True)
 class Gap:
-    """Output that was lost with a connection: the number of bytes, None if the service does not tell."""
+    """Output that was lost with a connection: the number of bytes, None if it is not known."""
 
     missing: int | None
 
@@ -120,6 +121,8 @@ class TerminalStream:
         elif self._state == LIVE:
             replay_from = self.offset if self.counted else None
             call = calls.connect(self.pid or 0, replay_from=replay_from, process=self._process)
+        if self._state != NEW:
+            call = replace(call, wakes=False)  # watching the output must not wake a sandbox
         self._decoder = framing.Decoder()
         self._called_at, self._begun = now, False
         fields = {messages.KEEPALIVE: str(KEEPALIVE)}
@@ -149,7 +152,7 @@ class TerminalStream:
         return True
 
     def receive(self, data: bytes) -> bool:
-        """Process bytes of the stream; return whether to go on reading this connection."""
+        """Process bytes of the stream; return whether to continue reading this connection."""
         try:
             for envelope in self._decoder.feed(data):
                 if self.over:
@@ -165,8 +168,8 @@ class TerminalStream:
     def broke(self, error: TunnelError, now: float, *, arrived: bool = True) -> float:
         """Note that the connection failed or ended; return how many seconds to wait before the next one.
 
-        ``error`` is what the caller saw; a reason that the service gave takes precedence. ``arrived`` tells whether the
-        request may have reached the service. Check `over` afterwards: the stream may have ended.
+        ``error`` is what the caller saw; a reason from the service takes precedence. ``arrived``: whether the request
+        may have reached the service. Check `over` afterwards: the stream may have ended.
         """
         error, self._reason = self._reason or error, None
         if self.over:
@@ -176,7 +179,11 @@ class TerminalStream:
         if self._state == NEW or (self._state == LIVE and self._strict and not self.counted):
             self._end(error)
             return 0.0
-        if self._broke_at is None:
+        if is_asleep(error):
+            # The limit does not run. The caller may end the wait earlier, when it has woken the sandbox.
+            self._broke_at, self._first_error, self._failures = now, error, 0
+            return LOOK
+        if self._broke_at is None or is_asleep(self._first_error):
             self._broke_at, self._first_error = now, error
         limit = self._reconnect_for if self._state == LIVE else min(UNSURE_LIMIT, self._reconnect_for)
         left = self._broke_at + limit - now

@@ -176,7 +176,7 @@ def error_object(error: ConnectError) -> Object:
 
 
 def parse_error(status: int, body: bytes) -> ConnectError:
-    """Return the error of a unary reply with an HTTP ``status`` other than 200, whoever sent it."""
+    """Return the error of a unary reply with an HTTP ``status`` other than 200, from the service or an edge."""
     assumed = _ASSUMED.get(status, "unknown")
     try:
         return _parse_error(decode(body), assumed)

@@ -35,6 +35,7 @@ LIVE = "Wstunnel-Live"  # reply to both: the offset at which live output begins;
 PROCESS = "Wstunnel-Process"
 SERVICE = "Wstunnel-Service"  # every reply: the version of these extensions
 ON_DISCONNECT = "Wstunnel-On-Disconnect"  # request of Start: "kill; grace=<seconds>"; of Update: "keep"
+ONCE = "Wstunnel-Once"  # request of Start: "tag"; a process with the same tag is followed, and none is started
 INPUT_KEY = "Wstunnel-Input"  # request of SendInput: a key; input with a known key is not taken again
 
 TAG_LIMIT = 1024  # characters
@@ -135,7 +136,7 @@ def parse_selector(message: Object) -> Selector:
         return read_integer(process, "pid")
     tag = read_text(process, "tag")
     if not tag:
-        raise ConnectError("unimplemented", "the request names no process: pid or tag is needed")
+        raise ConnectError("unimplemented", "the request names no process: pid or tag is required")
     return tag
 
 
@@ -392,4 +393,4 @@ def _parse_input(message: Object) -> Input:
         return Input("pty", read_bytes(fields, "pty"))
     if fields.get("stdin") is not None:
         return Input("stdin", read_bytes(fields, "stdin"))
-    raise ConnectError("unimplemented", "the request has no input: pty or stdin is needed")
+    raise ConnectError("unimplemented", "the request has no input: pty or stdin is required")

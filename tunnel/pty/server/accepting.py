@@ -1,4 +1,4 @@
-"""Accepting connections to the terminal service, up to a limit; beyond it some connections give way to others.
+"""Accepting connections to the terminal service, up to a limit, at which new connections evict others.
 
 They share the process's file descriptors with everything else in it, above all a bridge, so they get only a part.
 """
@@ -15,7 +15,6 @@ from aiohttp import web
 
 from tunnel.net.address import Client
 from tunnel.net.channel import limit_unsent
-from tunnel.net.listening import ListeningSocket
 from tunnel.pty.server.connection import AT_WORK, Connection, final_answer
 from tunnel.server.listen import Listener
 from tunnel.server.log import event, unexpected
@@ -27,18 +26,17 @@ _DESCRIPTORS_SHARE = 4  # one in this many descriptors may be a connection's
 
 
 class Accepting:
-    """Accepts connections for ``server`` until `close`, which leaves the listeners open.
+    """Accepts connections for ``server`` until `close`, which leaves the ``listeners`` open.
 
     ``descriptors`` is the number of file descriptors that the process may have.
     """
 
-    def __init__(self, server: web.Server, listeners: Iterable[ListeningSocket], descriptors: int) -> None:
+    def __init__(self, server: web.Server, listeners: Iterable[Listener], descriptors: int) -> None:
         self._server = server
         self._loop = asyncio.get_running_loop()
         self.places = Shares(max(1, min(CONNECTIONS_LIMIT, descriptors // _DESCRIPTORS_SHARE)), protected=AT_WORK)
         self._tasks = [
-            supervise(f"accepting at {each.address}", functools.partial(self._accept_all, Listener(each)))
-            for each in listeners
+            supervise(f"accepting at {each.address}", functools.partial(self._accept_all, each)) for each in listeners
         ]
 
     async def close(self) -> None:
@@ -65,7 +63,7 @@ class Accepting:
         limit_unsent(sock)
         connection = Connection(self._server, self._loop, client)
         if self.places.taken >= self.places.limit:
-            # First of all an idle connection, so that none with a request has to give way to a newcomer.
+            # First an idle connection is evicted, so that none with a request is evicted for a new one.
             self.places.drop_one()
         connection.place = self.places.enter(client.source, connection.give_way, standing=connection.standing)
         if connection.place is None:

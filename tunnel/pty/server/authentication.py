@@ -56,11 +56,11 @@ class Guard:
         if not target.startswith(("/", "*")):
             names.append(_host_and_port(target))
         if not all(map(self._is_ours, names)):
-            name = spelled("pty_host")
-            raise ConnectError("permission_denied", f"unknown host name: the service accepts those given by {name}")
+            remedy = f"start the service with {spelled('pty_host')} NAME, or use its IP address"
+            raise ConnectError("permission_denied", f"unknown host name: {remedy}")
         for origin in headers.getall("Origin", ()):
             if not (self._same_origin and _host_and_port(origin) == names[0].lower()):
-                raise ConnectError("permission_denied", "pages of this origin may not use the service")
+                raise ConnectError("permission_denied", "web pages of this origin may not use the service")
 
     def check_token(self, headers: Headers) -> None:
         """Check the request's access token; raises ConnectError (``unauthenticated``)."""
@@ -68,7 +68,7 @@ class Guard:
             return
         given = headers.getall(ACCESS_TOKEN, ())
         if not given:
-            raise ConnectError("unauthenticated", f"an access token is needed in the header {ACCESS_TOKEN}")
+            raise ConnectError("unauthenticated", f"an access token is required in the header {ACCESS_TOKEN}")
         if len(given) > 1 or not self._tokens.accepts(given[0]):
             raise ConnectError("unauthenticated", "invalid access token")
 

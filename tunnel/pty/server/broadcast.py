@@ -1,6 +1,6 @@
-"""Output of one process for several subscribers, with backpressure; a subscriber that is stuck delays nobody.
+"""Output of one process for several subscribers, with backpressure; a stuck subscriber does not delay the others.
 
-A subscriber is an offset into the scrollback, so it needs no buffer of its own. One that lags pauses the process, so
+A subscriber is an offset into the scrollback, so it needs no separate buffer. One that lags pauses the process, so
 that fast output arrives completely. While others wait for more, it may do so only as long as it keeps reading. A
 subscriber that lags behind the scrollback gets an error.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from tunnel.pty.protocol.framing import ConnectError
 from tunnel.pty.protocol.messages import REPLAY_FROM, Ended, Output, OutputKind, Restore
@@ -22,6 +23,9 @@ CREDIT = 0.05  # seconds that a subscriber may delay the others; renewed by each
 CREDIT_BYTES = 512 << 10
 PATIENCE = 10.0  # seconds that it may pause the process without reading, while nobody else waits
 _TICK = 0.01  # seconds
+# After a restart of the service its subscribers reconnect. Until then each has a stand-in, which lags like one.
+RETURN_CREDIT = 2.0  # seconds that a stand-in may delay the others; without others it has PATIENCE
+UNSENT = 128 << 10  # bytes that a subscriber was given last, but that may not have left this process
 
 
 class Broadcast:
@@ -48,14 +52,40 @@ class Broadcast:
         self._pause = pause
         self._on_subscribed = on_subscribed
         self._subscribers: set[Subscriber] = set()
+        self._stand_ins: set[Subscriber] = set()
         self._ticking: asyncio.TimerHandle | None = None
         self._ticked_at = 0.0
+
+    def capture(self) -> dict[str, Any]:
+        """Return all of it as plain data, for `adopt`; of the subscribers only where they are."""
+        return {
+            "scrollback": self.scrollback.capture(),
+            "modes": None if self._modes is None else self._modes.capture(),
+            "subscribers": sorted(each.offset for each in self._readers),
+        }
+
+    def adopt(self, tree: dict[str, Any]) -> None:
+        """Restore a captured broadcast in a service that has been restarted; this one must be new.
+
+        For a while it keeps for its former subscribers what they have not read, and lets the process wait for them.
+        """
+        self.scrollback.adopt(tree["scrollback"])
+        if self._modes is not None:
+            self._modes.adopt(tree["modes"])
+        for offset in tree["subscribers"]:
+            stand_in = Subscriber(self, max(self.scrollback.start, offset - UNSENT), None, credit=RETURN_CREDIT)
+            self._stand_ins.add(stand_in)
+            asyncio.get_running_loop().call_later(PATIENCE, self._dismiss, stand_in)
+
+    @property
+    def _readers(self) -> set[Subscriber]:
+        return self._subscribers | self._stand_ins if self._stand_ins else self._subscribers
 
     def write(self, kind: OutputKind, data: bytes) -> None:
         """Append output of the process, and wake the subscribers."""
         self.scrollback.append(kind, data)
         end = self.scrollback.end
-        slowest = min((each.offset for each in self._subscribers), default=end)
+        slowest = min((each.offset for each in self._readers), default=end)
         self.scrollback.trim(min(end - self._keep, max(slowest, end - LAG_LIMIT)))
         for each in self._subscribers:
             each.wake()
@@ -94,9 +124,15 @@ class Broadcast:
         modes = self._modes if offset is not None and offset < start else None
         subscriber = Subscriber(self, start, Restore(modes.restore()) if modes else None)
         self._subscribers.add(subscriber)
+        if self._stand_ins:  # the newcomer is probably the one who has read as far
+            self._dismiss(min(self._stand_ins, key=lambda each: abs(each.offset - start)))
         if len(self._subscribers) == 1:
             self._on_subscribed(True)
         return subscriber
+
+    def _dismiss(self, stand_in: Subscriber) -> None:
+        self._stand_ins.discard(stand_in)
+        self._update_backpressure()
 
     def remove(self, subscriber: Subscriber) -> None:
         """Remove a subscriber."""
@@ -113,7 +149,7 @@ class Broadcast:
     def _update_backpressure(self) -> None:
         """Pause or resume the process, depending on how far the subscribers lag."""
         end = self.scrollback.end
-        holding = self.ended is None and any(each.holds(end) for each in self._subscribers)
+        holding = self.ended is None and any(each.holds(end) for each in self._readers)
         if holding and self._ticking is None:
             self._schedule_tick()
             self._pause(True)
@@ -133,7 +169,7 @@ class Broadcast:
         passed = min(now - self._ticked_at, 2 * _TICK)
         end = self.scrollback.end
         others_wait = any(each.waits for each in self._subscribers)
-        for each in self._subscribers:
+        for each in self._readers:
             if each.holds(end):
                 each.charge(passed if others_wait else 0, now)
         self._schedule_tick()
@@ -146,12 +182,12 @@ class Subscriber:
     What is before ``live`` had been written when it subscribed. ``restore`` is set if it asked for output that is gone.
     """
 
-    def __init__(self, broadcast: Broadcast, offset: int, restore: Restore | None) -> None:
+    def __init__(self, broadcast: Broadcast, offset: int, restore: Restore | None, *, credit: float = CREDIT) -> None:
         self.offset = offset
         self.live = broadcast.scrollback.end
         self.restore = restore
         self._broadcast = broadcast
-        self._credit = CREDIT
+        self._credit = credit
         self._moved_at = asyncio.get_running_loop().time()
         self._waiter: asyncio.Future[None] | None = None
 
@@ -194,7 +230,7 @@ class Subscriber:
             self._waiter = None
 
     def wake(self) -> None:
-        """Let `next` look again."""
+        """Make `next` check again."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

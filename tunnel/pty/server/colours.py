@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 _VALUE_LIMIT = 64  # bytes of one attribute
 
 # Which attribute a number sets, and which ones a number takes back.
@@ -24,8 +26,13 @@ _COLOUR_LENGTH = {b"2": 5, b"5": 3}  # parameters of "38;2;R;G;B" and "38;5;N"
 class Rendition:
     """The attributes in force, each as the parameters that set it."""
 
-    def __init__(self) -> None:
-        self._set: dict[str, bytes] = {}
+    def __init__(self, attributes: Mapping[str, bytes] | None = None) -> None:
+        self._set: dict[str, bytes] = dict(attributes or {})
+
+    @property
+    def attributes(self) -> Mapping[str, bytes]:
+        """The attributes that are set, and their parameters; what was set last stands last."""
+        return self._set
 
     def reset(self) -> None:
         """Go back to normal characters."""

@@ -32,7 +32,7 @@ AHEAD_SIZE = 64 << 10  # bytes of pipelined requests
 BODY_BUFFER = 64 << 10  # bytes of a body to read ahead; aiohttp reads up to twice that
 BODY_PATIENCE = 2.0  # seconds after which a request whose body is still incomplete counts as idle
 
-# Standings of a connection, for `tunnel.server.shares`: the lowest gives way first.
+# Standings of a connection, for `tunnel.server.shares`: the lowest is evicted first.
 UNKNOWN, IDLE, AT_WORK = 0, 1, 2
 
 _END_OF_HEAD = b"\r\n\r\n"
@@ -55,23 +55,22 @@ class Connection(web.RequestHandler):
     """aiohttp's connection with deadlines and limits. It holds ``place`` until it is closed."""
 
     __slots__ = (
-        "_ahead", "_began", "_body", "_came", "_hurry", "_ignores_data", "_is_admitted", "_moves", "_seen", "_tail",
-        "_timer", "_wire", "_works", "client", "peer", "place", "refusals",
+        "_ahead", "_began", "_body", "_came", "_hurry", "_ignores_data", "_is_admitted", "_lasts", "_moves", "_seen",
+        "_tail", "_timer", "_wire", "_works", "client", "peer", "place", "refusals",
     )  # fmt: skip
 
     def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop, client: Client) -> None:
         super().__init__(server, loop=loop, **OPTIONS)
-        self.peer = client  # who has connected
-        self.client = client  # for whom, if the peer is a trusted proxy
+        self.peer = client  # the other end of the connection
+        self.client = client  # the client behind it, if the peer is a trusted proxy
         self.place: Place | None = None
         self.refusals = 0  # in a row
         self._wire: asyncio.Transport | None = None  # set until it is really closed, unlike aiohttp's `transport`
         self._is_admitted = False  # whether the last request was let in
         self._works = False  # whether a request is being answered
+        self._lasts = False  # whether that may take long
         self._began = 0.0  # when its answer began
-        self._moves: Callable[[], object] | None = (
-            None  # tells whether the request makes progress, if its handler knows
-        )
+        self._moves: Callable[[], object] | None = None  # whether the request makes progress, if its handler knows
         self._body: StreamReader | None = None  # of the latest request
         self._seen = 0  # bytes of an incomplete head
         self._tail = b""  # the last of these bytes
@@ -81,7 +80,7 @@ class Connection(web.RequestHandler):
         self._hurry: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    # --- Giving way to others
+    # --- Eviction for others
 
     def standing(self) -> int:
         """Return its standing: see `tunnel.server.shares`."""
@@ -97,18 +96,32 @@ class Connection(web.RequestHandler):
         return has_all or self._loop.time() - self._began < BODY_PATIENCE
 
     def judge_by(self, moves: Callable[[], object]) -> None:
-        """Let ``moves`` decide whether the current request makes progress, no matter how much of its body has come."""
+        """Let ``moves`` decide whether the current request makes progress, however much of its body has arrived."""
         self._moves = moves
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether an answer is under way that is worth waiting for: it does not take long."""
+        return self._works and not self._lasts
+
+    def lasts(self, on: bool = True) -> None:
+        """Note that the current answer takes long, or no longer."""
+        self._lasts = on
+
+    def close_if_idle(self) -> None:
+        """Close the connection if it has served its purpose: requests were answered, and none has begun since."""
+        if self._wire is not None and self._body is not None and not (self._works or self._seen or self._messages):
+            self._wire.close()
+
     def count_for(self, client: Client) -> None:
-        """Count as a connection of ``client`` from now on, for whom a trusted proxy has sent a request."""
+        """Count as a connection of ``client`` from now on, as reported by a trusted proxy."""
         self.client = client
         if self.place is not None and self.place.source != client.source:
             self.place.move(client.source)
 
     def give_way(self) -> None:
-        """Close the connection, because another client needs its place."""
-        event(logging.INFO, "refused", client=self.client.address, error="gave-way")
+        """Close the connection, because another client needs its slot."""
+        event(logging.INFO, "refused", client=self.client.address, error="evicted")
         self.drop()
 
     def drop(self) -> None:
@@ -124,7 +137,7 @@ class Connection(web.RequestHandler):
         """Mark ``request`` as being answered, for the time of the block."""
         self._disarm()
         self._works, self._came, self._body, self._ahead = True, False, request.content, 0
-        self._began, self._moves = self._loop.time(), None
+        self._began, self._moves, self._lasts = self._loop.time(), None, False
         try:
             yield
         finally:
@@ -148,7 +161,7 @@ class Connection(web.RequestHandler):
         super().connection_made(transport)
         self._wire = self.transport
         self._arm(HEAD_LIMIT)
-        if self._ignores_data:  # it had to give way in the meantime
+        if self._ignores_data:  # it was evicted in the meantime
             self.drop()
 
     def connection_lost(self, exc: BaseException | None) -> None:

@@ -1,7 +1,7 @@
 """Limits for requests for files: the number of processes, and the disk space for uploads that are still incomplete.
 
-Both are shares: nobody is refused while there is room. Beyond the limit the source that holds most gives way, its slow
-requests first. A request that gives way is ended by its `Lease`.
+Both are shares: nobody is refused while there is room. At the limit, a request of the source that holds the most is
+evicted, slow ones first. Its `Lease` ends an evicted request.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ AT_ONCE = 16  # processes; further requests wait
 WAIT_LIMIT = 60.0  # seconds that a request waits for its turn
 SPOOL_LIMIT = 2 << 30  # bytes of uploads that are not stored yet
 SPOOL_STEP = 4 << 20  # bytes that an upload reserves at a time
-_PATIENCE = 0.2  # seconds to wait for a process to end by itself before a request has to give way
+_PATIENCE = 0.2  # seconds to wait for a process to end by itself before a request is evicted
 _WINDOW = 2.0  # seconds
-_LEAST = 16 << 10  # bytes per second; slower requests give way first
+_LEAST = 16 << 10  # bytes per second; slower requests are evicted first
 _MOVING = 1  # the standing of a request that is not slow
 
 
@@ -108,7 +108,7 @@ class _Waiting:
 
 
 class Slots:
-    """Up to ``AT_ONCE`` processes. With ``displace`` slow ones give way to requests that wait."""
+    """Up to ``AT_ONCE`` processes. With ``displace`` slow ones are evicted for requests that wait."""
 
     def __init__(self, *, displace: bool) -> None:
         self._displace = displace
@@ -143,7 +143,7 @@ class Slots:
             raise
 
     def _serve(self, *, impatient: bool = False) -> None:
-        """Start requests while there is room: the first of each source, sources that hold least first."""
+        """Start requests up to the limit: the first of each source, sources that hold least first."""
         while self._queue and (self._shares.taken < self._shares.limit or impatient):
             heads: dict[Source, _Waiting] = {}
             for waiting in self._queue:

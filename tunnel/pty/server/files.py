@@ -83,6 +83,7 @@ class FileService:
                     lease.has_all = True
                     # Take a slot only when everything is ready to be written.
                     async with self._writing.take(source, lease):
+                        _connection(request).lasts(False)
                         with lease.committed():
                             for upload in uploads:
                                 written.append(await _store(user, upload, spool))
@@ -99,13 +100,18 @@ class FileService:
 
 def _source(request: web.Request) -> Source:
     """Return the client that a request counts for."""
-    return cast(Connection, request.protocol).client.source
+    return _connection(request).client.source
 
 
 def _judged(request: web.Request, lease: Lease) -> Lease:
     """Return ``lease``, by which the standing of the request's connection is judged from now on."""
-    cast(Connection, request.protocol).judge_by(lease.standing)
+    _connection(request).judge_by(lease.standing)
+    _connection(request).lasts()
     return lease
+
+
+def _connection(request: web.Request) -> Connection:
+    return cast(Connection, request.protocol)
 
 
 def _spool_file() -> IO[bytes]:

@@ -1,26 +1,27 @@
-"""The modes that a terminal has after the output that has left the scrollback: what a replay cannot tell any more.
+"""The modes that a terminal has after the output that has left the scrollback, which a replay cannot set any more.
 
-Sans-I/O: output in, and the bytes that put a new terminal into the same state. It is no emulator: it knows neither the
-screen nor the position of the cursor. Output is looked through in blocks, by regular expressions that pass over text,
-colours and movements of the cursor, because every byte of a busy terminal comes by.
+Sans-I/O: output in, and the bytes that put a new terminal into the same state. This is not an emulator: it knows
+neither the screen nor the position of the cursor. It searches output in blocks, with regular expressions that skip
+text, colours and movements of the cursor, because it processes every byte of a busy terminal.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from tunnel.pty.protocol.sequences import ALTERNATE_SCREENS, HALF_CHARACTER, UNKNOWN_STRING
 from tunnel.pty.server.colours import Rendition
 
-BLOCK = 64 << 10  # bytes that are looked through at once
-SEQUENCE_LIMIT = 4096  # bytes of a sequence that is remembered; of a longer string only that it is there
+BLOCK = 64 << 10  # bytes that are searched at once
+SEQUENCE_LIMIT = 4096  # bytes of a sequence that is remembered; of a longer string only its kind is kept
 ENTRIES = 64  # remembered modes of each kind
 TITLE_LIMIT = 1024  # bytes
 STACK = 16  # pushed titles, and pushed flags of the keyboard
 COLOURS = 300  # changed colours of the palette
 
-# Quantifiers are possessive, and most sequences are passed over at once: otherwise this takes several times as long.
+# Quantifiers are possessive, and most sequences are skipped at once: otherwise this takes several times as long.
 _SEQUENCE = re.compile(
     rb"\x1b(?!\[[0-9;:]*+[A-HJKPXm])(?:"
     rb"\[(?:([?>=<])([0-9;:]*+)([hlsrumn])"  # private modes, options of the keyboard
@@ -49,8 +50,11 @@ _OTHER_STRING_END = re.compile(rb"[\x18\x1a]|(?=\x1b)")
 _HALF_CHARACTER = re.compile(rb"(?:" + HALF_CHARACTER + rb")\Z")
 _C1 = re.compile(rb"\xc2([\x80-\x9f])")
 
-# These clear the screen, save the cursor, or hold the picture for a moment; 2 and 38 speak another language.
+# These clear the screen, save the cursor, or hold the picture for a moment; 2 and 38 switch to another emulation.
 _NOT_KEPT = frozenset((b"2", b"3", b"38", b"1048", b"2026"))
+# The attributes of `Modes` that are kept over a restart unchanged: single values, and tables of them.
+_TEXTS = ("_half", "_string", "_screen", "_shape", "_keypad", "_margins", "_shift", "_title", "_link")
+_TABLES = ("_private", "_saved", "_ansi", "_charsets", "_palette", "_key_options")
 _ON_AT_FIRST = frozenset((b"7", b"25"))
 _OFF_AFTER_SOFT_RESET = (b"1", b"6")
 
@@ -79,6 +83,29 @@ class Modes:
         self._key_flags: dict[bool, list[int]] | None = None  # kitty's stacks: of the main and the alternate screen
         self._rendition = Rendition()
 
+    def capture(self) -> dict[str, Any]:
+        """Return all of it as plain data, with bytes as Latin-1 text, for `adopt`."""
+        self._digest()
+        return {
+            **{name: _text(getattr(self, name)) for name in _TEXTS},
+            **{name: {_text(key): _text(value) for key, value in getattr(self, name).items()} for name in _TABLES},
+            "titles": [_text(title) for title in self._titles],
+            "rendition": {name: _text(value) for name, value in self._rendition.attributes.items()},
+            "key_flags": None if self._key_flags is None else [self._key_flags[False], self._key_flags[True]],
+        }
+
+    def adopt(self, tree: dict[str, Any]) -> None:
+        """Restore captured modes; these must be new."""
+        for name in _TEXTS:
+            setattr(self, name, _bytes(tree[name]))
+        for name in _TABLES:
+            setattr(self, name, {_bytes(key): _bytes(value) for key, value in tree[name].items()})
+        self._titles = [_bytes(title) for title in tree["titles"]]
+        self._rendition = Rendition({name: value.encode("latin-1") for name, value in tree["rendition"].items()})
+        if tree["key_flags"] is not None:
+            main, alternate = tree["key_flags"]
+            self._key_flags = {False: list(main), True: list(alternate)}
+
     def feed(self, data: bytes) -> None:
         """Take note of output."""
         self._waiting += data
@@ -86,9 +113,9 @@ class Modes:
             self._digest()
 
     def restore(self) -> bytes:
-        """Return what puts a terminal into this state: a new one, or one that was in an earlier state.
+        """Return the bytes that put a new terminal, or one in an earlier state, into this state.
 
-        The last bytes may be the beginning of a sequence or character, which what follows will complete.
+        The last bytes may be the beginning of a sequence or character, which later output completes.
         """
         self._digest()
         parts: list[bytes] = []
@@ -141,20 +168,20 @@ class Modes:
                 return
             data, self._string = data[end.end() :], b""
         begins = self._cut(data)
-        out, back = data.rfind(b"\x0e", 0, begins), data.rfind(b"\x0f", 0, begins)
-        if out != back:
-            self._shift = b"\x0e" if out > back else b"\x0f"
-        if b"\x1b" not in data:
-            return
-        colours_from = 0
-        for found in _SEQUENCE.finditer(data, 0, begins):
-            if self._note(found):
-                colours_from = found.end()
-                self._rendition.reset()
-        self._note_colours(data, colours_from, begins)
+        since = 0  # where the last reset ends
+        if b"\x1b" in data:
+            for found in _SEQUENCE.finditer(data, 0, begins):
+                shift = self._shift
+                if self._note(found):
+                    self._rendition.reset()
+                    if shift is None and _last_shift(data, since, found.start()) is not None:
+                        self._shift = b"\x0f"
+                    since = found.end()
+            self._note_colours(data, since, begins)
+        self._shift = _last_shift(data, since, begins) or self._shift
 
     def _cut(self, data: bytes) -> int:
-        """Keep what has begun at the end of ``data`` for the next block; return where it begins."""
+        """Keep an incomplete sequence at the end of ``data`` for the next block; return where it begins."""
         begins = data.rfind(b"\x1b")
         if begins >= 0 and begins == len(data) - 1:
             # Perhaps half of a terminator.
@@ -326,6 +353,20 @@ class Modes:
         for charset in self._charsets:
             self._charsets[charset] = b"B" if charset in b"()*+" else self._charsets[charset]
         self._link = b""
+
+
+def _last_shift(data: bytes, start: int, end: int) -> bytes | None:
+    """Return the last shift between the character sets G0 and G1."""
+    out, back = data.rfind(b"\x0e", start, end), data.rfind(b"\x0f", start, end)
+    return None if out == back else b"\x0e" if out > back else b"\x0f"
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else text.encode("latin-1")
 
 
 def _remember(entries: dict[bytes, bytes], key: bytes, value: bytes, *, limit: int = ENTRIES) -> None:

@@ -43,7 +43,7 @@ class Part:
             raise ValueError("a part has no filename")
         plain = name.replace('\\"', '"')
         if "\\" in plain or _ESCAPED.search(name):
-            raise ValueError(f"the filename {name!r} can be meant in two ways: write this file alone")
+            raise ValueError(f"the filename {name!r} is ambiguous: upload this file alone")
         return plain
 
 

@@ -14,11 +14,12 @@ from tunnel.children.users import User, environment
 from tunnel.errors import spelled
 from tunnel.pty.protocol.framing import ConnectError
 from tunnel.pty.protocol.messages import ProcessInfo, Selector, StartRequest
-from tunnel.pty.server.process import Process
+from tunnel.pty.server.process import Process, take_over
 from tunnel.pty.server.users import working_directory
+from tunnel.restart.state import Handed, Kept, Tree
 from tunnel.server.log import event
 
-RETENTION = 30.0  # seconds that an ended process is kept, for a late Connect
+RETENTION = 120.0  # seconds that an ended process is kept: a client may be late because it first noticed the outage
 RETAINED = 1000  # ended processes that are kept
 RETAINED_BYTES = 64 << 20  # of their output
 HANGUP_LIMIT = 3.0  # seconds for processes to end after SIGHUP, when the service stops
@@ -57,15 +58,16 @@ class Processes:
             code = _CODES.get(exc.errno or 0, "resource_exhausted")
             raise ConnectError(code, f"cannot start {request.cmd!r} in {cwd!r}: {exc.strerror or exc}") from exc
         process = Process(
-            request,
-            user,
-            cwd,
+            ProcessInfo(program.child.pid, request.cmd, request.args, request.envs, cwd, request.tag),
+            user.name,
             program,
             self._sweeper,
+            on_pty=request.size is not None,
             scrollback=self._scrollback,
             max_subscribers=self._max_subscribers,
             on_exit=self._on_exit,
         )
+        process.begin()
         self._ended.pop(process.pid, None)  # an earlier process with the same pid
         self._running[process.pid] = process
         return process
@@ -89,6 +91,33 @@ class Processes:
     def list(self) -> list[ProcessInfo]:
         """Return the running processes."""
         return [process.info for process in self._running.values()]
+
+    def capture(self, kept: Kept) -> Tree:
+        """Return all processes, for `restore` in the service's next version."""
+        return {
+            "running": [each.capture(kept) for each in self._running.values()],
+            "ended": [each.capture(kept) for each in self._ended.values()],
+        }
+
+    def restore(self, tree: Tree, handed: Handed) -> None:
+        """Take over the processes of the service's earlier version; `begin` continues them."""
+        for processes, trees in ((self._running, tree["running"]), (self._ended, tree["ended"])):
+            for each in trees:
+                processes[each["pid"]] = take_over(
+                    each,
+                    handed,
+                    self._sweeper,
+                    scrollback=self._scrollback,
+                    max_subscribers=self._max_subscribers,
+                    on_exit=self._on_exit,
+                )
+
+    def begin(self) -> None:
+        """Continue the processes that were taken over."""
+        for process in list(self._running.values()):
+            process.begin()
+        for process in self._ended.values():
+            self._forget_later(process, max(0.0, RETENTION - process.ended_for))
 
     async def close(self) -> None:
         """End all processes and everything they have started; if called a second time, at once.
@@ -119,18 +148,21 @@ class Processes:
         ended[process.pid] = process
         while len(ended) > RETAINED or sum(each.kept for each in ended.values()) > RETAINED_BYTES:
             del ended[next(iter(ended))]
-        # By id, so that the timer does not keep a dropped process in memory.
-        asyncio.get_running_loop().call_later(RETENTION, self._forget, process.pid, process.id)
+        self._forget_later(process, RETENTION)
         event(
             logging.INFO,
             "process",
             pid=process.pid,
-            user=process.user.name,
+            user=process.user,
             command=process.info.cmd,
             seconds=process.age,
             end=process.ended.status if process.ended else "",
         )
         process.info = replace(process.info, args=(), envs=None)  # no longer listed, and may be large
+
+    def _forget_later(self, process: Process, seconds: float) -> None:
+        # By id, so that the timer does not keep a dropped process in memory.
+        asyncio.get_running_loop().call_later(seconds, self._forget, process.pid, process.id)
 
     def _forget(self, pid: int, process_id: str) -> None:
         if pid in self._ended and self._ended[pid].id == process_id:

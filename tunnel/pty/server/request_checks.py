@@ -95,6 +95,10 @@ class RequestChecks:
             if exc.code == "unauthenticated":
                 await self._rejection_delay.wait(connection)
             answer = error_response(exc)
+            if "text/html" in request.headers.get("Accept", ""):  # somebody reads it in a browser
+                answer = web.Response(
+                    status=answer.status, text=f"{exc.message}\n", headers={"Cache-Control": "no-store"}
+                )
             if connection.refusals >= REFUSALS_LIMIT:
                 answer.force_close()
             event(logging.INFO, "refused", client=connection.client.address, status=answer.status, error=exc.code)

@@ -7,6 +7,7 @@ status with JSON, a streaming method in the last envelope of a reply with status
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
@@ -50,6 +51,7 @@ class ProcessService:
     def __init__(self, processes: Processes, users: Users) -> None:
         self._processes = processes
         self._users = users
+        self._streams: set[_Stream] = set()
         self._unary: Mapping[str, Unary] = {
             "List": self._list,
             "Update": self._update,
@@ -75,7 +77,17 @@ class ProcessService:
             return web.Response(status=415, headers={"Accept-Post": expected})
         if name in self._unary:
             return await _answer(request, self._unary[name])
-        return await _Stream(request).run(self._streaming[name])
+        stream = _Stream(request)
+        self._streams.add(stream)
+        try:
+            return await stream.run(self._streaming[name])
+        finally:
+            self._streams.discard(stream)
+
+    def end_streams(self) -> None:
+        """End all streams at once and without waiting, as the service is about to become its new version."""
+        for stream in self._streams:
+            stream.break_off(ConnectError("unavailable", "the service is being restarted: connect again"))
 
     # --- Streams
 
@@ -83,12 +95,29 @@ class ProcessService:
         start = messages.parse_start_request(await stream.read_message())
         user = self._users.choose(asked_user(stream.request.headers.get("Authorization")))
         grace = _grace(stream.request)
+        if (twin := self._started_before(stream.request, start)) is not None:
+            if start.size is not None and not twin.exited.is_set():
+                twin.resize(start.size)
+            await stream.relay(twin, twin.subscribe(0), owner=False)
+            return
         process = self._processes.start(start, user)
         if stream.seconds is not None:
             process.kill_after(stream.seconds)
         if grace is not None:
             process.kill_when_left(grace)
         await stream.relay(process, process.subscribe(0), owner=True)
+
+    def _started_before(self, request: web.Request, start: messages.StartRequest) -> Process | None:
+        """Return the process that an earlier copy of this request has started, if the client wants it only once."""
+        once = request.headers.get(messages.ONCE)
+        if once is None:
+            return None
+        if once != "tag" or start.tag is None:
+            raise Malformed(f"{messages.ONCE} of Start must be: tag; and the request needs one")
+        try:
+            return self._processes.find(start.tag, ended=True)
+        except ConnectError:
+            return None
 
     async def _connect(self, stream: _Stream) -> None:
         selector = messages.parse_selector(await stream.read_message())
@@ -108,7 +137,8 @@ class ProcessService:
                     raise Malformed("only the first message may be a start")
                 process = self._processes.find(told)
                 # From now on it is normal that data arrives only now and then.
-                cast(Connection, stream.request.protocol).judge_by(lambda: True)
+                stream.connection.judge_by(lambda: True)
+                stream.connection.lasts()
             elif process is None:
                 raise Malformed("the first message must be a start")
             elif told is not None:
@@ -176,6 +206,7 @@ class _Stream:
 
     def __init__(self, request: web.Request) -> None:
         self.request = request
+        self.connection = cast(Connection, request.protocol)
         self.seconds: float | None = None
         self._began = asyncio.get_running_loop().time()
         self._response: web.StreamResponse | None = None
@@ -217,6 +248,16 @@ class _Stream:
         response = self._response or await self.open({})
         await self._write(response.write(data))
 
+    def break_off(self, error: ConnectError) -> None:
+        """End the reply with ``error`` as far as that can be sent without waiting. The method is not notified."""
+        if self._response is not None and self._response.prepared:
+            ending = self._response.write_eof(framing.end_of_stream(error))
+            with contextlib.suppress(StopIteration, OSError, RuntimeError):
+                ending.send(None)  # its first step hands everything to the transport
+            ending.close()
+        if self.request.transport is not None:
+            self.request.transport.close()
+
     async def _write(self, writing: Coroutine[None, None, None]) -> None:
         try:
             await within(WRITE_LIMIT, writing)
@@ -243,7 +284,7 @@ class _Stream:
                     for each in decoder.feed(data):
                         yield framing.decode(each.data)
         except TimeoutError:
-            raise ConnectError("deadline_exceeded", "the time for this request is over") from None
+            raise ConnectError("deadline_exceeded", "the time limit of this request has passed") from None
         except BODY_ERRORS:
             raise _broken_body() from None
         decoder.finish()
@@ -260,6 +301,7 @@ class _Stream:
             offsets = {messages.OFFSET: str(subscriber.offset), messages.LIVE: str(subscriber.live)}
             await self.open({**offsets, messages.PROCESS: process.id})
             await self._write_event(messages.Started(process.pid))
+            self.connection.lasts()
             if subscriber.restore is not None:
                 await self._write_event(subscriber.restore)
             while True:
@@ -267,7 +309,7 @@ class _Stream:
                 if left > 0:
                     event = await subscriber.next(min(keepalive, left))
                 if left <= 0 or (event is None and loop.time() >= ends) or (owner and process.timed_out):
-                    raise ConnectError("deadline_exceeded", "the time for this request is over")
+                    raise ConnectError("deadline_exceeded", "the time limit of this request has passed")
                 await self._write_event(event or messages.Keepalive())
                 if isinstance(event, messages.Ended):
                     return
@@ -283,7 +325,7 @@ async def _answer(request: web.Request, method: Unary) -> web.Response:
         _check_version(request)
         return _json(200, await within(_timeout(request), _call(request, method)))
     except TimeoutError:
-        error = ConnectError("deadline_exceeded", "the time for this request is over")
+        error = ConnectError("deadline_exceeded", "the time limit of this request has passed")
     except ConnectError as exc:
         error = exc
     except Exception as exc:

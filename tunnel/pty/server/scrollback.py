@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from typing import Any
 
 from tunnel.pty.protocol.messages import OutputKind
 
@@ -28,6 +29,15 @@ class Scrollback:
     def end(self) -> int:
         """The offset after the last byte."""
         return self.start + len(self._data)
+
+    def capture(self) -> dict[str, Any]:
+        """Return all of it as plain data, for `adopt`."""
+        return {"start": self.start, "data": self._data, "begins": self._begins, "kinds": self._kinds}
+
+    def adopt(self, tree: dict[str, Any]) -> None:
+        """Restore a captured scrollback; this one must be empty."""
+        self.start, self._data = tree["start"], bytearray(tree["data"])
+        self._begins, self._kinds = list(tree["begins"]), list(tree["kinds"])
 
     def append(self, kind: OutputKind, data: bytes) -> None:
         """Add output."""

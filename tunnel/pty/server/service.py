@@ -12,6 +12,7 @@ with uvicorn is two packages, and needs a second task per request to notice that
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 from types import TracebackType
@@ -23,20 +24,25 @@ from tunnel.errors import UsageError, spelled
 from tunnel.net.address import TCPAddress, is_loopback
 from tunnel.net.descriptors import raise_descriptor_limit
 from tunnel.net.forwarded import TrustedProxies
-from tunnel.net.listening import ListeningSocket, open_listening
+from tunnel.net.listening import open_listening
 from tunnel.pty.protocol import messages
 from tunnel.pty.server.accepting import Accepting
 from tunnel.pty.server.authentication import Guard
+from tunnel.pty.server.connection import Connection
 from tunnel.pty.server.files import FileService
 from tunnel.pty.server.processes import Processes
 from tunnel.pty.server.request_checks import RequestChecks
 from tunnel.pty.server.rpc import ProcessService
 from tunnel.pty.server.users import Users
+from tunnel.restart.part import HOLD_LIMIT
+from tunnel.restart.state import Handed, Kept, Tree
 from tunnel.server.access import Tokens
+from tunnel.server.listen import Listener, restored
 from tunnel.server.log import event
 from tunnel.server.settings import TerminalSettings
 
 _HEALTH = "/health"
+_LOOK_AGAIN = 0.02  # seconds, while answers are finished
 _STREAMS_LIMIT = 2.0  # seconds for streams to end after their processes
 
 
@@ -79,7 +85,7 @@ class TerminalService:
         app.on_response_prepare.append(_add_service_header)
         # Handlers are cancelled when the client disconnects; each of them can be cancelled safely.
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=_STREAMS_LIMIT)
-        self._listeners: list[ListeningSocket] = []
+        self._listeners: list[Listener] = []
         self._accepting: Accepting | None = None
 
     @property
@@ -103,10 +109,10 @@ class TerminalService:
             event(logging.INFO, "reloaded", what="access tokens")
 
     async def __aenter__(self) -> Self:
-        listeners = open_listening([(self._address, "pty")], unix_mode=0o600)
+        listeners = self._listeners or list(map(Listener, open_listening([(self._address, "pty")], unix_mode=0o600)))
         try:
             if not self._tokens and not all(is_loopback(each.address) for each in listeners):
-                problem = f"{self._address}: an address other than loopback needs {spelled('pty_token_file')}"
+                problem = f"{self._address}: an address other than loopback requires {spelled('pty_token_file')}"
                 raise UsageError(problem, setting="pty")
             await self._runner.setup()
             server = cast(web.Server, self._runner.server)  # there is one after setup()
@@ -118,6 +124,7 @@ class TerminalService:
                 listener.close()
             raise
         self._listeners = listeners
+        self._processes.begin()
         return self
 
     async def __aexit__(
@@ -129,6 +136,46 @@ class TerminalService:
         """Wait until the service can no longer accept connections, which is logged."""
         if self._accepting is not None:
             await self._accepting.wait_for_failure()
+
+    # --- A restart in place: see `tunnel.restart.part`
+
+    async def hold(self) -> None:
+        """Accept no connections, and let answers be finished that do not take long.
+
+        Idle connections are closed, so that no client sends its next request on one that nobody will read.
+        """
+        for listener in self._listeners:
+            listener.pause()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + HOLD_LIMIT
+        is_busy = True
+        while is_busy and loop.time() < end:
+            await asyncio.sleep(_LOOK_AGAIN)  # also at first: a connection accepted just now may bring a request
+            connections = cast(list[Connection], cast(web.Server, self._runner.server).connections)
+            for each in connections:
+                each.close_if_idle()
+            is_busy = any(each.is_answering for each in connections)
+
+    def go_on(self) -> None:
+        """Undo `hold`."""
+        for listener in self._listeners:
+            listener.go_on()
+
+    def capture(self, kept: Kept) -> Tree:
+        """Return the listeners and all processes. Connections are not kept; clients reconnect."""
+        return {
+            "listeners": [each.capture(kept) for each in self._listeners],
+            "processes": self._processes.capture(kept),
+        }
+
+    def let_go(self) -> None:
+        """Tell the clients of streams that they must connect again."""
+        self._rpc.end_streams()
+
+    def restore(self, tree: Tree, handed: Handed) -> None:
+        """Become what `capture` returned."""
+        self._listeners = [restored(each, handed) for each in tree["listeners"]]
+        self._processes.restore(tree["processes"], handed)
 
     async def close(self) -> None:
         """End all processes and their streams, and stop listening."""

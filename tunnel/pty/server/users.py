@@ -44,7 +44,7 @@ class Users:
         if not self._may_switch:
             raise ConnectError(
                 "permission_denied",
-                f"running as {name!r} is only allowed if the service needs a token ({spelled('pty_token_file')})",
+                f"running as {name!r} is only allowed if the service requires a token ({spelled('pty_token_file')})",
             )
         if user.switches and os.geteuid() != 0:
             raise ConnectError("permission_denied", f"running as {name!r} is only possible if the service runs as root")

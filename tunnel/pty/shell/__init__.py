@@ -3,7 +3,5 @@
 - `run`: one run of the command, from start to exit code. `settings`: its options.
 - `keyboard`: standard input. `escapes`: commands to this program within it, such as ``~.``.
 - `screen`: standard output. `leaving`: what a program has changed about the local terminal.
-- `local`: size and modes of the local terminal.
-
-POSIX only, but only `local` imports modules that other systems lack.
+- `local`: size and modes of the local terminal. `console`: the same of Windows' console.
 """

@@ -7,12 +7,15 @@ together. Input that cannot be sent is buffered up to `BUFFER` bytes; then stand
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable
 
 from tunnel.pty.client import calls
 from tunnel.pty.shell.escapes import Command, EscapeReader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tunnel.net.pump import Source
 
 BATCH = 0.01  # seconds
 BUFFER = 1 << 20  # bytes
@@ -22,24 +25,25 @@ EOF_INTERVAL = 1.0  # seconds
 
 
 class Keyboard:
-    """Reads standard input and passes it to ``send``, which may raise TunnelError.
+    """Reads ``source``, the standard input, and passes it to ``send``, which may raise TunnelError.
 
     ``on_command`` is called for escapes, ``on_end`` at the end of the input.
     """
 
     def __init__(
         self,
+        source: Source,
         send: Callable[[bytes], Awaitable[object]],
         escapes: EscapeReader,
         on_command: Callable[[Command], object],
         on_end: Callable[[], object],
-        fd: int = 0,
     ) -> None:
         self._send = send
         self._escapes = escapes
         self._on_command = on_command
         self._on_end = on_end
-        self._fd = fd
+        self._source = source
+        self._space = memoryview(bytearray(READ))
         self._buffer = bytearray()
         self._more = asyncio.Event()
         self._all_sent = asyncio.Event()
@@ -88,20 +92,21 @@ class Keyboard:
     def _attach(self) -> None:
         if not self._attached and not self.ended and len(self._buffer) < BUFFER:
             self._attached = True
-            asyncio.get_running_loop().add_reader(self._fd, self._read)
+            asyncio.get_running_loop().add_reader(self._source.fileno(), self._read)
 
     def _detach(self) -> None:
         if self._attached:
             self._attached = False
-            asyncio.get_running_loop().remove_reader(self._fd)
+            asyncio.get_running_loop().remove_reader(self._source.fileno())
 
     def _read(self) -> None:
         try:
-            data = os.read(self._fd, READ)
-        except (BlockingIOError, InterruptedError):
-            return
+            n = self._source.receive_into(self._space)
         except OSError:
-            data = b""  # the terminal was closed
+            n = 0  # the terminal was closed
+        if n is None:
+            return
+        data = bytes(self._space[:n])
         if not data:
             self._buffer += self._escapes.end()
             self.ended = True

@@ -1,4 +1,4 @@
-"""What a program in the sandbox has changed about the local terminal, and what takes that back when we leave it.
+"""What a program in the sandbox has changed about the local terminal, and how to undo that when this command leaves.
 
 Otherwise the local shell would be on a full-screen program's screen, and a click of the mouse would be typed into it.
 Sans-I/O: output in, bytes for the local terminal out. Only what hinders a shell is noted.
@@ -10,7 +10,7 @@ import re
 
 from tunnel.pty.protocol.sequences import ALTERNATE_SCREENS
 
-CUT = 64  # bytes of a sequence that may come in two pieces
+CUT = 64  # bytes of a sequence that may arrive in two pieces
 
 _SEQUENCE = re.compile(
     rb"\x1b(?:\[\?([0-9;]++)([hl])"  # modes
@@ -28,7 +28,7 @@ _MARGINS = b"\x1b7\x1b[r\x1b8"
 
 
 class Leaving:
-    """Takes note of output, and knows how to leave the terminal behind it."""
+    """Tracks the output, and knows how to restore the terminal after it."""
 
     def __init__(self) -> None:
         self._cut = b""
@@ -36,7 +36,7 @@ class Leaving:
 
     def _forget(self) -> None:
         self._screen = b""  # the mode that switched to the alternate screen
-        self._needed: dict[bytes, None] = {}  # sequences that take back what is changed
+        self._needed: dict[bytes, None] = {}  # sequences that undo the changes
         self._pushed = {False: 0, True: 0}  # kitty's keys, on the main and the alternate screen
 
     def feed(self, data: bytes) -> None:
@@ -50,7 +50,7 @@ class Leaving:
         self._cut = data[begins:] if begins >= 0 else b""
 
     def sequence(self) -> bytes:
-        """Return what gives the terminal back to a shell."""
+        """Return the bytes that restore the terminal for a shell."""
         parts = [self._popped(alternate=True), b"\x1b[?%bl" % self._screen] if self._screen else []
         return b"".join((*parts, self._popped(alternate=False), *self._needed, b"\x1b[m"))
 

@@ -1,47 +1,57 @@
 """One run of ``shell``: from the call that starts or joins a terminal to the exit code.
 
-How the command ends, what it tells the service then, and its exit code:
+How the command ends, what it requests from the service then, and its exit code:
 
     the terminal ends                  nothing; the terminal's exit code, 128 + n for signal n
     ``~.``, a signal, a closed output  a terminal that we started is killed (not with --keep); 0, 128 + n, 141
     ``~&``                             a terminal that we started is kept; 0
     a failure                          as for ``~.``, if the service can be reached; 255
 
-If this process is killed with SIGKILL, or the network never comes back, nothing can be told. So the service is asked
-in advance to kill the terminal once nobody has been connected to it for ``--grace`` seconds.
+If this process is killed with SIGKILL, or the network does not return, it cannot request anything. So it asks the
+service in advance to kill the terminal once no client has been connected to it for ``--grace`` seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import selectors
 import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tunnel.client.outage import NOTICE_AFTER, back_line, lost_line, span
-from tunnel.client.signals import not_ignored
+from tunnel.client.sandbox_time import SandboxTime
 from tunnel.client.trace import Trace, end_line, say
-from tunnel.errors import ConnectionLost, TunnelError, spelled
+from tunnel.errors import ConnectionLost, ProviderError, TunnelError, spelled
+from tunnel.net.event_loop import signals_handled
 from tunnel.net.standard_streams import CLOSED_OUTPUT
+from tunnel.provider.sleep import Sleep
 from tunnel.pty.client import calls
 from tunnel.pty.client.http_async import AsyncHttpClient, AsyncOutputReader
 from tunnel.pty.client.model import PtySize, Result
-from tunnel.pty.client.stream import Gap, TerminalStream
+from tunnel.pty.client.stream import LOOK, Gap, TerminalStream
 from tunnel.pty.shell.escapes import Command, EscapeReader, help_text
 from tunnel.pty.shell.keyboard import Keyboard
-from tunnel.pty.shell.local import LocalTerminal
+from tunnel.pty.shell.local import local_terminal, terminal_size
 from tunnel.pty.shell.screen import Screen
 from tunnel.pty.shell.settings import ShellSettings
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tunnel.pty.shell.local import LocalTerminal
+
 FAILED = 255  # ssh's own failures have the same exit code
+TYPING = 0.1  # seconds in which several keys cause one check of the sandbox's time
 REDRAW_PAUSE = 0.2  # seconds that a terminal has another size, so that its program notices
 FAREWELL_LIMIT = 2.0  # seconds for the last call to the service: kill the terminal, or keep it
-SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+HANGUP = 1  # SIGHUP, which Windows lacks
+SIGNALS = ("SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGBREAK")
+PACE = 0.5  # seconds between two checks of the connection, and on Windows, which has no signal for it, of the size
 
 
 @dataclass(frozen=True)
@@ -69,10 +79,20 @@ def _event_loop() -> asyncio.AbstractEventLoop:
 
 
 async def _run(settings: ShellSettings, trace: Trace) -> int:
-    client = AsyncHttpClient(settings.place, settings.http_options)
-    screen = Screen()
+    if (access := settings.access) is not None:
+        access.step = trace.step
+        if not settings.quiet:
+            access.sandbox.notice = say
+    client = AsyncHttpClient(settings.place, settings.http_options, access)
+    terminal = local_terminal()
+    screen = Screen(terminal)
     try:
-        return await RemoteShell(settings, client, screen, trace).run()
+        code = await RemoteShell(settings, client, terminal, screen, trace).run()
+        try:
+            screen.finish()
+        except OSError:
+            return CLOSED_OUTPUT
+        return code
     finally:
         screen.close()
         await client.close()
@@ -81,24 +101,29 @@ async def _run(settings: ShellSettings, trace: Trace) -> int:
 class RemoteShell:
     """A terminal in the sandbox, shown on the local one."""
 
-    def __init__(self, settings: ShellSettings, client: AsyncHttpClient, screen: Screen, trace: Trace) -> None:
+    def __init__(
+        self, settings: ShellSettings, client: AsyncHttpClient, local: LocalTerminal, screen: Screen, trace: Trace
+    ) -> None:
         self._settings = settings
         self._client = client
         self._screen = screen
         self._trace = trace
-        self._local = LocalTerminal()
+        self._local = local
         self._own = settings.attach is None
-        self._size = self._local.size() or PtySize(rows=24, cols=80)
+        self._size = terminal_size() or PtySize(rows=24, cols=80)
         self._resized = asyncio.Event()
         self._redraws = False
+        self._size_is_due = False  # the size changed while the sandbox was paused
         self._tag = calls.new_tag()
         self._stream = self._new_stream()
         self._reader = AsyncOutputReader(client, self._stream)
         self._pid = 0  # once it is known
+        self._typed = 0  # bytes
+        self._has_typed = asyncio.Event()
         self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         escapes = EscapeReader(settings.escape if self._local.present else None)
-        self._keyboard = Keyboard(self._type, escapes, self._command, self._input_ended)
+        self._keyboard = Keyboard(local.open_source(), self._type, escapes, self._command, self._input_ended)
 
     def _new_stream(self) -> TerminalStream:
         settings = self._settings
@@ -123,7 +148,7 @@ class RemoteShell:
             finally:
                 if self._pid and (self._stream.result is None or self._stream.result.signal is not None):
                     self._screen.leave()
-                if self._stream.result is None:  # something may be said that is not the terminal's
+                if self._stream.result is None:  # messages of this command may follow
                     end_line()
                 self._local.restore()
                 await self._stop()
@@ -169,10 +194,12 @@ class RemoteShell:
             return
         if self._local.present:
             self._local.enter_raw()
-        if self._local.size() not in (None, self._size) or not self._own:
+        if terminal_size() not in (None, self._size) or not self._own:
             self._resized.set()
         for work in (self._keyboard.run, self._follow_size, self._watch_connection):
             self._start(work)
+        if self._settings.access is not None:
+            self._start(self._keep_sandbox)
         while (item := await self._reader.read()) is not None:
             if isinstance(item, Gap):
                 say(f"the connection was lost, and {item} of the output with it")
@@ -186,8 +213,19 @@ class RemoteShell:
 
     async def _type(self, data: bytes) -> None:
         call = calls.send_input(self._pid, data)
+        self._typed += len(data)
+        self._has_typed.set()
         try:
-            await self._client.perform(call, retry_for=self._settings.reconnect_for)
+            while True:
+                try:
+                    await self._client.perform(call, retry_for=self._settings.reconnect_for)
+                    break
+                except ProviderError as exc:
+                    if not calls.is_asleep(exc):
+                        raise
+                await asyncio.sleep(LOOK)  # this command does not wake it
+            if calls.is_asleep(self._stream.broken):
+                self._reader.nudge()
         except TunnelError as exc:
             if exc.code == "pty-input-unsure":
                 say(str(exc))
@@ -197,7 +235,7 @@ class RemoteShell:
                 raise
 
     def _redraw_after_replay(self) -> None:
-        """Let a full-screen program draw its screen again, of which a replay may have shown a part only."""
+        """Make a full-screen program draw its screen again, as a replay may have shown only a part."""
         replay = self._stream.replay
         if replay is not None and not replay.running:
             self._stream.replay = None
@@ -210,7 +248,7 @@ class RemoteShell:
         while True:
             await self._resized.wait()
             self._resized.clear()
-            if (size := self._local.size()) is not None:
+            if (size := terminal_size()) is not None:
                 self._size = size
                 if self._redraws:
                     self._redraws = False
@@ -219,20 +257,49 @@ class RemoteShell:
                 await self._resize(size)
 
     async def _resize(self, size: PtySize) -> None:
-        with contextlib.suppress(TunnelError):  # a wrong size is better than no terminal
+        try:
             await self._client.perform(calls.resize(self._pid, size), retry_for=self._settings.reconnect_for)
+        except TunnelError as exc:  # a wrong size is better than no terminal
+            self._size_is_due = calls.is_asleep(exc)
+
+    async def _keep_sandbox(self) -> None:
+        """Extend the sandbox's time while it is used."""
+        access = self._settings.access
+        if access is None:
+            return
+        notice = access.sandbox.notice
+        times = SandboxTime(access.sandbox, notice, self._trace.step)
+        while True:
+            now = time.monotonic()
+            at = times.look(now, self._typed)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(at - now, 3600.0)):
+                    await self._has_typed.wait()
+            await asyncio.sleep(TYPING)  # not for each key
+            self._has_typed.clear()
 
     async def _watch_connection(self) -> None:
-        """Tell the user about an outage that lasts, and about its end."""
+        """Notify the user of an outage that lasts, and of its end."""
         since: float | None = None
-        told = False
+        told = slept = False
         while True:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(PACE)
+            if not hasattr(signal, "SIGWINCH") and terminal_size() not in (None, self._size):
+                self._resized.set()
             reason = self._stream.broken
             if reason is None:
                 if told and since is not None:
                     say(back_line(time.monotonic() - since))
-                since, told = None, False
+                if self._size_is_due:
+                    self._size_is_due = False
+                    self._resized.set()
+                since, told, slept = None, False, False
+            elif calls.is_asleep(reason):
+                if self._settings.access is not None and not (slept or self._settings.quiet):
+                    sandbox = self._settings.access.sandbox
+                    say(Sleep(sandbox.id, sandbox.wake).line)
+                since, told, slept = time.monotonic(), False, True
+                continue
             elif since is None:
                 since = time.monotonic()
             elif not (told or self._settings.quiet) and time.monotonic() - since >= NOTICE_AFTER:
@@ -261,7 +328,7 @@ class RemoteShell:
 
     def _input_ended(self) -> None:
         if self._local.present:
-            self._end(Ending(128 + signal.SIGHUP, kill=True))  # the local terminal was closed
+            self._end(Ending(128 + HANGUP, kill=True))  # the local terminal was closed
         elif self._own:
             self._start(self._end_input)
 
@@ -271,28 +338,22 @@ class RemoteShell:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        endings = not_ignored(*SIGNALS)
-        for number in endings:
-            loop.add_signal_handler(number, self._end, Ending(128 + number, kill=True))
-        resizes = not_ignored(signal.SIGWINCH)
-        for number in resizes:
-            loop.add_signal_handler(number, self._resized.set)
-        try:
+        endings = {name: Ending(128 + getattr(signal, name, 0), kill=True) for name in SIGNALS}
+        on_signal: dict[str, Callable[[], object]] = {"SIGWINCH": self._resized.set}
+        on_signal.update((name, functools.partial(self._end, ending)) for name, ending in endings.items())
+        with signals_handled(on_signal):
             yield
-        finally:
-            for number in (*endings, *resizes):
-                loop.remove_signal_handler(number)
 
     async def _finish_terminal(self, ending: Ending) -> None:
-        """Tell the service to kill or keep the terminal, if it can be reached."""
+        """Request that the service kills or keeps the terminal, if it can be reached."""
         if not self._own or self._stream.result is not None:
             return
         selector = self._stream.pid or self._tag
         try:
             async with asyncio.timeout(FAREWELL_LIMIT):
                 if ending.kill and not self._settings.keep:
-                    await self._client.perform(calls.kill(selector))
+                    # This must not wake a sandbox: there the terminal ends after its grace period.
+                    await self._client.perform(replace(calls.kill(selector), wakes=False))
                 elif ending.keep:
                     if not self._settings.keep:
                         await self._client.perform(calls.resize(self._pid, self._size, keep=True))
@@ -300,7 +361,7 @@ class RemoteShell:
         except (TunnelError, TimeoutError) as exc:
             if not (isinstance(exc, TunnelError) and calls.is_unknown(exc)) and ending.failure is None:
                 after = f"it will kill the terminal after {self._settings.grace:g} s, if it supports that"
-                say(f"cannot tell the service that we left ({str(exc) or 'no answer'}); {after}")
+                say(f"the service could not be notified that this client has left ({str(exc) or 'no answer'}); {after}")
 
 
 def status_of(result: Result) -> int:

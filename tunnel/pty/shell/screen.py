@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import select
 
-from tunnel.client.stdio import StandardOutput
+from tunnel.net.waiter import WRITE, Waiter
 from tunnel.pty.shell.leaving import Leaving
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tunnel.pty.shell.local import LocalTerminal
 
 
 class Screen:
-    """Standard output. While it takes nothing, the event loop goes on."""
+    """Standard output. While it is blocked, the event loop continues."""
 
-    def __init__(self) -> None:
-        self._output = StandardOutput()
-        self._poll = select.poll()
-        self._poll.register(self._output.fileno(), select.POLLOUT)
-        self._leaving = Leaving() if os.isatty(self._output.fileno()) else None
+    def __init__(self, terminal: LocalTerminal) -> None:
+        self._output = terminal.open_sink()
+        self._waiter = Waiter()
+        self._leaving = Leaving() if terminal.shown else None
 
     async def write(self, data: bytes) -> None:
         """Write all of ``data``. Raises OSError when its reader is gone."""
@@ -26,16 +27,23 @@ class Screen:
             self._leaving.feed(data)
         rest = memoryview(data)
         while rest:
-            # The descriptor stays blocking, because other programs share the terminal: so ask before each write.
-            if not self._poll.poll(0):
+            # The descriptor stays blocking, because other programs share the terminal, so check before each write.
+            if not self._is_writable():
                 await self._writable()
             rest = rest[self._output.send((rest,)) :]
 
     def leave(self) -> None:
-        """Take back what a program that goes on has changed about the local terminal."""
-        if self._leaving is not None and self._poll.poll(0):
+        """Undo the changes to the local terminal by a program that continues to run."""
+        if self._leaving is not None and self._is_writable():
             with contextlib.suppress(OSError):  # the local terminal was closed
                 self._output.send((self._leaving.sequence(),))
+
+    def finish(self) -> None:
+        """Wait until everything is written. Raises OSError if its reader is gone."""
+        self._output.finish()
+
+    def _is_writable(self) -> bool:
+        return bool(self._waiter.wait({self._output.fileno(): WRITE}, 0))
 
     async def _writable(self) -> None:
         loop = asyncio.get_running_loop()
@@ -53,5 +61,5 @@ class Screen:
             loop.remove_writer(fd)
 
     def close(self) -> None:
-        """Give standard output back as it was."""
+        """Restore standard output."""
         self._output.close()

@@ -1,7 +1,7 @@
 """The terminal in the browser: a page with its scripts and xterm.js, all included in this package.
 
 The page is an ordinary client of `tunnel.pty.server.rpc`. Its files need no token; its calls do. ``vendor/`` contains
-xterm.js 6.0.0 and its fit addon 0.11.0, with their licence. `invitation` tells how to open the page.
+xterm.js 6.0.0 and its fit addon 0.11.0, with their licence. `invitation` says how to open the page.
 """
 
 from __future__ import annotations

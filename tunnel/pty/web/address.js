@@ -1,9 +1,9 @@
-// The token of a link, https://box.example.org/#token=…: browsers do not send what follows # to any server. It is taken
-// out of the address bar before anything else is loaded, so that nobody copies, bookmarks or photographs it there.
+// The token of a link, https://box.example.org/#token=…: browsers do not send the part after # to any server. It is
+// removed from the address bar before anything else is loaded, so that it is not copied, bookmarked or photographed.
 
 import { kept } from "./kept.js";
 
-// Keeps the token of the address, if there is one. Returns whether there was.
+// Keeps the token of the address, if there is one. Returns whether there was one.
 export function takeToken() {
   const found = /^#token=(.*)$/.exec(location.hash);
   if (!found) return false;

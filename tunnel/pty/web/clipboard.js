@@ -1,6 +1,6 @@
-// Copying from the screen and pasting into it. Browsers may refuse either, and give the modern way to https only.
+// Copying from the screen and pasting into it. Browsers may refuse either, and have the modern API on https only.
 
-// Copies the selection, or all that is on the screen. Returns what to tell the user.
+// Copies the selection, or the whole screen. Returns a message for the user.
 export async function copy(screen) {
   const selection = screen.getSelection();
   const text = selection || shown(screen);
@@ -11,7 +11,7 @@ export async function copy(screen) {
   return selection ? "Selection copied." : "Nothing was selected, so the whole screen was copied.";
 }
 
-// Pastes; returns what to tell the user, "" if it worked.
+// Pastes; returns a message for the user, "" if it worked.
 export async function paste(screen) {
   if (!navigator.clipboard?.readText) {
     return "The browser does not let this page read the clipboard. Press Ctrl+Shift+V, or press and hold the terminal and choose Paste.";
@@ -32,7 +32,7 @@ async function written(text) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // Refused, or there is none without https: the older way needs no permission, but a click that has just been made.
+    // Refused, or missing without https: the older API needs no permission, but must be called right after a click.
   }
   let done = false;
   const give = (event) => {

@@ -2,13 +2,15 @@
 // envelopes (1 byte of flags, 4 bytes of length, JSON).
 
 const END = 2; // the flag of a stream's last envelope
-// What the service sends; a proxy has codes of its own.
+// The codes of the service; a proxy has other codes.
 const CODES = new Set(
   ("unknown invalid_argument deadline_exceeded not_found permission_denied resource_exhausted failed_precondition " +
     "out_of_range unimplemented internal unavailable unauthenticated").split(" "),
 );
 const ENVELOPE_LIMIT = 16 << 20; // bytes of one message of a stream
-const CALL_LIMIT = 30_000; // milliseconds for the answer to a unary call
+const CALL_LIMIT = 15_000; // milliseconds for the answer to a unary call; input may wait for 10 s at the service
+const BEGIN_LIMIT = 10_000; // milliseconds for the answer to a stream's request: the browser may send several over old
+// dead connections in a row
 const KEEPALIVE = 15; // seconds between the events that we ask for when nothing else happens
 const SILENCE = 40_000; // milliseconds without any event after which a stream is lost
 
@@ -46,7 +48,7 @@ export class Client {
   // Yields the messages of a stream, after calling `opened` with the reply's headers. `signal` ends it.
   async *stream(method, message, headers, { signal, opened }) {
     const body = envelope(new TextEncoder().encode(JSON.stringify(message)));
-    const limit = watch(SILENCE, signal);
+    const limit = watch(BEGIN_LIMIT, signal);
     const given = { "Keepalive-Ping-Interval": String(KEEPALIVE), ...headers };
     try {
       const response = await this.#post(method, "application/connect+json", body, given, limit);
@@ -54,11 +56,11 @@ export class Client {
       const reader = response.body.getReader();
       let buffer = new Uint8Array(0);
       for (;;) {
-        limit.begin();
+        limit.begin(SILENCE);
         const { done, value } = await reader.read().catch(() => {
           throw lost(limit.place());
         });
-        // Not while the caller is at work on what came.
+        // Not while the caller processes a message.
         limit.pause();
         if (done) throw lost("network");
         buffer = joined(buffer, value);
@@ -90,7 +92,7 @@ export class Client {
         body,
         signal: limit.signal,
         cache: "no-store",
-        credentials: "same-origin", // the cookies of a proxy that asks who one is
+        credentials: "same-origin", // the cookies of a proxy that requires a sign-in
         redirect: "manual",
         headers: { "Content-Type": type, "Connect-Protocol-Version": "1", "X-Access-Token": this.token, ...headers },
       });
@@ -101,22 +103,22 @@ export class Client {
     if (response.ok && kind === type) return response;
     const { code, message } = (!response.ok && (await response.json().catch(() => null))) || {};
     if (CODES.has(code)) throw new CallError(code, String(message ?? code), { status: response.status });
-    // An answer without a code comes from an edge or a proxy. Another try cannot mend that somebody has to sign in.
+    // An answer without a code comes from an edge or a proxy. Another attempt does not help if a sign-in is required.
     const refused = response.ok || response.type === "opaqueredirect" || [401, 403, 407].includes(response.status);
     const text = `a proxy answered ${response.status}`;
     throw new CallError(refused ? "refused" : "unavailable", text, { place: "proxy", status: response.status });
   }
 }
 
-// A limit of time for a request: `signal` aborts it when `begin` was called so many milliseconds ago, or when `outer`
-// aborts. `place` tells why a request failed.
+// A time limit for a request, which begins now, and again with `begin`: `signal` aborts the request when the time is
+// over, or when `outer` aborts. `place` says why a request failed.
 function watch(milliseconds, outer) {
   const controller = new AbortController();
   const abort = () => controller.abort();
   let timer;
   let late = false;
   const pause = () => clearTimeout(timer);
-  const begin = () => {
+  const begin = (milliseconds) => {
     pause();
     timer = setTimeout(() => {
       late = true;
@@ -125,7 +127,7 @@ function watch(milliseconds, outer) {
   };
   outer?.addEventListener("abort", abort);
   if (outer?.aborted) abort();
-  begin();
+  begin(milliseconds);
   return {
     signal: controller.signal,
     begin,

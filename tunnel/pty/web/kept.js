@@ -1,5 +1,5 @@
-// What the page keeps. In sessionStorage, which ends with the tab: the token, and the terminal that a reload finds again.
-// In localStorage: how the page looks. If the browser lets nothing be stored, it is kept until the page is left.
+// What the page stores. In sessionStorage, which ends with the tab: the token, and the terminal for a reload. In
+// localStorage: the appearance of the page. If the browser does not allow this, it is kept until the page is left.
 
 const memory = new Map();
 
@@ -33,6 +33,13 @@ export const kept = {
   },
   set terminal(value) {
     write("sessionStorage", "terminal", value && JSON.stringify(value));
+  },
+  // The tag of a terminal that was requested and has not answered yet, or null.
+  get tag() {
+    return read("sessionStorage", "tag");
+  },
+  set tag(value) {
+    write("sessionStorage", "tag", value);
   },
   preference(name) {
     return read("localStorage", name);

@@ -5,7 +5,7 @@ const REPEAT = 70; // milliseconds between repeats of a key that is held down
 const NAMED = { escape: "\x1b", tab: "\t" };
 const ARROWS = { up: "A", down: "B", right: "C", left: "D" };
 
-// Returns the byte that Control makes of a character, or the character where there is none.
+// Returns the byte for Control and a character, or the character if there is none.
 export function control(character) {
   if (character === " ") return "\0";
   if (character === "?") return "\x7f";
@@ -14,7 +14,7 @@ export function control(character) {
 }
 
 export class Keys {
-  // `type` gets what the keys mean as text, `isApplication` tells whether the program wants arrows of its own kind, and
+  // `type` gets the text for the keys, `isApplication` says whether the program has set application cursor keys, and
   // `actions` has functions for the other buttons by their data-action.
   constructor(row, { type, isApplication, actions }) {
     this.type = type;
@@ -43,7 +43,7 @@ export class Keys {
     this.buttons[modifier].setAttribute("aria-pressed", { off: "false", next: "mixed", locked: "true" }[state]);
   }
 
-  // Returns text, typed on whatever keyboard, as the keys that stick make it.
+  // Returns text from any keyboard, changed by the keys that stick.
   applied(text) {
     const [first] = text; // a whole character
     if (this.held.ctrl === "off" && this.held.alt === "off") return text;

@@ -1,5 +1,5 @@
-// Tells at once when a part of the page does not arrive. This script is no module: a proxy that changes the Host header
-// makes modules fail, because browsers send an Origin for them, which then seems to be a foreign one.
+// Reports at once if a part of the page does not load. This script is not a module: if a proxy changes the Host header,
+// modules fail, because browsers send an Origin for them, which then differs from the host.
 
 addEventListener(
   "error",

@@ -1,4 +1,4 @@
-// How the page looks: theme and size of the font, which later visits find again; and the font.
+// The appearance of the page: theme and font size, which are stored for later visits; and the font.
 
 import { kept } from "./kept.js";
 
@@ -53,8 +53,8 @@ const light = {
   brightWhite: "#4a535d",
 };
 
-// Latin letters come from a monospaced font. What it lacks is looked for in the next ones: Chinese, Japanese and Korean
-// share code points but not shapes, so the user's own language goes first.
+// Latin letters come from a monospaced font. Missing characters come from the next ones: Chinese, Japanese and Korean
+// share code points but not shapes, so the user's language comes first.
 const LATIN = '"SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", "Liberation Mono", monospace';
 const EAST_ASIAN = {
   ja: '"Noto Sans Mono CJK JP", "Hiragino Sans", "Yu Gothic", "BIZ UDGothic", "Noto Sans CJK JP"',
@@ -104,7 +104,7 @@ export const look = {
     kept.setPreference("screenReader", value ? "yes" : null);
     changed();
   },
-  // The options of a Terminal of xterm.js that follow from this.
+  // The options for a Terminal of xterm.js.
   get options() {
     return {
       fontSize: this.fontSize,
@@ -112,7 +112,7 @@ export const look = {
       screenReaderMode: this.screenReader,
     };
   },
-  // Calls `listener` after each change; returns what ends that.
+  // Calls `listener` after each change; returns a function that ends this.
   onChange(listener) {
     listeners.add(listener);
     return () => listeners.delete(listener);

@@ -1,4 +1,4 @@
-// The page: its states, and what is shown in each. One terminal, which lives on in the service when the page is left.
+// The page: its states, and what is shown in each. One terminal, which keeps running when the page is left.
 
 import { takeToken } from "./address.js";
 import { copy, paste } from "./clipboard.js";
@@ -14,7 +14,7 @@ import { TROUBLE, ending, words } from "./words.js";
 const PRODUCT = "wstunnel-py";
 const HOST = location.host;
 const TOKEN = /^[A-Za-z0-9._~+/-]+=*$/; // as the service's files have them
-const PATIENCE = 4000; // milliseconds of an outage after which the user is told what to check
+const PATIENCE = 4000; // milliseconds of an outage after which the page shows what to check
 const HINT = 6000; // milliseconds that a hint is shown
 const TITLE_LIMIT = 100; // characters of a title that a program sets
 const STATES = { connecting: "Connecting", connected: "Connected", lost: "Disconnected", over: "" };
@@ -216,7 +216,7 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey && event.key === "F6") $("menu-button").focus();
 });
 addEventListener("hashchange", () => takeToken() && open());
-// A network that is back, and a page that is looked at again, are worth an attempt at once.
+// Try at once when the network returns or the page becomes visible again.
 addEventListener("online", () => session?.tryNow());
 document.addEventListener("visibilitychange", () => document.hidden || session?.tryNow());
 

@@ -1,10 +1,10 @@
-// A replay without its queries: the screen that shows it must not answer, as nobody asks any more. This is
-// tunnel/pty/client/replay.py for browsers, which says why; a test compares them. Bytes are handled as a string with one
-// character for each.
+// A replay without its queries, which the screen that shows it must not answer again. This is
+// tunnel/pty/client/replay.py for browsers, which has the reasons; a test compares them. Bytes are handled as a string
+// with one character for each.
 
 const SEQUENCE_LIMIT = 4096; // bytes of a sequence that is held back
 
-// Text: ASCII, and whole characters in UTF-8, whose bytes look like controls otherwise. 05 asks for the answerback.
+// Text: ASCII, and complete characters in UTF-8, whose bytes could look like controls. 05 queries the answerback.
 const CHARACTER =
   "\\xc2[\\x80-\\x8f\\x91-\\x97\\x99\\xa0-\\xbf]|[\\xc3-\\xdf][\\x80-\\xbf]|[\\xe0-\\xef][\\x80-\\xbf]{2}|" +
   "[\\xf0-\\xf4][\\x80-\\xbf]{3}|[\\x80-\\x8f\\x91-\\x97\\x99\\xa0-\\xc1\\xf5-\\xff]";
@@ -20,7 +20,7 @@ const CONTROLS = /[\x00-\x04\x06-\x1a\x1c-\x1f]+/g;
 const ANSWERBACK = /\x05/g;
 const CSI = /^([?><=]?)([0-9;:]*)([ -/]*)$/;
 
-// What passes. CSI: what stands before and behind the numbers, and the final bytes.
+// The sequences that pass. CSI: what is before and after the numbers, and the final bytes.
 const CSI_PASSING = new Set(
   Object.entries({
     "/": "@ABCDEFGHIJKLMPSTUVXZ`abdefghjklmqrsu",
@@ -46,7 +46,7 @@ const ALTERNATE = ["47", "1047", "1049"];
 const REPORTED_AT_ONCE = ["1004", "2031", "2048"]; // focus, light or dark, size
 const UNKNOWN_STRING = { "": "", "]": "\x1b]99999;", P: "\x1bP~", X: "\x1bX-", "^": "\x1b^-", _: "\x1b_-" };
 
-// The first `size` bytes of output are a replay. `alternate` tells whether the alternate screen is shown.
+// The first `size` bytes of output are a replay. `alternate`: whether the alternate screen is shown.
 export class Replay {
   constructor(size) {
     this.alternate = false;
@@ -61,8 +61,8 @@ export class Replay {
     return this.left > 0;
   }
 
-  // Returns what to show of the bytes of a `restore` event, which comes before the output: of the replay, and of what is
-  // behind it, if that is already there.
+  // Returns what to show of the bytes of a `restore` event, which precedes the output: the replay, and what follows it,
+  // if that is already there.
   restore(bytes) {
     return this.#shown(toText(bytes), "");
   }
@@ -105,7 +105,7 @@ export class Replay {
     return out.join("");
   }
 
-  // Processes what begins with a control; returns where it ends, -1 to wait for more.
+  // Processes a control or sequence; returns where it ends, -1 to wait for more.
   #control(data, at, out) {
     const first = data.charCodeAt(at);
     if (first === 0x1b) {
@@ -173,7 +173,7 @@ export class Replay {
     return end + 1;
   }
 
-  // Takes note of modes that are set or reset; returns what passes.
+  // Notes the modes that are set or reset; returns what passes.
   #modes(whole, text, final) {
     const numbers = text.split(";").map((each) => each.replace(/^0+/, ""));
     if (numbers.some((each) => ALTERNATE.includes(each))) this.alternate = final === "h";
@@ -236,7 +236,7 @@ function passesString(kind, text, whole) {
   return OSC_UNLESS_ASKING.includes(number) && whole && !rest?.includes("?");
 }
 
-// Where the text that `pattern` finds at `at` ends.
+// The end of the match of `pattern` at `at`.
 function endOf(pattern, data, at) {
   pattern.lastIndex = at;
   return pattern.test(data) ? pattern.lastIndex : at;

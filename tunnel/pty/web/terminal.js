@@ -13,7 +13,10 @@ const REDRAW_PAUSE = 200; // milliseconds that a terminal has another size, so t
 const INPUT_LIMIT = 8 << 20; // bytes of input that wait for the service
 const TEMPORARY = ["unavailable", "resource_exhausted"];
 
-// `view` is told what happens: connecting(), connected(), lost(error, milliseconds until the next attempt), and
+const randomHex = () =>
+  [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, "0")).join("");
+
+// `view` gets the events: connecting(), connected(), lost(error, milliseconds until the next attempt), and
 // trouble(what, error) for a piece of input or a size that could not be sent.
 export class Session {
   constructor(screen, client, view) {
@@ -30,14 +33,14 @@ export class Session {
     this.pauses = new Set(); // what ends a pause between two attempts
   }
 
-  // Leaves the terminal, which goes on without this page.
+  // Leaves the terminal, which keeps running without this page.
   stop() {
     this.ended = true;
     this.stopped.abort();
     this.tryNow();
   }
 
-  // Makes the attempt now that is due later.
+  // Makes the next attempt now.
   tryNow() {
     for (const end of this.pauses) end();
   }
@@ -80,12 +83,8 @@ export class Session {
   }
 
   async follow() {
-    const terminal = kept.terminal;
-    const opened = (headers) => this.opened(headers);
-    const { signal } = this.stopped;
-    const events = terminal
-      ? this.client.stream("Connect", { process: { pid: terminal.pid } }, this.resume(terminal), { opened, signal })
-      : this.client.stream("Start", this.request(), { "Wstunnel-On-Disconnect": `kill; grace=${GRACE}` }, { opened, signal });
+    const { terminal } = kept;
+    const events = terminal ? this.stream("Connect", { process: { pid: terminal.pid } }, this.resume(terminal)) : this.start();
     for await (const { event } of events) {
       if (event.start) this.started(event.start.pid);
       if (event.restore?.pty && this.replay) await this.show(...this.replay.restore(fromBase64(event.restore.pty)));
@@ -99,8 +98,23 @@ export class Session {
     throw new CallError("unavailable", "the stream ended before the terminal", { place: "network" });
   }
 
-  // Shows a part of a replay, and what is behind it. Then full-screen programs draw their screens again, of which a
-  // replay may have shown a part only.
+  stream(method, message, headers) {
+    return this.client.stream(method, message, headers, {
+      opened: (answer) => this.opened(answer),
+      signal: this.stopped.signal,
+    });
+  }
+
+  // The page may be reloaded, or the browser may repeat the request by itself, before the answer arrives: then the
+  // service answers with the existing terminal that has this tag.
+  start() {
+    kept.tag ??= randomHex();
+    const headers = { "Wstunnel-On-Disconnect": `kill; grace=${GRACE}`, "Wstunnel-Once": "tag" };
+    return this.stream("Start", this.request(), headers);
+  }
+
+  // Shows a part of a replay, and what follows it. Then full-screen programs draw their screens again, as a replay may
+  // have shown only a part.
   async show(replayed, live) {
     await this.write(replayed);
     if (this.replay.running) return;
@@ -119,7 +133,7 @@ export class Session {
     await this.sendSize();
     const { cols, rows } = this.screen;
     const message = { process: { pid: this.pid }, pty: { size: { cols: Math.max(cols - 1, 1), rows } } };
-    // If it fails, the screen is as the replay has left it.
+    // If it fails, the screen stays as after the replay.
     await this.client.call("Update", message).catch(() => {});
     await new Promise((resolve) => setTimeout(resolve, REDRAW_PAUSE));
     this.size = "";
@@ -130,7 +144,7 @@ export class Session {
     const { cols, rows } = this.screen;
     this.size = `${cols}x${rows}`;
     const envs = { TERM: "xterm-256color", COLORTERM: "truecolor", LANG: "C.UTF-8", LC_ALL: "C.UTF-8" };
-    return { process: { cmd: "/bin/bash", args: ["-i", "-l"], envs }, pty: { size: { cols, rows } } };
+    return { process: { cmd: "/bin/bash", args: ["-i", "-l"], envs }, pty: { size: { cols, rows } }, tag: kept.tag };
   }
 
   resume(terminal) {
@@ -140,7 +154,7 @@ export class Session {
   opened(headers) {
     const at = Number(headers.get("Wstunnel-Offset"));
     const live = Number(headers.get("Wstunnel-Live") ?? at);
-    // An outage of the same screen is no replay: programs may still wait for the answers.
+    // After an outage of the same screen this is not a replay: programs may still wait for answers.
     if (this.process ? at > this.offset : live > 0) this.replay = new Replay(live - at);
     if (at > this.offset && this.offset > 0) {
       this.screen.write(`\r\n[${at - this.offset} bytes of output are no longer kept]\r\n`);
@@ -152,13 +166,14 @@ export class Session {
   started(pid) {
     this.pid = pid;
     kept.terminal = { pid, process: this.process };
+    kept.tag = null;
     this.view.connected();
     this.tryNow(); // for input that waits
     this.sendSize();
     this.send();
   }
 
-  // Input is sent in order, one call at a time; what is typed meanwhile goes together in the next one.
+  // Input is sent in order, one call at a time; the next call has everything typed meanwhile.
   type(data) {
     if (this.ended || this.replay) return;
     if (this.typed.length + data.length > INPUT_LIMIT) {
@@ -188,7 +203,7 @@ export class Session {
 
   // A repeated call has the same key, so input never arrives twice.
   async sendPiece(data) {
-    const key = [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, "0")).join("");
+    const key = randomHex();
     const message = { process: { pid: this.pid }, input: { pty: toBase64(data) } };
     for (let delay = FIRST_DELAY; !this.ended; delay = Math.min(delay * 1.5, LONGEST_DELAY)) {
       try {

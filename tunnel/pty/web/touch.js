@@ -1,9 +1,9 @@
-// A finger on the terminal scrolls it, line by line: the scrollback, or what a program shows that fills the screen or
-// takes the mouse, which gets the events of a wheel. xterm.js leaves touches alone.
+// A finger scrolls the terminal line by line: the scrollback, or a program that fills the screen or uses the mouse, which
+// gets wheel events. xterm.js does not handle touches.
 
 const SLACK = 8; // px that a finger may move in a tap
 
-// Returns what ends it.
+// Returns a function that ends it.
 export function scrollByTouch(element, screen) {
   let from = null; // where the finger was when the last line was scrolled
   let moved = false;

@@ -1,6 +1,6 @@
-// The page is as high as what is seen of it: a keyboard on the screen covers the rest.
+// The page is as high as its visible part, as an on-screen keyboard covers the rest.
 
-const LOW = 300; // px, below which the terminal gets the header's place, too
+const LOW = 300; // px, below which the terminal also gets the header's place
 
 export function followKeyboard() {
   const { visualViewport, document } = window;

@@ -1,5 +1,5 @@
-// How many columns a character takes. xterm.js knows Unicode 6 only; the C library of today's machines counts an emoji
-// as two columns, and so do the programs that draw with it. A cursor is where they believe it only if both agree.
+// How many columns a character has. xterm.js knows only Unicode 6; today's C libraries, and the programs that use them,
+// count an emoji as two columns. Both must agree, or the cursor is in the wrong place.
 
 const WIDE =
   /[\p{Emoji_Presentation}\u1100-\u115f\u2329\u232a\u2e80-\u303e\u3041-\ua4cf\ua960-\ua97c\uac00-\ud7a3\uf900-\ufaff\ufe10-\ufe19\ufe30-\ufe6b\uff01-\uff60\uffe0-\uffe6\u{16fe0}-\u{1b2fb}\u{1f200}-\u{1f265}\u{20000}-\u{3fffd}]/u;
@@ -23,7 +23,7 @@ export function width(code) {
   return found;
 }
 
-// The form that xterm.js wants: bit 0 tells to join the character to the one before, bits 1 and 2 are the width.
+// The format of xterm.js: bit 0: join the character to the one before; bits 1 and 2: the width.
 export const UNICODE = {
   version: "today",
   wcwidth: width,

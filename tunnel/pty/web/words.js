@@ -28,11 +28,11 @@ function told(what, next) {
 function fromProxy(status, host) {
   switch (status) {
     case 0:
-      return told(`A proxy in front of ${host} wants you to sign in.`, "Reload this page and sign in.");
+      return told(`A proxy in front of ${host} requires you to sign in.`, "Reload this page and sign in.");
     case 200:
       return told(
         `Something other than the terminal service answered at ${host}.`,
-        "Reload this page: perhaps a proxy wants you to sign in.",
+        "Reload this page: perhaps a proxy requires you to sign in.",
       );
     case 401:
     case 403:
@@ -75,8 +75,8 @@ function fromService({ code, message }, host, had) {
     case "permission_denied":
       return /origin/.test(message)
         ? told(
-            "The service takes this page for one of another site.",
-            "A proxy in front of it must pass on the Host header as it is (nginx: proxy_set_header Host $http_host).",
+            "The service considers this page to be from another site.",
+            "A proxy in front of it must pass on the Host header unchanged (nginx: proxy_set_header Host $http_host).",
           )
         : told(
             `The service refused: ${message}.`,
@@ -91,7 +91,7 @@ function fromService({ code, message }, host, had) {
       return had
         ? told(`This page was too slow, or too many others show this terminal (${message}).`, "Close some of them.")
         : told(
-            `${host} runs as many terminals as it may.`,
+            `${host} has reached its limit of terminals.`,
             "End some (wstunnel-py pty ps, wstunnel-py pty kill), or start the service with a higher --pty-max-processes.",
           );
     case "unavailable":
@@ -99,7 +99,7 @@ function fromService({ code, message }, host, had) {
     case "deadline_exceeded":
       return told("The terminal has reached its time limit.", "Open a new one.");
     default:
-      return told(`The service reports: ${message}.`, "Its log may tell more.");
+      return told(`The service reports: ${message}.`, "Its log may have details.");
   }
 }
 
@@ -112,11 +112,11 @@ export function ending({ exitCode = 0, status = "" }) {
   }
   switch (signal) {
     case "hangup":
-      return told("The terminal was hung up.", "That happens when the service stops or is restarted.");
+      return told("The terminal was hung up.", "This happens when the service stops or is restarted.");
     case "killed":
       return told(
         "The terminal was killed.",
-        "Somebody ended it (wstunnel-py pty kill), or the machine was short of memory.",
+        "Somebody killed it (wstunnel-py pty kill), or the machine was short of memory.",
       );
     default:
       return told(`The terminal was ended by a signal (${signal ?? status}).`, "");
@@ -126,5 +126,5 @@ export function ending({ exitCode = 0, status = "" }) {
 export const TROUBLE = {
   full: "Too much input is waiting to be sent. What you typed or pasted last was dropped: send it again later, in pieces.",
   input: "What you typed could not be sent.",
-  size: "The terminal could not be told the size of the window. Change it a little to try again.",
+  size: "The terminal could not be resized to the window. Change the window's size a little to try again.",
 };

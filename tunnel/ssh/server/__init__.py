@@ -4,8 +4,8 @@
            ◀── events: logins, ends ─────────┴──────────────────────┘
 
 It listens on no port. As with sshd, each connection is served by its own process, so a slow disk or a crash affects
-neither the bridge nor other connections. The bridge's side is `tunnel.ssh.embedded`, which shares nothing with this
-package but the messages described in `messages`.
+neither the bridge nor other connections. The bridge's side is `tunnel.ssh.server_process`, which shares nothing with
+this package but the messages described in `messages`.
 
 - `listener`: takes connections from the bridge and forks. `messages`: the messages between the two.
 - `login`, `connection`, `credentials`, `keys`: who may log in, and what they may do then.

@@ -107,7 +107,7 @@ class _RunningCommand:
     async def _end(self, sending: list[asyncio.Task[None]]) -> None:
         await self._ended.wait()
         if self._on_pty:
-            # Its output is in the pty by now. Background processes may go on writing forever.
+            # Its output is in the pty by now. Background processes may continue to write forever.
             for task in sending:
                 task.cancel()
             await asyncio.gather(*sending, return_exceptions=True)
@@ -117,7 +117,7 @@ class _RunningCommand:
             await asyncio.gather(*sending)
 
     def _close(self) -> None:
-        """Close the streams and send SIGHUP. When a pty is closed, the kernel sends it, too."""
+        """Close the streams and send SIGHUP. When a pty is closed, the kernel also sends it."""
         program = self._program
         for descriptor in {*program.outputs, *([] if program.stdin is None else [program.stdin])}:
             os.close(descriptor)

@@ -1,6 +1,6 @@
 """Keys and certificates that clients log in with, and what they permit.
 
-A certificate has two sets of restrictions: those of the line in authorized_keys that trusts its authority, and its own
+A certificate has two sets of restrictions: those of the line in authorized_keys that trusts its CA, and its own
 (OpenSSH's PROTOCOL.certkeys). Both apply. A restriction that this server cannot enforce or parse refuses the login.
 """
 
@@ -96,7 +96,7 @@ def _judge_certificate(
         _check_source(options["source-address"], host)
     forced, certified = trusted.get("command"), options.get("force-command")
     if forced is not None and certified is not None and forced != certified:
-        raise NotAdmitted("the certificate and its authority's line in authorized_keys force different commands")
+        raise NotAdmitted("the certificate and its CA's line in authorized_keys force different commands")
     return Grant(certificate.key.get_fingerprint(), trusted, options, certificate.signing_key.get_fingerprint())
 
 

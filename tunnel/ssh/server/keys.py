@@ -46,7 +46,7 @@ def default_host_key() -> Path:
     else:
         base = base_folder("XDG_STATE_HOME", ".local", "state")
     if base is None:
-        base = wanted_home("a FILE is needed", setting="host_key")
+        base = wanted_home("a FILE is required", setting="host_key")
     return Path(base) / "wstunnel-py" / HOST_KEY_NAME
 
 
@@ -121,7 +121,7 @@ def load_authorized_keys(given: str | None, warn: Callable[[str], None]) -> tupl
 
 
 def _enforceable(entry: str) -> str:
-    """Return a line of authorized_keys in asyncssh's format, with each forbidden feature as an option of its own.
+    """Return a line of authorized_keys in asyncssh's format, with a separate option for each forbidden feature.
 
     Raises ValueError if it cannot be enforced.
     """

@@ -1,7 +1,8 @@
 """The process of the embedded SSH server: it takes connections from the bridge and forks a process for each.
 
 It is small and single-threaded, and has asyncssh loaded, so that forking is cheap: memory is shared until it is
-written. It ends when the bridge's end of the control socket is closed; connections end with their own sockets.
+written. When the bridge's end of the control socket is closed, it takes no more connections, and ends with the last of
+those that it has, which end with their own sockets. When the bridge has ended, the kernel kills it.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ _IGNORED = (
     signal.SIGINT,
     signal.SIGTERM,
     signal.SIGHUP,
-)  # signals that the bridge handles, which may drain its tunnels first
+    signal.SIGUSR2,
+)  # signals that the bridge handles, which may drain its tunnels first, or restart in place
 
 
 def main(options: str) -> None:
-    """Serve connections until the bridge ends.
+    """Serve connections until the bridge wants no more.
 
     ``options`` is a JSON object: ``control`` and ``events`` are inherited descriptors (see
     `tunnel.ssh.server.messages`), ``host_key`` and ``authorized_keys`` paths or null, ``agent_forwarding`` a boolean.
@@ -55,7 +57,7 @@ def main(options: str) -> None:
     except UsageError as exc:
         events.tell("failed", message=exc.problem, setting=exc.setting or "", code=exc.code)
         return
-    # asyncssh needs HOME, and would use a relative path as it is.
+    # asyncssh needs HOME, and would use a relative path unchanged.
     os.environ["HOME"] = home_folder() or user.home
     config = ServerConfig(user, key, given["authorized_keys"], events, agent_forwarding=bool(given["agent_forwarding"]))
     with contextlib.suppress(OSError):
@@ -83,16 +85,18 @@ class _Listener:
         self._children: dict[int, tuple[Child, Peer]] = {}
 
     def run(self) -> None:
-        """Serve until the bridge ends."""
-        while True:
+        """Serve until the bridge has closed the control socket and the last connection is over."""
+        takes = True
+        while takes or self._children:
             for key, _ in self._selector.select():
                 if key.fileobj is not self._control:
                     self._reap(key.fd)
                 elif not self._take():
-                    return
+                    self._selector.unregister(self._control)
+                    takes = False
 
     def _take(self) -> bool:
-        """Take one connection; return False when the bridge has ended."""
+        """Take one connection; return False when the bridge will send no more."""
         data, descriptors, _, _ = socket.recv_fds(self._control, _MESSAGE_LIMIT, 1)
         if not data:
             return False
@@ -123,6 +127,7 @@ class _Listener:
 
     def _become(self, sock: socket.socket, peer: Peer) -> None:
         """Serve one connection, in its own process, which holds the pipe's writing end open until it ends."""
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # connections must survive a restart, even if they get its signal
         try:
             self._selector.close()
             self._control.close()

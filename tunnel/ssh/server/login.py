@@ -122,7 +122,7 @@ class Login(asyncssh.SSHServer):
         self._connection = conn
 
     def data_came(self) -> None:
-        """Tell the bridge that the client has sent data."""
+        """Report to the bridge that the client has sent data."""
         self._config.events.tell("hello", id=self._peer.id)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -4,7 +4,8 @@ To the server, on a Unix stream socket: a connection to serve, with its descript
 
     {"id": 1, "client": "192.0.2.1:5000"}
 
-When that socket is closed, the bridge has ended, and the server ends, too.
+When that socket is closed, the bridge has ended, or it has started a newer server: this one ends with its last
+connection. So the bridge may be of a later version than the server: a change of the messages must allow for that.
 
 From the server, as lines on a pipe:
 

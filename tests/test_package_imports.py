@@ -1,7 +1,7 @@
-"""The rooms of the package, and which of them may import which: nothing imports what stands above it.
+"""Which package of tunnel/ may import which: none imports a package above it.
 
-An import counts wherever it stands: at the top of a module, inside a function, for the type checker only, or as a name
-in a string by which a module is started or imported later.
+An import counts wherever it is: at the top of a module, inside a function, for the type checker only, or as a name in
+a string by which a module is started or imported later.
 """
 
 from __future__ import annotations
@@ -16,45 +16,47 @@ import pytest
 from tests.bed.earlier import ROOT
 from tests.bed.sources import constants_in
 
-PACKAGE = ROOT / "tunnel"
+TUNNEL = ROOT / "tunnel"
 
-# From the bottom to the top: a room, and the rooms that it may import.
+# From the bottom to the top: a package, and the packages that it may import.
 LOWEST = ("errors", "_version")
-ROOMS: dict[str, tuple[str, ...]] = {
+PACKAGES: dict[str, tuple[str, ...]] = {
     "errors": (),
     "_version": (),
     "protocol": (),
     "net": ("protocol",),
     "children": ("net",),
     "pki": ("net",),
-    "client": ("net", "protocol"),
-    "server": ("children", "net", "pki", "protocol"),
+    "restart": ("children", "net"),
+    "provider": ("net", "protocol"),
+    "client": ("net", "protocol", "provider"),
+    "server": ("children", "net", "pki", "protocol", "restart"),
     "pty": (),
     "pty.protocol": ("protocol",),
-    "pty.client": ("client", "net", "protocol", "pty.protocol"),
-    "pty.shell": ("client", "net", "protocol", "pty.client", "pty.protocol"),
-    "pty.server": ("children", "net", "protocol", "pty.protocol", "server"),
+    "pty.client": ("client", "net", "protocol", "provider", "pty.protocol"),
+    "pty.shell": ("client", "net", "protocol", "provider", "pty.client", "pty.protocol"),
+    "pty.server": ("children", "net", "protocol", "pty.protocol", "restart", "server"),
     "pty.web": ("net", "pty.server"),
-    "ssh": ("children", "client", "net", "pki", "protocol", "server", "ssh.server"),
+    "ssh": ("children", "client", "net", "pki", "protocol", "restart", "server", "ssh.server"),
     "ssh.server": ("children", "net", "pki", "protocol"),
     "websocat": ("children", "client", "net", "protocol", "server"),
 }
-# Above all rooms: these wire them together, and only they may import anything.
+# Above all packages: these wire them together, and only they may import anything.
 ROOTS = ("", "run", "cli", "__main__")
 
 
 def module_of(path: Path) -> str:
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    parts = path.relative_to(TUNNEL).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def room_of(module: str) -> str | None:
-    """Return the room of a module (named without ``tunnel.``); None: it stands above all rooms."""
+def package_of(module: str) -> str | None:
+    """Return the package of a module (named without ``tunnel.``); None if it is above all packages."""
     parts = module.split(".")
     if parts[0] in ROOTS:
         return None
     found = ".".join(parts[:2])
-    return found if found in ROOMS else parts[0]
+    return found if found in PACKAGES else parts[0]
 
 
 def imports(source: str) -> Iterator[str]:
@@ -74,38 +76,38 @@ def imports(source: str) -> Iterator[str]:
             yield from re.findall(r"\btunnel\.((?:[a-z_]+\.)*[a-z_]+)", constant.value)
 
 
-def strangers(module: str, source: str) -> list[str]:
-    """Return what a module imports though its room must not."""
-    room = room_of(module)
-    if room is None:
+def forbidden_imports(module: str, source: str) -> list[str]:
+    """Return what a module imports although its package must not."""
+    package = package_of(module)
+    if package is None:
         return []
-    allowed = {room, *LOWEST, *ROOMS[room]}
-    return [each for each in imports(source) if room_of(each) not in allowed]
+    allowed = {package, *LOWEST, *PACKAGES[package]}
+    return [each for each in imports(source) if package_of(each) not in allowed]
 
 
-def test_no_module_imports_a_room_above_its_own() -> None:
-    found = {module_of(path): strangers(module_of(path), path.read_text()) for path in PACKAGE.rglob("*.py")}
+def test_no_module_imports_a_package_above_its_own() -> None:
+    found = {module_of(path): forbidden_imports(module_of(path), path.read_text()) for path in TUNNEL.rglob("*.py")}
     assert {module: names for module, names in found.items() if names} == {}
 
 
-def test_the_rooms_stand_in_an_order() -> None:
-    above: set[str] = set(ROOMS)
+def test_packages_do_not_import_each_other_in_a_circle() -> None:
+    above: set[str] = set(PACKAGES)
     while above:
-        lowest = {room for room in above if not above.intersection(ROOMS[room])}
+        lowest = {package for package in above if not above.intersection(PACKAGES[package])}
         assert lowest, f"these import each other in a circle: {sorted(above)}"
         above -= lowest
 
 
-def test_every_room_is_there() -> None:
-    missing = [room for room in ROOMS if not list(PACKAGE.glob(room.replace(".", "/") + "*"))]
+def test_every_package_exists() -> None:
+    missing = [name for name in PACKAGES if not list(TUNNEL.glob(name.replace(".", "/") + "*"))]
     assert missing == []
 
 
 def test_every_package_lists_its_modules() -> None:
     unlisted = []
-    for package in PACKAGE.rglob("__init__.py"):
+    for package in TUNNEL.rglob("__init__.py"):
         folder = package.parent
-        if folder in (PACKAGE, PACKAGE / "cli"):  # the public names, and a module for each command
+        if folder in (TUNNEL, TUNNEL / "cli"):  # the public names, and a module for each command
             continue
         told = ast.get_docstring(ast.parse(package.read_text())) or ""
         modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
@@ -127,5 +129,5 @@ def test_every_package_lists_its_modules() -> None:
         "ARGUMENTS = ['-m', 'tunnel.server.bridge']",
     ],
 )
-def test_every_way_to_import_is_noticed(source: str) -> None:
-    assert strangers("client.dial", source)
+def test_every_form_of_import_is_found(source: str) -> None:
+    assert forbidden_imports("client.dial", source)

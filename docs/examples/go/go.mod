@@ -1,0 +1,3 @@
+module wstunnel-client
+
+go 1.19

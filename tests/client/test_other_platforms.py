@@ -1,0 +1,92 @@
+"""With everything hidden that Windows or macOS lacks, the modules that run there still import and tunnel."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from tests.bed.processes import Bed
+from tests.bed.targets import Target
+from tests.bed.tunnels import OURS, start_bridge
+
+HIDE = """
+import _socket, asyncio, click, fcntl, os, select, signal, socket, ssl, subprocess, sys
+def hide(place, *names):
+    for name in names:
+        if hasattr(place, name):
+            delattr(place, name)
+platform = sys.argv.pop(1)
+for place in (socket, _socket):
+    hide(place, "TCP_USER_TIMEOUT", "TCP_WINDOW_CLAMP", "TCP_QUICKACK", "SO_PEERCRED", "SO_BINDTODEVICE", "AF_NETLINK")
+hide(os, "splice", "memfd_create", "eventfd", "pipe2", "pidfd_open", "posix_fadvise", "sched_getaffinity", "setresuid")
+hide(select, "epoll")
+hide(fcntl, "F_SETPIPE_SZ", "F_GETPIPE_SZ")
+hide(signal, "pidfd_send_signal", "SIGRTMIN", "SIGRTMAX")
+if platform == "win32":
+    for name in ("fcntl", "grp", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty"):
+        sys.modules[name] = None
+    hide(os, "chown", "fork", "geteuid", "getuid", "getgid", "getgroups", "killpg", "readv", "writev", "pread")
+    hide(os, "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_DIRECTORY", "WNOHANG", "setsid", "sysconf")
+    hide(select, "poll")
+    hide(signal, "SIGHUP", "SIGPIPE", "SIGQUIT", "SIGCHLD", "SIGWINCH", "SIGUSR1", "SIGXFSZ", "SIGTSTP", "SIGKILL")
+    hide(signal, "pthread_sigmask", "valid_signals")
+sys.platform = platform
+"""
+RUN = f"""{HIDE}
+from tunnel.cli.main import main
+sys.exit(main())
+"""
+# All is imported once before, so that other packages are those of this platform.
+IMPORT = f"""
+import importlib, pkgutil, sys
+import tunnel
+names = [module.name for module in pkgutil.walk_packages(tunnel.__path__, "tunnel.")]
+for name in names:
+    importlib.import_module(name)
+for name in ["tunnel", *names]:
+    del sys.modules[name]
+{HIDE}
+for name in names:
+    if not (name + ".").startswith(tuple(sys.argv[1:])):
+        try:
+            importlib.import_module(name)
+        except Exception as exc:
+            print(f"{{name}}: {{exc!r}}")
+"""
+# What serves terminals and an SSH server of its own, looks after children or restarts in place: on POSIX systems only.
+POSIX = (
+    "tunnel.children.", "tunnel.restart.course.", "tunnel.restart.trial.", "tunnel.pty.server.", "tunnel.pty.web.",
+    "tunnel.ssh.server.", "tunnel.ssh.embedded.", "tunnel.ssh.logins.", "tunnel.ssh.server_process.",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("platform", "skipped"), [("win32", POSIX), ("darwin", ())])
+def test_every_module_imports_without_what_the_platform_lacks(
+    bed: Bed, platform: str, skipped: tuple[str, ...]
+) -> None:
+    done = bed.check(sys.executable, "-c", IMPORT, platform, *skipped)
+    assert done.text == ""
+
+
+@pytest.mark.parametrize("platform", ["win32", "darwin"])
+@pytest.mark.parametrize("options", [(), ("--no-resume",)], ids=["resumable", "plain"])
+def test_a_client_without_what_the_platform_lacks_carries_every_byte(
+    bed: Bed, echo_target: Target, platform: str, options: tuple[str, ...]
+) -> None:
+    data = os.urandom(2_000_001)
+    url = start_bridge(bed, "ours", echo_target.port).url
+    done = bed.run(sys.executable, "-c", RUN, platform, "connect", *options, url, stdin=data)
+    assert (done.status, done.stdout, done.stderr) == (0, data, "")
+
+
+def test_a_bridge_on_macos_needs_nothing_of_linux(bed: Bed, echo_target: Target) -> None:
+    target = f"127.0.0.1:{echo_target.port}"
+    bridge = bed.start(sys.executable, "-c", RUN, "darwin", "serve", "--listen", "127.0.0.1:0", "--target", target)
+    url = bridge.wait_for_line(r"ready on (ws://[^\s,]+)")[1]
+    data = os.urandom(2_000_001)
+    done = bed.run(*OURS, "connect", url, stdin=data)
+    assert (done.status, done.stdout, done.stderr) == (0, data, "")
+    bridge.end()
+    assert "error" not in bridge.log()

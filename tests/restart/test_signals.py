@@ -1,0 +1,92 @@
+"""Signals that come while the bridge restarts in place: none is lost, and none kills it."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.bed.processes import Bed, ticks
+from tests.bed.targets import Target
+from tests.conftest import StartBridge
+from tests.restart.installed import Installed
+from tests.restart.restarting import lines_of, restart, wait_for_lines
+from tests.server.clients import LIMIT, assert_echo, open_tunnel
+
+# The moments: the trial starts; the bridge stands still; the new version does not listen to signals yet.
+MOMENTS = {
+    "starting": ("run.py", "    make_loop = _uvloop()"),
+    "standing": ("restart/course.py", "        last_words()\n"),
+    "arriving": ("run.py", "    note_soft_limit(process"),
+}
+
+
+def pause_at(installed: Installed, moment: str) -> Path:
+    """Let the program make a file at the moment, which is returned, and stay there for a second."""
+    module, text = MOMENTS[moment]
+    told = installed.folder / "told"
+    pause = f"open({str(told)!r}, 'w').close() or __import__('time').sleep(1)"
+    if moment == "starting":
+        pause = f"arrived and ({pause})"
+    installed.change(module, text, f"{text[: len(text) - len(text.lstrip())]}{pause}\n{text}")
+    return told
+
+
+def wait_for(path: Path) -> None:
+    for _ in ticks(LIMIT):
+        if path.exists():
+            return
+    raise AssertionError(f"no {path} within {LIMIT} s")
+
+
+def test_two_signals_are_two_restarts_at_most_and_one_at_least(start: StartBridge) -> None:
+    bridge = start()
+    with open_tunnel(bridge.url) as tunnel:
+        for _ in range(5):
+            bridge.process.send_signal(signal.SIGUSR2)
+        wait_for_lines(bridge.process, "restarted", 1)
+        assert_echo(tunnel)
+        restart(bridge.process)
+        assert_echo(tunnel)
+
+
+@pytest.mark.parametrize("moment", ["standing", "arriving"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2], ids=lambda number: number.name)
+def test_a_signal_waits_for_the_new_version(
+    bed: Bed, installed: Installed, echo_target: Target, moment: str, number: signal.Signals
+) -> None:
+    told = pause_at(installed, moment)
+    tokens = installed.folder / "tokens"
+    tokens.write_text("a-token-of-32-characters-at-least\n")
+    tokens.chmod(0o600)
+    process, url = installed.serve(bed, echo_target.port, "--token-file", str(tokens))
+    with open_tunnel(url, headers={"Authorization": "Bearer a-token-of-32-characters-at-least"}) as tunnel:
+        process.send_signal(signal.SIGUSR2)
+        wait_for(told)
+        process.send_signal(number)
+        process.send_signal(number)
+        if number == signal.SIGUSR2:
+            wait_for_lines(process, "restarted", 2)
+        elif number == signal.SIGHUP:
+            wait_for_lines(process, "reloaded", 1)
+        else:
+            process.wait_for_line("info draining")
+        assert "restarted" in process.log().partition("reloaded")[0].partition("draining")[0]
+        assert_echo(tunnel)
+    if number == signal.SIGTERM:
+        assert process.wait(LIMIT) == 0
+
+
+def test_a_bridge_that_is_told_to_stop_does_not_restart(bed: Bed, installed: Installed, echo_target: Target) -> None:
+    told = pause_at(installed, "starting")
+    process, url = installed.serve(bed, echo_target.port)
+    with open_tunnel(url) as tunnel:
+        process.send_signal(signal.SIGUSR2)
+        wait_for(told)
+        process.send_signal(signal.SIGTERM)
+        process.wait_for_line("info draining")
+        process.send_signal(signal.SIGUSR2)
+        assert_echo(tunnel)
+    assert process.wait(LIMIT) == 0
+    assert lines_of(process, "restarted") == []

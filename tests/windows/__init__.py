@@ -1,0 +1,1 @@
+"""The client and the bridge on Windows, as far as CPython for Windows under wine can tell."""
