@@ -24,6 +24,10 @@ LARGEST, LARGEST_IN_FULL = 20_000_001, 100_000_001  # … and much more
 StartBridge = Callable[..., Bridge]
 SPLICE_LEAST = {"always": 1, "never": 1 << 62}  # bytes of payload; see `tunnel.net.splice`
 LOG_TAIL = 4000  # characters of each program's log that a failing test shows
+MADE_ONCE = {
+    "built",
+    "windows",
+}  # fixtures that the first test to ask for them has to wait for, and each worker with it
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile(
@@ -40,7 +44,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Take out the tests marked ``full``, unless they are asked for."""
+    """Take out the tests marked ``full``, unless they are asked for; give others the time that their fixtures take."""
+    for item in items:
+        if MADE_ONCE.intersection(getattr(item, "fixturenames", ())) and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(400))
     if not config.getoption("--full"):
         long = [item for item in items if item.get_closest_marker("full")]
         items[:] = [item for item in items if item not in long]

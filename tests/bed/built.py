@@ -40,7 +40,7 @@ class Built:
 def build(root: Path, target: Path) -> Built:
     """Run the scripts/build of a copy of the repository."""
     command = [sys.executable, str(root / "scripts" / "build"), "--out", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr + done.stdout
     return Built(target)
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+LIMIT = 60.0  # seconds for a program to start, to say something or to be gone, on a machine with much else to do
 open_beds: list[Bed] = []  # what a failing test shows the logs of
 
 
@@ -92,7 +93,7 @@ class Process:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {seconds} s: {shlex.join(self.argv)}\n{self.log()}") from None
 
-    def wait_for_line(self, pattern: str, seconds: float = 20) -> re.Match[str]:
+    def wait_for_line(self, pattern: str, seconds: float = LIMIT) -> re.Match[str]:
         """Wait until the program has written something that ``pattern`` finds, on either output."""
         for _ in ticks(seconds):
             running = self.status is None
@@ -109,7 +110,7 @@ class Process:
     def end(self, seconds: float = 5) -> None:
         """End the program and everything that it started: SIGTERM, then SIGKILL for what is left."""
         family = [self.pid, *descendants(self.pid)] if self.status is None else []
-        for number, limit in ((signal.SIGTERM, seconds), (signal.SIGKILL, 5.0)):
+        for number, limit in ((signal.SIGTERM, seconds), (signal.SIGKILL, LIMIT)):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
             for pid in family[1:]:
@@ -258,7 +259,7 @@ _RANGES = [range(start, start + 3000) for start in range(20_000, 32_000, 3000)]
 _ports = _own_ports()
 
 
-def wait_for_port(port: int, process: Process, seconds: float = 20) -> None:
+def wait_for_port(port: int, process: Process, seconds: float = LIMIT) -> None:
     """Wait until ``process`` takes connections on the loopback port."""
     for _ in ticks(seconds):
         assert process.status is None, f"ended at once: {shlex.join(process.argv)}\n{process.log()}"

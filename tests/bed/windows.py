@@ -114,7 +114,7 @@ class Windows:
 
     def _wine(self, program: str, *words: str) -> None:
         subprocess.run(
-            [WINE / program, *words], env={**os.environ, **self._environment}, check=False, timeout=30,
+            [WINE / program, *words], env={**os.environ, **self._environment}, check=False, timeout=LIMIT,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
