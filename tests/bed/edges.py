@@ -197,8 +197,12 @@ class StartingEdge(Target):
 
     def _connect(self, client: socket.socket) -> None:
         if self.bridge is None or self.answers < len(self._statuses):
-            while not client.recv(65536).endswith(b"\r\n\r\n"):
-                pass
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                data = client.recv(65536)
+                if not data:
+                    return  # it hung up in the middle of its request
+                head += data
             status = self._statuses[min(self.answers, len(self._statuses) - 1)]
             self.answers += 1
             client.sendall(f"HTTP/1.1 {status}\r\n{self._headers}Content-Length: 0\r\n\r\n".encode())
