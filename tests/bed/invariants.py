@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +38,13 @@ def holdings(bridge: Bridge) -> Holdings:
     window = _window(bridge)
     told = health(bridge)
     pid = bridge.process.pid
-    for _ in ticks(LIMIT, 0.1):  # until the descriptors of these two are closed
-        before = _descriptors(pid)
-        time.sleep(0.1)
-        if _descriptors(pid) == before:
+    seen, times = _descriptors(pid), 0
+    for _ in ticks(LIMIT, 0.1):  # until the descriptors of these two are closed, which may take the bridge a moment
+        now = _descriptors(pid)
+        times = times + 1 if now == seen else 0
+        if times == 5:
             break
+        seen = now
     return Holdings(
         told["tunnels"],
         told["detached"],

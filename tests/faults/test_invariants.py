@@ -12,6 +12,7 @@ from tests.bed.invariants import assert_nothing_is_left, holdings
 from tests.bed.tunnels import Bridge
 from tests.conftest import StartBridge
 from tests.faults.peer import Peer
+from tests.faults.seen import wait_for_tunnels
 from tests.server.clients import assert_echo, dial, open_tunnel
 
 
@@ -50,6 +51,7 @@ def test_what_is_held_is_seen_and_its_end_too(
     bridge = start()
     with open_tunnel(bridge.url) as tunnel:
         assert_echo(tunnel)
+    wait_for_tunnels(bridge, 0)
     before = holdings(bridge)
     with hold(bridge), pytest.raises(AssertionError, match=what):
         assert_nothing_is_left(bridge, before, 0.5)
