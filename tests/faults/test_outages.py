@@ -113,9 +113,9 @@ def test_packets_that_vanish_are_noticed_within_seconds(
             link.break_all("silence")
         pressed = time.monotonic()
         shell.feed(b"b")
-        # 15 s are what is promised; the rest is for a busy machine.
-        assert quiet.wait_for_connection(2, 60).opened_at - pressed < 20
-        assert busy.wait_for_connection(2, 60).opened_at - busy.connections[0].last_byte_at < 20
+        # 15 s are what is promised; the rest is for a busy machine. By pings alone it would take 80 s.
+        assert quiet.wait_for_connection(2, 60).opened_at - pressed < 30
+        assert busy.wait_for_connection(2, 60).opened_at - busy.connections[0].last_byte_at < 30
         finish_download(client)
         wait_for_output(shell, 2)
         shell.end_input()
@@ -216,11 +216,16 @@ def test_one_outage_does_not_disturb_the_other_tunnels(start: StartBridge, conne
 
 def test_ssh_s_own_end_reaches_the_far_side_after_an_outage(bed: Bed) -> None:
     """What is written and ended while nothing gets through still gets through, end and all."""
-    with Target(lambda connection: read_to_end(connection)) as target:
+
+    def greet_and_listen(connection: socket.socket) -> bytes:
+        connection.sendall(b"hello")
+        return read_to_end(connection)
+
+    with Target(greet_and_listen) as target:
         bridge = start_bridge(bed, "ours", target.port)
         with Link(port_of(bridge.url)) as link:
             client = bed.start(*OURS, "connect", link.url, stdin=subprocess.PIPE)
-            link.wait_for_bytes("down", 200)
+            wait_for_output(client, 5)  # it has the session, which it would else begin anew
             link.refuse_new()
             link.break_all("rst")
             client.feed(b"written while away")

@@ -113,7 +113,7 @@ def test_a_tunnel_of_forward_says_whose_it_was_and_how_the_outage_went(bed: Bed)
     with Target(echo) as target, Link(port_of(start_bridge(bed, "ours", target.port).url)) as link:
         forward = bed.start(*OURS, "forward", link.url)
         port = int(forward.wait_for_line(r"forwarding 127\.0\.0\.1:(\d+)")[1])
-        with socket.create_connection(("127.0.0.1", port)) as sock:
+        with socket.create_connection(("127.0.0.1", port), LIMIT) as sock:
             sock.settimeout(LIMIT)
             sock.sendall(b"x")
             assert sock.recv(1) == b"x"
