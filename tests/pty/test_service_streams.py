@@ -131,10 +131,11 @@ def test_the_time_limit_of_start_kills_the_process(raw: Raw) -> None:
 
 
 def test_the_time_limit_of_start_runs_on_without_its_client(raw: Raw) -> None:
+    began = time.monotonic()
     stream = raw.terminal("/bin/sleep", "60", headers={"Connect-Timeout-Ms": "800"})
     stream.close()
-    assert alive(stream.pid)
     assert eventually(lambda: not alive(stream.pid))
+    assert time.monotonic() - began >= 0.8, "it ended with its client"
 
 
 def test_the_time_limit_of_connect_ends_its_stream_only(raw: Raw) -> None:
@@ -182,8 +183,8 @@ def test_another_wish_for_the_time_after_is_refused(raw: Raw, value: str) -> Non
 
 
 def test_a_silent_stream_shows_that_it_lives(raw: Raw) -> None:
-    stream = raw.terminal("/bin/cat", headers={"Keepalive-Ping-Interval": "1"})
     began = time.monotonic()
+    stream = raw.terminal("/bin/cat", headers={"Keepalive-Ping-Interval": "1"})
     while stream.keepalives < 2:
         stream.step()
     assert time.monotonic() - began >= 1.5
@@ -224,7 +225,8 @@ def test_processes_are_limited(start: StartService) -> None:
 def test_input_that_nobody_reads_is_bounded_and_refused_whole(raw: Raw) -> None:
     stream = raw.pipes("/bin/sleep", "60")
     piece = b"x" * 600_000
-    replies = [raw.send(stream.pid, piece, "stdin", {"Connect-Timeout-Ms": "500"}) for _ in range(4)]
+    replies = [raw.send(stream.pid, piece, "stdin") for _ in range(2)]  # there is room, however long that takes
+    replies += [raw.send(stream.pid, piece, "stdin", {"Connect-Timeout-Ms": "500"}) for _ in range(2)]
     assert [reply.status for reply in replies] == [200, 200, 504, 504]
     assert [reply.code for reply in replies[2:]] == ["deadline_exceeded"] * 2
     raw.kill(stream.pid)
