@@ -8,6 +8,7 @@ import re
 import resource
 import select
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,15 @@ def crowd() -> Iterator[contextlib.ExitStack]:
     """Sockets that are closed after the test."""
     with contextlib.ExitStack() as crowd:
         yield crowd
+
+
+def start_slow_to_refuse(bed: Bed, token_file: Path, seconds: float) -> Service:
+    """Start a service that needs a token, and that delays a refusal for longer than a busy machine stands still."""
+    code = f"import sys; from tunnel.pty.server import rejection_delay; rejection_delay.DELAY = {seconds}; "
+    code += "from tunnel.cli.main import main; sys.exit(main())"
+    options = ("--listen", "none", "--pty", "127.0.0.1:0", "--pty-token-file", str(token_file))
+    process = bed.start(sys.executable, "-c", code, "serve", *options)
+    return Service(process.wait_for_line(r"(http://127\.0\.0\.1:\d+)")[1], process)
 
 
 def dial(service: Service, source: str = "127.0.0.1") -> socket.socket:
@@ -130,15 +140,19 @@ def test_clients_without_a_token_are_evicted_first(narrow: Service, token: str, 
 def test_a_new_connection_is_refused_while_all_others_are_active(
     narrow: Service, token: str, crowd: contextlib.ExitStack
 ) -> None:
-    stream = LIST.replace(b"List", b"StreamInput").replace(b"/json", b"/connect+json")
-    head = stream + f"X-Access-Token: {token}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
-    for _ in range(DESCRIPTORS // 4):
-        sock = crowd.enter_context(dial(narrow))
-        sock.sendall(head)
-    time.sleep(0.5)  # until all of them are being answered
-    with dial(narrow) as sock:
-        answer = read_head(sock)
-    assert answer.startswith(b"HTTP/1.1 503 "), answer
+    head = LIST.replace(b"List", b"StreamInput").replace(b"/json", b"/connect+json")
+    head += f"X-Access-Token: {token}\r\nContent-Length: 10000\r\n\r\n".encode()
+    with Raw(narrow.url, {"X-Access-Token": token}) as raw:
+        stream = raw.pipes("/bin/cat")
+        typed = envelope({"start": {"process": {"pid": stream.pid}}}) + envelope({"data": {"input": {"stdin": "eA=="}}})
+        others = DESCRIPTORS // 4 - 1
+        for _ in range(others):
+            crowd.enter_context(dial(narrow)).sendall(head + typed)
+        while len(stream.output) < others:  # until all of them are being answered
+            stream.step()
+        with dial(narrow) as sock:
+            answer = read_head(sock)
+        assert answer.startswith(b"HTTP/1.1 503 "), answer
     narrow.process.wait_for_line(r" info refused client=127\.0\.0\.1:\d+ status=503 error=full")
 
 
@@ -208,6 +222,9 @@ def test_input_that_comes_now_and_then_keeps_its_place(
 def test_no_descriptor_left_closes_an_idle_connection_and_accepting_goes_on(
     narrow: Service, token: str, crowd: contextlib.ExitStack
 ) -> None:
+    with dial(narrow) as sock:
+        assert exchange(sock, HEALTH)
+    at_rest = descriptors(narrow) - 1
     idle = [crowd.enter_context(dial(narrow)) for _ in range(20)]
     assert exchange(idle[-1], HEALTH)
     in_use = descriptors(narrow)
@@ -220,7 +237,7 @@ def test_no_descriptor_left_closes_an_idle_connection_and_accepting_goes_on(
     # Nothing is left to close: the service waits, and does not spin.
     for sock in idle:
         sock.close()
-    assert eventually(lambda: descriptors(narrow) < in_use - 10)
+    assert eventually(lambda: descriptors(narrow) <= at_rest)
     resource.prlimit(narrow.process.pid, resource.RLIMIT_NOFILE, (descriptors(narrow), hard))
     waiting = crowd.enter_context(dial(narrow))
     before = _seconds_of_cpu(narrow)
@@ -272,7 +289,7 @@ def test_a_head_has_a_deadline_also_byte_by_byte(guarded: Service, token: str) -
         for seconds in _seconds_until_closed({silent: b"", first: slow, later: slow}):
             assert 5 < seconds < 16
         assert not is_closed(idle)  # it is kept for longer
-    assert re.search(r" info refused client=127\.0\.0\.1:\d+ status=408 error=slow", guarded.process.log())
+    guarded.process.wait_for_line(r" info refused client=127\.0\.0\.1:\d+ status=408 error=slow")
 
 
 def test_nothing_of_a_body_is_taken_before_the_token_is_checked(guarded: Service) -> None:
@@ -322,6 +339,8 @@ def test_more_requests_than_can_be_sent_ahead_end_the_connection(guarded: Servic
             for _ in range(1000):
                 sock.sendall(padded)
                 time.sleep(0.001)
+            while sock.recv(65536):
+                pass  # the service may have been too busy to read any of it yet
 
 
 def test_requests_that_are_sent_ahead_are_answered_in_order(guarded: Service, token: str) -> None:
@@ -331,8 +350,8 @@ def test_requests_that_are_sent_ahead_are_answered_in_order(guarded: Service, to
     assert re.findall(rb"HTTP/1\.[01] (\d+)", answer) == [b"204", b"200"] * 20 + [b"401"]
 
 
-def test_a_bogus_token_is_answered_late_and_a_valid_one_at_once(guarded: Service, token: str) -> None:
-    before = len(guarded.process.log())
+def test_a_bogus_token_is_answered_late_and_a_valid_one_at_once(bed: Bed, token_file: Path, token: str) -> None:
+    guarded = start_slow_to_refuse(bed, token_file, 5)
     source = "127.0.0.9"  # whose lines are not limited yet
     with dial(guarded, source) as bogus, dial(guarded, source) as same, dial(guarded, source) as other:
         bogus.sendall(with_token("bogus"))
@@ -349,8 +368,8 @@ def test_a_bogus_token_is_answered_late_and_a_valid_one_at_once(guarded: Service
         assert read_head(bogus).startswith(b"HTTP/1.1 401 ")
         assert exchange(bogus, with_token(token)).startswith(b"HTTP/1.1 200 ")
     refused = r" info refused client=127\.0\.0\.9:\d+ (.*)"
-    assert eventually(lambda: len(re.findall(refused, guarded.process.log()[before:])) == 2)
-    assert re.findall(refused, guarded.process.log()[before:]) == ["status=401 error=unauthenticated"] * 2
+    assert eventually(lambda: len(re.findall(refused, guarded.process.log())) == 2)
+    assert re.findall(refused, guarded.process.log()) == ["status=401 error=unauthenticated"] * 2
 
 
 def test_a_token_given_twice_is_none(guarded: Service, token: str) -> None:
@@ -388,7 +407,8 @@ def test_an_answer_that_nobody_reads_does_not_keep_a_connection(bed: Bed, token_
         assert eventually(lambda: descriptors(service) == before, 90)
 
 
-def test_the_origin_comes_first(guarded: Service, token: str) -> None:
+def test_the_origin_comes_first(bed: Bed, token_file: Path, token: str) -> None:
+    guarded = start_slow_to_refuse(bed, token_file, 60)
     for headers in (b"Host: evil.example\r\n", b"Host: 127.0.0.1\r\nOrigin: http://evil.example\r\n"):
         for line in (b"GET /health", b"POST /process.Process/List", b"GET /nothing", b"OPTIONS *"):
             with dial(guarded) as sock:
@@ -397,7 +417,7 @@ def test_the_origin_comes_first(guarded: Service, token: str) -> None:
                 answer = exchange(sock, line + b" HTTP/1.1\r\n" + headers + extra)
                 assert answer.startswith(b"HTTP/1.1 403 "), answer
                 assert b"evil" not in answer
-                assert time.monotonic() - began < 0.9
+                assert time.monotonic() - began < 30, "it was delayed"
     assert "evil" not in guarded.process.log()
 
 
