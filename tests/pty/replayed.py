@@ -52,16 +52,17 @@ FRAGMENTS = (
     b"11;?", b"\r", b"\xe2", b"\xf0\x9f", b" ", b">",
 )  # fmt: skip
 
-# Writes everything that a terminal may answer, reads the answers away, and then looks like nothing has been.
+# Writes everything that a terminal may answer, reads the answers away, and then looks like nothing has been. A terminal
+# answers in turn: it has read all of it when it says that it is well a second time, as one of the queries asks that.
 ASK = """
 import os, select, sys, termios, tty
 before = termios.tcgetattr(0)
 tty.setraw(0)
 with open(sys.argv[1], "rb") as queries:
-    os.write(1, queries.read())
-answers = 0
-while select.select([0], [], [], 1.0)[0]:
-    answers += len(os.read(0, 65536))
+    os.write(1, queries.read() + b"\x1b[5n")
+answers = b""
+while answers.count(b"\x1b[0n") < 2 or select.select([0], [], [], 1.0)[0]:
+    answers += os.read(0, 65536)
 termios.tcsetattr(0, termios.TCSAFLUSH, before)
-print("answers", answers > 20)
+print("answers", len(answers) > 20)
 """

@@ -136,13 +136,15 @@ def test_a_full_screen_program_comes_back_although_its_beginning_is_lost(short_d
     desk.tmux.see("^line 1$")
     for _ in range(40):
         desk.tmux.type(*["Space"] * 20)
-    desk.tmux.see(r"^line 18\d\d\d$")
+    desk.tmux.see(r"\Aline 18401$")  # behind 800 pages of 23 lines
     desk.tmux.type("Up")  # its last output is one line
-    for _ in ticks(1.0):
-        before = desk.tmux.screen()
+    before = desk.tmux.see(r"\Aline 18400\n(?:line \d+\n){22}:\s*\Z")
     assert len(re.findall(r"^line \d+$", before, re.MULTILINE)) == 23
     kill_client(desk)
     desk.join(re.escape(before.splitlines()[5]))
+    for _ in ticks(30, 0.1):
+        if desk.tmux.screen() == before:
+            break
     assert desk.tmux.screen() == before
     assert desk.tmux.command("display", "-p", "-t", "test", "#{alternate_on}").strip() == "1"
     desk.tmux.type("q")
