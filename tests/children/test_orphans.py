@@ -107,15 +107,18 @@ def test_a_bridge_with_the_embedded_ssh_server_reaps_too(bed: Bed, sshd: Sshd, o
 def test_a_child_that_it_had_before_it_was_a_service_is_reaped_in_the_end(bed: Bed) -> None:
     """An entry point that starts a process and then executes the service."""
     script = (
-        "import asyncio, os, subprocess, sys, time\nfrom tunnel.children import orphans\norphans._GRACE = 0.5\n"
+        "import asyncio, os, subprocess, sys, time\nfrom tunnel.children import orphans\norphans._GRACE = 3\n"
         "subprocess.Popen(['/bin/sleep', '0.2'], start_new_session=False)._child_created = False\n"
         "slow = subprocess.Popen(['/bin/sh', '-c', 'exit 9'])\n"
         "async def main():\n"
         "    orphans.look_after_orphans()\n"
         "    await asyncio.sleep(0.2)\n"
         "    print('status', slow.wait(), flush=True)\n"
-        "    await asyncio.sleep(2)\n"
-        "    print('left', open('/proc/self/task/1/children').read().split(), flush=True)\n"
+        "    left = lambda: open('/proc/self/task/1/children').read().split()\n"
+        "    end = time.monotonic() + 30\n"
+        "    while left() and time.monotonic() < end:\n"
+        "        await asyncio.sleep(0.1)\n"
+        "    print('left', left(), flush=True)\n"
         "asyncio.run(main())\n"
     )
     finished = bed.check(*FIRST, OURS[0], "-c", script)
