@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import stat
@@ -192,10 +193,11 @@ def test_permitopen_limits_a_key_to_some_ports(bed: Bed, sshd: Sshd, public_key:
         near, far = str(short_folder / "near"), str(short_folder / "far")
         forwards = ("-L", f"{near}:{far}", "-o", "LogLevel=INFO")
         session = bed.start(*route.ssh(*forwards, "-N", "box"))
-        for _ in ticks(20):
-            if os.path.exists(near):
+        for _ in ticks(60):  # it is there a moment before ssh listens
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                sock.connect(near)
                 break
-        sock.connect(near)
+        sock.settimeout(60)
         assert sock.recv(1) == b""
         session.wait_for_line("open failed")
 
