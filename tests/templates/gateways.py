@@ -6,6 +6,7 @@ Only what must differ on a machine that runs tests is replaced: port, domain, pa
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import shutil
@@ -20,6 +21,7 @@ from typing import ClassVar
 import trustme
 
 from tests.bed.processes import Bed, Process, descendants, free_port, program, ticks, wait_for_port
+from tests.pty.beds import alive
 from tests.server.clients import LIMIT, Answer
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
@@ -113,8 +115,12 @@ class Gateway(ABC):
         """Kill it with all that it started, and start it again."""
         family = [self.process.pid, *descendants(self.process.pid)]
         for pid in family:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has gone with its parent
+                os.kill(pid, signal.SIGKILL)
         self.process.wait(LIMIT)
+        for _ in ticks(LIMIT):  # until the port is free
+            if not any(map(alive, family)):
+                break
         self.process = self._start()
 
     def ask(self, host: str, *lines: str, path: str = "/", upgrade: bool = True) -> Answer:

@@ -20,7 +20,7 @@ import pytest
 from tests.bed.processes import Bed
 from tests.bed.targets import Target
 from tests.bed.tunnels import start_bridge
-from tests.server.clients import UPGRADE, dial, port_of
+from tests.server.clients import LIMIT, UPGRADE, dial, port_of
 from tests.templates.gateways import DOMAIN, GATEWAYS, Certificates
 
 HOST = f"8081-one.{DOMAIN}"
@@ -138,7 +138,7 @@ def way(request: pytest.FixtureRequest, bed: Bed, short_folder: Path, certificat
         yield Way(GATEWAYS[request.param](bed, short_folder, certificates, upstreams).connect, received)
 
 
-def _answers(way: Way, data: bytes) -> bytes:
+def _answers(way: Way, data: bytes, patience: float = PATIENCE) -> bytes:
     """Send ``data`` and return all that comes back: until the end, or a silence that follows an answer."""
     came = b""
     with way.connect() as sock:
@@ -146,7 +146,7 @@ def _answers(way: Way, data: bytes) -> bytes:
             sock.sendall(data)
             while chunk := sock.recv(1 << 16):
                 came += chunk
-                sock.settimeout(PATIENCE)
+                sock.settimeout(patience)
         except TimeoutError:
             assert came, "neither answered nor closed"
         except OSError:
@@ -162,7 +162,8 @@ def _problem(way: Way, number: int, attempt: Attempt) -> str:
         return f"answered {statuses}"
     if len(statuses) > 1 and not attempt.follows:
         return f"more than one answer: {statuses}"
-    answer = _answers(way, f"GET /healthz HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
+    asked = f"GET /healthz HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
+    answer = _answers(way, asked.encode(), LIMIT)  # it ends by itself
     if answer.count(b"HTTP/1.1 ") != 1 or b'"status": "ok"' not in answer:
         return f"the next client got {answer[:200]!r}"
     return ""

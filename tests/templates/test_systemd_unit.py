@@ -151,7 +151,8 @@ def test_the_bridge_runs_under_the_restrictions(
             assert manager.hear().startswith("RELOADING=1")
             assert manager.hear() == "READY=1"
             assert_echo(tunnel)
-        assert "restarted" in process.log() and "restart-failed" not in process.log()
+        process.wait_for_line(" restarted ")
+        assert "restart-failed" not in process.log()
         process.send_signal(signal.SIGTERM)
         assert manager.hear() == "STOPPING=1"
         assert process.wait(LIMIT) == 0
