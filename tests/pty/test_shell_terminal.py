@@ -73,7 +73,7 @@ def test_a_terminal_that_does_not_come_about_leaves_ours_alone(service: Service,
     with Typist(*OURS, "shell", service.url, *options, *command) as typist:
         assert typist.wait() == 255
         assert typist.modes == typist.modes_before
-        typist.see(line)
+        typist.output.wait_for_match(re.escape(line).encode() + rb"[^\n]*\n")
         assert typist.output.data.count(b"\n") == 1
 
 
