@@ -300,8 +300,8 @@ def test_an_error_in_a_body_is_reported_at_once(guarded: Service, token: bytes) 
 def test_an_error_in_a_streams_body_is_reported_in_the_stream(guarded: Service, token: bytes) -> None:
     stream = b"POST /process.Process/StreamInput HTTP/1.1\r\n" + HOST + b"Content-Type: application/connect+json\r\n"
     with dial(guarded) as sock:
-        sock.sendall(stream + token + b"Transfer-Encoding: chunked\r\n\r\n")
-        time.sleep(0.2)  # until the request is being answered
+        sock.sendall(stream + token + b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n")
+        assert statuses(sock.recv(65536)) == [100]  # now the request is being answered
         sock.sendall(b"nonsense\r\n")
         answer = b"".join(iter(lambda: sock.recv(65536), b""))
     assert statuses(answer) == [200]
