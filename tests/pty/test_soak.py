@@ -19,6 +19,7 @@ import pytest
 import tunnel
 from tests.bed.processes import Bed, descendants, ticks
 from tests.pty.beds import LIMIT, Output, Service, start_service
+from tunnel.pty.server.broadcast import PATIENCE
 
 FULL = pytest.mark.full
 MIB = 1 << 20
@@ -146,9 +147,11 @@ def test_a_reader_that_is_stuck_delays_nobody_and_is_told_what_it_missed(
     """Each line has a timestamp: its age on arrival shows whether the other reader had to wait."""
     program = (
         "import sys, time\nsys.stdin.readline()\n"
-        f"end = time.time() + {seconds}\n"
-        "while time.time() < end:\n    print(time.time(), 'x' * 20000, flush=True)\n    time.sleep(0.02)\n"
+        f"end, left = time.time() + {seconds}, {int(seconds * 20)}\n"
+        "while time.time() < end or left >= 0:\n"
+        "    print(time.time(), 'x' * 20000, flush=True)\n    time.sleep(0.02)\n    left -= 1\n"
     )
+    written: list[float] = []
     late: list[float] = []
     with sandbox.pty.create(command=["python3", "-c", program], timeout=0) as terminal:
         stuck = StuckReader(service, terminal.pid)
@@ -157,9 +160,13 @@ def test_a_reader_that_is_stuck_delays_nobody_and_is_told_what_it_missed(
             rest = b""
             for data in terminal:
                 *lines, rest = (rest + data).split(b"\r\n")
-                late += [time.time() - float(line.split()[0]) for line in lines if line.count(b"x") == 20000]
+                new = [float(line.split()[0]) for line in lines if line.count(b"x") == 20000]
+                written += new
+                late += [time.time() - each for each in new]
             assert terminal.wait().exit_code == 0
             assert len(late) > seconds * 20
+            # A busy machine may take longer, but not as long as a reader that is stuck could hold the program up.
+            assert written[-1] - written[0] < seconds + PATIENCE / 2
             # The first lines may have waited until the service noticed that a reader is stuck.
             settled = sorted(late[len(late) // 4 :])
             assert settled[len(settled) // 2] < 0.1, "half of the lines were held up"
