@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.bed.targets import Target
+from tests.pty.raw import eventually
 from tunnel.errors import DialError, ProviderError
 from tunnel.provider import exchange
 from tunnel.provider.api import Api
@@ -48,9 +49,10 @@ def test_an_answer_that_does_not_end_ends_with_the_limit(piece: bytes) -> None:
     with Target(drip(piece)) as target:
         problem = problem_of(lambda: api_at(target.port).connect("i1", 300, limit=0.5))
         assert problem == "it did not answer within 0.5 s" or "did not answer in HTTP" in problem
-        with pytest.raises(BrokenPipeError):
+        with pytest.raises(ConnectionError):  # a reset, or a broken pipe if the end was seen before
             target.result()  # the connection was closed: nothing is left behind
-    assert threading.active_count() == before
+    # Its thread closes the connection before it ends; those of earlier tests may end meanwhile.
+    assert eventually(lambda: threading.active_count() <= before)
 
 
 def test_a_connection_that_cannot_be_opened_in_time_is_given_up_and_closed() -> None:
