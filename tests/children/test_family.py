@@ -95,7 +95,7 @@ def test_a_kill_reaches_processes_that_are_forked_meanwhile(raw: Raw, tmp_path: 
 
 
 def test_a_time_limit_reaches_it_too(raw: Raw, noted: Path) -> None:
-    stream, daemon = begin(raw, "double fork", noted, **{"Connect-Timeout-Ms": "3000"})
+    stream, daemon = begin(raw, "double fork", noted, **{"Connect-Timeout-Ms": "6000"})
     assert alive(daemon)
     assert gone(daemon)
     assert stream.finish().error is not None
