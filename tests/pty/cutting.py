@@ -71,10 +71,12 @@ class CuttingProxy:
         self._ready.set()
         await self._over.wait()
         server.close()
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # Again and again, as the loop may be about to make one for a connection that was accepted just now.
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0)
         for writer in list(self._writers):
             writer.transport.abort()
         await asyncio.sleep(0)
