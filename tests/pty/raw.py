@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-LIMIT = 20.0  # seconds that anything may take, on a busy machine
+LIMIT = 40.0  # seconds that anything may take, on a busy machine
 
 Message = dict[str, Any]
 
