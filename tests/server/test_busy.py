@@ -10,9 +10,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tunnel.net import batches
 from tunnel.net.batches import IN_A_ROW
 from tunnel.net.channel import Channel
 from tunnel.net.pump import LARGE_READ
+from tunnel.server import busy
 from tunnel.server.busy import FEW, SLICE, BusyQueue, BusyReads
 
 
@@ -46,6 +48,13 @@ class Reader:
             self.reads.readable()
 
 
+@pytest.fixture
+def nothing_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read only what is reported, however long a test takes."""
+    for module in (batches, busy):
+        monkeypatch.setattr(module, "PAUSE", 60.0)
+
+
 @asynccontextmanager
 async def crowd(channel: Channel, queue: BusyQueue, log: list[str]) -> AsyncIterator[list[Reader]]:
     """More busy sockets than may read at once."""
@@ -74,6 +83,7 @@ async def settled(readers: list[Reader]) -> None:
         await asyncio.sleep(0)
 
 
+@pytest.mark.usefixtures("nothing_is_late")
 def test_few_busy_sockets_are_read_at_once(channel: Channel) -> None:
     async def check() -> None:
         queue = BusyQueue()
@@ -91,6 +101,7 @@ def test_few_busy_sockets_are_read_at_once(channel: Channel) -> None:
     asyncio.run(check())
 
 
+@pytest.mark.usefixtures("nothing_is_late")
 def test_many_busy_sockets_are_read_in_turn(channel: Channel) -> None:
     async def check() -> None:
         queue, log = BusyQueue(), list[str]()
@@ -105,6 +116,7 @@ def test_many_busy_sockets_are_read_in_turn(channel: Channel) -> None:
     asyncio.run(check())
 
 
+@pytest.mark.usefixtures("nothing_is_late")
 def test_a_keystroke_does_not_wait_for_all_of_them(channel: Channel) -> None:
     async def check() -> None:
         queue, log = BusyQueue(), list[str]()
@@ -162,6 +174,7 @@ def test_a_socket_that_may_not_be_read_stays_busy_and_is_left_alone(channel: Cha
     asyncio.run(check())
 
 
+@pytest.mark.usefixtures("nothing_is_late")
 def test_a_socket_that_stops_while_it_waits_is_not_read(channel: Channel) -> None:
     async def check() -> None:
         queue, log = BusyQueue(), list[str]()
