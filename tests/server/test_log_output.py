@@ -11,6 +11,8 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -36,8 +38,19 @@ def rendered(level: int, name: str, /, **fields: object) -> bytes:
     return f"{logging.getLevelName(level)} {name} {fields}\n".encode()
 
 
+# A bridge that waits for a slow reader at its end, and so for a test that does not get the processor.
+PATIENT = (
+    sys.executable,
+    "-c",
+    "import sys; from tunnel.server import log; log.FLUSH_LIMIT = 20.0; "
+    "from tunnel.cli.main import main; sys.exit(main(sys.argv[1:]))",
+)
+
+
 @contextmanager
-def bridge_with_a_reader(bed: Bed, target: Target, *options: str) -> Iterator[tuple[Bridge, int]]:
+def bridge_with_a_reader(
+    bed: Bed, target: Target, *options: str, program: tuple[str, ...] = OURS
+) -> Iterator[tuple[Bridge, int]]:
     """A bridge whose stderr is a small pipe, read up to the ready line, and the reading end."""
     fifo = bed.folder / "stderr"
     os.mkfifo(fifo)
@@ -45,7 +58,7 @@ def bridge_with_a_reader(bed: Bed, target: Target, *options: str) -> Iterator[tu
     try:
         fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
         process = bed.start(
-            *("sh", "-c", 'exec "$@" 2>"$0"', str(fifo), *OURS, "serve", "--listen", "127.0.0.1:0"),
+            *("sh", "-c", 'exec "$@" 2>"$0"', str(fifo), *program, "serve", "--listen", "127.0.0.1:0"),
             *("--target", f"127.0.0.1:{target.port}", *options),
         )
         text = b""
@@ -98,7 +111,7 @@ def test_a_bridge_ends_though_nobody_reads_the_log(bed: Bed, echo_target: Target
 
 
 def test_a_reader_that_comes_back_gets_every_line_in_order(bed: Bed, echo_target: Target) -> None:
-    with bridge_with_a_reader(bed, echo_target) as (bridge, reader):
+    with bridge_with_a_reader(bed, echo_target, program=PATIENT) as (bridge, reader):
         fill_the_log(bridge.url)
         bridge.process.send_signal(signal.SIGTERM)
         text = b""
@@ -185,9 +198,13 @@ def test_lines_that_a_full_disk_has_swallowed_are_counted(monkeypatch: pytest.Mo
     descriptor = open_log(str(path))
     monkeypatch.setattr(os, "write", write_on_full_disk)
     output = Output(descriptor, rendered)
-    for number in range(5):
+    for number, left in enumerate((4, 2, 1, 0)):
         output.put(b"line %d\n" % number)
-        time.sleep(0.1)  # so that each is written separately
+        for _ in ticks(LIMIT):  # so that each is written separately
+            if len(room) == left:
+                break
+        assert len(room) == left
+    output.put(b"line 4\n")
     output.close(time.monotonic() + LIMIT)
     os.close(descriptor)
     told = "WARNING log-dropped {'lines': 3, 'reason': 'No space left on device'}"
@@ -202,7 +219,7 @@ def move_folder(path: Path) -> Path:
 def test_a_log_file_that_cannot_be_opened_again_changes_nothing(start: StartBridge, tmp_path: Path) -> None:
     path = tmp_path / "logs" / "bridge.log"
     path.parent.mkdir()
-    bridge = start("--log-file", str(path), "--drain", "5")
+    bridge = start("--log-file", str(path), "--drain", "60")
     peer, session = Peer.open(bridge.url)
     assert_echoes(peer, b"hello")
     moved = move_folder(path)
@@ -391,16 +408,22 @@ def test_a_reader_that_has_gone_changes_nothing(bed: Bed, echo_target: Target) -
 def test_a_thread_that_meets_a_bug_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "log"
     handler = LogHandler(text_line, str(path))
-    write = Output._send
+    write, failed = Output._send, threading.Event()
 
     def fail_once(self: Output, data: bytes) -> int:
         if b"second" in data:
+            failed.set()
             raise MemoryError
         return write(self, data)
 
-    monkeypatch.setattr(Output, "_send", fail_once)
-    for name in ("first", "second", "third"):
+    def emit(name: str) -> None:
         handler.emit(logging.makeLogRecord({"levelno": logging.ERROR, "event": name, "fields": {}}))
-        time.sleep(0.1)
+
+    monkeypatch.setattr(Output, "_send", fail_once)
+    emit("first")
+    wait_for_text(path, " first")  # else the second could be written with it
+    emit("second")
+    assert failed.wait(LIMIT)
+    emit("third")
     handler.close()
     assert [line.split()[2] for line in path.read_text().splitlines()] == ["first", "third"]
