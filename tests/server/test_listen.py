@@ -144,7 +144,7 @@ def test_a_unix_socket_has_the_mode_asked_for_and_is_removed_at_the_end(
     )
     process.wait_for_line("ready on")
     assert stat.S_IMODE(path.stat().st_mode) == mode
-    process.end()
+    process.end(LIMIT)
     assert process.status == 0
     assert not path.exists()
 
@@ -184,7 +184,7 @@ def test_a_bridge_does_not_remove_the_socket_of_its_successor(bed: Bed, short_fo
     path.unlink()
     with socket.socket(socket.AF_UNIX) as successor:
         successor.bind(str(path))
-        process.end()
+        process.end(LIMIT)
         assert process.status == 0
         assert path.is_socket()
 

@@ -171,11 +171,11 @@ def test_a_bridge_whose_accepting_fails_accepts_again(bed: Bed, echo_target: Tar
     for _ in range(8):
         with open_tunnel(bridge.url) as tunnel:
             assert_echo(tunnel)
+    bridge.process.send_signal(signal.SIGTERM)
+    assert bridge.process.wait(LIMIT) == 0
     log = bridge.process.log()
     assert log.count('error internal-error error="RuntimeError(\'sabotage\')" during="accepting at 127.0.0.1:') == 3
     assert all("\n" in line for line in log.splitlines(keepends=True))
-    bridge.process.send_signal(signal.SIGTERM)
-    assert bridge.process.wait(LIMIT) == 0
 
 
 def test_a_bridge_that_cannot_accept_any_more_ends_loudly(bed: Bed, echo_target: Target) -> None:

@@ -81,7 +81,7 @@ def test_sockets_that_systemd_passes_are_served(bed: Bed, echo_target: Target, s
     sock.connect(str(path))
     with sock, open_tunnel("ws://bridge.test/", sock=sock) as tunnel:
         assert_echo(tunnel)
-    process.end()
+    process.end(LIMIT)
     assert process.status == 0
     assert path.is_socket(), "the socket belongs to systemd, which keeps it for the next start"
 
