@@ -14,7 +14,7 @@ import trustme
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from tests.bed.processes import Bed, program
+from tests.bed.processes import Bed, free_port, program
 from tests.bed.targets import Target
 from tests.client.test_settings import settings_of
 from tunnel.cli.hints import told
@@ -149,7 +149,7 @@ def silent_place() -> Iterator[tuple[str, int]]:
     """A loopback address that takes no connection and refuses none: its queue of connections is full."""
     with contextlib.ExitStack() as sockets:
         listener = sockets.enter_context(socket.socket())
-        listener.bind(("127.0.0.2", 0))
+        listener.bind(("127.0.0.2", free_port()))  # a test opens it at another address, too
         listener.listen(0)
         place: tuple[str, int] = listener.getsockname()
         for _ in range(4):

