@@ -27,6 +27,7 @@ FLAGS = (
     "--host-resolver-rules=MAP box.test 127.0.0.1",
 )
 MILLISECONDS = LIMIT * 1000
+expect.set_options(timeout=MILLISECONDS)  # also where a test gives none
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 
 

@@ -12,7 +12,7 @@ from playwright.sync_api import Page, Request
 from tests.bed.processes import Bed
 from tests.pty import browsing
 from tests.pty.beds import Service
-from tests.pty.browsing import log_in, run, start_page_service
+from tests.pty.browsing import log_in, run, start_page_service, wait_until
 from tests.pty.replayed import ASK, QUERIES
 
 SCROLLBACK = 65536  # bytes
@@ -62,8 +62,8 @@ def plain_shell(page: Page, url: str) -> None:
 
 def test_after_vim_a_reload_types_nothing(web: Service, page: Page) -> None:
     plain_shell(page, web.url)
-    run(page, "vim -u NONE -N")
-    wait_for_text(page, "(?m)^~")
+    run(page, "vim -u NONE -N -c 'au TermResponse * set laststatus=2 statusline=answered | redraw!'")
+    wait_for_text(page, "(?m)^answered")  # what is answered after its end would be typed
     page.wait_for_timeout(500)
     run(page, ":q")
     wait_for_text(page, r"(?m)^box>\n\Z")
@@ -125,7 +125,7 @@ def test_a_full_screen_program_comes_back_although_its_beginning_is_lost(short: 
     wait_for_text(page, rf"\Aline {top}\n")
     after = re.findall(r"(?m)^line \d+$", screen(page))
     reload(page, f"(?m)^{after[3]}$")
-    assert re.findall(r"(?m)^line \d+$", screen(page)) == after
+    wait_until(page, lambda: re.findall(r"(?m)^line \d+$", screen(page)) == after)
     page.keyboard.press("ArrowUp")
     wait_for_text(page, f"(?m)^line {int(after[0].split()[1]) - 1}$")
     page.keyboard.type("q")
