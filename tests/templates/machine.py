@@ -6,12 +6,13 @@ that they can have the ports that the template gives them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.bed.processes import Bed, Finished, Process
+from tests.bed.processes import Bed, Finished, Process, running
 
 AS_ROOT = () if os.geteuid() == 0 else ("sudo", "-n", "--preserve-env")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # no pyenv or the like, which is not in a sandbox
@@ -75,9 +76,19 @@ class Machine:
         """Start a shell script; with ``stdin`` its input is a pipe, for `Process.feed`."""
         return self._bed.start(*self.command(script, user), stdin=subprocess.PIPE if stdin else None)
 
+    def running(self, argument: str) -> list[int]:
+        """The machine's processes that have ``argument`` on their command line; another one may have such, too."""
+        return [pid for pid in running(argument) if _network_of(pid) == _network_of(int(self._network))]
+
     def from_its_network(self, *argv: str) -> tuple[str, ...]:
         """Return the command that runs a program of this machine's on its network."""
         return (*AS_ROOT, "nsenter", f"--net=/proc/{self._network}/ns/net", *argv)
 
     def run_from_its_network(self, *argv: str, env: Mapping[str, str] | None = None) -> Finished:
         return self._bed.run(*self.from_its_network(*argv), env=env)
+
+
+def _network_of(pid: int) -> str | None:
+    with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+        return os.readlink(f"/proc/{pid}/ns/net")
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.bed.built import folder_of_run
 from tests.bed.processes import Bed
 from tests.templates.e2b.programs import NODE, TEMPLATE, make_key, serialised
 
@@ -24,12 +26,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def wheel(folder: Path, shared_bed: Bed) -> Path:
-    """The wheel that `build.py` makes of the repository."""
+def wheel(folder: Path, shared_bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that `build.py` makes of the repository. It puts it into the repository, as does each worker's."""
     command = (sys.executable, str(TEMPLATE / "build.py"), "--json", "--public-key", str(make_key(folder, shared_bed)))
-    steps = json.loads(shared_bed.check(*command).text)["steps"]
-    copied: list[str] = [step["args"][0] for step in steps if step["type"] == "COPY"]
-    return next(TEMPLATE / name for name in copied if name.endswith(".whl"))
+    with open(folder_of_run(tmp_path_factory.getbasetemp()) / "wheel.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        steps = json.loads(shared_bed.check(*command, seconds=250).text)["steps"]
+        copied: list[str] = [step["args"][0] for step in steps if step["type"] == "COPY"]
+        made = next(TEMPLATE / name for name in copied if name.endswith(".whl"))
+        return Path(shutil.copy(made, tmp_path_factory.mktemp("wheel")))
 
 
 @pytest.fixture(scope="package")

@@ -34,7 +34,7 @@ def build(bed: Bed, folder: Path, language: str, *options: str, env: dict[str, s
         "python": (sys.executable, str(folder / "build.py")),
         "typescript": (str(NODE / ".bin" / "tsx"), str(folder / "build.ts")),
     }[language]
-    return bed.run(*program, *options, env={"E2B_API_KEY": "", **(env or {})})
+    return bed.run(*program, *options, env={"E2B_API_KEY": "", **(env or {})}, seconds=120)
 
 
 def serialised(bed: Bed, folder: Path, language: str, *options: str) -> dict[str, Any]:

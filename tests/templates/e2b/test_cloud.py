@@ -16,6 +16,8 @@ import pytest
 from tests.bed.processes import Bed, Finished
 from tests.templates.e2b.programs import LANGUAGES, build, make_key
 
+pytestmark = pytest.mark.timeout(300)  # Node is slow to start
+
 
 class Api(ThreadingHTTPServer):
     """Answers as E2B's API would; ``requests`` are what was asked: method, path, JSON."""
@@ -97,7 +99,7 @@ def test_a_sandbox_is_private_and_ends_with_the_command(bed: Bed, folder: Path, 
     process = bed.start(sys.executable, str(folder / "connect.py"), env=api.environment())
     process.wait_for_line(r"(?m)^ssh ")
     process.send_signal(2)
-    assert process.wait(20) == 0, process.log()
+    assert process.wait(60) == 0, process.log()
     first, *lines, last = process.out.read_text().splitlines()
     assert re.fullmatch(r"# sandbox i5b0x runs until \d\d:\d\d:\d\d or longer; Ctrl-C ends it", first)
     assert lines == [

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.bed.processes import Bed, Finished, running
+from tests.bed.processes import Bed, Finished
 from tests.bed.tunnels import OURS
 from tests.templates.e2b.programs import carry_out
 from tests.templates.machine import Machine
@@ -72,7 +72,7 @@ def test_root_does_not_get_in_with_the_key(started: Machine, folder: Path) -> No
 
 def test_the_bridge_runs_without_root_and_sshd_on_loopback_only(started: Machine) -> None:
     user = int(started.do("id -u user").text)
-    (bridge,) = running("/opt/wstunnel-py/wstunnel-py")
+    (bridge,) = started.running("/opt/wstunnel-py/wstunnel-py")
     status = Path(f"/proc/{bridge}/status").read_text()
     assert re.search(r"^Uid:\s+(.*)$", status, re.MULTILINE)[1].split() == [str(user)] * 4  # type: ignore[index]
     listening = started.do("ss -Hltn").text

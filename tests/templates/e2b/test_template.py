@@ -13,6 +13,8 @@ from tests.bed.built import Built
 from tests.bed.processes import Bed
 from tests.templates.e2b.programs import LANGUAGES, NODE, build, make_key, serialised
 
+pytestmark = pytest.mark.timeout(600)  # Node is slow to start, and the first test to ask for the wheel makes it
+
 
 def test_both_languages_make_the_same_template(bed: Bed, folder: Path, wheel: Path, template: dict[str, Any]) -> None:
     key = make_key(folder, bed)
@@ -21,7 +23,7 @@ def test_both_languages_make_the_same_template(bed: Bed, folder: Path, wheel: Pa
 
 
 def test_the_typescript_is_well_typed(bed: Bed, folder: Path) -> None:
-    finished = bed.run(str(NODE / ".bin" / "tsc"), "--project", str(folder))
+    finished = bed.run(str(NODE / ".bin" / "tsc"), "--project", str(folder), seconds=250)
     assert finished.status == 0, finished.text
 
 
