@@ -65,10 +65,10 @@ class Containers:
                 debootstrap = ("debootstrap", "--variant=minbase", "--include=python3", "bookworm", str(tree))
                 self.bed.check(program("unshare"), "--mount", *debootstrap, seconds=BUILD_LIMIT)
                 unfinished = archive.with_suffix(".part")
-                self.bed.check("tar", "-C", str(tree), "-cf", str(unfinished), ".")
-                self.bed.check("rm", "-rf", "--one-file-system", str(tree))
+                self.bed.check("tar", "-C", str(tree), "-cf", str(unfinished), ".", seconds=BUILD_LIMIT)
+                self.bed.check("rm", "-rf", "--one-file-system", str(tree), seconds=BUILD_LIMIT)
                 unfinished.rename(archive)
-        self.podman("import", str(archive), BASE)
+        self.podman("import", str(archive), BASE, seconds=BUILD_LIMIT)
 
     def build(self, name: str, dockerfile: str) -> None:
         """Build an image of the repository from a Dockerfile in it."""
@@ -76,7 +76,7 @@ class Containers:
         command = ("build", "--format", "docker", "--build-arg", f"BASE={BASE}", *options, "-t", name)
         self.podman(*command, "-f", str(ROOT / dockerfile), str(ROOT), seconds=BUILD_LIMIT)
 
-    def podman(self, *words: str, seconds: float = 60) -> str:
+    def podman(self, *words: str, seconds: float = 120) -> str:
         return self.bed.check(*self.engine, *words, env=self.environment, seconds=seconds).text
 
     def compose(self, folder: Path, *words: str, around: Sequence[str] = ()) -> str:
@@ -96,11 +96,11 @@ class Containers:
             "--file",
             str(folder / "compose.yaml"),
         )
-        return self.bed.check(*around, *command, *words, env=self.environment).text
+        return self.bed.check(*around, *command, *words, env=self.environment, seconds=300).text
 
     def logs(self, container: str) -> str:
         """What a container has written, on either output."""
-        finished = self.bed.run(*self.engine, "logs", container, env=self.environment)
+        finished = self.bed.run(*self.engine, "logs", container, env=self.environment, seconds=120)
         return finished.text + finished.stderr
 
     def inspect(self, container: str) -> dict[str, Any]:

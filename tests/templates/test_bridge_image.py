@@ -18,17 +18,17 @@ from tests.bed.built import Built, folder_of_run
 from tests.bed.processes import Bed, Process, free_port
 from tests.bed.sshd import Sshd
 from tests.bed.tunnels import OURS
-from tests.server.clients import LIMIT
 from tests.templates.containers import BASE, ROOT, SETTINGS, Containers
 
 IMAGE = "localhost/wstunnel-py:test"
 LARGEST = 80_000_000  # bytes
+LIMIT = 60.0  # seconds for a container to start or to stop
 RUN = ("run", "--rm", "--interactive", *SETTINGS["SANDBOX_RUN_ARGS"].split(), "--network", "host")
 # As Kubernetes' strictest standard has it.
 CONFINED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 
 pytestmark = [
-    pytest.mark.timeout(600),  # the images are made when the first test asks for them
+    pytest.mark.timeout(1500),  # the images are made when the first test asks for them
     pytest.mark.skipif(os.geteuid() != 0, reason="debootstrap and runc want root"),
 ]
 

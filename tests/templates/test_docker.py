@@ -21,17 +21,18 @@ from tests.bed.processes import Bed, Process, free_port, program, ticks
 from tests.bed.targets import checksum
 from tests.bed.tunnels import OURS
 from tests.pty.typist import Typist
-from tests.server.clients import LIMIT
 from tests.templates.containers import BASE, NAME, ROOT, SETTINGS, Containers
 from tests.templates.gateways import DOMAIN, Certificates
 
 TARGETS = {"openssh": (), "embedded": ("--embedded",)}
+LIMIT = 60.0  # seconds for anything that takes no build
 ONE = f"{NAME}-1"
 RUN = (*SETTINGS["SANDBOX_RUN_ARGS"].split(), "--network", "host")
 SAY = "echo before; read word; echo $word"
+TOLD = re.compile(r"wstunnel-py: (connection lost, trying again|connected again)")
 
 pytestmark = [
-    pytest.mark.timeout(600),  # the images are built when the first test asks for them
+    pytest.mark.timeout(1500),  # the images are built when the first test asks for them
     pytest.mark.skipif(os.geteuid() != 0, reason="debootstrap, runc and network namespaces want root"),
 ]
 
@@ -186,7 +187,9 @@ def assert_goes_on(session: Process) -> None:
     session.feed(b"after\n")
     assert session.wait(LIMIT) == 0, session.log()
     assert session.out.read_text() == "before\nafter\n"
-    assert session.err.read_text() == ""
+    # A restart may take so long that the user is told of it.
+    told = [line for line in session.err.read_text().splitlines() if not TOLD.match(line)]
+    assert told == []
 
 
 def test_a_session_outlives_a_restart_of_the_gateway(containers: Containers, target: str) -> None:
@@ -319,7 +322,7 @@ def test_the_sandboxes_of_the_compose_file_are_found_by_name(
     try:
         for name in ("one", "two", "three"):
             for _ in ticks(LIMIT, 0.5):
-                finished = bed.run(*namespace, *ssh, name, "hostname; timeout 2 getent ahostsv4 one.sandbox.internal")
+                finished = bed.run(*namespace, *ssh, name, "hostname; timeout 10 getent ahostsv4 one.sandbox.internal")
                 if finished.status != 255:
                     break
             assert finished.text.splitlines()[0] == name, finished.stderr

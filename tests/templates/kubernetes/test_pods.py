@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.bed.processes import Bed, Finished, Process, descendants
+from tests.bed.processes import Bed, Finished, Process, descendants, ticks
 from tests.templates.kubernetes.overlays import OVERLAYS, Overlay, container, render
 from tests.templates.kubernetes.pods import DOMAIN, Pod, prepare
 from tests.templates.machine import Machine
 
 TOKEN = b"a-token-of-the-test"
+pytestmark = pytest.mark.timeout(300)  # each test makes a machine
 
 
 @dataclass
@@ -77,8 +78,8 @@ def cluster(request: pytest.FixtureRequest, bed: Bed) -> Iterator[Cluster]:
     gateway = Pod(machine, overlay, overlay.gateway, secrets).start(container(overlay.gateway, "nginx"))
     with_tls = "listen-tls.conf" in overlay.config("gateway-nginx")
     port = 8443 if with_tls else 8080
-    for _ in range(200):
-        if f":{port}" in machine.do("ss -Hltn; sleep 0.1").text:
+    for _ in ticks(60, 0.1):
+        if f":{port}" in machine.do("ss -Hltn").text:
             break
         assert gateway.status is None, gateway.log()
     url = f"{'wss' if with_tls else 'ws'}://{{port}}-{{host}}.{DOMAIN}:{port}"
