@@ -126,9 +126,12 @@ def test_a_key_waits_for_an_api_or_an_edge_that_refuses_for_a_moment(
 
 
 def test_a_shell_is_longer_than_its_sandboxs_time(secure: Cloud) -> None:
-    machine = secure.create(real=True, timeout=5)
+    machine = secure.create(real=True, timeout=60)
     words = ("shell", "--sandbox-timeout", "5", machine.id, "--", "sh", "-c", "while read -r w; do echo got-$w; done")
     with Typist(*OURS, *words) as typist:
+        typist.type("begun\r")
+        typist.see("got-begun")
+        machine.extend(5, shorter=True)  # not before, as the client may take long to start
         for number, _ in enumerate(ticks(8, 0.5)):
             typist.type(f"{number}\r")
             typist.see(f"got-{number}")
