@@ -113,7 +113,7 @@ def test_what_waits_is_not_read_before_it_can_be_sent(cloud: Cloud, start: Start
     client = start(machine)
     machine.pause()
     client.wait_for_line(paused(machine))
-    cloud.wake_seconds = 4.0
+    cloud.wake_seconds = 8.0  # much longer than it takes until the user is told
     client.feed(b"one ")
     client.wait_for_line(f"waiting for sandbox {machine.id} to wake up")
     client.feed(b"two")
@@ -155,7 +155,7 @@ def test_it_is_never_woken_if_that_is_not_wanted(
     assert (finished.status, finished.stderr) == (75, f"wstunnel-py: {paused(machine)}; --wake on-input wakes it\n")
     assert machine.state == PAUSED
     machine.resume(300)  # by somebody else
-    for _ in ticks(30):
+    for _ in ticks(60):
         if client.out.read_text() == "xhello?":
             break
     assert client.out.read_text() == "xhello?"
