@@ -60,9 +60,11 @@ class Edge:
         started.set()
         self._loop.run_forever()
         server.close()
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0.05))
+        while tasks := asyncio.all_tasks(self._loop):
+            for task in tasks:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.wait(tasks))
+        self._loop.run_until_complete(asyncio.sleep(0.05))  # until the connections are closed, too
         self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -144,6 +146,8 @@ class Edge:
             self._loop.call_soon_threadsafe(abort)
 
         machine.cut.add(cut)
+        if machine.state != RUNNING:
+            abort()  # it was cut off while this connection was being made
         try:
             await asyncio.wait(tasks)
         finally:
