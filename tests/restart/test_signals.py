@@ -22,15 +22,16 @@ MOMENTS = {
 }
 
 
-def pause_at(installed: Installed, moment: str) -> Path:
-    """Let the program make a file at the moment, which is returned, and stay there for a second."""
+def pause_at(installed: Installed, moment: str) -> tuple[Path, Path]:
+    """Let the program make a file at the moment, and stay there until there is another; return both."""
     module, text = MOMENTS[moment]
-    told = installed.folder / "told"
-    pause = f"open({str(told)!r}, 'w').close() or __import__('time').sleep(1)"
+    told, go_on = installed.folder / "told", installed.folder / "go-on"
+    goes_on = f"lambda: __import__('os').path.exists({str(go_on)!r})"
+    pause = f"open({str(told)!r}, 'w').close() or [__import__('time').sleep(0.02) for _ in iter({goes_on}, True)]"
     if moment == "starting":
         pause = f"arrived and ({pause})"
     installed.change(module, text, f"{text[: len(text) - len(text.lstrip())]}{pause}\n{text}")
-    return told
+    return told, go_on
 
 
 def wait_for(path: Path) -> None:
@@ -56,7 +57,7 @@ def test_two_signals_are_two_restarts_at_most_and_one_at_least(start: StartBridg
 def test_a_signal_waits_for_the_new_version(
     bed: Bed, installed: Installed, echo_target: Target, moment: str, number: signal.Signals
 ) -> None:
-    told = pause_at(installed, moment)
+    told, go_on = pause_at(installed, moment)
     tokens = installed.folder / "tokens"
     tokens.write_text("a-token-of-32-characters-at-least\n")
     tokens.chmod(0o600)
@@ -66,6 +67,7 @@ def test_a_signal_waits_for_the_new_version(
         wait_for(told)
         process.send_signal(number)
         process.send_signal(number)
+        go_on.touch()
         if number == signal.SIGUSR2:
             wait_for_lines(process, "restarted", 2)
         elif number == signal.SIGHUP:
@@ -79,13 +81,14 @@ def test_a_signal_waits_for_the_new_version(
 
 
 def test_a_bridge_that_is_told_to_stop_does_not_restart(bed: Bed, installed: Installed, echo_target: Target) -> None:
-    told = pause_at(installed, "starting")
+    told, go_on = pause_at(installed, "starting")
     process, url = installed.serve(bed, echo_target.port)
     with open_tunnel(url) as tunnel:
         process.send_signal(signal.SIGUSR2)
         wait_for(told)
         process.send_signal(signal.SIGTERM)
         process.wait_for_line("info draining")
+        go_on.touch()
         process.send_signal(signal.SIGUSR2)
         assert_echo(tunnel)
     assert process.wait(LIMIT) == 0
