@@ -84,8 +84,8 @@ def scene(shared_bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             service, raw, gate, unread, keyed,
             ended=raw.terminal("/bin/sh", "-c", "echo out; kill -9 $$").finish(),
             replayed=replayed, restored=restored,
+            limited_at=time.monotonic(),  # before the service begins to count
             limited=raw.terminal("/bin/sleep", "60", headers={"Connect-Timeout-Ms": "6000"}),
-            limited_at=time.monotonic(),
             left=raw.terminal("/bin/sleep", "60", headers=grace),
             followed=raw.terminal("/bin/sleep", "60", headers=grace),
             strayed=strayed,
