@@ -402,16 +402,32 @@ def test_uploads_have_limited_disk_space_and_the_slowest_is_evicted(
     monkeypatch.setattr(file_shares, "SPOOL_LIMIT", 3 * MIB)
     monkeypatch.setattr(file_shares, "SPOOL_STEP", MIB)
     monkeypatch.setattr(file_shares, "_WINDOW", 0.2)
+    came: list[int] = []  # bytes, of all uploads
+    moved = file_shares.Lease.moved
+
+    def note(lease: file_shares.Lease, size: int) -> None:
+        came.append(size)
+        moved(lease, size)
+
+    monkeypatch.setattr(file_shares.Lease, "moved", note)
+
+    async def wait_for(size: int) -> None:
+        for _ in range(2000):
+            if sum(came) >= size:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"only {sum(came)} bytes came")
 
     async def work() -> None:
         async with in_process() as (url, session):
             stuck = Upload(session, url, tmp_path / "stuck")
             stuck.send(b"x" * (MIB + 1))
+            await wait_for(MIB + 1)
             await stuck.settle()
             await stuck.settle()
             moving = Upload(session, url, tmp_path / "moving")
             moving.send(b"y" * 1000)
-            await asyncio.sleep(0.1)
+            await wait_for(MIB + 1001)
             mine = Upload(session, url, tmp_path / "mine")
             mine.send(b"z" * 2000)
             mine.send(b"")
