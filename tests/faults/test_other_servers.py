@@ -45,10 +45,10 @@ def switch(*headers: str, then: bytes = b"") -> Callable[[bytes], bytes]:
 
 
 def greet_and_listen(connection: socket.socket) -> bytes:
-    """Return what came. Whoever hangs up without having read the greeting resets the connection."""
-    connection.sendall(INTRUDER)
+    """Return what came. Whoever hangs up without having read the greeting breaks the connection."""
     received = b""
-    with contextlib.suppress(ConnectionResetError):
+    with contextlib.suppress(ConnectionError):
+        connection.sendall(INTRUDER)
         while chunk := connection.recv(1 << 16):
             received += chunk
     return received

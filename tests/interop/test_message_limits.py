@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,8 +76,6 @@ def test_the_user_reads_the_reason_of_a_close(bed: Bed) -> None:
         connection.close(1009, "over\x1b[31m the limit of 4711 bytes")
 
     with serve_websocket(refuse, "127.0.0.1", 0) as server:
-        import threading
-
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         port = server.socket.getsockname()[1]
@@ -98,18 +97,19 @@ def test_the_client_gives_up_on_an_edge_that_refuses_even_the_smallest_messages(
 def test_websocat_keeps_to_its_buffer_size(bed: Bed) -> None:
     """With a session, too, at either end."""
     sizes: list[int] = []
+    over = threading.Event()  # the server answers the Close before all messages have been looked at
 
     def note(connection: ServerConnection) -> None:
         for message in connection:
             sizes.append(len(message))
+        over.set()
 
     with serve_websocket(note, "127.0.0.1", 0) as server:
-        import threading
-
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         port = server.socket.getsockname()[1]
         bed.run(*OURS, "websocat", "-b", "-B", "1000", "-", f"ws://127.0.0.1:{port}", stdin=b"x" * 100_000)
+        assert over.wait(60)
         server.shutdown()
         thread.join(20)
     assert sum(sizes) == 100_000 and max(sizes) <= 1000

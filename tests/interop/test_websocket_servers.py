@@ -35,7 +35,7 @@ SIZED = [random.Random(size).randbytes(size) for size in (1, 125, 126, 127, 6553
 GREETING = TEXT.encode() + b"".join(PARTS) + b"".join(SIZED)
 DATA = random.Random("data").randbytes(1_000_000)
 SUBPROTOCOL = "binary"
-LIMIT = 20.0  # seconds
+LIMIT = 60.0  # seconds
 T = TypeVar("T")
 Serve = Callable[[], contextlib.AbstractContextManager[int]]
 
@@ -126,7 +126,7 @@ class PicowsEcho(picows.WSListener):
     def __init__(self) -> None:
         super().__init__()
         self.heard = 0
-        self.ponged = False
+        self.ponged = self.closed = False
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         transport.send(picows.WSMsgType.TEXT, TEXT.encode())
@@ -141,14 +141,19 @@ class PicowsEcho(picows.WSListener):
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         if frame.msg_type == picows.WSMsgType.PONG:
             self.ponged = frame.get_payload_as_bytes() == b"there?"
+            self._close_if_done(transport)
         elif frame.msg_type == picows.WSMsgType.BINARY:
             data = frame.get_payload_as_bytes()
             self.heard += len(data)
             transport.send(picows.WSMsgType.BINARY, data)
-            if self.heard == len(DATA) and self.ponged:
-                transport.send_close(picows.WSCloseCode.OK)
+            self._close_if_done(transport)
         elif frame.msg_type == picows.WSMsgType.CLOSE:
             transport.disconnect()
+
+    def _close_if_done(self, transport: picows.WSTransport) -> None:
+        if self.heard == len(DATA) and self.ponged and not self.closed:
+            self.closed = True
+            transport.send_close(picows.WSCloseCode.OK)
 
 
 @contextlib.contextmanager
