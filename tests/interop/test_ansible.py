@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bed.processes import Bed, Finished
+from tests.bed.processes import Bed, Finished, ticks
 from tests.bed.targets import checksum
 from tests.bed.tunnels import PROGRAMS, Route
 
@@ -21,6 +21,7 @@ by-sftp  ansible_ssh_transfer_method=sftp  ansible_pipelining=false
 by-scp   ansible_ssh_transfer_method=scp   ansible_pipelining=true
 by-pipe  ansible_ssh_transfer_method=piped ansible_pipelining=false
 """
+pytestmark = pytest.mark.timeout(300)  # each start of Ansible takes seconds
 PLAYBOOK = [
     {
         "hosts": "all",
@@ -66,7 +67,8 @@ class Ansible:
             "ANSIBLE_SSH_TIMEOUT": "20",
         }
         extra = json.dumps(variables)
-        return self.bed.check(str(PROGRAMS / program), "--extra-vars", extra, *arguments, env=environment)
+        words = ("--extra-vars", extra, *arguments)
+        return self.bed.check(str(PROGRAMS / program), *words, env=environment, seconds=250)
 
 
 @pytest.fixture
@@ -102,5 +104,8 @@ def test_ansible_runs_commands_and_moves_files_over_connections_that_persist(
         assert [copy.name for copy in copies] == ["by-pipe", "by-scp", "by-sftp"]
         assert {checksum(copy.read_bytes()) for copy in copies} == {checksum(sample.read_bytes())}
     assert {stat.S_IMODE(copy.stat().st_mode) for copy in (tmp_path / "far").iterdir()} == {0o751}
+    for _ in ticks(60):  # the masters are told to end, and nobody waits for that
+        if not list(ansible.sockets.iterdir()):
+            break
     assert list(ansible.sockets.iterdir()) == []
     assert list((ansible.folder / "remote").iterdir()) == []

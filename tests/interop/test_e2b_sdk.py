@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import pwd
+import re
 import shutil
 import time
 import warnings
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 
 from tests.bed.processes import Bed, Process, descendants, ticks
-from tests.pty.beds import LIMIT, Output, Service, start_service
+from tests.pty.beds import Output, Service, start_service
 from tests.restart.restarting import restart
 
 HERE = Path(__file__).parent
@@ -28,6 +29,7 @@ PAGE = HERE / "e2b_page"
 NODE_MODULES = HERE / "node" / "node_modules"
 ACCOUNT = Path(pwd.getpwuid(os.geteuid()).pw_dir)  # the home of the service's user, whatever HOME says
 PROMPT = rb"[#$] "
+LIMIT = 60.0  # seconds of any wait: Node is slow to start on a busy machine
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what the SDK's own dependencies say while they are imported
@@ -76,8 +78,12 @@ class Follower:
         return self.result
 
 
-def ends_of(service: Service) -> list[int]:
-    return descendants(service.process.pid)
+def wait_for_no_ends(service: Service) -> None:
+    """Wait until no program of the service's terminals and commands is left, nor what such a one has started."""
+    for _ in ticks(LIMIT):
+        if not descendants(service.process.pid):
+            break
+    assert descendants(service.process.pid) == []
 
 
 # ---- Python
@@ -145,17 +151,14 @@ def test_a_terminal_is_killed_once(sandbox: e2b.Sandbox, service: Service) -> No
     terminal = sandbox.pty.create(size(rows=24, cols=80), timeout=0)
     assert sandbox.pty.kill(terminal.pid) is True
     assert sandbox.pty.kill(terminal.pid) is False
-    assert ends_of(service) == []
+    wait_for_no_ends(service)
 
 
 def test_a_terminal_ends_when_its_time_is_over(sandbox: e2b.Sandbox, service: Service) -> None:
     terminal = sandbox.pty.create(size(rows=24, cols=80), timeout=1)
     with pytest.raises(e2b.TimeoutException):
         terminal.wait()
-    for _ in ticks(LIMIT):
-        if not ends_of(service):
-            break
-    assert ends_of(service) == []
+    wait_for_no_ends(service)
 
 
 def test_the_default_time_is_a_minute(sandbox: e2b.Sandbox) -> None:
@@ -253,7 +256,7 @@ def test_the_asynchronous_sdk_does_the_same(service: Service) -> None:
         assert finished.stdout == "b\n"
 
     asyncio.run(asyncio.wait_for(work(), LIMIT))
-    assert ends_of(service) == []
+    wait_for_no_ends(service)
 
 
 # ---- JavaScript
@@ -356,15 +359,15 @@ def test_the_cli_opens_a_terminal(service: Service, tmp_path: Path) -> None:
     os.environ["E2B_API_KEY"] = "e2b_" + "0" * 40  # it wants to see one, and shows it to nobody in debug mode
     try:
         with Typist(program, str(cli), "sandbox", "connect", "debug_sandbox_id", rows=33, cols=99) as typist:
+            for _ in ticks(LIMIT):
+                if re.search(PROMPT, typist.output.data):
+                    break
             typist.output.wait_for_match(PROMPT)
             typist.type("echo in-$((40+2)); stty size\r")
             typist.see("in-42\r")
             typist.see("33 99\r")
             typist.type("exit\r")
-            for _ in ticks(LIMIT):
-                if not ends_of(service):
-                    break
-            assert ends_of(service) == []
+            wait_for_no_ends(service)
     finally:
         del os.environ["E2B_API_KEY"]
 

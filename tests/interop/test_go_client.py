@@ -119,7 +119,7 @@ def test_a_session_that_the_bridge_does_not_know_ends_in_one_line(bed: Bed, sshd
         link.wait_for_bytes("down", 400)  # the session line, and the greeting of sshd
         link.flip(port_of(second.url))
         link.break_all("rst")
-        assert process.wait(20) == 1
+        assert process.wait(60) == 1
     assert process.err.read_text().count("\n") == 1 and "unknown-session" in process.err.read_text()
 
 
