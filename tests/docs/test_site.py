@@ -24,6 +24,7 @@ PAGES = [each for each in sources() if each.endswith(".md")]
 PICTURES = sorted((ROOT / "docs" / "pictures").iterdir())
 LARGEST_PICTURE = 300_000  # bytes
 ASSETS = {("link", "href"), ("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("object", "data")}
+pytestmark = pytest.mark.timeout(300)  # the site is made by the first test that looks at it
 PARTS = {  # of a page: what Markdown calls it, and HTML
     "heading_open": "h", "list_item_open": "li", "table_open": "table", "tr_open": "tr", "fence": "pre",
     "code_block": "pre",
@@ -31,7 +32,7 @@ PARTS = {  # of a page: what Markdown calls it, and HTML
 
 
 def make_site(bed: Bed, root: Path, *words: str) -> Finished:
-    return bed.run(sys.executable, str(root / "scripts" / "make-site"), *words)
+    return bed.run(sys.executable, str(root / "scripts" / "make-site"), *words, seconds=250)
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from tests.bed.processes import Bed
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CONSTRAINTS = ROOT / "constraints.txt"
+pytestmark = pytest.mark.timeout(700)  # a build takes a while, and one of these waits for two
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_the_wheel_of_the_tree_is_that_of_the_sdist(built: Built, bed: Bed) -> N
     copy_source(ROOT, bed.folder / "tree")
     command = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(bed.folder / "dist"))
     script = ("sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", str(bed.folder / "tree"))
-    bed.check(*script, *command, env={"SOURCE_DATE_EPOCH": str(source_time(ROOT))})
+    bed.check(*script, *command, env={"SOURCE_DATE_EPOCH": str(source_time(ROOT))}, seconds=300)
     assert (bed.folder / "dist" / built.wheel.name).read_bytes() == built.wheel.read_bytes()
 
 

@@ -94,8 +94,9 @@ def test_a_wrong_option_is_reported(bed: Bed, options: tuple[str, ...], line: st
     assert finished.status == 2 and line in finished.stderr
 
 
+@pytest.mark.timeout(400)
 def test_costs_are_measured_on_real_processes(bed: Bed) -> None:
     small = ("--sandboxes", "10", "--tunnels", "100", "--gateways", "2")
-    finished = bed.check(SIMULATE, "--measure", *small, seconds=100)
+    finished = bed.check(SIMULATE, "--measure", *small, seconds=350)
     assert "| sessions resumed | 50 | 100 | 100 | 100 |" in finished.text
     assert "A bridge takes " in " ".join(finished.text.split()) and " and 2 descriptors more" in finished.text

@@ -13,12 +13,15 @@ from tests.bed.earlier import ROOT
 from tests.bed.processes import Bed
 from tests.pty.browsing import PHONE, chromium, new_context
 
+pytestmark = pytest.mark.timeout(400)  # the first test makes the site
+LIMIT = 60_000  # milliseconds; the index is searched in a worker of the page's, which has to load it first
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("site")
     with Bed(folder) as bed:
-        bed.check(sys.executable, str(ROOT / "scripts" / "make-site"), str(folder / "site"))
+        bed.check(sys.executable, str(ROOT / "scripts" / "make-site"), str(folder / "site"), seconds=250)
     yield folder / "site"
 
 
@@ -49,6 +52,6 @@ def test_the_search_needs_no_server(site: Path, browser: Browser) -> None:
         page = context.new_page()
         page.goto((site / "templates" / "e2b.html").as_uri())
         page.locator(".md-search__input").press_sequentially("scrollback")
-        expect(page.locator(".md-search-result__meta")).to_contain_text("matching documents")
+        expect(page.locator(".md-search-result__meta")).to_contain_text("matching documents", timeout=LIMIT)
         page.locator(".md-search-result__link").first.click()
-        expect(page.locator("article")).to_contain_text("scrollback")
+        expect(page.locator("article")).to_contain_text("scrollback", timeout=LIMIT)

@@ -13,7 +13,7 @@ SOAK = str(Path(__file__).parents[2] / "scripts" / "soak")
 
 
 def soak(bed: Bed, minutes: float, *options: str) -> Finished:
-    finished = bed.run(SOAK, "--minutes", str(minutes), *options, seconds=60 * minutes + 240)
+    finished = bed.run(SOAK, "--minutes", str(minutes), *options, seconds=60 * minutes + 300)
     assert finished.status == 0, finished.last_words()
     assert "Lost: nothing\nLeft behind: nothing\n" in finished.text
     return finished
@@ -25,7 +25,7 @@ def count(finished: Finished, name: str) -> int:
     return int(found[1])
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_half_a_minute_of_trouble_loses_nothing(bed: Bed) -> None:
     finished = soak(bed, 0.5)
     assert re.match(r"seed \d+\n", finished.text)

@@ -73,7 +73,7 @@ def test_config_ssh_writes_lines_that_windows_can_run(
         (installed / name).symlink_to(PYTHON.parents[1] / name)
     (tmp_path / "tunnel").symlink_to(ROOT / "tunnel")
     script = windows.script_for(installed / "python" / "python.exe", bed.folder)
-    done = bed.run(str(script), "-c", RUN_PROXY_COMMAND, echo_bridge.url)
+    done = bed.run(str(script), "-c", RUN_PROXY_COMMAND, echo_bridge.url, seconds=LIMIT)
     assert done.status == 0, done.last_words()
     said = done.stdout.decode("cp1252")  # which people read there
     assert "héme with spaces" in said

@@ -35,7 +35,7 @@ def route_to(bed: Bed, sshd: Sshd, windows: Windows, url: str, bridge: Bridge, *
 def test_a_command_has_its_output_and_its_exit_status(bed: Bed, sshd: Sshd, windows: Windows) -> None:
     bridge = start_bridge(bed, "ours", sshd.port)
     route = route_to(bed, sshd, windows, bridge.url, bridge)
-    done = bed.run(*route.ssh("box", "cat; echo error >&2; exit 7"), stdin=WORDS)
+    done = bed.run(*route.ssh("box", "cat; echo error >&2; exit 7"), stdin=WORDS, seconds=LIMIT)
     assert (done.status, done.stdout, done.stderr) == (7, WORDS, "error\n")
 
 
@@ -50,7 +50,7 @@ def test_100_mb_arrive_whole_though_the_connection_is_cut(
     with Link(port, lambda number: Plan(Cut(SIZE // 2, direction, how)) if number == 1 else Plan()) as link:
         route = route_to(bed, sshd, windows, link.url, bridge)
         words = (str(sample), f"box:{copy}") if direction == "up" else (f"box:{sample}", str(copy))
-        done = bed.check("scp", "-F", str(route.config), "-q", *words, seconds=100)
+        done = bed.check("scp", "-F", str(route.config), "-q", *words, seconds=300)
         assert done.stderr == ""
         assert link.broken == 1
     assert checksum(copy.read_bytes()) == checksum(sample.read_bytes())

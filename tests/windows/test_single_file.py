@@ -13,7 +13,7 @@ from tests.bed.built import Built
 from tests.bed.processes import Bed
 from tests.bed.sshd import Sshd
 from tests.bed.tunnels import start_bridge
-from tests.bed.windows import PYTHON, Windows, dos
+from tests.bed.windows import LIMIT, PYTHON, Windows, dos
 from tunnel._version import __version__
 
 
@@ -36,14 +36,14 @@ def test_ssh_goes_through_it_and_its_configuration_leads_to_it(
     bed: Bed, bare: str, windows: Windows, built: Built, sshd: Sshd
 ) -> None:
     archive = dos(built.archive)
-    missing = bed.run(bare, "-c", "import click")
+    missing = bed.run(bare, "-c", "import click", seconds=LIMIT)
     assert "No module named 'click'" in missing.stderr
-    assert bed.check(bare, archive, "--version").text.rstrip() == f"wstunnel-py {__version__}"
+    assert bed.check(bare, archive, "--version", seconds=LIMIT).text.rstrip() == f"wstunnel-py {__version__}"
     bridge = start_bridge(bed, "ours", sshd.port)
     config = sshd.write_client_config(bed.folder / "ssh_config", (bare, archive, "connect", bridge.url))
-    done = bed.run("ssh", "-F", str(config), "box", "cat; exit 7", stdin=b"through\r\n")
+    done = bed.run("ssh", "-F", str(config), "box", "cat; exit 7", stdin=b"through\r\n", seconds=LIMIT)
     assert (done.status, done.stdout) == (7, b"through\r\n"), done.stderr
-    written = bed.check(bare, archive, "config-ssh").text
+    written = bed.check(bare, archive, "config-ssh", seconds=LIMIT).text
     (line,) = [line for line in written.splitlines() if "ProxyCommand" in line]
     assert "python.exe" in line and built.archive.name in line and " -m tunnel " not in line
     users = windows.folder / "prefix" / "drive_c" / "users"
