@@ -184,7 +184,7 @@ def test_garbage_is_answered_at_once(bridge: Bridge, data: bytes, problem: str) 
     answer = ask_raw(bridge.url, data)
     assert_refused(answer, 400, "bad-request")
     assert problem in answer.json["message"] or problem.startswith("invalid HTTP header")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10  # the time that it has for its request
 
 
 def test_a_request_that_ends_in_the_middle_gets_an_error_that_says_so(bridge: Bridge) -> None:
@@ -220,7 +220,7 @@ def test_a_client_has_a_limited_time_for_its_request(start: StartBridge) -> None
 
 
 def test_idle_connections_lock_out_nobody(start: StartBridge) -> None:
-    bridge = start("--handshake-timeout", "1")
+    bridge = start("--handshake-timeout", "600")  # nobody is saved by the end of that time
     idle = [dial(bridge.url) for _ in range(400)]  # more than there may be handshakes at once
     with open_tunnel(bridge.url) as tunnel:
         assert_echo(tunnel)

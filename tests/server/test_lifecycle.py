@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import sys
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -271,15 +272,17 @@ def test_sighup_without_anything_to_reload_changes_nothing(start: StartBridge) -
 
 def test_a_tail_is_delivered_before_the_close_of_a_drain(bed: Bed) -> None:
     """What the bridge has read from the target reaches the client before 1001 does."""
-    data = b"tail" * 100_000
+    data, said = b"tail" * 100_000, threading.Event()
 
     def talk(connection: socket.socket) -> None:
         connection.sendall(data)
+        said.set()
         connection.recv(1)
 
     with Target(talk) as target:
-        bridge = start_bridge(bed, "ours", target.port, "--drain", "1")
+        bridge = start_bridge(bed, "ours", target.port, "--drain", "4")
         with open_tunnel(bridge.url) as tunnel:
+            assert said.wait(LIMIT)
             stop(bridge.process)
             received = b""
             with pytest.raises(ConnectionClosed) as closed:
