@@ -8,6 +8,7 @@ import os
 import resource
 import select
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -340,11 +341,23 @@ def test_a_resume_without_the_resumable_protocol_is_refused_and_changes_nothing(
         assert_echoes(peer, b"as before")
 
 
-def test_wrong_tokens_wait_for_their_answer_and_right_ones_do_not(start: StartBridge, tmp_path: Path) -> None:
+def start_slow_to_refuse(bed: Bed, *options: str) -> Bridge:
+    """Start a bridge that answers a wrong token so late that even a busy machine serves others before that."""
+    program = (
+        "import sys; from tunnel.server import connection; connection.SLOW_ANSWER *= 6; "
+        "from tunnel.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    process = bed.start(sys.executable, "-c", program, "serve", "--listen", "127.0.0.1:0", *options)
+    return Bridge(process.wait_for_line(r"ready on (ws://[^\s,]+)")[1], process)
+
+
+def test_wrong_tokens_wait_for_their_answer_and_right_ones_do_not(
+    bed: Bed, echo_target: Target, tmp_path: Path
+) -> None:
     tokens = tmp_path / "tokens"
     tokens.touch(0o600)
     tokens.write_text("right-" + "x" * 40)
-    bridge = start("--token-file", str(tokens))
+    bridge = start_slow_to_refuse(bed, "--target", f"127.0.0.1:{echo_target.port}", "--token-file", str(tokens))
     open_files = len(os.listdir(f"/proc/{bridge.process.pid}/fd"))
     wrong = request_head(headers={**UPGRADE, "Authorization": "Bearer wrong"})
     with ExitStack() as stack:
