@@ -25,7 +25,7 @@ from tests.bed.processes import Bed, Process, ticks
 from tests.bed.targets import Target, echo, read_exactly, read_to_end
 from tests.bed.tunnels import OURS, Bridge, start_bridge
 
-LIMIT = 15.0
+LIMIT = 30.0
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def start(bed: Bed, url: str, *options: str) -> Process:
     return bed.start(*OURS, "connect", *options, url, stdin=subprocess.PIPE)
 
 
-def wait_for_output(process: Process, size: int) -> None:
-    for _ in ticks(LIMIT):
+def wait_for_output(process: Process, size: int, seconds: float = LIMIT) -> None:
+    for _ in ticks(seconds):
         if process.out.stat().st_size >= size:
             return
     raise AssertionError(f"{process.out.stat().st_size} of {size} bytes came\n{process.err.read_text()}")
@@ -242,6 +242,9 @@ def test_a_violation_is_answered_with_its_code_and_reported(bed: Bed) -> None:
         assert client.wait(LIMIT) == 76
         assert client.out.read_bytes() == b"good"
         assert "reserved bit" in client.err.read_text()
+        for _ in ticks(LIMIT):  # the server's thread may be behind the client's end
+            if answers:
+                break
     assert answers == [1002]
 
 
@@ -285,7 +288,7 @@ def test_a_frame_of_100_mb_passes_in_the_memory_of_one_read(bed: Bed) -> None:
 
     with websocket_server(script) as url:
         client = start(bed, url)
-        wait_for_output(client, size)
+        wait_for_output(client, size, 60)
         status = Path(f"/proc/{client.pid}/status").read_text()
         peak = int(status.partition("VmHWM:")[2].split()[0])
         assert peak < 50_000, f"{peak} KiB"

@@ -20,7 +20,7 @@ from tunnel.protocol.control import SUBPROTOCOL, WINDOW_LIMIT
 from tunnel.protocol.session_state import WINDOW
 
 ID, KEY = "0123456789abcdef" * 2, "fedcba9876543210" * 4
-SILENCE = 2.0  # seconds without a byte after which a client has stopped sending
+SILENCE = 2.0  # seconds without a byte after which a client has stopped sending, if it has sent its window
 SLACK = 2 << 20  # bytes of headers, masks and pings
 
 Script = Callable[[socket.socket], object]
@@ -56,10 +56,11 @@ def session(window: int, retain: int = 3600) -> str:
 def count_until_silence(connection: socket.socket) -> int:
     """Take everything, acknowledge nothing."""
     count = 0
-    connection.settimeout(SILENCE)
     with contextlib.suppress(TimeoutError):
         while data := connection.recv(1 << 20):
             count += len(data)
+            if count >= WINDOW:
+                connection.settimeout(SILENCE)
     return count
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from tests.bed.tunnels import OURS, start_bridge
 from tunnel.client.socket_pair import connected_pair
 from tunnel.client.threaded_stdio import is_closed_by_reader
 
-LIMIT = 15.0
+LIMIT = 30.0
 DRAINS = 150_000  # bytes: more than a pipe takes, less than pipe and socket pair do
 SAYS = os.urandom(3_000_000)  # more than all buffers on the way to a reader that does not read
 
@@ -44,11 +45,16 @@ def pipe_of(stream: IO[bytes] | None) -> IO[bytes]:
     return stream
 
 
-def wait_until_stuck(pid: int) -> None:
-    """Wait until all threads of a process have waited for 0.2 s: it has sent and written what it can."""
+def wait_until_stuck(process: subprocess.Popen[bytes], *, has_output: bool = True) -> None:
+    """Wait until all threads of a process have waited for 0.2 s: it has sent and written what it can.
+
+    Before its first output it may also wait for a bridge that does not get the processor.
+    """
+    if has_output:
+        assert select.select([process.stdout], [], [], LIMIT)[0]
     before: list[str] = []
     for _ in ticks(LIMIT, 0.2):
-        after = [(thread / "status").read_text() for thread in Path(f"/proc/{pid}/task").iterdir()]
+        after = [(thread / "status").read_text() for thread in Path(f"/proc/{process.pid}/task").iterdir()]
         if before == after and not any("(running)" in status for status in after):
             return
         before = after
@@ -58,7 +64,7 @@ def wait_until_stuck(pid: int) -> None:
 @pytest.mark.parametrize("options", [(), ("--no-resume",)])
 def test_it_exits_when_a_reader_that_hesitates_has_got_all(bed: Bed, options: tuple[str, ...]) -> None:
     with Target(say) as target, client(start_bridge(bed, "ours", target.port).url, *options) as process:
-        wait_until_stuck(process.pid)
+        wait_until_stuck(process)
         assert process.poll() is None
         assert pipe_of(process.stdout).read() == SAYS
         assert process.wait(LIMIT) == 0
@@ -72,7 +78,7 @@ def test_behind_all_data_comes_the_error_that_ended_it(bed: Bed) -> None:
         reset(connection)
 
     with Target(say_and_break) as target, client(start_bridge(bed, "ours", target.port).url) as process:
-        wait_until_stuck(process.pid)
+        wait_until_stuck(process)
         pipe_of(process.stdin).write(b"x")
         pipe_of(process.stdin).flush()
         line = pipe_of(process.stderr)
@@ -86,7 +92,7 @@ def test_behind_all_data_comes_the_error_that_ended_it(bed: Bed) -> None:
 )
 def test_a_signal_ends_it_though_nobody_reads(bed: Bed, number: signal.Signals, status: int) -> None:
     with Target(say) as target, client(start_bridge(bed, "ours", target.port).url) as process:
-        wait_until_stuck(process.pid)
+        wait_until_stuck(process)
         process.send_signal(number)
         assert process.wait(LIMIT) == status
 
@@ -96,7 +102,7 @@ def test_a_signal_ends_the_wait_for_a_reader_behind_the_end(bed: Bed) -> None:
         Target(lambda connection: connection.sendall(SAYS[:DRAINS])) as target,
         client(start_bridge(bed, "ours", target.port).url) as process,
     ):
-        wait_until_stuck(process.pid)
+        wait_until_stuck(process)
         process.send_signal(signal.SIGINT)
         assert process.wait(LIMIT) == 130
 
@@ -107,7 +113,7 @@ def test_a_reader_that_goes_ends_it_without_a_word(bed: Bed, size: int) -> None:
         Target(lambda connection: connection.sendall(SAYS[:size])) as target,
         client(start_bridge(bed, "ours", target.port).url) as process,
     ):
-        wait_until_stuck(process.pid)
+        wait_until_stuck(process)
         pipe_of(process.stdout).close()
         assert process.wait(LIMIT) == 141
         assert pipe_of(process.stderr).read() == b""
@@ -115,10 +121,12 @@ def test_a_reader_that_goes_ends_it_without_a_word(bed: Bed, size: int) -> None:
 
 def test_what_was_typed_before_a_hangup_arrives(bed: Bed) -> None:
     with Target(read_to_end) as target:
-        with client(start_bridge(bed, "ours", target.port).url) as process:
+        with client(start_bridge(bed, "ours", target.port).url, "-v") as process:
+            while b"are connected" not in (line := pipe_of(process.stderr).readline()):
+                assert line, "it has ended"
             pipe_of(process.stdin).write(SAYS[:20_000])
             pipe_of(process.stdin).flush()
-            wait_until_stuck(process.pid)
+            wait_until_stuck(process, has_output=False)
             process.send_signal(signal.SIGHUP)
             assert process.wait(LIMIT) == 0
         assert target.result() == SAYS[:20_000]
