@@ -80,7 +80,7 @@ def pki(made: PKI, tmp_path: Path) -> PKI:
 def old(tmp_path: Path) -> PKI:
     """An authority that ends in 10 days; ``localhost`` and ``alice`` have expired, ``bob`` will in 3 days."""
     folder = tmp_path / "old"
-    begin = NOW - 400 * DAY
+    begin = datetime.now(UTC) - 400 * DAY  # not `NOW`, which may be half an hour ago by now
     authority = Authority.make(str(folder), "old authority", 410, begin)
     issue_files(authority.issue_for_server(["localhost", "127.0.0.1"], 399), f"{folder}/localhost")
     issue_files(authority.issue_for_client("alice", 400 - 1 / 24), f"{folder}/alice")

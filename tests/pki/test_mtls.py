@@ -224,6 +224,7 @@ def test_a_bridge_warns_of_what_has_expired_or_soon_will(bed: Bed, pki: PKI, old
     near = re.escape(f"--tls-client-ca {old.ca_file}: the certificate of old authority expires in 10 days (")
     for line in (expired, near):
         bridge.process.wait_for_line(f"(?m)^wstunnel-py: warning: {line}.*; renew it: wstunnel-py certs renew$")
+        wait_for(log, rf'warning message="{line}.*\n')  # another thread writes it
         assert len(re.findall(rf'warning message="{line}', log.read_text())) == 1
     assert (
         certs(bed, "server", "localhost", "--ca", pki.folder, "--out", files[0].with_suffix(""), "--force").status == 0
