@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bed.processes import Bed
+from tests.bed.processes import Bed, ticks
 from tests.costs.target import SUBPROTOCOLS, open_tunnels, start_idle_bridge, start_target
 
 SECONDS = 2.0  # fewer than any limit that an idle tunnel has; whoever is slow sees no more of them
@@ -26,8 +26,11 @@ def test_the_bridge_sleeps_while_its_tunnels_are_idle(kind: str, bed: Bed) -> No
     target = start_target(bed)
     bridge, port = start_idle_bridge(bed, target)
     open_tunnels(bed, port, SUBPROTOCOLS[kind], 1, target)
-    time.sleep(0.5)  # an ack may still be due
-    before = waits(bridge.pid)
+    before = -1
+    for _ in ticks(30, 0.5):  # an ack may still be due
+        last, before = before, waits(bridge.pid)
+        if before == last:
+            break
     time.sleep(SECONDS)
     counted = waits(bridge.pid) - before
     print(f"counted: {counted} in {SECONDS} s", file=sys.stderr)

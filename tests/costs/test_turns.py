@@ -46,7 +46,7 @@ def calls(bed: Bed, folder: Path, kind: str, trips: int) -> dict[str, int]:
     type_over(client, trips)
     client.end_input()
     assert client.wait(30) == 0
-    bridge.end()
+    bridge.end(30)
     return {end: int(path.read_text()) for end, path in counts.items()}
 
 
