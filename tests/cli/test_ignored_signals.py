@@ -249,6 +249,7 @@ def test_a_service_in_a_session_of_its_own_reloads(bed: Bed, tmp_path: Path) -> 
     script = f'setsid "$@" --log-file {log} >/dev/null 2>&1 & echo pid=$!; sleep 600'
     with Typist("sh", "-c", script, "sh", *OURS, *SERVE, "--log-format", "json") as typist:
         url = _url_in(log)
+        typist.see("\r\n")
         pid = int(typist.output.data.partition(b"pid=")[2].split()[0])
         try:
             typist.hang_up()

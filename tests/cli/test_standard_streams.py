@@ -151,7 +151,7 @@ def test_a_shell_without_standard_input_is_at_its_end(bed: Bed, service: Service
 
 def test_a_signal_to_a_shell_without_standard_input_is_not_typed(bed: Bed, service: Service, tmp_path: Path) -> None:
     typed = tmp_path / "typed"
-    script = f"stty raw -echo; echo pid=$$; exec cat >{typed}"
+    script = f"stty raw -echo; : >{typed}; echo pid=$$; exec cat >{typed}"
     process = start(bed, "<&-", "shell", service.url, "--", "sh", "-c", script)
     pid = int(process.wait_for_line(r"pid=(\d+)")[1])
     process.send_signal(signal.SIGTERM)
