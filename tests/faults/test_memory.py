@@ -143,6 +143,7 @@ def test_more_than_the_window_ends_the_session(bed: Bed, wall: Target) -> None:
         peer.wait_for_end()
 
 
+@pytest.mark.timeout(300)  # as each frame is spliced here
 def test_a_frame_for_each_byte_costs_no_more_than_the_bytes(bed: Bed, wall: Target) -> None:
     bridge = start_bridge(bed, "ours", wall.port)
     peer, _ = Peer.open(bridge.url)
@@ -152,11 +153,12 @@ def test_a_frame_for_each_byte_costs_no_more_than_the_bytes(bed: Bed, wall: Targ
         peer.wait_for_line("ack ")
         before = peak(bridge)
         frames = b"\x82\x81\0\0\0\0x" * 100_000
+        peer.sock.settimeout(120)
         for _ in range(20):
             peer.sock.sendall(frames)
         peer.lines.clear()
         peer.say("ping")
-        peer.wait_for_line("ack ")
+        peer.wait_for_line("ack ", 120)
         assert peak(bridge) - before < SLACK
 
 
