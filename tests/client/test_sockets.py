@@ -23,7 +23,7 @@ from websockets.sync.server import ServerConnection
 from websockets.sync.server import serve as serve_websocket
 
 import tunnel
-from tests.bed.processes import Bed, ticks
+from tests.bed.processes import Bed, free_port, ticks
 from tests.bed.sshd import Sshd
 from tests.bed.targets import Target, checksum, echo, read_exactly, read_to_end, reset
 from tests.bed.tunnels import start_bridge
@@ -153,7 +153,7 @@ def test_a_session_that_finds_no_descriptors_to_come_back_with_is_reset_in_the_e
     # As a program of its own: what else is closed in this one would make room.
     program = """
 import os, resource, signal, sys, tunnel
-sock = tunnel.open_socket(sys.argv[1], reconnect_for=1)
+sock = tunnel.open_socket(sys.argv[1], reconnect_for=5)
 sock.settimeout(20)
 sock.sendall(b"hello")
 assert sock.recv(5) == b"hello"
@@ -199,7 +199,7 @@ def test_what_came_before_a_reset_can_still_be_read(bed: Bed, monkeypatch: pytes
 def test_without_descriptors_no_socket_is_opened_and_none_is_left(bed: Bed, sshd: Sshd) -> None:
     # A target of this process would lack descriptors, too.
     bridge = start_bridge(bed, "ours", sshd.port)
-    tunnel.open_socket(bridge.url).close()  # imports what it needs
+    tunnel.open_socket(bridge.url, no_resume=True).close()  # imports what it needs
     wait_for_tunnels(bridge, 0)
     before = len(os.listdir("/proc/self/fd"))
     highest = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -246,9 +246,7 @@ def test_without_loopback_the_socket_says_at_least_itself_that_it_broke(
 
 
 def test_what_cannot_be_opened_says_why_before_there_is_a_socket(bed: Bed) -> None:
-    with Target(echo) as target:
-        port = target.port
-    bridge = start_bridge(bed, "ours", port)
+    bridge = start_bridge(bed, "ours", free_port())
     with pytest.raises(tunnel.UpgradeRefused, match=r"502.*refused"):
         tunnel.open_socket(bridge.url)
     with pytest.raises(tunnel.UsageError, match="there is no option colour"):
@@ -456,9 +454,7 @@ def test_a_forward_says_what_to_do_about_a_tunnel_that_broke(bed: Bed) -> None:
 
 
 def test_a_forward_whose_bridge_is_gone_says_so_for_each_connection_and_goes_on(bed: Bed) -> None:
-    with Target(echo) as target:
-        port = target.port
-    bridge = start_bridge(bed, "ours", port)
+    bridge = start_bridge(bed, "ours", free_port())
     address, number = start_forward(bed, bridge.url)
     for _ in range(2):
         place = ("127.0.0.1", int(address.rpartition(":")[2]))
@@ -469,6 +465,17 @@ def test_a_forward_whose_bridge_is_gone_says_so_for_each_connection_and_goes_on(
     assert bed.processes[number].status is None
 
 
+def open_descriptors(pid: int) -> set[int]:
+    """Return the descriptors of a process, once those of its last connection are closed."""
+    before: set[int] = set()
+    for _ in ticks(LIMIT, 0.2):
+        now = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+        if now == before:
+            break
+        before = now
+    return before
+
+
 def test_a_forward_without_descriptors_resets_the_connection_and_goes_on(bed: Bed) -> None:
     with Target(echo) as target:
         bridge = start_bridge(bed, "ours", target.port)
@@ -477,7 +484,7 @@ def test_a_forward_without_descriptors_resets_the_connection_and_goes_on(bed: Be
         process = bed.processes[number]
         limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
         for spare in (1, 2, 3, 4):
-            used = {int(name) for name in os.listdir(f"/proc/{process.pid}/fd")}
+            used = open_descriptors(process.pid)
             lowest = [fd for fd in range(max(used) + 20) if fd not in used]
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (lowest[spare], limits[1]))
             with pytest.raises(ConnectionResetError), socket.create_connection(place, LIMIT) as sock:
@@ -494,7 +501,7 @@ def test_a_forward_that_cannot_even_accept_waits_and_goes_on(bed: Bed) -> None:
         address, number = start_forward(bed, start_bridge(bed, "ours", target.port).url)
         process = bed.processes[number]
         limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
-        used = {int(name) for name in os.listdir(f"/proc/{process.pid}/fd")}
+        used = open_descriptors(process.pid)
         lowest = next(fd for fd in range(max(used) + 2) if fd not in used)
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (lowest, limits[1]))
         with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), LIMIT) as sock:
