@@ -51,7 +51,7 @@ def wait_until_stuck(process: subprocess.Popen[bytes], *, has_output: bool = Tru
     Before its first output it may also wait for a bridge that does not get the processor.
     """
     if has_output:
-        assert select.select([process.stdout], [], [], LIMIT)[0]
+        assert select.select([pipe_of(process.stdout)], [], [], LIMIT)[0]
     before: list[str] = []
     for _ in ticks(LIMIT, 0.2):
         after = [(thread / "status").read_text() for thread in Path(f"/proc/{process.pid}/task").iterdir()]
