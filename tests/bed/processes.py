@@ -107,7 +107,7 @@ class Process:
     def log(self) -> str:
         return "".join(path.read_text(errors="replace") for path in (self.out, self.err))
 
-    def end(self, seconds: float = 5) -> None:
+    def end(self, seconds: float = 20) -> None:
         """End the program and everything that it started: SIGTERM, then SIGKILL for what is left."""
         family = [self.pid, *descendants(self.pid)] if self.status is None else []
         for number, limit in ((signal.SIGTERM, seconds), (signal.SIGKILL, LIMIT)):

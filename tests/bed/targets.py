@@ -70,7 +70,7 @@ class Target:
     def _serve(self, connection: socket.socket) -> None:
         try:
             outcome = self._script(connection)
-        except OSError as exc:
+        except Exception as exc:  # a failed assertion, too
             outcome = exc
         finally:
             connection.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
 import threading
 import time
@@ -25,6 +27,7 @@ from tests.client.conftest import (
 from tests.client.test_settings import settings_of
 from tunnel.client.dial import dial
 from tunnel.client.trace import Trace
+from tunnel.errors import TRY_LATER, DialError
 
 
 @pytest.fixture
@@ -242,6 +245,17 @@ def test_a_server_that_resets_the_connection_is_reported(serve: Serve) -> None:
 
     url = f"ws://127.0.0.1:{serve(script).port}"
     assert failure_of(url) == Failure(f"{url} closed the connection before it answered", 69)
+
+
+def test_want_of_resources_while_the_answer_is_awaited_is_not_blamed_on_the_server(serve: Serve) -> None:
+    def fail() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    settings = settings_of(f"ws://127.0.0.1:{serve(upgrade).port}")
+    with pytest.raises(DialError) as raised:
+        dial(settings, Trace(), meanwhile=fail)
+    assert str(raised.value) == "this machine cannot open a tunnel now: Too many open files"
+    assert raised.value.exit_code == TRY_LATER
 
 
 def test_a_server_of_another_protocol_is_reported_with_its_first_bytes(serve: Serve) -> None:

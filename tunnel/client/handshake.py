@@ -48,7 +48,10 @@ def upgrade(
             limit.send(sock, upgrade_request(address.resource, address.host_field, key, subprotocols, headers))
         except (BrokenPipeError, ConnectionResetError):
             pass  # a server that refuses early may have sent an answer, which can still be read
-        meanwhile()
+        try:
+            meanwhile()
+        except OSError as exc:  # not the server's fault: a module that cannot be opened, for example
+            raise DialError("resources", reason=exc.strerror or exc) from exc
         while not parser.done:
             data = limit.apply(sock).recv(65536)
             if not data:
