@@ -17,7 +17,7 @@ from tests.bed.processes import Bed, ticks
 from tests.bed.targets import Target
 from tests.bed.tunnels import OURS
 from tests.provider.cloud import KEY, Cloud, Fault
-from tests.provider.machines import DAEMON, PAUSED, RUNNING, Machine
+from tests.provider.machines import DAEMON, KILLED, PAUSED, RUNNING, Machine
 from tests.pty.typist import Typist
 
 PRIVATE: dict[str, Any] = {"network": {"allowPublicTraffic": False}, "autoPause": True}
@@ -83,6 +83,15 @@ def test_a_window_that_was_resized_while_it_slept_has_its_size_there(secure: Clo
         assert machine.state == PAUSED
         typist.type("x")
         typist.see("30 100")
+
+
+def test_a_sandbox_that_has_ended_ends_the_shell(secure: Cloud, machine: Machine) -> None:
+    with Typist(*OURS, "shell", machine.id, "--", "sh", "-c", "echo re''ady; read -r w") as typist:
+        typist.see("ready")
+        machine.state = KILLED  # without a last word of the terminal service
+        machine.cut_connections()
+        typist.see(f"{secure.url} has no sandbox {machine.id}")  # nothing is typed
+        assert typist.wait() == 255
 
 
 @pytest.mark.parametrize("leave", ["~.", "signal"])

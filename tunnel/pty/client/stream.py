@@ -176,7 +176,8 @@ class TerminalStream:
             return 0.0
         if self._state == NEW and self._tag is not None and arrived:
             self._state = UNSURE
-        if self._state == NEW or (self._state == LIVE and self._strict and not self.counted):
+        is_final = self._state == NEW or (self._state == LIVE and self._strict and not self.counted)
+        if is_final or error.code == "sandbox-unknown":  # the terminal has ended with its sandbox
             self._end(error)
             return 0.0
         if is_asleep(error):
