@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +16,11 @@ from tests.bed.targets import Target
 from tests.bed.tunnels import OURS
 from tests.provider.cloud import Cloud, Fault
 from tests.provider.conftest import environment_of
-from tests.provider.machines import PAUSED, RUNNING
+from tests.provider.machines import PAUSED, RUNNING, Machine
+from tunnel.client.sandbox_time import LOOK, SandboxTime
+from tunnel.client.settings import resolve
 from tunnel.errors import ProviderError
-from tunnel.provider.keepalive import ACTIVE, NEVER, OPEN, KeepAlive
+from tunnel.provider.keepalive import ACTIVE, FIRST_LOOK, NEVER, OPEN, KeepAlive
 
 TIME = 5  # seconds that a sandbox has in these tests
 LENGTH = 2.5 * TIME  # of the sessions
@@ -203,9 +207,76 @@ def test_after_an_idle_period_the_next_key_extends_the_time() -> None:
 def test_the_longest_life_is_announced_five_minutes_before_its_end_once() -> None:
     long = times(OPEN, 3600.0)
     long.extended(2000.0, 0.0)
-    assert not long.is_due(1e6)
+    assert not long.is_due(2000.0)
     assert (long.next_look(0.0), long.announcement(1699.0), long.announcement(1700.0)) == (1700.0, None, 300.0)
-    assert (long.announcement(1701.0), long.next_look(1701.0)) == (None, float("inf"))
+    assert (long.announcement(1701.0), long.next_look(1701.0)) == (None, 2010.0)
+
+
+def test_a_sandbox_that_was_woken_after_its_longest_life_is_extended_again() -> None:
+    open_ = times(OPEN)
+    open_.extended(100.0, 0.0)
+    assert open_.announcement(0.0) == 100.0
+    assert not open_.is_due(109.9) and open_.is_due(110.0)
+    open_.extended(50.0, 110.0)  # its end is near again, as it was before
+    assert (open_.announcement(110.0), open_.is_due(169.9), open_.is_due(170.0)) == (None, False, True)
+    open_.sleeps(170.0)
+    open_.extended(300.0, 320.0)  # somebody has typed: it begins a life of its own
+    assert (open_.next_look(320.0), open_.announcement(320.0)) == (380.0, None)
+    open_.extended(100.0, 380.0)
+    assert open_.announcement(380.0) == 100.0
+
+
+def test_time_in_which_this_machine_was_suspended_counts() -> None:
+    active = times(ACTIVE)
+    active.extended(300.0, 10.0)
+    active.note_sent(1, 20.0)
+    active.jumped(200.0, 25.0)
+    assert active.is_due(25.0)
+    assert active.expected(25.0) == 264.0
+    active.lives(85.0, 26.0)
+    active.jumped(200.0, 27.0)
+    assert not active.is_due(27.0)  # nothing was typed for longer than the sandbox's time
+    active.note_sent(2, 28.0)
+    assert active.is_due(28.0)
+
+
+def times_of(cloud: Cloud, machine: Machine, folder: Path, notice: Callable[[str], object]) -> SandboxTime:
+    """The time of a sandbox to which access was given only just."""
+    sandbox = resolve(machine.id, {}, environment_of(cloud, folder)).sandbox
+    assert sandbox is not None
+    sandbox.access(print)
+    return SandboxTime(sandbox, notice, print)
+
+
+def test_a_client_that_was_suspended_asks_at_once(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, clock = cloud.create(), time.time
+    times = times_of(cloud, machine, tmp_path, print)
+    now = time.monotonic()
+    assert times.look(now, 0) > now + LOOK
+    monkeypatch.setattr(time, "time", lambda: clock() + 200.0)
+    for _ in ticks(20):
+        if times.look(now, 0) > now + LOOK:
+            break
+    assert [request.method for request in cloud.requests] == ["POST", "GET", "POST", "GET"]
+
+
+def test_the_end_is_announced_soon_although_access_was_given_only_just(cloud: Cloud, tmp_path: Path) -> None:
+    cloud.longest = 400.0
+    machine = cloud.create()
+    machine.started -= 330.0
+    machine.ends = machine.started + 400.0
+    told: list[str] = []
+    times = times_of(cloud, machine, tmp_path, told.append)
+    soon = time.monotonic() + FIRST_LOOK
+    for _ in ticks(20):
+        times.look(soon, 0)
+        if told:
+            break
+    (line,) = told
+    assert re.fullmatch(rf"sandbox {machine.id} ends or is paused in (69|70|71) s: its time .*", line)
+    assert times.look(soon, 0) > soon + 60.0
 
 
 def test_after_failures_it_is_tried_later_and_later() -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tunnel.client.sandbox import ProvidedSandbox
 
 LOOK = 1.0  # seconds between two checks whether a call has ended
+JUMP = 5.0  # seconds that only the wall clock counts: this machine was suspended, and the sandbox was not
 
 
 class SandboxTime:
@@ -32,14 +33,21 @@ class SandboxTime:
         self._notice = notice
         self._step = step
         known = sandbox.cache.load(sandbox.id)
-        left = float(sandbox.timeout) if known is None else max(0.0, known.until - time.time())
-        self._times = KeepAlive(sandbox.keep_alive, sandbox.timeout, left, time.monotonic())
+        now, wall = time.monotonic(), time.time()
+        left = float(sandbox.timeout) if known is None else max(0.0, known.until - wall)
+        self._times = KeepAlive(sandbox.keep_alive, sandbox.timeout, left, now)
+        self._lead = wall - now  # of the wall clock
+        self._checked = wall  # when the sandbox's time was last heard of
         self._calling = False
         self._outcome: Callable[[float], object] | None = None  # what follows from the last call
 
     def look(self, now: float, sent: int) -> float:
         """Do what is due at ``now``, with ``sent`` bytes typed or sent so far; return when to call this again."""
         times = self._times
+        lead, before = time.time() - now, self._lead
+        self._lead = lead
+        if lead - before > JUMP:
+            times.jumped(lead - before, now)
         times.note_sent(sent, now)
         if self._calling:
             if self._outcome is None:
@@ -75,8 +83,9 @@ class SandboxTime:
 
     def _ask(self, expected: float) -> Callable[[float], object]:
         sandbox, times = self._sandbox, self._times
-        known = sandbox.cache.load(sandbox.id)
-        if known is not None and (found := known.until - time.time()) > expected:
+        known, checked = sandbox.cache.load(sandbox.id), self._checked
+        self._checked = time.time()
+        if known is not None and known.asked > checked and (found := known.until - self._checked) > expected:
             return lambda now: times.lives(found, now)  # another session has extended it
         details = sandbox.api.details(sandbox.id)
         if details.state == "paused":
@@ -85,6 +94,7 @@ class SandboxTime:
             left = details.left
             return lambda now: times.lives(left, now)
         access = sandbox.api.connect(sandbox.id, sandbox.timeout)
+        self._checked = time.time()
         sandbox.cache.store(sandbox.id, access)
         left = sandbox.api.details(sandbox.id).left
         self._step("sandbox", f"{sandbox.id}: its time is extended, {left:.0f} s are left")

@@ -5,7 +5,8 @@
     never    not extended
 
 The time is extended when a minute of it has passed, or half of it if that is sooner. Soon after the beginning, the
-sandbox's time is checked. If it has reached its maximum lifetime, it is not extended any more; its end is announced.
+sandbox's time is checked. If it has reached its maximum lifetime, it is not extended any more; its end is announced. If
+the session goes on after that end, the sandbox was woken, and has a new lifetime.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class KeepAlive:
         self._ends = now + left
         self._active_at = now
         self._sent = 0
-        self._due_at = now + min(FIRST_LOOK, timeout / 4)
+        self._soon = min(FIRST_LOOK, timeout / 4)
+        self._due_at = now + self._soon
         self._margin = max(timeout / 2, timeout - EARLY)
         self._delay = min(FIRST_RETRY, timeout / 8)
         self._failures = 0
@@ -46,14 +48,14 @@ class KeepAlive:
 
     def is_due(self, now: float) -> bool:
         """Return whether the time must be extended now."""
-        if self._mode == NEVER or self._is_last or now < self._due_at:
+        if self._mode == NEVER or now < self._due_at:
             return False
         return self._mode == OPEN or now - self._active_at < self._timeout
 
     def next_look(self, now: float) -> float:
         """Return when `is_due` or `announcement` may change, unless something is typed earlier."""
-        if self._is_last:
-            return float("inf") if self._announced else max(now, self._ends - ANNOUNCED)
+        if self._is_last and not self._announced:
+            return max(now, self._ends - ANNOUNCED)
         if self._mode == NEVER or (self._mode == ACTIVE and now >= self._due_at):
             return float("inf")
         return max(now, self._due_at)
@@ -67,16 +69,26 @@ class KeepAlive:
         self._ends = now + left
         self._due_at = self._ends - self._margin
         self._failures = 0
+        self._is_last = self._announced = False
 
     def extended(self, left: float, now: float) -> None:
         """Note that it has ``left`` seconds left after its time was extended."""
+        was_announced = self._announced
         self.lives(left, now)
-        self._is_last = left < self._timeout * _SHARE - _SLACK
+        if left < self._timeout * _SHARE - _SLACK:
+            self._is_last, self._announced = True, was_announced
+            self._due_at = self._ends + self._soon
 
     def sleeps(self, now: float) -> None:
         """Note that it is paused: its time begins again when it is woken."""
         self._due_at = now + self._timeout / 2
-        self._is_last = False
+        self._is_last = self._announced = False
+
+    def jumped(self, seconds: float, now: float) -> None:
+        """Note that ``seconds`` have passed that ``now`` does not count, as this machine was suspended."""
+        self._ends -= seconds
+        self._active_at -= seconds
+        self._due_at = min(self._due_at, now)
 
     def is_over(self) -> None:
         """Note that the sandbox is gone."""
