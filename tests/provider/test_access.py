@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bed.processes import Bed, Finished
+from tests.bed.processes import Bed, Finished, ticks
 from tests.bed.sshd import Sshd
 from tests.bed.tunnels import OURS
 from tests.provider.cloud import KEY, Cloud, Fault
@@ -198,6 +198,29 @@ def test_a_sandbox_that_changes_its_state_is_waited_for_on_request(cloud: Cloud,
     finished = connect("--wait", "60", machine.id)
     line = f"wstunnel-py: not up yet (sandbox {machine.id} is changing state: being paused); trying for 60 s"
     assert_echoed(finished, line)
+
+
+@pytest.mark.parametrize("has_access", [False, True])
+def test_a_wait_outlasts_an_api_that_fails_and_warns_once(
+    bed: Bed, cloud: Cloud, connect: Connect, tunnel_environ: dict[str, str], has_access: bool
+) -> None:
+    machine = cloud.create()
+    if has_access:
+        assert_echoed(connect(machine.id))
+    ports, machine.ports = machine.ports, {}  # it is still starting
+    cloud.faults.append(Fault("connect", 503, {"code": 503, "message": "no capacity"}))
+    client = bed.start(*OURS, "connect", "--wait", "60", machine.id, stdin=subprocess.PIPE, env=tunnel_environ)
+    for _ in ticks(20):
+        if cloud.edge.answers.count((8081, 502)) >= 3:
+            break
+    machine.ports = ports
+    client.feed(b"hello")
+    client.end_input()
+    assert (client.wait(20), client.out.read_text()) == (0, "hello"), client.log()
+    lines = client.err.read_text().splitlines()
+    assert sorted(line.partition(" (")[0].partition(" http")[0] for line in lines) == [
+        "wstunnel-py: not up yet", "wstunnel-py: warning: request to",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

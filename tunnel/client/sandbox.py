@@ -69,6 +69,7 @@ class ProvidedSandbox:
         self.keep_alive = keep_alive
         self.wake = wake
         self.notice: Callable[[str], object] = lambda _: None
+        self._has_warned = False
         self.sleep: Sleep | None = None  # set during an outage of a tunnel to it
 
     def place(self, domain: str | None = None) -> str:
@@ -93,8 +94,14 @@ class ProvidedSandbox:
             if exc.code != "api-failed":
                 raise
             step("sandbox", f"{exc}; connecting anyway", code=exc.code)
-            self.notice(f"warning: {exc}; connecting anyway")
+            self._warn(f"{exc}; connecting anyway")
             return cached, True
+
+    def _warn(self, text: str) -> None:
+        """Warn that the provider cannot be reached: once, as many attempts may follow, and an outage has own words."""
+        if not self._has_warned and self.sleep is None:
+            self._has_warned = True
+            self.notice(f"warning: {text}")
 
     def renew(self, step: Callable[..., object]) -> Access:
         """Ask the provider for access, which also wakes the sandbox and extends its time.
@@ -174,7 +181,15 @@ class ProvidedSandbox:
             if is_fresh or not is_stale(exc.status, exc.headers):
                 raise
             trace.step("sandbox", f"{self.id}: {exc}; asking {self.api.name} again")
-        return attempt(self._apply(self.renew(trace.step), settings))
+            try:
+                access = self.renew(trace.step)
+            except ProviderError as error:
+                if error.code != "api-failed" or self.sleep is not None:
+                    raise
+                trace.step("sandbox", str(error), code=error.code)
+                self._warn(str(error))
+                raise exc from error  # the edge's answer is final, unless one waits for the sandbox
+        return attempt(self._apply(access, settings))
 
     def _apply(self, access: Access | None, settings: Settings) -> list[tuple[str, str]]:
         if access is None:
