@@ -18,7 +18,8 @@ from tests.bed.sshd import Sshd
 from tests.bed.tunnels import OURS
 from tests.provider.cloud import KEY, Cloud, Fault
 from tests.provider.machines import PAUSED, PAUSING, RUNNING
-from tunnel.provider.cache import cache_folder
+from tunnel.provider.answers import Access
+from tunnel.provider.cache import Cache, cache_folder
 
 Connect = Callable[..., Finished]
 NOBODY = "i" + "0" * 19
@@ -75,6 +76,10 @@ def test_what_was_said_once_is_kept_for_its_user_alone(cloud: Cloud, connect: Co
     assert KEY not in file.read_text() and machine.traffic_token in file.read_text()
 
 
+def rewrite(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -82,13 +87,15 @@ def test_what_was_said_once_is_kept_for_its_user_alone(cloud: Cloud, connect: Co
         lambda path: path.write_bytes(os.urandom(100)),
         lambda path: path.write_text("[" * 30_000),
         lambda path: path.write_text(json.dumps({"asked": 0, "until": 1e12, "access": {}})),
-        lambda path: path.write_text(json.dumps({"asked": time.time(), "until": 1e12, "access": {"domain": "a b"}})),
-        lambda path: path.write_text(json.dumps({"asked": time.time(), "until": 1e12, "access": []})),
+        lambda path: rewrite(path, access={"domain": "a b"}),
+        lambda path: rewrite(path, access=[]),
+        lambda path: rewrite(path, asked=10**400),
+        lambda path: rewrite(path, until=10**400),
         lambda path: path.chmod(0o644),
         lambda path: (path.unlink(), path.mkdir()),
         lambda path: path.parent.chmod(0o500),
     ],
-    ids=["cut", "noise", "deep", "old", "no-domain", "no-object", "readable", "folder", "read-only"],
+    ids=["cut", "noise", "deep", "old", "no-domain", "no-object", "asked", "until", "readable", "folder", "read-only"],
 )
 def test_a_file_that_is_wrong_costs_a_call_and_no_more(
     cloud: Cloud, connect: Connect, tmp_path: Path, spoil: Callable[[Path], object]
@@ -360,6 +367,24 @@ def test_a_key_for_all_goes_to_no_api_that_one_host_has(
         env={**tunnel_environ, "E2B_API_KEY": "e2b_of_another_cloud", "E2B_API_URL": "", "E2B_DOMAIN": ""},
     )  # fmt: skip
     assert_echoed(finished)
+
+
+def test_access_that_was_stored_by_a_wrong_clock_is_not_used(
+    tmp_path: Path,
+) -> None:
+    cache, now = Cache(str(tmp_path), "api", "key"), time.time()
+    for asked, until, is_used in (
+        (now, now + 300, True),
+        (now - 86000, now + 300, True),
+        (now - 86500, now + 300, False),
+        (now + 100, now + 400, False),
+        (now, now + 90000, False),
+        (now, float("inf"), False),
+        (now, float("nan"), False),
+        (now, now - 1, False),
+    ):
+        cache.store("i", Access(None, None, None, asked, until))
+        assert (cache.load("i") is not None) is is_used
 
 
 def test_a_home_that_is_not_there_gets_no_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -196,6 +196,21 @@ def test_an_outage_of_the_network_is_none_of_the_sandbox(cloud: Cloud, start: St
     assert (len(cloud.asked("connect")), end(client)) == (1, [])
 
 
+def test_a_session_keeps_its_access_where_no_file_can_be_written(
+    bed: Bed, cloud: Cloud, tunnel_environ: dict[str, str], tmp_path: Path
+) -> None:
+    machine = cloud.create(real=True, network={"allowPublicTraffic": False})
+    env = {**tunnel_environ, "XDG_CACHE_HOME": str(tmp_path / "file" / "cache")}
+    (tmp_path / "file").touch()
+    client = bed.start(*OURS, "connect", machine.id, stdin=subprocess.PIPE, env=env)
+    type_and_see(client, "x")
+    cloud.faults.append(Fault(status=503, body={"code": 503, "message": "busy"}))
+    for word in ("one", "two"):
+        machine.cut_connections()
+        type_and_see(client, word)
+    assert (len(cloud.asked("connect")), end(client)) == (1, [])
+
+
 def test_ssh_goes_on_where_it_was(bed: Bed, sshd: Sshd, tmp_path: Path) -> None:
     with Cloud(bed, sshd.port) as cloud:
         machine = cloud.create(real=True, autoPause=True)
