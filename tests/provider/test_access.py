@@ -241,6 +241,8 @@ def test_a_wait_outlasts_an_api_that_fails_and_warns_once(
         (Fault(status=200, body={"trafficAccessToken": "a\r\nb"}), "its answer has an invalid token"),
         (Fault(status=200, body={"trafficAccessToken": 7}), "trafficAccessToken in its answer is not a string"),
         (Fault(status=200, body={"domain": "evil.test/x?"}), "its answer has an invalid domain"),
+        (Fault(status=200, body={"domain": "a..b"}), "its answer has an invalid domain"),
+        (Fault(status=200, body={"domain": "a.test:99999"}), "its answer has an invalid domain"),
         (Fault(raw=b"SSH-2.0-OpenSSH\r\n"), "it did not answer in HTTP"),
         (Fault(raw=b""), "it did not answer in HTTP"),
     ],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
@@ -121,3 +123,15 @@ def test_a_mistake_in_the_thread_is_no_silence() -> None:
 
     problem = problem_of(Api("the API", "h", "", "k", "o", refuse).list)
     assert problem == "h refused the connection: nothing is listening there"
+
+
+@pytest.mark.parametrize("date", ["", "soon", "Thu, 01 Jan 1970 00:00:00 -99999999999999999999"])
+def test_a_date_that_is_none_is_not_counted_with(date: str) -> None:
+    def script(connection: socket.socket) -> None:
+        connection.recv(65536)
+        ends = datetime.fromtimestamp(time.time() + 100.0, UTC).isoformat()
+        body = json.dumps({"sandboxID": "i1", "state": "running", "endAt": ends})
+        connection.sendall(HEAD + f"Date: {date}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+
+    with Target(script) as target:
+        assert 50.0 < api_at(target.port).details("i1").left <= 100.0

@@ -103,7 +103,9 @@ def test_the_url_is_made_of_the_domain(folder: Path) -> None:
     ("environ", "line"),
     [
         ({"E2B_DOMAIN": "a/b"}, "E2B_DOMAIN: 'a/b' is not a domain"),
-        ({"E2B_DOMAIN": "a.test:99999"}, "E2B_DOMAIN: the port is not a number from 1 to 65535"),
+        ({"E2B_DOMAIN": "a.test:99999"}, "E2B_DOMAIN: 'a.test:99999' is not a domain such as e2b.app"),
+        ({"E2B_DOMAIN": "a..b", "E2B_API_URL": "https://x"}, "E2B_DOMAIN: 'a..b' is not a domain such as e2b.app"),
+        ({"E2B_DOMAIN": "https://e2b.app"}, "E2B_DOMAIN: 'https://e2b.app' is not a domain such as e2b.app"),
         ({"E2B_API_URL": "https://u:p@x"}, "E2B_API_URL: the URL of an API must not hold a user name or password"),
         ({"E2B_API_URL": "https://x?key"}, "E2B_API_URL: the URL of an API cannot have a query, a fragment or spaces"),
         ({"E2B_API_KEY": "two words"}, "E2B_API_KEY: it must hold one key: a line of printable ASCII without spaces"),

@@ -13,7 +13,7 @@ import time
 
 from tunnel.client.address import USUAL_DOMAIN, Address, bracketed, check_host, parse_url, split_authority
 from tunnel.errors import ConnectionLost, ProviderError, UpgradeRefused, UsageError, keep_secret
-from tunnel.provider.answers import DOMAIN, Access
+from tunnel.provider.answers import Access, is_domain
 from tunnel.provider.api import Api
 from tunnel.provider.cache import Cache, cache_folder
 from tunnel.provider.keepalive import NEVER
@@ -238,8 +238,9 @@ def find_sandbox(layers: Layers, host: str, template: str | None) -> ProvidedSan
 def find_api(layers: Layers) -> tuple[Api, str]:
     """Return the provider's API according to the settings, and its domain. Raises UsageError."""
     domain = layers.text("api-domain") or USUAL_DOMAIN
-    if not DOMAIN.fullmatch(domain):
-        raise UsageError(f"{domain!r} is not a domain", setting="api_domain", origin=layers.origin("api-domain"))
+    if not is_domain(domain):
+        problem = f"{domain!r} is not a domain such as {USUAL_DOMAIN}"
+        raise UsageError(problem, setting="api_domain", origin=layers.origin("api-domain"))
     url = layers.text("api-url") or f"https://api.{domain}"
     key, key_origin = layers.api_key()
     keep_secret(key)

@@ -15,7 +15,9 @@ from tunnel.errors import ProviderError, keep_secret, printable
 from tunnel.protocol.upgrade import Response, message_of
 
 TOKEN_LIMIT = 8192  # characters, well below what servers take as a header
-DOMAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(?::[0-9]{1,5})?")
+_DOMAIN_LIMIT = 253  # characters, as in DNS
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*(?::([0-9]{{1,5}}))?")
 # Status → code of the error. Other statuses are not about the sandbox, the key or the call.
 _CODES = {
     400: "api-usage", 401: "api-key", 403: "api-key", 404: "sandbox-unknown", 409: "sandbox-busy", 429: "api-quota",
@@ -83,7 +85,7 @@ def access_of(response: Response, *, api: object, asked: float, until: float) ->
     if not isinstance(found, dict):
         raise _failed(api, "its answer is not a JSON object", response)
     domain, envd, traffic = (_text(found, name, api) for name in ("domain", "envdAccessToken", "trafficAccessToken"))
-    if domain is not None and not DOMAIN.fullmatch(domain):
+    if domain is not None and not is_domain(domain):
         raise _failed(api, "its answer has an invalid domain", response)
     for token in (envd, traffic):
         if token is not None and not is_token(token):
@@ -103,6 +105,12 @@ def page_of(response: Response, *, api: object, now: float) -> tuple[list[Detail
         raise _failed(api, "its answer is not a JSON array", response)
     clock = _clock(response, now)
     return [_details(each, clock, api) for each in found], response.get("x-next-token") or None
+
+
+def is_domain(text: str) -> bool:
+    """Return whether names below ``text`` can be part of a URL: it is a domain, which may have a port."""
+    found = _DOMAIN.fullmatch(text)
+    return found is not None and len(text) <= _DOMAIN_LIMIT and (found[1] is None or 0 < int(found[1]) < 65536)
 
 
 def is_token(text: str) -> bool:
@@ -133,7 +141,7 @@ def _clock(response: Response, now: float) -> float:
     """
     try:
         return parsedate_to_datetime(response.get("date") or "").timestamp() + 1
-    except ValueError:
+    except (ValueError, OverflowError):
         return now
 
 
