@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.bed.processes import Bed
 from tests.bed.tunnels import OURS, PROGRAMS
-from tests.provider.cloud import Cloud, Fault
+from tests.provider.cloud import KEY, Cloud, Fault
 
 
 def test_sandboxes_are_listed(bed: Bed, cloud: Cloud) -> None:
@@ -63,11 +63,48 @@ def test_what_goes_wrong_is_reported_in_one_line(bed: Bed, cloud: Cloud) -> None
     assert (finished.status, finished.stderr) == (2, line)
 
 
+def test_pages_that_overlap_or_come_again_do_not_repeat_a_sandbox(bed: Bed, cloud: Cloud) -> None:
+    def entry(id: str) -> dict[str, str]:
+        return {"sandboxID": id, "state": "running", "endAt": "2099-01-01T00:00:00Z"}
+
+    pages = [[entry("a"), entry("b")], [], [entry("b"), entry("c")], [entry("b"), entry("c")]]
+    for page in pages:  # the last one comes for ever
+        times = float("inf") if page is pages[-1] else 1
+        cloud.faults.append(Fault(status=200, body=page, headers={"X-Next-Token": "more"}, times=times))
+    listed = json.loads(bed.check(*OURS, "sandboxes", "--json", env=cloud.environment()).text)
+    assert [each["id"] for each in listed] == ["a", "b", "c"]
+    assert len(cloud.requests) == 4
+
+
+def completed(bed: Bed, env: dict[str, str], words: str) -> str:
+    """What a shell shows for a command line that ends with Tab."""
+    line = f"wstunnel-py {words}"
+    asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1), "_WSTUNNEL_PY_COMPLETE": "bash_complete"}
+    finished = bed.check(*OURS, env={"PATH": f"{PROGRAMS}:{os.environ['PATH']}", **env, **asked})
+    assert finished.stderr == ""
+    return finished.text
+
+
 def test_a_shell_completes_them(bed: Bed, cloud: Cloud, tmp_path: Path) -> None:
     machine = cloud.create()
-    env = {**cloud.environment(), "PATH": f"{PROGRAMS}:{os.environ['PATH']}", "XDG_CONFIG_HOME": str(tmp_path)}
+    env = {**cloud.environment(), "XDG_CONFIG_HOME": str(tmp_path)}
     for words in (f"shell {machine.id[:3]}", f"ssh {machine.id[:3]}", machine.id[:3]):
-        line = f"wstunnel-py {words}"
-        asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1), "_WSTUNNEL_PY_COMPLETE": "bash_complete"}
-        assert bed.check(*OURS, env={**env, **asked}).text == f"plain,{machine.id}\n"
-    assert bed.check(*OURS, env={**env, **asked, "E2B_API_KEY": "wrong"}).text == "\n"
+        assert completed(bed, env, words) == f"plain,{machine.id}\n"
+    assert completed(bed, {**env, "E2B_API_KEY": "wrong"}, words) == "\n"
+    asked = len(cloud.requests)
+    assert completed(bed, {**env, "WSTUNNEL_PY_PROVIDER": "none"}, words) == "\n"
+    folder = tmp_path / "wstunnel-py"
+    folder.mkdir()
+    (folder / "key").touch(mode=0o600)
+    (folder / "key").write_text(KEY)
+    (folder / "config.toml").write_text('api-key-file = "key"\n')
+    assert len(cloud.requests) == asked
+    assert completed(bed, {**env, "E2B_API_KEY": ""}, words) == f"plain,{machine.id}\n"
+
+
+def test_a_shell_does_not_wait_for_many_slow_pages(bed: Bed, cloud: Cloud) -> None:
+    for _ in range(230):
+        cloud.create()
+    cloud.faults.append(Fault("GET", delay=1.0))
+    assert completed(bed, cloud.environment(), "i") == "\n"
+    assert len(cloud.requests) <= 2

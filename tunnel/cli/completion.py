@@ -55,15 +55,17 @@ def complete_host(ctx: click.Context, parameter: click.Parameter, incomplete: st
 
 
 def _sandboxes() -> list[str]:
-    if not os.environ.get("E2B_API_KEY") and not os.environ.get("E2B_API_KEY_FILE"):
-        return []
     from tunnel.client.layers import layers_for
-    from tunnel.client.options import SANDBOXES_OPTIONS
-    from tunnel.client.sandbox import find_api
+    from tunnel.client.options import BY_NAME, SANDBOXES_OPTIONS
     from tunnel.errors import TunnelError
 
     try:
-        api, _ = find_api(layers_for("", {}, os.environ, SANDBOXES_OPTIONS))
+        layers = layers_for("", {}, os.environ, (*SANDBOXES_OPTIONS, BY_NAME["provider"]))
+        if layers.provider(by_default=True) is None:
+            return []
+        from tunnel.client.sandbox import find_api
+
+        api, _ = find_api(layers)
         return [each.id for each in api.list(limit=COMPLETION_LIMIT)]
     except TunnelError:
         return []

@@ -24,6 +24,7 @@ from tunnel.provider.exchange import Exchange
 
 ANSWER_LIMIT = 60.0  # seconds for a call that may wake a sandbox, as in E2B's SDKs
 STATE_LIMIT = 10.0  # seconds for any other call
+LIST_LIMIT = 60.0  # seconds for all pages of a list
 PAGE = 100  # sandboxes
 MAX_PAGES = 100
 STATES = ("running", "paused")
@@ -67,18 +68,27 @@ class Api:
         answer = self._call("GET", f"/sandboxes/{quote(sandbox, safe='')}", sandbox, limit=limit)
         return details_of(answer, api=self.name, now=time.time())
 
-    def list(self, states: Sequence[str] = STATES, *, limit: float = STATE_LIMIT) -> list[Details]:
-        """Return the sandboxes in one of these states, the youngest first. Raises ProviderError."""
-        found: list[Details] = []
+    def list(self, states: Sequence[str] = STATES, *, limit: float = LIST_LIMIT) -> list[Details]:
+        """Return the sandboxes in one of these states, the youngest first, within ``limit`` seconds.
+
+        Raises ProviderError.
+        """
+        end = time.monotonic() + limit
+        # By ID, as pages overlap if a sandbox is created meanwhile.
+        found: dict[str, Details] = {}
         token: str | None = None
         for _ in range(MAX_PAGES):
             query = {"state": ",".join(states), "limit": str(PAGE)} | ({"nextToken": token} if token else {})
-            answer = self._call("GET", f"/v2/sandboxes?{urlencode(query, safe=',')}", limit=limit)
+            left = end - time.monotonic()
+            if left <= 0.0:
+                raise self._unreachable(f"it did not send the whole list within {limit:g} s")
+            answer = self._call("GET", f"/v2/sandboxes?{urlencode(query, safe=',')}", limit=min(STATE_LIMIT, left))
             page, token = page_of(answer, api=self.name, now=time.time())
-            found += page
-            if token is None:
+            has_news = any(each.id not in found for each in page)
+            found |= {each.id: each for each in page}
+            if token is None or (page and not has_news):
                 break
-        return found
+        return [*found.values()]
 
     def _call(
         self,
@@ -102,7 +112,7 @@ class Api:
         try:
             answer = exchange.run(limit, slow)
         except TimeoutError as exc:
-            raise self._unreachable(f"it did not answer within {limit:g} s") from exc
+            raise self._unreachable(f"it did not answer within {limit:.2g} s") from exc
         except TunnelError as exc:
             raise self._unreachable(str(exc)) from exc
         except http.client.HTTPException as exc:
