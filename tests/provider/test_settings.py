@@ -13,6 +13,7 @@ from tunnel.client.options import parse_command_line
 from tunnel.client.sandbox import ProvidedSandbox
 from tunnel.client.settings import resolve
 from tunnel.errors import UsageError
+from tunnel.pty.client.access import locate_sandbox
 from tunnel.ssh.config import generate
 
 __all__ = ["folder"]  # a fixture
@@ -118,6 +119,13 @@ def test_an_unusable_value_is_reported_under_the_name_of_its_setting(environ: di
     with pytest.raises(UsageError) as caught:
         sandbox("abc", **environ)
     assert line in str(caught.value) and "words" not in str(caught.value).replace("two words", "")
+
+
+def test_a_program_is_told_the_variable_that_it_has_set() -> None:
+    environ = {**KEY, "E2B_API_URL": "ftp://x"}
+    with pytest.raises(UsageError) as caught:
+        locate_sandbox("abc", token=None, headers=None, provider=None, ca_file=None, proxy=None, environ=environ)
+    assert str(caught.value) == "E2B_API_URL: the URL of an API must begin with https:// or http://"
 
 
 def test_a_key_in_clear_text_causes_a_warning() -> None:

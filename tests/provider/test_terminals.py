@@ -158,6 +158,11 @@ def test_what_goes_wrong_is_reported_in_one_line(bed: Bed, secure: Cloud, machin
     first, second = finished.stderr.splitlines()
     assert first == f"wstunnel-py: warning: request to {secure.url} failed: it answered 500: broken; connecting anyway"
     assert finished.status == 255 and "refused access" in second  # without its token
+    secure.faults[:] = [Fault("connect", 409, {"code": 409, "message": "being paused"})]
+    for words in (("shell", machine.id, "--", "true"), ("pty", "ps", machine.id)):
+        finished = bed.run(*OURS, *words)  # which have no --wait
+        line = f"wstunnel-py: sandbox {machine.id} is changing state: being paused; try again in a while\n"
+        assert finished.stderr == line
     machine.pause()
     secure.faults.clear()
     finished = bed.run(*OURS, "shell", "--wake", "never", machine.id, "--", "true")

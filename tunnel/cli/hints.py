@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 HINTS = {
     "exists": "--force replaces it",
     "sandbox-unknown": "wstunnel-py sandboxes lists yours",
-    "sandbox-busy": "see {wait}",
+    "sandbox-busy": "try again in a while",
     "sandbox-paused": "{wake} on-input wakes it",
     "api-quota": "wstunnel-py sandboxes lists those that run",
     "api-usage": "if the time is the problem, see {sandbox_timeout}",
@@ -131,8 +131,9 @@ def told(error: TunnelError, layers: Layers | None = None, host: str = "", *, ha
     steps = _own_steps(error, layers)
     if error.code == "listen":
         steps += _of_listening(error)
-    if error.code == "not-ready" and layers is not None and not layers.prefix:
-        steps.append(f"it may still be starting: see {spelled('wait')}")
+    if error.code in ("not-ready", "sandbox-busy") and layers is not None and not layers.prefix:
+        what = "it may still be starting: " if error.code == "not-ready" else ""
+        steps.append(f"{what}see {spelled('wait')}")
     if error.code in HINTS and (not steps or error.code.endswith("-refused")) and not _is_of_permission(error):
         steps.append(HINTS[error.code].format_map(_Names()))
     is_of_way = isinstance(error, DialError) and not isinstance(error, ProviderError)

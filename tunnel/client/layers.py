@@ -291,7 +291,7 @@ def layers_for(
     layers.token = environ.get(token_variable(prefix))
     layers.key = environ.get(KEY_VARIABLE) or None
     if environment:
-        layers.aliases = {each.name: each.alias for each in options if each.alias and each.variable not in environ}
+        layers.aliases = used_aliases(environ, options)
     if literal is not None or (url not in given and url in table and _is_literal(table[url])):
         layers.is_literal = True
         layers.withhold()
@@ -329,6 +329,11 @@ def read_environment(environ: Mapping[str, str], options: Sequence[Option]) -> V
         else:
             values[option.name] = parse_value(option, word, name)
     return values
+
+
+def used_aliases(environ: Mapping[str, str], options: Sequence[Option]) -> dict[str, str]:
+    """Return option → the variable of another program by which it is set, if it is set in the environment at all."""
+    return {each.name: each.alias for each in options if each.alias and each.variable not in environ}
 
 
 def token_variable(prefix: str) -> str:

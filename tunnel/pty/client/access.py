@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from tunnel.client.config import Config
-from tunnel.client.layers import KEY_VARIABLE, Layers, read_environment
+from tunnel.client.layers import KEY_VARIABLE, Layers, read_environment, used_aliases
 from tunnel.client.options import PTY, PTY_OPTIONS, parse_value
 from tunnel.client.sandbox import TRAFFIC_TOKEN, ProvidedSandbox, find_sandbox, is_stale
 from tunnel.errors import ProviderError
@@ -117,6 +117,7 @@ def locate_sandbox(
     environment = read_environment(environ, [_OPTIONS[name] for name in named])
     layers = Layers(Config("", {}, {}), given, {}, environment, PTY_OPTIONS, host=host_or_url, prefix=PTY)
     layers.key = environ.get(KEY_VARIABLE) or None
+    layers.aliases = used_aliases(environ, PTY_OPTIONS)
     is_id = "://" not in host_or_url and "." not in host_or_url
     layers.is_literal = not is_id
     if layers.provider(by_default=is_id) is None:
