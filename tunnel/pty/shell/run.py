@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from tunnel.pty.shell.local import LocalTerminal
 
 FAILED = 255  # ssh's own failures have the same exit code
+CLOCKS = 15.0  # seconds between two looks at the clocks, which show that this machine was suspended
 TYPING = 0.1  # seconds in which several keys cause one check of the sandbox's time
 REDRAW_PAUSE = 0.2  # seconds that a terminal has another size, so that its program notices
 FAREWELL_LIMIT = 2.0  # seconds for the last call to the service: kill the terminal, or keep it
@@ -273,7 +274,7 @@ class RemoteShell:
             now = time.monotonic()
             at = times.look(now, self._typed)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(at - now, 3600.0)):
+                async with asyncio.timeout(min(at - now, CLOCKS)):
                     await self._has_typed.wait()
             await asyncio.sleep(TYPING)  # not for each key
             self._has_typed.clear()
