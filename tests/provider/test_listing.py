@@ -9,6 +9,8 @@ from pathlib import Path
 from tests.bed.processes import Bed
 from tests.bed.tunnels import OURS, PROGRAMS
 from tests.provider.cloud import KEY, Cloud, Fault
+from tunnel.cli.sandboxes import table
+from tunnel.provider.answers import Details
 
 
 def test_sandboxes_are_listed(bed: Bed, cloud: Cloud) -> None:
@@ -30,6 +32,15 @@ def test_sandboxes_are_listed(bed: Bed, cloud: Cloud) -> None:
         (runs.id, "ssh-ready", "running"), (sleeps.id, "a long [31m name", "paused"),
     ]  # fmt: skip
     assert 2900 < listed[0]["ends_in"] <= 3000 and listed[1]["ends_in"] is None
+
+
+def test_wide_characters_take_two_columns() -> None:
+    lines = table([Details("i1", "箱の中", "running", 20.0), Details("i2", "e\u0301t", "paused", 0.0)])
+    assert lines == [
+        "SANDBOX  TEMPLATE  STATE    ENDS IN",
+        "i1       箱の中    running  20 s",
+        "i2       e\u0301t        paused   -",
+    ]
 
 
 def test_a_long_list_has_pages(bed: Bed, cloud: Cloud) -> None:

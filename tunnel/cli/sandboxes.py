@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from unicodedata import combining, east_asian_width
 
 import click
 
@@ -53,10 +54,16 @@ def table(found: Sequence[Details]) -> list[str]:
     for each in found:
         ends_in = _ends_in(each)
         rows.append((each.id, each.name or "-", each.state, "-" if ends_in is None else span(ends_in)))
-    widths = [max(len(row[at]) for row in rows) for at in range(3)]
+    widths = [max(_columns(row[at]) for row in rows) for at in range(3)]
     return [
-        "  ".join([*(f"{text:<{width}}" for text, width in zip(row, widths, strict=False)), row[3]]) for row in rows
+        "  ".join([*(text + " " * (width - _columns(text)) for text, width in zip(row, widths, strict=False)), row[3]])
+        for row in rows
     ]
+
+
+def _columns(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
 
 
 sandboxes = DirectCommand(
