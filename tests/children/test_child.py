@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -10,7 +11,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tunnel.children.child import Child
+from tunnel.children.child import Child, start
+from tunnel.children.exits import watch_for_exit
 from tunnel.children.family import kill_families, signal_sessions
 from tunnel.children.proc import look
 
@@ -54,6 +56,29 @@ def test_a_process_that_is_no_child_of_ours_is_never_signalled(
         status = file.read()
     assert "SigPnd:\t0000000000000000" in status
     assert "State:\tT" not in status
+
+
+def test_without_pidfds_a_thread_waits_that_takes_no_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It need not be told of an end before the child is reaped."""
+    masks: list[set[int]] = []
+    wait = os.waitid
+
+    def note(*arguments: int) -> object:
+        masks.append({int(each) for each in signal.pthread_sigmask(signal.SIG_BLOCK, ())})
+        return wait(*arguments)
+
+    async def run() -> None:
+        child = start(["true"])
+        child.reap()
+        monkeypatch.delattr(os, "pidfd_open")
+        monkeypatch.setattr(os, "waitid", note)
+        ended = asyncio.Event()
+        watch_for_exit(child.pid, ended.set)
+        async with asyncio.timeout(10):
+            await ended.wait()
+
+    asyncio.run(run())
+    assert {signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2} <= masks[0]
 
 
 @pytest.mark.parametrize("way", WAYS)

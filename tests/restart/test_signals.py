@@ -80,6 +80,25 @@ def test_a_signal_waits_for_the_new_version(
         assert process.wait(LIMIT) == 0
 
 
+@pytest.mark.parametrize("options", [(), ("--uvloop",)], ids=["asyncio", "uvloop"])
+def test_no_other_thread_takes_a_signal(
+    bed: Bed, installed: Installed, echo_target: Target, options: tuple[str, ...]
+) -> None:
+    """A thread that has looked up the target's name is there; the main thread, which blocks signals, stands still."""
+    told, go_on = pause_at(installed, "standing")
+    process, url = installed.serve(bed, echo_target.port, "--target", f"localhost:{echo_target.port}", *options)
+    with open_tunnel(url) as tunnel:
+        assert_echo(tunnel)
+        process.send_signal(signal.SIGUSR2)
+        wait_for(told)
+        process.send_signal(signal.SIGTERM)
+        go_on.touch()
+        process.wait_for_line("info draining")
+        assert len(lines_of(process, "restarted")) == 1
+        assert_echo(tunnel)
+    assert process.wait(LIMIT) == 0
+
+
 def test_a_bridge_that_is_told_to_stop_does_not_restart(bed: Bed, installed: Installed, echo_target: Target) -> None:
     told, go_on = pause_at(installed, "starting")
     process, url = installed.serve(bed, echo_target.port)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Callable
+
+from tunnel.net.event_loop import leave_signals_to_main_thread
 
 
 def watch_for_exit(pid: int, on_exit: Callable[[], object]) -> None:
@@ -29,7 +32,9 @@ def watch_for_exit(pid: int, on_exit: Callable[[], object]) -> None:
 
 
 def _wait_in_thread(loop: asyncio.AbstractEventLoop, pid: int, on_exit: Callable[[], object]) -> None:
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    leave_signals_to_main_thread()
+    with contextlib.suppress(ChildProcessError):  # it has been killed and reaped meanwhile
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     try:
         loop.call_soon_threadsafe(on_exit)
     except RuntimeError:

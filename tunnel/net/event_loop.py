@@ -32,6 +32,15 @@ def posix_only(what: str, setting: str) -> None:
         raise UsageError(f"{what}, which Windows is not", setting=setting)
 
 
+def leave_signals_to_main_thread() -> None:
+    """Block all signals in this thread, at its start: those of the process are for the loop in the main thread.
+
+    They must wait while that blocks them for a restart in place. Another thread would take them, and they would be lost.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
 @contextlib.contextmanager
 def signals_handled(actions: Mapping[str, Callable[[], object]]) -> Iterator[None]:
     """Make the running loop call ``actions`` (name of a signal → function) when their signals arrive.

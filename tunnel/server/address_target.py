@@ -102,7 +102,9 @@ async def _resolve(host: str, port: int, seconds: float) -> _Addresses:
     except (socket.gaierror, UnicodeError):
         try:
             async with asyncio.timeout(seconds):
-                found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                # Not with the loop's getaddrinfo: uvloop would call it in threads that take signals from the main one.
+                ask = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+                found = await asyncio.get_running_loop().run_in_executor(None, ask)
         except (socket.gaierror, UnicodeError) as exc:
             reason = exc.strerror if isinstance(exc, socket.gaierror) else exc
             raise DialError("dns", host=host, reason=reason) from exc

@@ -11,7 +11,6 @@ import logging
 import os
 import queue
 import re
-import signal
 import stat
 import threading
 import time
@@ -20,6 +19,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from tunnel.errors import UsageError, spelled
+from tunnel.net.event_loop import leave_signals_to_main_thread
 
 BACKLOG_LIMIT = 1 << 20  # bytes of queued lines
 FLUSH_LIMIT = 2.0  # seconds for the remaining lines at the end
@@ -132,10 +132,7 @@ class Output:
     # --- The thread
 
     def _run(self) -> None:
-        if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(
-                signal.SIG_BLOCK, signal.valid_signals()
-            )  # signals are handled by the event loop's thread
+        leave_signals_to_main_thread()
         while True:
             try:
                 if not self._turn():
