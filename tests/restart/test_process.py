@@ -177,6 +177,25 @@ def test_a_file_that_cannot_be_written_any_more_ends_nothing(bed: Bed, echo_targ
         assert_echo(tunnel)
 
 
+def test_files_that_cannot_be_removed_any_more_do_not_spoil_the_end(
+    bed: Bed, installed: Installed, tmp_path: Path
+) -> None:
+    """As on a disk that has become read-only."""
+    pidfile, sock = tmp_path / "bridge.pid", tmp_path / "s"
+    text = "    fill_standard_descriptors()\n"
+    refuse = f"    def unlink(path): raise OSError(30, 'Read-only file system', path)\n{text}    os.unlink = unlink\n"
+    installed.change("run.py", text, refuse)
+    words = ("serve", "--listen", f"unix:{sock}", "--pidfile", str(pidfile))
+    process = bed.start(sys.executable, str(installed.script), *words, env={"PYTHONPATH": ""})
+    for _ in ticks(LIMIT):
+        if pidfile.exists():
+            break
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(LIMIT) == 0, process.log()
+    process.wait_for_line("warning")
+    assert f'message="--pidfile: cannot remove {pidfile}: Read-only file system"' in process.log()
+
+
 def test_signals_are_handled_once_the_pidfile_exists(bed: Bed, installed: Installed, tmp_path: Path) -> None:
     """The bridge gets SIGTERM in the very moment in which the file is there, and ends in good order."""
     block = "    try:\n        yield\n"
@@ -223,6 +242,24 @@ def test_restarts_are_in_the_log_file(bed: Bed, echo_target: Target, tmp_path: P
     reason = json.loads(old.read_text().splitlines()[-1])["reason"]
     assert reason == f"the new version failed: --log-file: cannot use {log}: Is a directory"
     assert process.log() == ""
+
+
+def test_files_that_were_open_at_the_start_are_open_for_the_trial(
+    bed: Bed, echo_target: Target, tmp_path: Path
+) -> None:
+    """Options name them, as they do in a script that opens its files before it gives up its rights."""
+    tokens, log = tmp_path / "tokens", tmp_path / "log"
+    tokens.write_text("a-token-of-32-characters-at-least\n")
+    tokens.chmod(0o600)
+    opened = ("/bin/sh", "-c", f'exec "$@" 7<{tokens} 8>>{log}', "sh")
+    options = ("--token-file", "/dev/fd/7", "--log-file", "/dev/fd/8", "--log-format", "json")
+    target = ("--target", f"127.0.0.1:{echo_target.port}")
+    process = bed.start(*opened, *OURS, "serve", "--listen", "127.0.0.1:0", *target, *options)
+    wait_for_events(log, ["ready"])
+    process.send_signal(signal.SIGUSR2)
+    wait_for_events(log, ["ready", "restart", "restarted"])
+    process.send_signal(signal.SIGUSR2)
+    wait_for_events(log, ["ready", "restart", "restarted", "restart", "restarted"])
 
 
 def wait_for_events(log: Path, expected: list[str]) -> None:

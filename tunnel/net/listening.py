@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -42,7 +43,8 @@ class ListeningSocket:
     def close(self) -> None:
         self.sock.close()
         if self._path is not None and self.file is not None and self.file == _identity(self._path):
-            os.unlink(self._path)
+            with contextlib.suppress(OSError):  # it may stay: nobody listens there, so the next start removes it
+                os.unlink(self._path)
 
 
 def open_listening(specs: Iterable[tuple[str, str]], *, unix_mode: int) -> list[ListeningSocket]:

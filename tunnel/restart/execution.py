@@ -37,6 +37,25 @@ def unblock_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
+def inherited() -> set[int]:
+    """Return the descriptors, besides the standard ones, that this process was started with and an exec keeps open.
+
+    Options may name them (``/dev/fd/3``). Python lets an exec close all that it opens itself.
+    """
+    try:
+        numbers = {int(name) for name in os.listdir("/dev/fd")} - {0, 1, 2}
+    except OSError:
+        return set()  # /proc is not mounted, so nothing can name them either
+    return {number for number in numbers if _is_inheritable(number)}
+
+
+def _is_inheritable(fd: int) -> bool:
+    try:
+        return os.get_inheritable(fd)
+    except OSError:
+        return False  # the one that listed the others
+
+
 def execute(environ: Mapping[str, str], kept: Iterable[int]) -> None:
     """Execute the new version, with the ``kept`` descriptors open. Raises OSError; then nothing has changed."""
     words = command()

@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from tunnel.children.child import Child, start
 from tunnel.errors import printable
 from tunnel.restart.arrival import GO, READY, TRIED, to_try
-from tunnel.restart.execution import command
+from tunnel.restart.execution import command, inherited
 
 START_LIMIT = 30.0  # seconds for the new version to start; the service continues meanwhile
 RESTORE_LIMIT = 10.0  # seconds to restore the state; the service stands still meanwhile
@@ -52,7 +52,7 @@ class Trial:
                 stdout=written,
                 stderr=written,
                 env={**env, **to_try(file, theirs.fileno())},
-                pass_fds=(file, theirs.fileno()),
+                pass_fds=(file, theirs.fileno(), *inherited()),
             )
             failing.pop_all()
         self._talk.setblocking(False)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tunnel.errors import UsageError
+from tunnel.errors import UsageError, spelled
 from tunnel.net.files import read_regular, write_whole
+from tunnel.server.log import event
 
 _LIMIT = 64  # bytes of such a file
 
@@ -28,7 +30,11 @@ def pidfile(path: str | None) -> Iterator[None]:
         yield
     finally:
         if _content(path) == own:
-            os.unlink(path)
+            try:
+                os.unlink(path)
+            except OSError as exc:  # the disk has become read-only, for example
+                line = f"{spelled('pidfile')}: cannot remove {path}: {exc.strerror or exc}"
+                event(logging.WARNING, "warning", message=line)
 
 
 def _content(path: str) -> bytes | None:
