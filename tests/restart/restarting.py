@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from pathlib import Path
 
 from tests.bed.processes import Process, ticks
 from tunnel.restart import state
@@ -46,6 +47,13 @@ def wait_for_lines(process: Process, event: str, count: int) -> list[str]:
             return lines
         assert process.status is None, f"ended with {process.status}\n{process.log()}"
     raise AssertionError(f"{count} lines of {event} did not come within {LIMIT} s\n{process.log()}")
+
+
+def wait_for(path: Path) -> None:
+    for _ in ticks(LIMIT):
+        if path.exists():
+            return
+    raise AssertionError(f"no {path} within {LIMIT} s")
 
 
 def _signal(process: Process, event: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -17,8 +19,12 @@ from tests.bed.targets import Target
 from tests.bed.tunnels import OURS, start_bridge
 from tests.conftest import StartBridge
 from tests.faults.seen import wait_for_tunnels
-from tests.restart.restarting import lines_of, restart, wait_for_lines
+from tests.restart.installed import Installed
+from tests.restart.restarting import lines_of, restart, wait_for, wait_for_lines
 from tests.server.clients import LIMIT, ask, assert_echo, dial, open_tunnel, read_answer, request_head
+
+
+MB = 1_000_000
 
 
 def health(url: str) -> dict[str, int]:
@@ -51,14 +57,18 @@ def test_a_refusal_that_is_delayed_still_comes(bed: Bed, echo_target: Target, tm
     assert ask(bridge.url).status == 401
 
 
-def test_sessions_over_tls_resume_and_plain_tunnels_are_told_why_they_end(
-    bed: Bed, echo_target: Target, tmp_path: Path
-) -> None:
+def make_certificate(bed: Bed, tmp_path: Path) -> tuple[Path, tuple[str, ...]]:
+    """Return the file of an authority, and the options of a bridge with a certificate of it for localhost."""
     folder = tmp_path / "pki"
     bed.check(*OURS, "certs", "ca", str(folder))
     bed.check(*OURS, "certs", "server", "localhost", "--ca", str(folder), "--out", f"{folder}/localhost")
-    authority = folder / "ca.pem"
-    pair = ("--tls-cert", f"{folder}/localhost.pem", "--tls-key", f"{folder}/localhost.key")
+    return folder / "ca.pem", ("--tls-cert", f"{folder}/localhost.pem", "--tls-key", f"{folder}/localhost.key")
+
+
+def test_sessions_over_tls_resume_and_plain_tunnels_are_told_why_they_end(
+    bed: Bed, echo_target: Target, tmp_path: Path
+) -> None:
+    authority, pair = make_certificate(bed, tmp_path)
     bridge = start_bridge(bed, "ours", echo_target.port, *pair)
     url = bridge.url.replace("127.0.0.1", "localhost")
     context = ssl.create_default_context(cafile=str(authority))
@@ -85,6 +95,36 @@ def test_sessions_over_tls_resume_and_plain_tunnels_are_told_why_they_end(
     assert session.err.read_text() == ""
     ends = lines_of(bridge.process, "tunnel")
     assert len([line for line in ends if 'reason="the bridge restarts"' in line]) == 2
+
+
+def test_a_busy_download_over_tls_is_told_why_it_ends(bed: Bed, installed: Installed, tmp_path: Path) -> None:
+    """Much is waiting for its client when the bridge stands still; by the end of that, the client has read it."""
+    authority, pair = make_certificate(bed, tmp_path)
+    stands, may_go_on = tmp_path / "stands", tmp_path / "may-go-on"
+    pause = f"import time; open({str(stands)!r}, 'w').close()\n        while not os.path.exists({str(may_go_on)!r}): time.sleep(0.01)\n"
+    installed.change("restart/course.py", "        trial.restore()\n", f"        {pause}        trial.restore()\n")
+
+    def flood(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection.sendall(bytes(MB))
+
+    with Target(flood) as target:
+        process, url = installed.serve(bed, target.port, *pair)
+        context = ssl.create_default_context(cafile=str(authority))
+        with open_tunnel(url.replace("127.0.0.1", "localhost"), tls=context) as tunnel:
+            tunnel.recv(timeout=LIMIT)
+            process.send_signal(signal.SIGUSR2)
+            wait_for(stands)
+            with pytest.raises(TimeoutError):
+                while True:
+                    tunnel.recv(timeout=1)
+            may_go_on.touch()
+            with pytest.raises(ConnectionClosed) as closed:
+                while True:
+                    tunnel.recv(timeout=LIMIT)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
 
 
 @pytest.mark.parametrize("options", [("--max-detached", "0"), ("--max-tunnels", "1")], ids=" ".join)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.bed.processes import Bed, ticks
+from tests.bed.processes import Bed
 from tests.bed.targets import Target
 from tests.conftest import StartBridge
 from tests.restart.installed import Installed
-from tests.restart.restarting import lines_of, restart, wait_for_lines
+from tests.restart.restarting import lines_of, restart, wait_for, wait_for_lines
 from tests.server.clients import LIMIT, assert_echo, open_tunnel
 
 # The moments: the trial starts; the bridge stands still; the new version does not listen to signals yet.
@@ -32,13 +32,6 @@ def pause_at(installed: Installed, moment: str) -> tuple[Path, Path]:
         pause = f"arrived and ({pause})"
     installed.change(module, text, f"{text[: len(text) - len(text.lstrip())]}{pause}\n{text}")
     return told, go_on
-
-
-def wait_for(path: Path) -> None:
-    for _ in ticks(LIMIT):
-        if path.exists():
-            return
-    raise AssertionError(f"no {path} within {LIMIT} s")
 
 
 def test_two_signals_are_two_restarts_at_most_and_one_at_least(start: StartBridge) -> None:

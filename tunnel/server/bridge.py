@@ -253,6 +253,7 @@ class Bridge:
             await asyncio.sleep(_LOOK_AT_HANDSHAKES)
 
     def go_on(self) -> None:
+        self._cut_off.clear()
         for listener in self._listeners:
             listener.go_on()
 

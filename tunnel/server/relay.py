@@ -40,6 +40,8 @@ T = TypeVar("T")
 FAREWELL_LIMIT = 5.0
 ACK_PATIENCE = 0.005  # seconds that a splice waits for an ack, until it is left to the window how much is on its way
 GREETING = 64 * 1024  # bytes that a target may send to any client at the beginning
+# Attempts to write what is queued before a last Close that may not wait: over TLS, one takes at most 256 KiB.
+_LAST_WRITES = 8
 UNHEARD = 4 << 20  # most bytes to read from a peer that may not have received our Close after a violation
 
 
@@ -194,6 +196,9 @@ class Relay:
         The wire stays open, so that the peer can read the Close; the caller closes it. `run` must not continue.
         """
         self.close(code, reason)
+        for _ in range(_LAST_WRITES):
+            if not self.is_over and self.pump.stream.wants_wire_write:
+                self.turn(self.pump.write_wire)
         self.stop()
         self._lifecycle.close()
         return self._ending()
