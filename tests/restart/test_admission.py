@@ -23,7 +23,6 @@ from tests.restart.installed import Installed
 from tests.restart.restarting import lines_of, restart, wait_for, wait_for_lines
 from tests.server.clients import LIMIT, ask, assert_echo, dial, open_tunnel, read_answer, request_head
 
-
 MB = 1_000_000
 
 
@@ -101,8 +100,9 @@ def test_a_busy_download_over_tls_is_told_why_it_ends(bed: Bed, installed: Insta
     """Much is waiting for its client when the bridge stands still; by the end of that, the client has read it."""
     authority, pair = make_certificate(bed, tmp_path)
     stands, may_go_on = tmp_path / "stands", tmp_path / "may-go-on"
-    pause = f"import time; open({str(stands)!r}, 'w').close()\n        while not os.path.exists({str(may_go_on)!r}): time.sleep(0.01)\n"
-    installed.change("restart/course.py", "        trial.restore()\n", f"        {pause}        trial.restore()\n")
+    text = "        trial.restore()\n"
+    wait = f"        while not os.path.exists({str(may_go_on)!r}): __import__('time').sleep(0.01)\n"
+    installed.change("restart/course.py", text, f"        open({str(stands)!r}, 'w').close()\n{wait}{text}")
 
     def flood(connection: socket.socket) -> None:
         with contextlib.suppress(OSError):

@@ -101,6 +101,21 @@ def test_a_new_version_that_hangs_changes_nothing(
 
 
 @pytest.mark.parametrize(
+    "moment", ["    fill_standard_descriptors()\n", "    arrived.succeed()\n"], ids=["starting", "restoring"]
+)
+def test_a_new_version_that_is_killed_changes_nothing(
+    bed: Bed, installed: Installed, echo_target: Target, moment: str
+) -> None:
+    """As for a lack of memory: the line says by what, as there is no output that would."""
+    process, url = installed.serve(bed, echo_target.port)
+    with open_tunnel(url) as tunnel:
+        installed.change("run.py", moment, f"    os.kill(os.getpid(), 9)\n{moment}")
+        assert refused(process) == "the new version was killed by SIGKILL: it printed nothing"
+        assert_echo(tunnel)
+        assert children_of(process) == ""
+
+
+@pytest.mark.parametrize(
     ("module", "text", "instead", "reason"),
     [
         (

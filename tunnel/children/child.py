@@ -91,6 +91,12 @@ class Child:
             self._reaped.set()
         return self.status
 
+    def reap_if_ended(self) -> int | None:
+        """Reap the child if it has ended; return its status, None while it runs. Does not wait."""
+        if self.status is None and os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            self.reap()
+        return self.status
+
     async def wait(self) -> int:
         """Wait until the child has been reaped (see `when_ended`) and return its status."""
         await self._reaped.wait()

@@ -35,7 +35,7 @@ def posix_only(what: str, setting: str) -> None:
 def leave_signals_to_main_thread() -> None:
     """Block all signals in this thread, at its start: those of the process are for the loop in the main thread.
 
-    They must wait while that blocks them for a restart in place. Another thread would take them, and they would be lost.
+    While that blocks them for a restart in place, they must wait: another thread would take them, and they were lost.
     """
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

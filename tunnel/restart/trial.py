@@ -25,6 +25,7 @@ START_LIMIT = 30.0  # seconds for the new version to start; the service continue
 RESTORE_LIMIT = 10.0  # seconds to restore the state; the service stands still meanwhile
 _OUTPUT_LIMIT = 4096  # bytes at the end of its output that are kept
 _READS = 4  # reads of its output at once, as it may never stop; a pipe holds no more
+_LOOKS, _LOOK_AGAIN = 10, 0.01  # looks at how it has ended, and seconds between them
 _NOT_FOR_TRIALS = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 
@@ -111,8 +112,18 @@ class Trial:
             self._said = b""
             return True
         if not data:
-            raise self._refused("the new version failed")  # all of its output has been read by now
+            raise self._refused(self._how_it_ended())  # all of its output has been read by now
         return False
+
+    def _how_it_ended(self) -> str:
+        for _ in range(_LOOKS):  # it has closed its socket, and usually ends at the same moment
+            status = self._child.reap_if_ended()
+            if status is not None and status < 0:
+                return f"the new version was killed by {signal.Signals(-status).name}"
+            if status is not None:
+                break
+            time.sleep(_LOOK_AGAIN)
+        return "the new version failed"
 
     def _read_output(self) -> None:
         for _ in range(_READS):
