@@ -40,6 +40,8 @@ def test_a_handshake_that_takes_too_long_is_told_to_come_again(start: StartBridg
             answer = read_answer(sock)
             assert (answer.status, answer.json["error"]) == (503, "restarting")
             assert "retry-after" in answer.headers
+        lines = lines_of(bridge.process, "refused")
+        assert len(lines) == 2 and all("status=503 error=restarting" in line for line in lines)
 
 
 def test_a_refusal_that_is_delayed_still_comes(bed: Bed, echo_target: Target, tmp_path: Path) -> None:

@@ -166,19 +166,20 @@ class Connection:
             if self.relay is not None:
                 self._log_end(self.relay.cut(SERVICE_RESTART, "the bridge restarts"))
                 self.relay.pump.wire.end_writing()
-            elif self._can_answer:
-                self._wire.send([busy("restarting", "the bridge restarts").answer()])
-                self._wire.end_writing()
+            elif not (self.is_handed_over or self._is_parting):
+                self._refuse_for_restart()
         except OSError:
             pass  # the client is gone
         except Exception as exc:
             unexpected(exc, client=self._client.address)
 
-    @property
-    def _can_answer(self) -> bool:
-        """Whether an answer that ends the handshake can be sent: none was sent yet, and TLS is established if used."""
-        has_tls = isinstance(self._wire, ServerTLSChannel)
-        return not (self.is_handed_over or self._is_parting) and (has_tls or self._state.certificates is None)
+    def _refuse_for_restart(self) -> None:
+        """End a handshake that was not answered yet. Raises OSError."""
+        refusal = busy("restarting", "the bridge restarts")
+        self._log_refusal(refusal)
+        if isinstance(self._wire, ServerTLSChannel) or self._state.certificates is None:  # not in the middle of TLS's
+            self._wire.send([refusal.answer()])
+            self._wire.end_writing()
 
     # ---- slots
 
@@ -216,7 +217,7 @@ class Connection:
             else:
                 await self._upgrade(head)
         except Refusal as refusal:
-            self._log(logging.INFO, "refused", status=refusal.status.value, error=refusal.code, message=refusal.message)
+            self._log_refusal(refusal)
             await self._part(refusal.answer(), slowly=refusal.slowly)
         except OSError as exc:
             if isinstance(exc, ssl.SSLError) and not isinstance(exc, ssl.SSLEOFError):
@@ -362,6 +363,9 @@ class Connection:
     def _check_staying(self) -> None:
         if self._state.draining:
             raise busy("draining", "the bridge is stopping")
+
+    def _log_refusal(self, refusal: Refusal) -> None:
+        self._log(logging.INFO, "refused", status=refusal.status.value, error=refusal.code, message=refusal.message)
 
     def _log(self, level: int, name: str, **fields: Value) -> None:
         event(level, name, client=self._client.address, **fields, forwarded=self._forwarded)
