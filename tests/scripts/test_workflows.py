@@ -89,6 +89,8 @@ def test_a_tag_is_published_only_if_it_matches_the_version_and_the_changelog(bed
     )
     changelog.write_text(f"# Changelog\n\n## [Unreleased]\n\n## [{__version__}] - 2030-01-01\n\n- Something.\n")
     bed.check(*check, f"v{__version__}")
+    changelog.write_text(changelog.read_text() + "- Something.\n" * 100_000)  # more than a pipe takes
+    bed.check(*check, f"v{__version__}")
     refused = bed.run(*check, "v9.9")
     assert (refused.status, refused.stderr.startswith("publish: the tag is v9.9, and ")) == (1, True)
 
