@@ -261,6 +261,28 @@ def test_caches_of_other_versions_go_when_they_were_not_used_for_a_month(home: H
     assert current.stat().st_mtime > month, "it is in use"
 
 
+@as_root
+def test_a_cache_on_a_disk_that_cannot_be_written_is_used_at_any_age(home: Home) -> None:
+    """As in an image whose build has filled it, and which runs with a read-only root."""
+    home.fill()
+    long_ago = time.time() - 400 * 86400
+    os.utime(home.inner, (long_ago, long_ago))
+    script = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && shift && exec "$@"'
+    finished = home.run(program("unshare"), "--mount", "sh", "-c", script, "sh", str(home.base))
+    assert (finished.status, finished.stderr) == (3, SPEAKS)
+
+
+@as_root
+def test_what_a_killed_start_leaves_does_not_stop_the_next_one_with_its_pid(home: Home) -> None:
+    """In a container that is started again, the program has the same process ID every time."""
+    renames = "?rename,?renameat,?renameat2"
+    traced = (program("unshare"), "--pid", "--fork", program("strace"), "-qq", "-o", "/dev/null", "-e", renames)
+    killed = home.run(*traced, "-e", f"inject={renames}:signal=KILL:when=2")
+    assert killed.stderr == "" and len(list(home.inner.iterdir())) == 2  # the first module, and what is left
+    finished = home.run(*traced)
+    assert (finished.status, finished.stderr, home.file.exists()) == (2, USAGE, True)
+
+
 @pytest.mark.parametrize("cached", [True, False])
 def test_the_archive_may_be_replaced_while_it_runs(bed: Bed, built: Built, tmp_path: Path, cached: bool) -> None:
     """What is imported later comes from the archive that was started."""

@@ -156,7 +156,8 @@ class Modules:
         data = marshal.dumps(code)
         data = zlib.crc32(data).to_bytes(4, "little") + data
         path = os.path.join(self._cache, name + _SUFFIX)
-        temporary = f"{path}.{os.getpid()}"
+        # Not with the process ID: in containers that is always the same, and a killed start may have left a file.
+        temporary = f"{path}.{os.urandom(8).hex()}"
         try:
             descriptor = os.open(temporary, _CREATE, 0o600)
         except OSError:
@@ -202,10 +203,13 @@ def cache_folder() -> str | None:
             _remove_unused(outer, inner)
         if not (_is_private(info) and _is_private(os.lstat(outer))):
             return None
-        if time.time() - info.st_mtime > _DAY:
-            os.utime(inner)  # shows that it is in use
     except OSError:
         return None
+    if time.time() - info.st_mtime > _DAY:
+        try:
+            os.utime(inner)  # shows that it is in use
+        except OSError:
+            pass  # on a read-only disk nobody removes it
     return inner
 
 
