@@ -104,7 +104,7 @@ if not TYPE_CHECKING:  # so that type checkers report unknown names
         return getattr(module, name)
 
 
-def __dir__() -> list[str]:
+def __dir__() -> "list[str]":  # in quotes, as Python 3.8 cannot evaluate it, and must reach __main__, which says so
     """Return the public names, for ``dir``, ``help`` and Tab; without those of terminals if the extra is missing."""
     from importlib.util import find_spec
 

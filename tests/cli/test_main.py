@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import os
@@ -9,6 +10,7 @@ import pty
 import re
 import signal
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +47,20 @@ def bridge(bed: Bed) -> Iterator[str]:
 
 
 # ---- commands
+
+
+def test_a_python_that_is_too_old_gets_one_line(bed: Bed) -> None:
+    """As that of Ubuntu 22.04, in a checkout. The version is a pretence, so what is read before is looked at."""
+    assert tunnel.__file__ is not None
+    for name in ("__init__.py", "__main__.py"):
+        tree = ast.parse(Path(tunnel.__file__).with_name(name).read_text(), feature_version=(3, 7))
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        assert not any(isinstance(node.returns, ast.Subscript | ast.BinOp) for node in functions)
+    version = "sys.version_info = (3, 10, 4, 'final', 0)"
+    pretend = f"import runpy, sys; {version}; runpy.run_module('tunnel', run_name='__main__')"
+    finished = bed.run(sys.executable, "-c", pretend)
+    said = "wstunnel-py: needs Python 3.11 or later; this is Python 3.10\n"
+    assert (finished.status, finished.text, finished.stderr) == (2, "", said)
 
 
 def test_without_a_word_it_says_what_it_is_for(bed: Bed) -> None:
