@@ -38,6 +38,16 @@ RUN = f"""{HIDE}
 from tunnel.cli.main import main
 sys.exit(main())
 """
+MANY_FILES = f"""{HIDE}
+import resource, tunnel
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+files = [open(os.devnull) for _ in range(1100)]
+with tunnel.open_socket(sys.argv[1], config=os.devnull) as sock:
+    sock.sendall(b"x" * 1_000_000)
+    sock.shutdown(socket.SHUT_WR)
+    print(len(b"".join(iter(lambda: sock.recv(65536), b""))))
+"""
 # All is imported once before, so that other packages are those of this platform.
 IMPORT = f"""
 import importlib, pkgutil, sys
@@ -79,6 +89,11 @@ def test_a_client_without_what_the_platform_lacks_carries_every_byte(
     url = start_bridge(bed, "ours", echo_target.port).url
     done = bed.run(sys.executable, "-c", RUN, platform, "connect", *options, url, stdin=data)
     assert (done.status, done.stdout, done.stderr) == (0, data, "")
+
+
+def test_a_program_on_macos_may_have_more_files_open_than_select_takes(bed: Bed, echo_target: Target) -> None:
+    url = start_bridge(bed, "ours", echo_target.port).url
+    assert bed.check(sys.executable, "-c", MANY_FILES, "darwin", url).text == "1000000\n"
 
 
 def test_a_bridge_on_macos_needs_nothing_of_linux(bed: Bed, echo_target: Target) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 import struct
@@ -92,6 +93,21 @@ def test_a_keystroke_is_sent_at_once_and_the_kernel_takes_little_of_what_it_cann
     assert options(Channel(one).sock) == (True, UNSENT_LIMIT)
     assert options(Channel(other, is_wire=False).sock) == (True, usual)
     assert one.getblocking() is other.getblocking() is False
+
+
+class Closed(socket.socket):
+    """A TCP socket as macOS has it, once the peer has closed the connection."""
+
+    def setsockopt(self, *_: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+
+def test_what_a_peer_said_before_it_went_is_read_on_macos_too(pair: Pair) -> None:
+    pair[1].sendall(b"said")
+    pair[1].close()
+    with Closed(fileno=pair[0].detach()) as sock:
+        near = Channel(sock)
+        assert [wait_and_receive(near), wait_and_receive(near)] == [b"said", b""]
 
 
 def test_sockets_that_are_none_of_tcp_have_no_such_options() -> None:

@@ -132,7 +132,10 @@ def reset(sock: socket.socket) -> None:
 def set_nodelay(sock: socket.socket) -> None:
     """Disable Nagle's algorithm on a TCP socket: a keystroke must not wait for the ack of the one before."""
     if sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:
+            pass  # macOS refuses it once the peer has closed; what was received before can still be read
 
 
 def limit_unsent(sock: socket.socket) -> None:

@@ -7,11 +7,13 @@ import sys
 
 READ, WRITE = 1, 4  # the values of POLLIN and POLLOUT in poll(2)
 _LONGEST_WAIT = 3600.0  # seconds; no system accepts infinity
+_SELECT_LIMIT = 1024  # select(2) takes no descriptor from this one on; on Windows it limits their number instead
 
 
 class Waiter:
     """Waits with poll(2) on Linux, else with select(2): on macOS poll does not support devices, and Windows lacks it.
 
+    In a program with many open files, macOS uses poll, too: devices are standard streams, whose numbers are low.
     Unlike epoll, poll also accepts files and devices, and needs no system call to change what is awaited.
     """
 
@@ -30,7 +32,9 @@ class Waiter:
         if seconds > _LONGEST_WAIT:
             seconds = _LONGEST_WAIT
         if self._poll is None:
-            return _select(wanted, seconds)
+            if not hasattr(select, "poll") or max(wanted, default=0) < _SELECT_LIMIT:
+                return _select(wanted, seconds)
+            self._poll = select.poll()
         if wanted != self._awaited:
             self._register(self._poll, wanted)
         # Rounded up, so that it does not wake too early.
