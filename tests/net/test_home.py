@@ -41,11 +41,11 @@ def test_windows_has_its_own_way_to_tell_and_no_numbers_of_users(monkeypatch: py
     assert home_folder() == wanted_home("x") == "/users/me"
     monkeypatch.setattr(os.path, "expanduser", {"~": "~"}.__getitem__)
     monkeypatch.delattr(os, "getuid")
-    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("USERPROFILE", raising=False)
     assert home_folder() is None
     with pytest.raises(UsageError) as caught:
         wanted_home("~/key")
-    assert caught.value.problem == "~/key: there is no home folder: HOME is not set"
+    assert caught.value.problem == "~/key: there is no home folder: USERPROFILE is not set"
 
 
 def test_home_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,8 +30,9 @@ def wanted_home(what: str, *, setting: str | None = None, origin: str | None = N
     """
     home = home_folder()
     if home is None:
-        value = os.environ.get("HOME")
-        why = "HOME is not set" if value is None else f"HOME={value} is not an absolute path"
+        variable = "USERPROFILE" if sys.platform == "win32" else "HOME"
+        value = os.environ.get(variable)
+        why = f"{variable} is not set" if value is None else f"{variable}={value} is not an absolute path"
         who = f", and user {os.getuid()} has no account" if hasattr(os, "getuid") else ""
         raise UsageError(f"{what}: there is no home folder: {why}{who}", setting=setting, origin=origin)
     return home
