@@ -239,6 +239,19 @@ def test_a_python_that_is_too_old_gets_one_line(bed: Bed, built: Built) -> None:
     )
 
 
+# As in Debian's python3-minimal, or in a Python that was built without OpenSSL.
+@pytest.mark.parametrize(
+    ("module", "words"), [("gettext", "--version"), ("asyncio", "serve"), ("_ssl", "connect wss://127.0.0.1:1")]
+)
+def test_a_python_that_is_not_complete_gets_one_line(bed: Bed, built: Built, module: str, words: str) -> None:
+    lacking = f"import runpy, sys; sys.modules[{module!r}] = None; del sys.argv[0]"
+    program = f"{lacking}; runpy.run_path(sys.argv[0], run_name='__main__')"
+    finished = bed.run(*BARE, "-c", program, str(built.archive), *words.split())
+    said = f"wstunnel-py: this Python lacks its own module {module}: use a complete Python"
+    assert (finished.status, finished.stderr.count("\n")) == (2, 1), finished.stderr
+    assert finished.stderr.startswith(said)
+
+
 def test_licences_of_all_that_is_inside_are_inside(built: Built) -> None:
     with zipfile.ZipFile(built.archive) as archive:
         names = archive.namelist()

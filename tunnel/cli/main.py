@@ -64,6 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exc.exit_code
     except KeyboardInterrupt:
         return 130
+    except ModuleNotFoundError as exc:
+        if (exc.name or "").partition(".")[0] not in sys.stdlib_module_names:
+            tell_bug(exc, words)
+            return INTERNAL
+        # As Debian's python3-minimal, for example.
+        remedy = "use a complete Python (Debian and Ubuntu: apt-get install python3)"
+        say(f"this Python lacks its own module {exc.name}: {remedy}")
+        return USAGE
     except Exception as exc:
         tell_bug(exc, words)
         return INTERNAL
