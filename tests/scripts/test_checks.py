@@ -15,7 +15,8 @@ TOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
 
 def python_programs() -> set[str]:
     """The tracked files without an ending that begin with the call of a Python."""
-    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True)
+    git = ("git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT))  # whoever owns it
+    listed = subprocess.run([*git, "ls-files"], capture_output=True, text=True, check=True)
     files = [name for name in listed.stdout.splitlines() if "." not in name.rpartition("/")[2]]
     return {name for name in files if b"python" in (ROOT / name).read_bytes().partition(b"\n")[0]}
 
