@@ -80,8 +80,8 @@ def plain_environment(tmp_path_factory: pytest.TempPathFactory, request: pytest.
         no_rehash.write_text('[ "${0##*/}" != pyenv-rehash ] || exit 0\n')
         patch.setenv("BASH_ENV", str(no_rehash))
         # Under nohup, or in a script's background, the programs under test would leave these alone.
-        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
-            if signal.getsignal(number) == signal.SIG_IGN:
+        for number in (getattr(signal, name, None) for name in ("SIGHUP", "SIGINT", "SIGQUIT")):
+            if number is not None and signal.getsignal(number) == signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
         yield
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -47,6 +46,8 @@ def build(root: Path, target: Path) -> Built:
 
 def build_once(folder: Path) -> Built:
     """Build into ``folder``, unless another worker has done so or does."""
+    import fcntl  # not at the top, as the fast tests run on Windows, too
+
     with open(folder.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return Built(folder) if (folder / "SHA256SUMS").exists() else build(ROOT, folder)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 import pytest
 
+from tests.bed.built import ROOT
 from tests.bed.processes import Bed
 from tests.bed.targets import Target
 from tests.bed.tunnels import OURS, start_bridge
@@ -65,6 +67,21 @@ for name in names:
         except Exception as exc:
             print(f"{{name}}: {{exc!r}}")
 """
+IMPORT_TESTS = f"""
+import importlib, sys
+names = sys.argv[2:]
+for name in names:
+    importlib.import_module(name)
+for name in [*sys.modules]:
+    if name.partition(".")[0] in ("tests", "tunnel"):
+        del sys.modules[name]
+{HIDE}
+for name in names:
+    try:
+        importlib.import_module(name)
+    except Exception as exc:
+        print(f"{{name}}: {{exc!r}}")
+"""
 # What serves terminals and an SSH server of its own, looks after children or restarts in place: on POSIX systems only.
 POSIX = (
     "tunnel.children.", "tunnel.restart.course.", "tunnel.restart.trial.", "tunnel.pty.server.", "tunnel.pty.web.",
@@ -78,6 +95,19 @@ def test_every_module_imports_without_what_the_platform_lacks(
 ) -> None:
     done = bed.check(sys.executable, "-c", IMPORT, platform, *skipped)
     assert done.text == ""
+
+
+@pytest.mark.parametrize("platform", ["win32", "darwin"])
+def test_every_test_that_workflows_run_there_imports_without_what_the_platform_lacks(bed: Bed, platform: str) -> None:
+    (array,) = re.findall(r"(?ms)^ANYWHERE=\(.*?^\)", (ROOT / "scripts" / "test").read_text())
+    listed = bed.check("bash", "-c", f'{array}\nprintf "%s\\n" "${{ANYWHERE[@]}}"').text.split()
+    files = {ROOT / "tests" / "conftest.py"}
+    for path in (ROOT / name for name in listed):
+        files.update(path.glob("test_*.py") if path.is_dir() else [path])
+    files.update(path.with_name("conftest.py") for path in list(files) if path.with_name("conftest.py").exists())
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted(files)]
+    assert len(names) > 20
+    assert bed.check(sys.executable, "-c", IMPORT_TESTS, platform, *names).text == ""
 
 
 @pytest.mark.parametrize("platform", ["win32", "darwin"])
