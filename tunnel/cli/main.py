@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except ModuleNotFoundError as exc:
-        if (exc.name or "").partition(".")[0] not in sys.stdlib_module_names:
+        is_own = (exc.name or "").partition(".")[0] in sys.stdlib_module_names
+        if not is_own or sys.platform == "win32":  # the names include those of modules that Windows never has
             tell_bug(exc, words)
             return INTERNAL
         # As Debian's python3-minimal, for example.
