@@ -27,9 +27,11 @@ class Splices:
 
     def begin(self, pump: Pump, end: Callable[[], object]) -> None:
         """Let ``pump`` splice, if that is possible now. ``end`` is called if its pipes are needed: it calls `end`."""
-        if not (self._are_allowed and may_splice(pump)) or time.monotonic() - self._failed_at < RETRY:
+        if not self._are_allowed or time.monotonic() - self._failed_at < RETRY:
             return
         if len(self._ends) >= MOST and not self.end_one(idle_for=IDLE):
+            return
+        if not may_splice(pump):  # asked last, because a session reserves memory for its answer
             return
         try:
             pump.splice = SourceSplice(pump)

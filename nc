@@ -1,0 +1,1 @@
+/tmp/wts/path-ssh/nc
