@@ -21,7 +21,7 @@ def svg(results: Results, peers: Sequence[str]) -> str:
     scale = (WIDTH - LABEL - 80) / FULL
     for quantity in QUANTITIES:
         base = results.median(quantity, quantity.against) if quantity.against else None
-        names = [name for name in (*peers, "envd") if results.values(quantity, name)]
+        names = [name for name in dict.fromkeys((*peers, "envd")) if results.values(quantity, name)]
         if not base or len(names) < 2:
             continue
         y += TITLE
