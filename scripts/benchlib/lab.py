@@ -6,6 +6,7 @@ Everything listens on free loopback ports and is gone when the laboratory closes
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import ssl
 import subprocess
@@ -20,10 +21,11 @@ from benchlib.install import install
 from benchlib.peers import Endpoint, Peer
 from tests.bed.edges import Authority
 from tests.bed.nginx import UPGRADE, nginx
-from tests.bed.processes import Bed, Process, free_port, wait_for_port
+from tests.bed.processes import Bed, Process, free_port, program, wait_for_port
 from tests.bed.sshd import PRIVILEGE_SEPARATION, Sshd
 
 READY_LIMIT = 15.0
+NEEDED = ("ssh", "sftp", "ssh-keygen", "sshd")
 CLIENT_CONFIG = ("Ciphers aes128-gcm@openssh.com", "Compression no", "ControlMaster no", "ControlPath none")
 
 
@@ -85,32 +87,44 @@ class Lab:
         self._stack = ExitStack()
 
     def __enter__(self) -> Lab:
-        self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        self.env = environment(self.directory)
-        programs = install(self.directory / "installed")
-        self.python = str(programs / "python3")
-        self.env["PATH"] = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        if os.geteuid() == 0 and not PRIVILEGE_SEPARATION.exists():
-            self._stack.callback(PRIVILEGE_SEPARATION.rmdir)
-        self.bed = self._stack.enter_context(Bed(self.directory, self.env))
-        self._raw_endpoints: dict[str, Endpoint] = {}
-        self.bridges: dict[str, Process] = {}
-        self.bridge_ports: dict[str, int] = {}  # without the TLS edge; the target's own where there is no bridge
         try:
-            self.target_port = free_port()
-            target = [sys.executable, str(Path(__file__).with_name("target.py")), str(self.target_port)]
-            self.start("the raw target", target, self.target_port)
-            try:
-                self.sshd = Sshd(self.bed, self.directory / "sshd")
-            except AssertionError as error:
-                raise BenchError(f"sshd: {last_line(str(error))}") from error
-            if self.tls:
-                self.authority = Authority(self.directory / "authority")
-                self.env["SSL_CERT_FILE"] = str(self.authority.ca_file)  # every client checks the certificate
+            self._prepare()
         except BaseException:
             self._stack.close()
             raise
         return self
+
+    def _prepare(self) -> None:
+        try:
+            for name in (*NEEDED, *("nginx",) * self.tls):
+                program(name)
+        except AssertionError as error:
+            raise BenchError(str(error)) from error
+        self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        self.env = environment(self.directory)
+        try:
+            programs = install(self.directory / "installed")
+        except (OSError, subprocess.SubprocessError) as error:
+            why = error.args[0][0][2] if isinstance(error, shutil.Error) else error  # its text names every file
+            raise BenchError(f"cannot install this checkout in {self.directory} (set TMPDIR): {why}") from error
+        self.python = str(programs / "python3")
+        self.env["PATH"] = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        if os.geteuid() == 0 and not PRIVILEGE_SEPARATION.exists():
+            self._stack.callback(shutil.rmtree, PRIVILEGE_SEPARATION, ignore_errors=True)
+        self.bed = self._stack.enter_context(Bed(self.directory, self.env))
+        self._raw_endpoints: dict[str, Endpoint] = {}
+        self.bridges: dict[str, Process] = {}
+        self.bridge_ports: dict[str, int] = {}  # without the TLS edge; the target's own where there is no bridge
+        self.target_port = free_port()
+        target = [sys.executable, str(Path(__file__).with_name("target.py")), str(self.target_port)]
+        self.start("the raw target", target, self.target_port)
+        try:
+            self.sshd = Sshd(self.bed, self.directory / "sshd")
+        except AssertionError as error:
+            raise BenchError(f"sshd: {last_line(str(error))}") from error
+        if self.tls:
+            self.authority = Authority(self.directory / "authority")
+            self.env["SSL_CERT_FILE"] = str(self.authority.ca_file)  # every client checks the certificate
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -9,7 +9,10 @@ ones are left out. See docs/performance.md.
 from __future__ import annotations
 
 import argparse
+import errno
+import importlib.util
 import json
+import os
 import platform
 import signal
 import sys
@@ -30,7 +33,7 @@ from benchlib.peers import MIXED, PEERS, Peer, missing
 from benchlib.plot import svg
 from benchlib.report import closing, details, summary
 from benchlib.results import Results
-from benchlib.scale import MOST_TUNNELS, allow_descriptors
+from benchlib.scale import BUSY, MOST_TUNNELS, allow_descriptors
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FAILURES = 3  # of a peer in one measure, after which it is left out of what remains
@@ -59,7 +62,7 @@ class Run:
 
     @classmethod
     def read(cls, path: Path) -> Run:
-        """Raises OSError, or ValueError or KeyError if the file is not what `write` writes."""
+        """Raises OSError, or another error, now or when it is reported, if the file is not what `write` writes."""
         run = json.loads(path.read_text())
         return cls(run["machine"], run["peers"], Results(run["samples"], run["failures"]))
 
@@ -109,15 +112,20 @@ def arguments() -> argparse.Namespace:
             parser.error(f"--{name} {value}: from 1 to {most}")
     for name in ("json", "plot"):
         path = getattr(options, name)
-        if path is None:
-            continue
-        try:
-            path.touch()  # said now, not after the run
-        except OSError as error:
-            parser.error(f"--{name} {path}: {error.strerror}")
+        if path is not None and (problem := unwritable(path)):  # said now, not after the run
+            parser.error(f"--{name} {path}: {os.strerror(problem)}")
     if platform.system() != "Linux" and not options.recorded:
         parser.error("it runs on Linux only, because it reads CPU time and memory from /proc")
     return options
+
+
+def unwritable(path: Path) -> int:
+    """Return the error number with which ``path`` cannot be written, or 0. It is not made: the run may be stopped."""
+    if os.path.isdir(path):
+        return errno.EISDIR
+    if not os.path.isdir(path.parent):
+        return errno.ENOENT
+    return 0 if os.access(path if os.path.exists(path) else path.parent, os.W_OK) else errno.EACCES
 
 
 def stop(number: int, frame: FrameType | None) -> NoReturn:
@@ -140,7 +148,7 @@ def warm_up(lab: Lab, peers: Sequence[Peer], results: Results) -> list[Peer]:
             MEASURES["startup"].run(lab, peer, 0)
             MEASURES["raw-download"].run(lab, peer, 1000)
             working.append(peer)
-        except BenchError as error:
+        except (BenchError, OSError) as error:
             results.fail("start", peer.name, error)
     return working
 
@@ -152,6 +160,7 @@ def measure(lab: Lab, name: str, rounds: int, peers: Sequence[Peer], size: int, 
     """
     order = [peer for peer in peers if MEASURES[name].fits(peer)]
     if not order:
+        print(f"\nleft out: {name}, because it fits none of {', '.join(peer.name for peer in peers)}", flush=True)
         return
     print(f"\n{name}: {rounds} rounds of {', '.join(peer.name for peer in order)}", flush=True)
     found: set[str] = set()
@@ -160,7 +169,7 @@ def measure(lab: Lab, name: str, rounds: int, peers: Sequence[Peer], size: int, 
         for peer in tuple(order):
             try:
                 sample = MEASURES[name].run(lab, peer, size)
-            except BenchError as error:
+            except (BenchError, OSError) as error:
                 results.fail(name, peer.name, error)
                 failed[peer.name] += 1
                 if failed[peer.name] == FAILURES:
@@ -173,8 +182,9 @@ def measure(lab: Lab, name: str, rounds: int, peers: Sequence[Peer], size: int, 
 
 
 def run(options: argparse.Namespace) -> Run:
-    """Measure what ``options`` ask for. Raises BenchError."""
-    allow_descriptors()
+    """Measure what ``options`` ask for. Raises BenchError and OSError."""
+    names = [name for name in MEASURES if not options.only or name in options.only]
+    allow_descriptors(max(options.tunnels * ("memory" in names), BUSY * ("fairness" in names)))
     size = (options.size or (256 if options.quick else 1000)) * 10**6
     wanted = {"direct", *(options.peer or [*PEERS, *(MIXED if options.mixed else ())])}
     everyone = [peer for peer in (*PEERS.values(), *MIXED.values()) if peer.name in wanted]
@@ -186,11 +196,14 @@ def run(options: argparse.Namespace) -> Run:
     absent = missing(everyone)
     for peer, program in absent.items():
         print(f"left out: {peer}, because there is no {program} on the PATH", flush=True)
+    if "terminals" in names and importlib.util.find_spec("e2b") is None:
+        names.remove("terminals")
+        print("left out: terminals, because Python's package e2b is missing: scripts/test installs it", flush=True)
     started, ticks = time.monotonic(), processor_time()
     with Lab(tls=options.tls, tunnels=options.tunnels) as lab:
         peers = warm_up(lab, [peer for peer in everyone if peer.name not in absent], results)
         told.peers = [peer.name for peer in peers]
-        for name in (name for name in MEASURES if not options.only or name in options.only):
+        for name in names:
             usual = MEASURES[name].quick_rounds if options.quick else MEASURES[name].rounds
             measure(lab, name, options.rounds or usual, peers, size, results)
     machine["load after"] = load()
@@ -205,29 +218,38 @@ def main() -> int:
         signal.signal(number, stop)
     try:
         told = Run.read(options.recorded) if options.recorded else run(options)
+        figures = closing(told.results, told.peers, told.machine)
+        short = summary(told.results, told.peers)
+        picture = svg(told.results, told.peers)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    except (OSError, ValueError, KeyError) as error:
+    except OSError as error:
+        print(
+            f"bench: {f'--from {options.recorded}: {error.strerror}' if options.recorded else error}", file=sys.stderr
+        )
+        return 2 if options.recorded else 1
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         if not options.recorded:
             raise
-        print(f"bench: --from {options.recorded}: {error!r}", file=sys.stderr)
+        print(f"bench: --from {options.recorded}: not a run that --json has written ({error!r})", file=sys.stderr)
         return 2
-    figures = closing(told.results, told.peers, told.machine)
-    short = summary(told.results, told.peers)
-    print("\n" + "\n".join(["## Benchmark", "", *figures, "", "In short:", "", *short]))
-    if options.json:
-        told.write(options.json)
-    if options.plot:
-        options.plot.write_text(svg(told.results, told.peers))
-    if options.write:
-        is_tls = "TLS edge" in told.machine
-        try:
+    if not (told.results.samples or told.results.failures):
+        print("bench: nothing was measured: choose another --only or --peer", file=sys.stderr)
+        return 1
+    print("\n" + "\n".join(["## Benchmark", "", *figures, "", "In short:", "", *short]), flush=True)
+    try:
+        if options.json:
+            told.write(options.json)
+        if options.plot:
+            options.plot.write_text(picture)
+        if options.write:
+            is_tls = "TLS edge" in told.machine
             write_figures(figures, short, tls=is_tls)
             path = record(tls=is_tls)
             path.parent.mkdir(exist_ok=True)
             told.write(path)
-        except (BenchError, OSError) as error:
-            print(f"bench: --write: {error}", file=sys.stderr)
-            return 1
+    except (BenchError, OSError) as error:
+        print(f"bench: cannot write the figures: {error}", file=sys.stderr)
+        return 1
     return 1 if told.results.failures and not options.recorded else 0

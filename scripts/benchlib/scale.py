@@ -22,7 +22,8 @@ from tests.bed.processes import free_port
 
 CROWD = str(Path(__file__).with_name("crowd.py"))
 MOST_TUNNELS = 9000
-DESCRIPTORS = 2 * MOST_TUNNELS + 1000  # a bridge has two for each tunnel
+OTHERS = 1000  # descriptors of a bridge besides the two of each tunnel
+DESCRIPTORS = 2 * MOST_TUNNELS + OTHERS
 NEIGHBOURS = 20  # saturated tunnels beside a keystroke
 KEYSTROKES = 400
 PAUSE = 0.004  # seconds between keystrokes
@@ -79,14 +80,17 @@ def crowd(lab: Lab, kind: str, port: int, offer: tuple[str, ...] | None, count: 
         yield Crowd(process, log, 60 + count / 50)
 
 
-def allow_descriptors() -> None:
-    """Let this process's children open as many files as thousands of tunnels take."""
+def allow_descriptors(tunnels: int) -> None:
+    """Let this process's children open as many files as the most tunnels take; at least what ``tunnels`` take."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < DESCRIPTORS:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
         except (OSError, ValueError) as error:
-            raise BenchError(f"ulimit -Hn is {hard}; {MOST_TUNNELS} tunnels need {DESCRIPTORS}") from error
+            needed = 2 * tunnels + OTHERS
+            if hard < needed:
+                raise BenchError(f"ulimit -Hn is {hard}; {tunnels} tunnels need {needed}") from error
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     elif soft < DESCRIPTORS:
         resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
+import signal
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchlib.goals import Goal, goals
+from benchlib.lab import BenchError
 from benchlib.machine import noise
 from benchlib.page import END, PAGE, README, beginning, record, replaced
 from benchlib.peers import PEERS, RIVALS, missing
@@ -19,8 +22,9 @@ from benchlib.plot import svg
 from benchlib.quantities import QUANTITIES, ROWS
 from benchlib.report import NOISE, TIMES, closing, ratio_shown, table
 from benchlib.results import Results
+from benchlib.scale import DESCRIPTORS, allow_descriptors
 from tests.bed.earlier import ROOT
-from tests.bed.processes import Bed
+from tests.bed.processes import Bed, running
 
 BENCH = (sys.executable, str(ROOT / "scripts" / "bench"))
 
@@ -90,6 +94,13 @@ def test_a_plot_is_well_formed_and_has_a_bar_for_each_peer() -> None:
     assert len(picture.findall("{*}rect")) == 1 + 3
 
 
+def test_a_plot_shows_a_service_for_terminals_once() -> None:
+    echoes = results(pty_echo={"ours": [1.0], "envd": [2.0]})
+    for peers in (["direct", "ours"], ["direct", "ours", "envd"]):
+        picture = ElementTree.fromstring(svg(echoes, peers))
+        assert len(picture.findall("{*}rect")) == 1 + 2
+
+
 def test_every_row_can_be_reported_with_all_peers() -> None:
     everything = Results({row.key: {name: [1.0, 2.0] for name in PEERS} for row in QUANTITIES})
     lines = table(everything, list(PEERS), spread=True)
@@ -115,11 +126,112 @@ def test_the_page_shows_what_the_script_says_of_its_last_run(tls: bool, bed: Bed
     assert all(figures in said for figures in shown)
 
 
-def test_a_file_that_holds_no_run_is_refused_in_one_line(bed: Bed, tmp_path: Path) -> None:
-    empty = tmp_path / "empty.json"
-    empty.write_text("{}")
-    finished = bed.run(*BENCH, "--from", str(empty))
-    assert finished.status == 2 and re.fullmatch(r"bench: --from .*empty\.json: .*\n", finished.stderr)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        '{"machine": 1, "peers": [], "samples": {}, "failures": []}',
+        '{"machine": {}, "peers": ["another"], "samples": {"startup": {"another": [1]}}, "failures": []}',
+        '{"machine": {}, "peers": ["direct"], "samples": {"startup": {"direct": ["1"]}}, "failures": []}',
+    ],
+)
+def test_a_file_that_holds_no_run_is_refused_in_one_line(text: str, bed: Bed, tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(text)
+    finished = bed.run(*BENCH, "--from", str(other))
+    assert finished.status == 2
+    assert re.fullmatch(r"bench: --from .*other\.json: not a run that --json has written \(.*\)\n", finished.stderr)
+
+
+def test_a_recording_that_cannot_be_read_is_named_in_one_line(bed: Bed, tmp_path: Path) -> None:
+    finished = bed.run(*BENCH, "--from", str(tmp_path))
+    assert finished.status == 2 and finished.stderr == f"bench: --from {tmp_path}: Is a directory\n"
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+@pytest.mark.parametrize(("name", "says"), [("", "Is a directory"), ("none/run", "No such file or directory")])
+def test_a_file_that_cannot_be_written_is_refused_before_the_run(
+    option: str, name: str, says: str, bed: Bed, tmp_path: Path
+) -> None:
+    finished = bed.run(*BENCH, option, str(tmp_path / name))
+    assert finished.status == 2 and finished.stderr.endswith(f"error: {option} {tmp_path / name}: {says}\n")
+    assert not finished.stdout
+
+
+def test_a_disk_that_is_full_after_the_run_is_reported_in_one_line_below_the_figures(bed: Bed) -> None:
+    finished = bed.run(*BENCH, "--from", str(record(tls=False)), "--json", "/dev/full")
+    assert finished.status == 1 and "In short:" in finished.text
+    assert finished.stderr == "bench: cannot write the figures: [Errno 28] No space left on device\n"
+
+
+def test_a_missing_ssh_is_named_in_one_line(bed: Bed, tmp_path: Path) -> None:
+    finished = bed.run(*BENCH, "--only", "startup", env={"PATH": str(tmp_path)})
+    assert finished.status == 1 and finished.stderr == "bench: ssh is missing: scripts/test installs it\n"
+
+
+def test_a_folder_without_space_is_named_in_one_line(bed: Bed, tmp_path: Path) -> None:
+    command = ("sh", "-c", 'ulimit -f 20; exec "$@"', "sh", *BENCH, "--only", "startup")
+    finished = bed.run(*command, env={"TMPDIR": str(tmp_path)})
+    folder = re.escape(str(tmp_path))
+    assert finished.status == 1
+    assert re.fullmatch(
+        rf"bench: cannot install this checkout in {folder}/bench-\w+ \(set TMPDIR\): \[Errno 27\] File too large.*\n",
+        finished.stderr,
+    )
+    assert not list(tmp_path.glob("bench-*"))
+
+
+def test_only_as_many_descriptors_are_asked_for_as_the_run_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = (1024, 4096)
+
+    def setrlimit(_: int, new: tuple[int, int]) -> None:
+        nonlocal limits
+        if new[1] > limits[1]:
+            raise ValueError("not allowed to raise maximum limit")
+        limits = new
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
+    with pytest.raises(BenchError, match="ulimit -Hn is 4096; 9000 tunnels need 19000"):
+        allow_descriptors(9000)
+    allow_descriptors(100)
+    assert limits == (4096, 4096)
+    limits = (1024, 1 << 20)
+    allow_descriptors(100)
+    assert limits == (DESCRIPTORS, 1 << 20)
+
+
+def test_a_run_that_is_interrupted_leaves_nothing(bed: Bed, tmp_path: Path) -> None:
+    folder, recorded = tmp_path / "folder", tmp_path / "run.json"
+    folder.mkdir()
+    options = f"--only latency --peer ours --rounds 1000 --json {recorded}".split()
+    bench = bed.start(*BENCH, *options, env={"TMPDIR": str(folder)})
+    bench.wait_for_line("latency: 1000 rounds")
+    (laboratory,) = folder.iterdir()
+    started = running(str(laboratory / "installed" / "bin" / "python3"))
+    bench.send_signal(signal.SIGINT)
+    assert bench.wait(60) == 128 + signal.SIGINT
+    assert started and not running(str(laboratory / "installed" / "bin" / "python3"))
+    assert not list(folder.iterdir()) and not recorded.exists()
+
+
+def test_what_fails_for_a_peer_is_a_failure_of_the_run_which_is_recorded(bed: Bed, tmp_path: Path) -> None:
+    recorded = tmp_path / "run.json"
+    options = f"--only sftp-download --peer direct --rounds 1 --size 1000 --json {recorded}".split()
+    finished = bed.run("sh", "-c", 'ulimit -f 100000; exec "$@"', "sh", *BENCH, *options)
+    assert finished.status == 1 and not finished.stderr
+    (failure,) = json.loads(recorded.read_text())["failures"]
+    assert failure.startswith("sftp-download, direct: [Errno 27] File too large")
+
+
+def test_a_run_that_measures_nothing_says_so(bed: Bed, tmp_path: Path) -> None:
+    recorded = tmp_path / "run.json"
+    finished = bed.run(*BENCH, *f"--only memory --peer nc --rounds 1 --json {recorded}".split())
+    assert finished.status == 1 and "left out: memory, because it fits none of direct" in finished.text
+    assert finished.stderr == "bench: nothing was measured: choose another --only or --peer\n"
+    assert not recorded.exists()
 
 
 @pytest.mark.timeout(400)
