@@ -220,14 +220,9 @@ def main() -> int:
         told = Run.read(options.recorded) if options.recorded else run(options)
         figures = closing(told.results, told.peers, told.machine)
         short = summary(told.results, told.peers)
-        picture = svg(told.results, told.peers)
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(
-            f"bench: {f'--from {options.recorded}: {error.strerror}' if options.recorded else error}", file=sys.stderr
-        )
+        picture = svg(told.results, told.peers) if options.plot else ""
+    except (BenchError, OSError) as error:
+        print(f"bench: {'--from: ' if options.recorded else ''}{error}", file=sys.stderr)
         return 2 if options.recorded else 1
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         if not options.recorded:

@@ -147,7 +147,7 @@ def test_a_file_that_holds_no_run_is_refused_in_one_line(text: str, bed: Bed, tm
 
 def test_a_recording_that_cannot_be_read_is_named_in_one_line(bed: Bed, tmp_path: Path) -> None:
     finished = bed.run(*BENCH, "--from", str(tmp_path))
-    assert finished.status == 2 and finished.stderr == f"bench: --from {tmp_path}: Is a directory\n"
+    assert finished.status == 2 and finished.stderr == f"bench: --from: [Errno 21] Is a directory: '{tmp_path}'\n"
 
 
 @pytest.mark.parametrize("option", ["--json", "--plot"])
