@@ -22,6 +22,7 @@ from tunnel.net.splice_source import _Pipe
 from tunnel.net.waiter import READ
 from tunnel.protocol.read_buffers import ReadBuffers
 from tunnel.protocol.resumable_stream import ResumableStream
+from tunnel.server import relay as relay_module
 from tunnel.server.relay import Relay
 from tunnel.server.session_registry import SessionRegistry
 from tunnel.server.shares import Shares
@@ -123,4 +124,16 @@ def test_a_session_may_use_its_own_share_of_the_memory_even_if_it_spliced_before
             await tunnel.until(lambda: tunnel.heard > before + (4 << 20), says=PIECE)
             assert relay.pump.splice is None
 
+    asyncio.run(check())
+
+
+def test_memory_that_is_only_kept_for_reuse_does_not_keep_the_target_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check() -> None:
+        async with download() as tunnel:
+            relay, shares = tunnel.relay, tunnel.sessions.budget.shares
+            shares.overdraw(None, lambda: None, standing=lambda: 0, weight=shares.limit)
+            await tunnel.until(lambda: tunnel.heard > 4 << 20, says=bytes(1 << 20))
+            assert relay.pump.splice is None
+
+    monkeypatch.setattr(relay_module, "NEXT_LOOK", 60.0)  # it looks at the clock no more
     asyncio.run(check())

@@ -179,7 +179,13 @@ class ResumableLifecycle:
 
     @property
     def may_read_target(self) -> bool:
-        return self._budget.allows(self.stream.session.sender.replay.memory)
+        replay, budget = self.stream.session.sender.replay, self._budget
+        if budget.allows(replay.memory):
+            return True
+        if replay.base < replay.end or self._pump.splice is not None:
+            return False
+        replay.trim()  # what is only kept for reuse must not keep it waiting until the next look at the clock
+        return budget.allows(replay.memory)
 
     @property
     def may_splice(self) -> bool:
