@@ -50,3 +50,14 @@ NEW_MEMORY = {
 }
 # Bytes of the bridge's memory for each of 500 idle tunnels.
 IDLE_TUNNEL = {"ours": 7000.0, "ours-plain": 5200.0}
+# Calls of the system for one frame of 64 KiB, acks included; these do not vary.
+FRAME_CALLS = {
+    ("ours", "down", "client"): 4.25,
+    ("ours", "down", "bridge"): 4.25,
+    ("ours", "up", "client"): 3.125,
+    ("ours", "up", "bridge"): 2.125,
+    ("ours-plain", "down", "client"): 4.0,
+    ("ours-plain", "down", "bridge"): 3.0,
+    ("ours-plain", "up", "client"): 3.0,
+    ("ours-plain", "up", "bridge"): 2.0,
+}

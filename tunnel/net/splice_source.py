@@ -4,8 +4,9 @@
                                  └───tee───▶ another pipe, with what a session may have to send again
 
 The kernel passes on references to its pages; this process only writes the headers of frames, and counts. So what a
-target has sent from a file by sendfile(2) changes if the file is overwritten (docs/reliability.md). `stop` may be called
-at any time: it brings all bytes into this process, as if they had been copied.
+target has sent from a file by sendfile(2) changes if the file is overwritten (docs/reliability.md).
+
+`stop` may be called at any time: it brings all bytes into this process, as if they had been copied.
 """
 
 from __future__ import annotations
