@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
+import stat
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -124,6 +127,30 @@ def test_a_session_may_use_its_own_share_of_the_memory_even_if_it_spliced_before
             await tunnel.until(lambda: tunnel.heard > before + (4 << 20), says=PIECE)
             assert relay.pump.splice is None
 
+    asyncio.run(check())
+
+
+def test_where_the_system_does_not_let_a_pipe_be_written_to_the_wire_it_is_copied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, refused = os.splice, 0
+
+    def splice(source: int, sink: int, count: int, *, flags: int) -> int:
+        nonlocal refused
+        if stat.S_ISSOCK(os.fstat(sink).st_mode):
+            refused += 1
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return real(source, sink, count, flags=flags)
+
+    async def check() -> None:
+        async with download() as tunnel:
+            await tunnel.until(lambda: refused > 0, says=PIECE)
+            await tunnel.until(lambda: tunnel.heard == tunnel.said)
+            await tunnel.until(lambda: tunnel.heard > 8 << 20, says=PIECE)
+            assert tunnel.relay.attached and tunnel.relay.pump.splice is None
+            assert refused == 1
+
+    monkeypatch.setattr(os, "splice", splice)
     asyncio.run(check())
 
 

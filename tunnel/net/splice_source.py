@@ -106,13 +106,13 @@ class SourceSplice:
         return n
 
     def send(self, pieces: Sequence[Buffer | InKernel]) -> int:
-        """As `Channel.send`, for pieces some of which may be `InKernel`."""
+        """As `Channel.send`, for pieces some of which may be `InKernel`. Sets ``is_over`` if they must be copied."""
         wire = self._pump.wire.sock
         sent = 0
         try:
             for at, piece in enumerate(pieces, 1):
                 if isinstance(piece, InKernel):
-                    n = self._transit.give(wire.fileno(), piece.size)
+                    n = self._give(wire.fileno(), piece.size)
                 else:  # a header waits for the payload, so that it is no packet of its own
                     n = wire.send(piece, socket.MSG_MORE if at < len(pieces) else 0)
                 sent += n
@@ -121,6 +121,15 @@ class SourceSplice:
         except (BlockingIOError, InterruptedError):
             pass
         return sent
+
+    def _give(self, wire: int, most: int) -> int:
+        try:
+            return self._transit.give(wire, most)
+        except OSError as exc:
+            if exc.errno not in _REFUSALS:
+                raise
+            self.is_over = self.is_refused = True
+            return 0
 
     def stop(self) -> None:
         """Give the stream all bytes that are in a pipe, and close the pipes."""

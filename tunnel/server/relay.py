@@ -384,7 +384,7 @@ class Relay:
             self._again = self._loop.call_soon(self._read_again)
         stream.settle()
         may_read_target = self._lifecycle.may_read_target
-        if pump.splice is not None and not may_read_target:
+        if pump.splice is not None and (pump.splice.is_over or not may_read_target):
             self._busy.splices.end(pump)  # so that the memory that it reserves is released
         writes_wire, reads_source = stream.wants_wire_write, pump.wants_source
         at_wire = (READ if reads_wire else 0) | (WRITE if writes_wire else 0)
