@@ -64,6 +64,12 @@ def end_group(process: subprocess.Popen[bytes], patience: float = 0.0) -> None:
     process.poll()
 
 
+def remove(folder: Path) -> None:
+    """Remove an empty folder, if there is one."""
+    with suppress(OSError):
+        folder.rmdir()
+
+
 def environment(home: Path) -> dict[str, str]:
     """This process's environment without what would change clients: proxies, agents, Python's options, our own."""
     env = {
@@ -110,7 +116,7 @@ class Lab:
         self.python = str(programs / "python3")
         self.env["PATH"] = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         if os.geteuid() == 0 and not PRIVILEGE_SEPARATION.exists():
-            self._stack.callback(shutil.rmtree, PRIVILEGE_SEPARATION, ignore_errors=True)
+            self._stack.callback(remove, PRIVILEGE_SEPARATION)
         self.bed = self._stack.enter_context(Bed(self.directory, self.env))
         self._raw_endpoints: dict[str, Endpoint] = {}
         self.bridges: dict[str, Process] = {}
