@@ -9,10 +9,8 @@ ones are left out. See docs/performance.md.
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib.util
 import json
-import os
 import platform
 import signal
 import sys
@@ -112,20 +110,24 @@ def arguments() -> argparse.Namespace:
             parser.error(f"--{name} {value}: from 1 to {most}")
     for name in ("json", "plot"):
         path = getattr(options, name)
-        if path is not None and (problem := unwritable(path)):  # said now, not after the run
-            parser.error(f"--{name} {path}: {os.strerror(problem)}")
+        if path is None:
+            continue
+        try:
+            try_to_write(path)  # said now, not after the run
+        except OSError as error:
+            parser.error(f"--{name} {path}: {error.strerror}")
     if platform.system() != "Linux" and not options.recorded:
         parser.error("it runs on Linux only, because it reads CPU time and memory from /proc")
     return options
 
 
-def unwritable(path: Path) -> int:
-    """Return the error number with which ``path`` cannot be written, or 0. It is not made: the run may be stopped."""
-    if os.path.isdir(path):
-        return errno.EISDIR
-    if not os.path.isdir(path.parent):
-        return errno.ENOENT
-    return 0 if os.access(path if os.path.exists(path) else path.parent, os.W_OK) else errno.EACCES
+def try_to_write(path: Path) -> None:
+    """Raises OSError if ``path`` cannot be written. Nothing is left there, as the run may be stopped."""
+    existed = path.exists()
+    with path.open("ab"):
+        pass
+    if not existed:
+        path.unlink()
 
 
 def stop(number: int, frame: FrameType | None) -> NoReturn:
