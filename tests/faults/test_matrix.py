@@ -47,7 +47,7 @@ def told(scene: Scene, outcome: Outcome, expected: str) -> str:
     lines = [line for line in outcome.lines if not TOLD.match(line)]
     if outcome.status == -9:
         return KILLED
-    whole = outcome.came == len(scene.down) and outcome.target in ("whole", None)
+    whole = outcome.came == len(scene.down) and outcome.target == "whole"
     if outcome.status == 0 and not lines and whole:
         return expected if GOES_ON in expected.split(" or ") else GOES_ON
     for part in expected.split(" or "):
