@@ -287,8 +287,7 @@ class ResumableLifecycle:
         except RemoteProtocolError as exc:
             connection.channel.close()
             raise ConnectionLost("session-gone", reason=exc) from exc
-        # The answer shows that the connection is not only open, but works.
-        self.stream.request_ack()
+        self.stream.ask(now)
         self._pump.wire = connection.channel
         self._pump.wire_error = None
         self._step(
