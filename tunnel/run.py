@@ -9,7 +9,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from tunnel.net.descriptors import (
     raise_descriptor_limit,
     soft_limit_at_start,
 )
-from tunnel.net.event_loop import STOP, leave_signals_to_main_thread, loop_factory, posix_only, signals_handled
+from tunnel.net.event_loop import STOP, loop_factory, posix_only, signals_handled
 from tunnel.net.standard_streams import fill_standard_descriptors
 from tunnel.pki.tokens import read_tokens
 from tunnel.protocol.keepalive import PING_INTERVAL, PING_TIMEOUT
@@ -197,9 +196,7 @@ def _set_up_log(settings: ServeSettings, *, on_trial: bool) -> LogHandler:
 
 
 async def _run(settings: ServeSettings, log: LogHandler, arrived: Arrival | None) -> int:
-    loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(initializer=leave_signals_to_main_thread))
-    with unhandled_errors_logged(loop):
+    with unhandled_errors_logged(asyncio.get_running_loop()):
         return await _serve(settings, log, arrived)
 
 

@@ -9,14 +9,18 @@ before. The same seed gives the same faults in the same order, but not at the sa
 from __future__ import annotations
 
 import argparse
-import math
+import contextlib
+import os
 import random
 import resource
+import signal
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from playwright.sync_api import Error as BrowserError
 
@@ -24,10 +28,14 @@ from soaklib.lab import Lab, NoRestart
 from soaklib.page import KIND, use_page
 from soaklib.sessions import STEP, Clients, User
 from soaklib.trouble import ACTIONS, RESTART, Trouble
+from tests.bed.processes import descendants, program
 from tests.pty.browsing import chromium
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PROGRAMS = ("ssh", "scp", "ssh-keygen", "sshd", "chromium")
 ROUND = 60.0  # seconds of faults between two checks
 RESERVE = 12.0  # seconds of the given time for sessions to end and for the last check
+HURRY = 20.0  # seconds for all to end when a signal ends the soak
 USERS = (
     ("ssh", "scp"),
     ("ssh to the embedded server", "scp to the embedded server"),
@@ -50,45 +58,88 @@ def arguments() -> argparse.Namespace:
     return options
 
 
+class Stopped(Exception):
+    """A signal has ended the soak."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"{signal.Signals(number).name}: stopping what it started")
+        self.status = 128 + number
+
+
+def stop(number: int, frame: FrameType | None) -> NoReturn:
+    """End the soak for a signal. Further ones are ignored, because ending everything takes seconds."""
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    raise Stopped(number)
+
+
 def main() -> int:
     options = arguments()
+    try:
+        for name in PROGRAMS:
+            program(name)
+    except AssertionError as exc:
+        return _failed(exc)
     began = time.monotonic()
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the links hold both ends of every connection
-    with (
-        tempfile.TemporaryDirectory(prefix="soak-") as folder,
-        Lab(Path(folder), 20 if options.minutes < 2 else 60) as lab,
-    ):
-        try:
+    for number in SIGNALS:
+        signal.signal(number, stop)
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="soak-") as folder,
+            Lab(Path(folder), 20 if options.minutes < 2 else 60) as lab,
+        ):
             return _soak(lab, str(seed), frozenset(options.without), began, began + options.minutes * 60)
-        except NoRestart as exc:
-            print(f"soak: {exc}; leave it out with --without '{RESTART}'", file=sys.stderr)
-            return 1
+    except NoRestart as exc:
+        return _failed(f"{exc}; leave it out with --without '{RESTART}'")
+    except NoBrowser as exc:
+        return _failed(exc)
+    except Stopped as exc:
+        _failed(exc)
+        return exc.status
+
+
+def _failed(why: object) -> int:
+    print(f"soak: {why}", file=sys.stderr, flush=True)
+    return 1
 
 
 def _soak(lab: Lab, seed: str, without: frozenset[str], began: float, deadline: float) -> int:
     clients = Clients()
     trouble = Trouble(lab, clients, seed, without, patient=deadline - began >= 2 * ROUND)
+    crowd = _Crowd(lab, clients, seed)
     left: list[str] = []
-    users = [User(lab, clients, f"user-{number}", seed, kinds) for number, kinds in enumerate(USERS)]
-    browser = _Browser(lab, clients, seed)
+    try:
+        _rounds(lab, clients, trouble, crowd, left, began, deadline)
+    except Stopped as exc:
+        _failed(exc)
+        crowd.stop()
+        _report(clients, trouble, left)
+        print("The last round was not checked.")
+        return exc.status
+    crowd.close()
+    if not any("," not in kind for kind in clients.done):
+        clients.was_lost("all", "not a single session was whole")
+    return _report(clients, trouble, left)
+
+
+def _rounds(
+    lab: Lab, clients: Clients, trouble: Trouble, crowd: _Crowd, left: list[str], began: float, deadline: float
+) -> None:
+    """Cause trouble, and check what is left after each minute of it, until the time is over or something is left."""
     last = deadline - RESERVE
-    rounds = max(1, math.ceil((last - time.monotonic()) / (ROUND + RESERVE)))
-    for number in range(1, rounds + 1):
-        until = last if number == rounds else min(last, time.monotonic() + ROUND)
-        over = threading.Event()
-        threads = [threading.Thread(target=user.run, args=(over,), daemon=True) for user in users]
-        for thread in threads:
-            thread.start()
-        browser.begin(over)
-        trouble.last(until, kills_until=deadline - lab.resume_for if number == rounds else until)
-        over.set()
-        stuck = [thread for thread in threads if not _joined(thread)]
-        if stuck or not browser.rest():
-            left.append(f"round {number}: {len(stuck)} users and the browser did not finish")
-            break
+    number = 0
+    while not number or (not left and time.monotonic() < last):
+        number, now = number + 1, time.monotonic()
+        until = last if now + ROUND + RESERVE >= last else now + ROUND
+        crowd.begin()
+        trouble.last(until, kills_until=deadline - lab.resume_for if until == last else until)
+        if stuck := crowd.rest():
+            left.append(f"round {number}: {stuck} did not finish")
+            return
         for link in (*lab.links, lab.service):
             link.let_go_of_broken()
         found = [*trouble.failed_restarts(), *lab.check()]
@@ -96,15 +147,51 @@ def _soak(lab: Lab, seed: str, without: frozenset[str], began: float, deadline: 
         minutes = (time.monotonic() - began) / 60
         print(f"{minutes:5.1f} min  {clients.done.total()} sessions, {trouble.done.total()} faults, "
               f"{len(clients.lost)} lost, {len(found)} left; {lab.memory()}", flush=True)  # fmt: skip
-        if found:
-            break
-    browser.close()
-    return _report(clients, trouble, left)
 
 
-def _joined(thread: threading.Thread) -> bool:
-    thread.join(2 * STEP)
-    return not thread.is_alive()
+class _Crowd:
+    """All users, in threads of their own; between two rounds they rest."""
+
+    def __init__(self, lab: Lab, clients: Clients, seed: str) -> None:
+        self._clients = clients
+        self._users = [User(lab, clients, f"user-{number}", seed, kinds) for number, kinds in enumerate(USERS)]
+        self._browser = _Browser(lab, clients, seed)
+        self._threads: list[threading.Thread] = []
+        self._over = threading.Event()
+
+    def begin(self) -> None:
+        """Let all begin. Raises NoBrowser."""
+        self._over = threading.Event()
+        self._browser.begin(self._over)
+        self._threads = [threading.Thread(target=user.run, args=(self._over,), daemon=True) for user in self._users]
+        for thread in self._threads:
+            thread.start()
+
+    def rest(self, seconds: float = 2 * STEP) -> str:
+        """Let all sessions end; return who did not finish, "" for nobody."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join(seconds)
+        stuck = sum(thread.is_alive() for thread in self._threads)
+        who = [f"{stuck} users"] if stuck else []
+        if not self._browser.rest(seconds):
+            who.append("the browser")
+        return " and ".join(who)
+
+    def stop(self) -> None:
+        """End all sessions now."""
+        self._clients.stop()
+        self._over.set()
+        self._browser.kill()
+        self.rest(HURRY)
+        self._browser.close(HURRY)
+
+    def close(self) -> None:
+        self._browser.close(STEP)
+
+
+class NoBrowser(Exception):
+    """The browser cannot be started."""
 
 
 class _Browser:
@@ -113,34 +200,54 @@ class _Browser:
     def __init__(self, lab: Lab, clients: Clients, seed: str) -> None:
         self._lab, self._clients, self._seed = lab, clients, seed
         self._begin = threading.Semaphore(0)
-        self._idle = threading.Event()
+        self._is_up, self._idle = threading.Event(), threading.Event()
+        self._idle.set()
+        self._problem = ""
         self._over: threading.Event | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def begin(self, over: threading.Event) -> None:
-        self._idle.clear()
-        self._over = over
-        self._begin.release()
+        """Let it visit its page until ``over``. Raises NoBrowser."""
+        self._is_up.wait()
+        if self._problem:
+            raise NoBrowser(f"no browser: {self._problem}")
+        if self._thread.is_alive():  # otherwise it has crashed, which is reported already
+            self._idle.clear()
+            self._over = over
+            self._begin.release()
 
-    def rest(self) -> bool:
-        """Wait until it has left its page."""
-        return self._idle.wait(2 * STEP)
+    def rest(self, seconds: float) -> bool:
+        """Wait until it has left its page; return whether it has."""
+        return self._idle.wait(seconds)
 
-    def close(self) -> None:
+    def kill(self) -> None:
+        """Kill the browser itself, so that nothing waits for its page. Python would crash if its thread did not end."""
+        self._is_up.wait()
+        for pid in descendants(os.getpid()):
+            with contextlib.suppress(OSError):
+                if b"chromium" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+
+    def close(self, seconds: float) -> None:
         self._over = None
         self._begin.release()
-        self._thread.join(STEP)
+        self._thread.join(seconds)
 
     def _run(self) -> None:
         try:
             with chromium() as browser:
+                self._is_up.set()
                 while self._begin.acquire() and self._over is not None:
                     use_page(self._lab, self._clients, self._seed, browser, self._over)
                     self._idle.set()
         except (BrowserError, AssertionError) as exc:
-            self._clients.was_lost(KIND, f"no browser: {exc}")
+            if self._is_up.is_set():
+                self._clients.was_lost(KIND, f"no browser any more: {exc}")
+            else:
+                self._problem = str(exc)
             self._idle.set()
+            self._is_up.set()
 
 
 def _report(clients: Clients, trouble: Trouble, left: list[str]) -> int:

@@ -21,7 +21,7 @@ PATIENCE = 10.0  # seconds after which a user reloads a page that does not come 
 
 
 def use_page(lab: Lab, clients: Clients, seed: str, browser: Browser, over: threading.Event) -> None:
-    """Visit the page again and again until ``over``."""
+    """Visit the page again and again until ``over``. Raises BrowserError if the browser has crashed."""
     chance = random.Random(f"{seed} page")
     while not over.is_set():
         try:
@@ -30,6 +30,8 @@ def use_page(lab: Lab, clients: Clients, seed: str, browser: Browser, over: thre
         except NotBegun:
             clients.ended_otherwise(KIND, "not begun")
         except Exception as exc:  # any error counts as a loss, and is reported
+            if not browser.is_connected():
+                raise BrowserError("it has crashed") from exc
             clients.was_lost(KIND, f"{type(exc).__name__}: {str(exc)[-1500:]}")
         else:
             clients.whole(KIND, size)
@@ -73,6 +75,8 @@ def _open(lab: Lab, page: Page) -> None:
                 elif state != "connecting" and (state == "over" or time.monotonic() - loaded > PATIENCE):
                     break  # while it connects, it may already have a terminal, which another page would not find
                 page.wait_for_timeout(200)
+        if page.is_closed():  # the browser has crashed
+            break
     raise NotBegun
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import random
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -24,10 +25,11 @@ from tests.bed.tunnels import OURS
 STEP = 120.0  # seconds that one step may take: longer than all faults together, and the time to notice them
 # What the client may print about an outage that it survived.
 _TOLD = re.compile(r"wstunnel-py: (connection lost, trying again for|connected again after|not up yet) .*")
-# What it prints if the connection broke before the session began: then nothing can be lost.
+# What it prints if the connection broke before the session began: then nothing can be lost. An outage of a session
+# begins with the same words, and a comma.
 _NOT_BEGUN = re.compile(
     r"wstunnel-py: "
-    r"(cannot connect to|connection lost|\S+ (refused the connection|closed the connection|did not answer))\b"
+    r"(cannot connect to\b|connection lost:|\S+ (refused the connection|closed the connection|did not answer)\b)"
 )
 
 
@@ -52,10 +54,21 @@ class Clients:
         self.done: Counter[str] = Counter()
         self.sizes: Counter[str] = Counter()
         self.lost: list[str] = []
+        self._stopped = False
 
     def add(self, process: Process) -> None:
         with self._lock:
-            self._running[process] = False
+            self._running[process] = self._stopped
+            if self._stopped:
+                process.send_signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Kill all clients, also those that are started from now on; they are not lost."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                self._running[process] = True
+                process.send_signal(signal.SIGKILL)
 
     def remove(self, process: Process) -> bool:
         """Forget a client; return whether it was killed."""
@@ -84,6 +97,8 @@ class Clients:
 
     def was_lost(self, kind: str, why: str) -> None:
         with self._lock:
+            if self._stopped:
+                return
             self.lost.append(f"{kind}: {why}")
             print(f"lost: {self.lost[-1]}", flush=True)
 
@@ -189,7 +204,7 @@ class User:
         except (BrokenPipeError, ConnectionResetError):
             pass  # the exit status shows why
         except Lost:
-            process.send_signal(9)
+            process.send_signal(signal.SIGKILL)
             if self._clients.remove(process):
                 raise Killed from None
             raise

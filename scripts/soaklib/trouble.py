@@ -19,7 +19,7 @@ from soaklib.sessions import Clients
 from tests.faults.link import Break, Direction, Link, Side
 
 LONGEST = 2.0  # seconds that a link, a bridge or a client is stopped
-RESTART = "restart in place"
+KILL, RESTART = "kill a client", "restart in place"
 _DAY = 86400.0
 _JUMPS = (-400 * _DAY, -_DAY, -3600.0, -30.0, 30.0, 3600.0, _DAY, 400 * _DAY)
 _CUTS: tuple[tuple[Break, Side], ...] = (
@@ -54,10 +54,8 @@ class Trouble:
             while (now := time.monotonic()) < until:
                 while self._undo and self._undo[0][0] <= now:
                     heapq.heappop(self._undo)[2]()
-                name = self._chance.choice(self._names)
-                if name == "kill a client" and now >= kills_until:
-                    continue
-                if ACTIONS[name](self):
+                names = [name for name in self._names if name != KILL or now < kills_until]
+                if names and ACTIONS[name := self._chance.choice(names)](self):
                     self.done[name] += 1
                 time.sleep(self._chance.uniform(0.05, 1.0))
         finally:
@@ -137,7 +135,7 @@ ACTIONS: dict[str, Callable[[Trouble], bool]] = {
     "refuse connections": Trouble._refuse,
     "stop a bridge": Trouble._stop_bridge,
     "stop a client": Trouble._stop_client,
-    "kill a client": Trouble._kill_client,
+    KILL: Trouble._kill_client,
     "move the clock": Trouble._move_clock,
     RESTART: Trouble._restart,
 }

@@ -13,17 +13,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.bed.earlier import ROOT
 from tests.bed.processes import Bed, ticks
 from tests.bed.targets import Target, checksum, read_exactly, read_to_end, reset
 from tests.bed.tunnels import OURS, start_bridge
 from tests.conftest import StartBridge
 from tests.faults.conftest import StartClient
+from tests.faults.inside.sitecustomize import HANGING
 from tests.faults.link import Link
 from tests.faults.peer import Peer, refusal
 from tests.faults.seen import LIMIT, assert_one_line, health, wait_for_detached, wait_for_output
 from tests.server.clients import port_of
 
 TAIL = random.Random("tail").randbytes(3_000_000)
+INSIDE = ROOT / "tests" / "faults" / "inside"
 AT_ONCE = 10.0  # seconds that "at once" may take on a busy machine; a session is retained for an hour
 
 
@@ -234,6 +237,18 @@ def test_a_bridge_that_stops_says_so(start: StartBridge, connect: StartClient) -
     assert client.wait(LIMIT) == 75
     assert_one_line(client, "the bridge is stopping")
     assert bridge.process.wait(LIMIT) == 0
+
+
+def test_a_bridge_ends_at_once_while_no_name_server_answers(bed: Bed) -> None:
+    dns = bed.folder / "dns"
+    dns.touch()
+    environment = {"PYTHONPATH": os.pathsep.join((str(INSIDE), str(ROOT))), "FAULT_DNS": str(dns)}
+    options = ("--listen", "127.0.0.1:0", "--target", f"{HANGING}:22", "--dial-timeout", "1", "--drain", "0")
+    bridge = bed.start(*OURS, "serve", *options, env=environment)
+    url = bridge.wait_for_line(r"ready on (ws://[^\s,]+)")[1]
+    assert bed.run(*OURS, "connect", url).status == 75
+    bridge.send_signal(signal.SIGTERM)
+    assert bridge.wait(AT_ONCE) == 0
 
 
 def test_a_bridge_that_stops_sends_an_error_line(start: StartBridge) -> None:

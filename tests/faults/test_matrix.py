@@ -45,9 +45,9 @@ def usual() -> list[Cell]:
 def told(scene: Scene, outcome: Outcome, expected: str) -> str:
     """Return the outcome as the table would have it; where it has not, as it was."""
     lines = [line for line in outcome.lines if not TOLD.match(line)]
-    if outcome.status == -9:
+    if outcome.status == -9 and outcome.target in (None, "reset", "whole" if scene.stage == "end" else "reset"):
         return KILLED
-    whole = outcome.came == len(scene.down) and outcome.target in ("whole", None)
+    whole = outcome.came == len(scene.down) and outcome.target == "whole"
     if outcome.status == 0 and not lines and whole:
         return expected if GOES_ON in expected.split(" or ") else GOES_ON
     for part in expected.split(" or "):

@@ -10,8 +10,31 @@ import pytest
 from tests.bed.processes import Bed
 from tests.bed.targets import Target, echo
 from tests.bed.tunnels import OURS, Bridge, start_bridge
+from tests.conftest import StartBridge
+from tests.faults.link import Link
 from tests.faults.seen import LIMIT, assert_one_line, wait_for_output, wait_for_tunnels
+from tests.server.clients import port_of
 
+# Once the connection is lost, the first two attempts find no thread, or cannot open the module for their proof.
+NOTHING_TO_DIAL_AGAIN = """
+import builtins, errno, os, sys, _thread
+left = [2]
+start, load = _thread.start_new_thread, builtins.__import__
+def start_or_fail(function, *arguments):
+    if sys.argv[1] == "thread" and function.__qualname__ == "Redial._run" and left[0]:
+        left[0] -= 1
+        raise RuntimeError("can't start new thread")
+    return start(function, *arguments)
+def load_or_fail(name, *arguments):
+    if sys.argv[1] == "module" and name == "hmac" and left[0]:
+        left[0] -= 1
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    return load(name, *arguments)
+_thread.start_new_thread, builtins.__import__ = start_or_fail, load_or_fail
+from tunnel.cli.main import main
+status = main(sys.argv[2:])
+sys.exit(status or left[0])
+"""
 OUT_OF_MEMORY = """
 import sys
 from tunnel.protocol.masked_replay import MaskedReplay
@@ -52,3 +75,19 @@ def test_a_client_without_memory_says_so_and_leaves_no_session(bed: Bed) -> None
         assert client.wait(LIMIT) == 75
         assert_one_line(client, "the tunnel is over: this machine is out of memory")
         wait_for_tunnels(bridge, 0)
+
+
+@pytest.mark.parametrize("lacking", ["thread", "module"])
+def test_a_session_waits_until_its_client_can_dial_again(bed: Bed, start: StartBridge, lacking: str) -> None:
+    with Link(port_of(start().url)) as link:
+        client = bed.start(
+            *(sys.executable, "-c", NOTHING_TO_DIAL_AGAIN, lacking, "connect", link.url), stdin=subprocess.PIPE
+        )
+        client.feed(b"first")
+        wait_for_output(client, 5)
+        link.break_all("rst")
+        client.feed(b"second")
+        wait_for_output(client, 11)
+        client.end_input()
+        assert client.wait(LIMIT) == 0
+        assert (client.out.read_bytes(), client.err.read_text()) == (b"firstsecond", "")

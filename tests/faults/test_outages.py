@@ -11,12 +11,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.bed.processes import Bed, Process
+from tests.bed.processes import Bed, Process, ticks
 from tests.bed.targets import Target, checksum, read_to_end
 from tests.bed.tunnels import OURS, Bridge, start_bridge
 from tests.conftest import StartBridge
 from tests.faults.conftest import StartClient
-from tests.faults.link import Link, Plan
+from tests.faults.link import Cut, Link, Plan
 from tests.faults.seen import LIMIT, wait_for_detached, wait_for_output
 from tests.server.clients import port_of
 
@@ -36,6 +36,26 @@ def download(bed: Bed) -> Iterator[Bridge]:
 
     with Target(send) as target:
         yield start_bridge(bed, "ours", target.port)
+
+
+def test_a_connection_that_dies_behind_its_101_is_noticed_soon(connect: StartClient, start: StartBridge) -> None:
+    """Nobody types, so nothing else would be due for as long as a ping interval."""
+    with Link(port_of(start().url)) as link:
+        client = connect(link.url, "--ping-interval", "3600")
+        client.feed(b"x")
+        wait_for_output(client, 1)
+        link.break_all("rst")
+        head = link.wait_for_connection(2)
+        for _ in ticks(LIMIT):
+            if head.response.endswith(b"\r\n\r\n"):
+                break
+        link.plan({3: Plan(Cut(len(head.response), "down", "silence"))})
+        link.break_all("rst")
+        link.wait_for_connection(4)
+        client.feed(b"y")
+        wait_for_output(client, 2)
+        client.end_input()
+        assert client.wait(LIMIT) == 0
 
 
 def finish_download(client: Process, seconds: float = 90) -> None:

@@ -94,6 +94,16 @@ def test_a_probe_must_be_answered_at_once() -> None:
     assert liveness.check(100.0 + PROBE_LIMIT, waiting=False) == "dead"
 
 
+def test_what_was_asked_on_a_new_connection_is_answered_soon_or_it_is_dead() -> None:
+    liveness = Liveness(100.0, 20.0, 60.0)
+    liveness.asked(100.0)
+    assert liveness.next_check(100.0, waiting=False) == 100.0 + SILENCE_AFTER_REQUEST
+    assert liveness.check(100.0 + SILENCE_AFTER_REQUEST - 0.1, waiting=False) == ""
+    assert liveness.check(100.0 + SILENCE_AFTER_REQUEST, waiting=False) == "dead"
+    liveness.heard(101.0)
+    assert liveness.check(101.0 + SILENCE_AFTER_REQUEST, waiting=False) == ""
+
+
 def test_the_time_of_the_next_look_is_when_something_may_be_due() -> None:
     liveness = Liveness(100.0, 20.0, 60.0)
     assert liveness.next_check(100.0, waiting=False) == 120.0

@@ -285,6 +285,23 @@ def test_what_is_kept_for_long_takes_no_more_memory_than_it_has_bytes() -> None:
     assert replay.memory == 0
 
 
+def test_without_memory_for_a_copy_what_is_kept_stays_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    replay = ReplayBuffer()
+    grow(replay)
+    at = replay.end
+    read(replay, 700_000)
+    send(replay)
+    replay.confirm(at + 650_000)
+    monkeypatch.setattr("tunnel.protocol.replay.bytearray", lambda _: (_ for _ in ()).throw(MemoryError), raising=False)
+    replay.compact()
+    monkeypatch.undo()
+    replay.rewind()
+    assert b"".join(send(replay)) == DATA[at + 650_000 : at + 700_000]
+    replay.confirm(replay.end)
+    replay.trim()
+    assert replay.memory == 0
+
+
 def test_what_would_gain_little_is_not_copied() -> None:
     replay = ReplayBuffer()
     read(replay, SMALLEST_CHUNK * 3 // 4)

@@ -561,6 +561,17 @@ def test_a_probe_is_answered_soon_or_the_connection_is_dead(end: End) -> None:
     assert end.stream.wire_is_over
 
 
+def test_a_new_connection_on_which_nothing_answers_is_dead(end: End) -> None:
+    end.stream.detach()
+    end.stream.attach(0, 100.0)
+    end.stream.ask(100.0)
+    assert "ping" in end.sent()
+    end.stream.tick(100.0 + SILENCE_AFTER_REQUEST - 0.1)
+    assert not end.stream.wire_is_over
+    end.stream.tick(100.0 + SILENCE_AFTER_REQUEST)
+    assert end.stream.wire_is_over
+
+
 def test_an_ack_is_progress_for_the_clock(end: End) -> None:
     for second in range(0, 120, 4):
         say(end.stream, b"x")

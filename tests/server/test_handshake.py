@@ -153,6 +153,7 @@ def test_an_upgrade_that_breaks_rfc_6455_gets_an_error_that_says_how(
     answer = ask_raw(bridge.url, request_head(headers=headers))
     assert_refused(answer, 400, "bad-request")
     assert problem in answer.json["message"]
+    assert answer.headers.get("sec-websocket-version") == ("13" if "Version" in problem else None)
 
 
 @pytest.mark.parametrize("missing", ["Upgrade", "Connection"])

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Redial:
     """One attempt to dial, in progress. ``dial`` takes headers for the request, and has its own time limit.
 
-    `fileno` becomes readable when there is a `result`; `abandon` drops the attempt.
+    `fileno` becomes readable when there is a `result`; `abandon` drops the attempt. Raises OSError if no descriptor is
+    left, RuntimeError if no thread can be started.
     """
 
     def __init__(self, dial: Dial, headers: Sequence[tuple[str, str]]) -> None:

@@ -225,15 +225,16 @@ class ResumableLifecycle:
         stream = self.stream
         if stream.offer is None:
             return
-        epoch = outage.begin_attempt()
-        request = resume_request(stream.offer.id, stream.offer.key, epoch, stream.session.delivered)
-        self._step("resume", f"attempt {epoch}, {stream.session.delivered} received")
+        epoch, received = outage.begin_attempt(), stream.session.delivered
+        self._step("resume", f"attempt {epoch}, {received} received")
         try:
             from tunnel.client.redial import Redial
 
+            request = resume_request(stream.offer.id, stream.offer.key, epoch, received)
             self._redial = Redial(self._dial, [("Wstunnel-Resume", request.header())])
-        except OSError as exc:  # no descriptor is left for the module, or for the pair of sockets
-            outage.failed(DialError("resources", reason=exc.strerror or exc), time.monotonic())
+        except (OSError, RuntimeError) as exc:  # no descriptor for a module or a pair of sockets, or no thread, is left
+            reason = getattr(exc, "strerror", None) or exc
+            outage.failed(DialError("resources", reason=reason), time.monotonic())
 
     def _finish_redial(self, redial: Redial) -> None:
         self._redial, outage, now = None, self._outage, time.monotonic()
@@ -286,8 +287,7 @@ class ResumableLifecycle:
         except RemoteProtocolError as exc:
             connection.channel.close()
             raise ConnectionLost("session-gone", reason=exc) from exc
-        # The answer shows that the connection is not only open, but works.
-        self.stream.request_ack()
+        self.stream.ask(now)
         self._pump.wire = connection.channel
         self._pump.wire_error = None
         self._step(

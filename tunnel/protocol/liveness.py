@@ -2,9 +2,9 @@
 
 Any byte is a sign of life. If something of ours is unacknowledged, this end requests an ack after 5 s of silence, and
 the connection is dead after 8 s more, so that a new one is there within 15 s. A client that only receives does the same
-when the data stop. A connection with 60 s of bytes, but without an ack, is dead, too (a proxy answers by itself). If
-nothing is outstanding, a WebSocket ping is sent after the ping interval (default 20 s), and the connection is dead 8 s
-after that.
+when the data stop, and any client at the beginning of each connection on which it resumes. A connection with 60 s of
+bytes, but without an ack, is dead, too (a proxy answers by itself). If nothing is outstanding, a WebSocket ping is sent
+after the ping interval (default 20 s), and the connection is dead 8 s after that.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ class Liveness:
     def acknowledged(self) -> None:
         """Note that an ack was received."""
         self._waiting_since = None
+
+    def asked(self, now: float) -> None:
+        """Note that an ack was requested on a new connection."""
+        self._asked_at = now
 
     def probed(self, now: float) -> None:
         """Note that a ping was sent that must be answered soon."""

@@ -266,7 +266,10 @@ class ReplayBuffer:
         needed = sum(MAX_HEADER + len(segment) for segment in self._segments)
         if needed >= self.memory - self.memory // 4:
             return  # copying would save little
-        chunk = memoryview(bytearray(needed))
+        try:
+            chunk = memoryview(bytearray(needed))
+        except MemoryError:
+            return  # there is none for a copy
         fill = 0
         for segment in self._segments:
             start = fill + MAX_HEADER

@@ -417,6 +417,11 @@ class ResumableStream:
         if self.offer is not None and not self.wire_is_over and not self.over:
             self.connection.say("ping")
 
+    def ask(self, now: float) -> None:
+        """Request the peer's ack at the beginning of a connection: the answer shows that it works."""
+        self.request_ack()
+        self.connection.liveness.asked(now)
+
     def probe(self, now: float) -> None:
         """Request a sign of life within 2 s, after a jump of the clock; call this when all available data was read."""
         self.request_ack()

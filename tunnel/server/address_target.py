@@ -17,6 +17,7 @@ from tunnel.net.address import Address, Client, TCPAddress, UnixAddress, is_loop
 from tunnel.net.async_sockets import writable
 from tunnel.net.error_texts import error_text
 from tunnel.server.listening_sockets import is_listed
+from tunnel.server.lookups import look_up
 from tunnel.server.target import Target
 
 _LOCAL_ROOM = 512 << 10  # bytes that a target on loopback may send ahead of the wire
@@ -102,10 +103,8 @@ async def _resolve(host: str, port: int, seconds: float) -> _Addresses:
     except (socket.gaierror, UnicodeError):
         try:
             async with asyncio.timeout(seconds):
-                # Not with the loop's getaddrinfo: uvloop would call it in threads that take signals from the main one.
-                ask = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-                found = await asyncio.get_running_loop().run_in_executor(None, ask)
-        except (socket.gaierror, UnicodeError) as exc:
+                found = await look_up(host, port)
+        except (socket.gaierror, UnicodeError, RuntimeError) as exc:
             reason = exc.strerror if isinstance(exc, socket.gaierror) else exc
             raise DialError("dns", host=host, reason=reason) from exc
     return [(family, sockaddr) for family, _, _, _, sockaddr in found]

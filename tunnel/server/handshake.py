@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tunnel.server.access import Origins, Tokens
 
 HEALTH_PATH = "/healthz"
+_VERSION = "Sec-WebSocket-Version"
 _HARMLESS_PROBLEMS = ("unsupported request body", "transfer codings aren't supported")  # messages of the library
 # The library's own log lines are not needed: the errors are raised and logged with the connection.
 _NO_LOG = logging.getLogger("tunnel.server.handshake")
@@ -69,7 +70,10 @@ class Upgrade:
                 {"Upgrade": "websocket", "Connection": "close, Upgrade"},
             ) from exc
         except InvalidHeader as exc:
-            raise _bad_request(f"invalid {exc.name} header" if exc.value else str(exc)) from exc
+            refusal = _bad_request(f"invalid {exc.name} header" if exc.value else str(exc))
+            if exc.name == _VERSION:
+                refusal.headers = {_VERSION: "13"}  # RFC 6455 section 4.4: the version that this server has
+            raise refusal from exc
         except InvalidHandshake as exc:
             raise _bad_request("it is not a valid WebSocket request (RFC 6455)") from exc
         self.offered = _CHECKS.offered

@@ -329,8 +329,7 @@ def no_memory(who: str) -> Fault:
 
 
 def _another_target(scene: Scene, target: str) -> None:
-    tls = ("--tls-cert", str(scene.lane.certificate)) if scene.kind == "TLS" else ()
-    scene.bridge = scene.lane.start_bridge(target, *tls)
+    scene.bridge = scene.lane.bridge_to(target, scene.kind)
     scene.link.flip(port_of(scene.bridge.url))
 
 

@@ -168,7 +168,7 @@ class Scene:
         came = self.client.out.read_bytes()
         assert self.down.startswith(came), "other bytes came than were sent"
         self.go_on()
-        if self.stage in STAGES[2:]:
+        if self.stage in STAGES[2:] or came == self.down:
             assert self._done.wait(RESUME_FOR + LIMIT), "the target has heard of no end"
         return Outcome(self.client.status or 0, self.client.err.read_text().splitlines(), len(came), self._seen)
 
@@ -227,6 +227,13 @@ class Lane:
         tls = ("--tls-cert", str(self.certificate)) if kind == "tls" else ()
         bridge = self._bridges[kind] = self.start_bridge(f"127.0.0.1:{self.target.port}", *tls)
         self._before[kind] = (bridge, holdings(bridge) if kind == "tcp" else None, _descriptors(bridge))
+        return bridge
+
+    def bridge_to(self, target: str, kind: str) -> Bridge:
+        """Return a new bridge, for one scene, to another target."""
+        tls = ("--tls-cert", str(self.certificate)) if kind == "TLS" else ()
+        bridge = self.start_bridge(target, *tls)
+        self._before[f"{len(self._before)}, to {target}"] = (bridge, None, _descriptors(bridge))
         return bridge
 
     def left_behind(self) -> list[str]:
