@@ -81,6 +81,33 @@ def test_config_ssh_writes_lines_that_windows_can_run(
     assert "'IdentityFile Z:/" in said and "'UserKnownHostsFile ~/.ssh/known_hosts.wstunnel-py'" in said
 
 
+# Python makes the mode 0o700 of a new folder an entry for which OpenSSH refuses every file in it, and wine makes no
+# difference between modes; so the calls are watched.
+WATCHED = """
+import os, stat, sys, tempfile
+from pathlib import Path
+from tunnel.cli.main import main
+home = os.environ["USERPROFILE"] = tempfile.mkdtemp()
+sys.addaudithook(lambda event, args: event == "os.mkdir" and print(Path(args[0]).name, oct(args[1])))
+assert main(["config-ssh", "--write", "--url", "ws://bridge.test", "box"]) == 0
+config = Path(home, ".ssh", "config")
+config.write_bytes(b"Host other")
+config.chmod(stat.S_IREAD)
+with open(config):  # so that it cannot be replaced
+    print(main(["config-ssh", "--write", "--url", "ws://bridge.test", "box"]))
+print(sorted(each.name for each in config.parent.iterdir()))
+"""
+
+
+def test_the_folder_for_ssh_has_the_permissions_of_the_profile_and_no_leftovers(bed: Bed, windows: Windows) -> None:
+    done = windows.python(bed, WATCHED)
+    assert done.status == 0, done.last_words()
+    made, *_, failed, files = done.text.splitlines()
+    assert made == ".ssh 0o777"
+    assert (failed, files) == ("2", "['config', 'wstunnel-py.conf']")
+    assert done.stderr.startswith("wstunnel-py: cannot use ") and done.stderr.count("\n") == 1
+
+
 def test_what_programs_read_has_no_windows_line_ends_or_code_page(bed: Bed, windows: Windows) -> None:
     done = windows.run(bed, "keys", "token", "token")
     assert done.status == 0 and b"\r" not in done.stdout
