@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,24 @@ def test_what_programs_read_has_no_windows_line_ends_or_code_page(bed: Bed, wind
     done = windows.run(bed, "config-ssh", "--identity-file", "C:\\ключ", "--url", "wss://bridge.test", "bücks")
     assert done.status == 0 and b"\r" not in done.stdout
     assert {"Host bücks", "    IdentityFile C:/ключ"} <= set(done.stdout.decode().splitlines())
+
+
+def test_a_report_that_nobody_reads_ends_without_a_word(bed: Bed, windows: Windows) -> None:
+    # Its input ends when nobody can read its output any more.
+    program = "import sys\nfrom tunnel.cli.main import main\nsys.stdin.read()\nsys.exit(main())"
+    command = (str(windows.script), "-c", program, "config-ssh")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdout.close()
+        process.stdin.close()
+        assert process.wait(LIMIT) == 141
+        assert process.stderr.read() == b""
+
+
+def test_the_null_device_is_an_empty_config_file_under_each_of_its_names(bed: Bed, windows: Windows) -> None:
+    for name in ("NUL", "nul"):
+        done = windows.run(bed, "config-ssh", "--config", name)
+        assert (done.status, done.stderr) == (0, "") and "Host *.e2b" in done.text
 
 
 def test_what_needs_a_package_names_it(bed: Bed, windows: Windows) -> None:
