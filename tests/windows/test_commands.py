@@ -40,6 +40,15 @@ def test_forward_carries_connections_to_a_port(bed: Bed, windows: Windows, echo_
             assert read_to_end(connection) == data
 
 
+def test_a_port_that_is_taken_is_reported_with_the_next_step(bed: Bed, windows: Windows, echo_bridge: Bridge) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = windows.run(bed, "forward", str(port), echo_bridge.url)
+    step = "another program listens there: stop it, or choose another LISTEN"
+    line = f"wstunnel-py: cannot listen on 127.0.0.1:{port}: The network address is in use; {step}\n"
+    assert (done.status, done.stderr) == (69, line)
+
+
 # As OpenSSH for Windows does it: the line, with %h expanded, is the command line of CreateProcess. No shell reads it.
 RUN_PROXY_COMMAND = r"""
 import os, subprocess, sys, tempfile
