@@ -118,6 +118,32 @@ def test_the_folder_for_ssh_has_the_permissions_of_the_profile_and_no_leftovers(
     assert done.stderr.startswith("wstunnel-py: cannot use ") and done.stderr.count("\n") == 1
 
 
+EDITED = r"""
+import os, sys, tempfile
+from pathlib import Path
+from tunnel.cli.main import main
+folder = Path(tempfile.mkdtemp(), "VS Code")
+folder.mkdir()
+folder.joinpath("show.py").write_text("import sys; print(ascii(sys.argv[1:]), flush=True); sys.exit(5)")
+folder.joinpath("code.cmd").write_text(f'@"{sys.executable}" "%~dp0show.py" %*\n')
+folder.joinpath("code").write_text("#!/bin/sh\n")  # for other shells, as VS Code has it
+os.environ["PATH"] = f"{folder};{os.environ['PATH']}"
+os.environ["USERPROFILE"] = tempfile.mkdtemp()
+for path in sys.argv[1:]:
+    print(main(["open", "--url", "ws://bridge.test", "box", path]), flush=True)
+"""
+
+
+def test_an_editor_gets_any_path_that_its_batch_file_can_pass_on(bed: Bed, windows: Windows) -> None:
+    paths = ["/home/user", "/a dir/R&D", "/a&b|c>d", "/a^b(c)", "/a\\"]
+    done = windows.python(bed, EDITED, *paths, "/100%")
+    lines = done.text.splitlines()[2:]  # without those of config-ssh
+    assert lines == [line for path in paths for line in (ascii(["--remote", "ssh-remote+box", path]), "5")] + ["2"]
+    said = 'code.CMD: batch files take % and " for their own\n'
+    assert done.stderr.startswith("wstunnel-py: '/100%' cannot be passed to ")
+    assert done.stderr.lower().endswith(said.lower()) and done.stderr.count("\n") == 1
+
+
 def test_what_programs_read_has_no_windows_line_ends_or_code_page(bed: Bed, windows: Windows) -> None:
     done = windows.run(bed, "keys", "token", "token")
     assert done.status == 0 and b"\r" not in done.stdout
