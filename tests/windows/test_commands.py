@@ -101,6 +101,10 @@ home = os.environ["USERPROFILE"] = tempfile.mkdtemp()
 sys.addaudithook(lambda event, args: event == "os.mkdir" and print(Path(args[0]).name, oct(args[1])))
 assert main(["config-ssh", "--write", "--url", "ws://bridge.test", "box"]) == 0
 config = Path(home, ".ssh", "config")
+written = config.read_text()
+# VS Code, for example, writes drives in lower case.
+assert main(["config-ssh", "--write", "--ssh-config", str(config).upper(), "--url", "ws://bridge.test", "box"]) == 0
+assert config.read_text() == written, config.read_text()
 config.write_bytes(b"Host other")
 config.chmod(stat.S_IREAD)
 with open(config):  # so that it cannot be replaced

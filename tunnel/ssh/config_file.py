@@ -81,7 +81,8 @@ def include_line(ssh_config: str) -> bytes:
     """
     own = own_path(ssh_config)
     folder = folder_of_ssh()
-    if folder is not None and os.path.dirname(own) == os.path.abspath(folder):
+    # Windows' paths may differ in case, and be the same.
+    if folder is not None and os.path.normcase(os.path.dirname(own)) == os.path.normcase(os.path.abspath(folder)):
         return b"Include " + OWN_NAME.encode()
     if any(c in own for c in "*?[]"):
         raise UsageError(f"{own}: an Include cannot name this file, as * ? [ ] are wildcards there")
