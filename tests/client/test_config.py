@@ -220,6 +220,8 @@ def test_a_token_file_belongs_to_its_host(config: Path) -> None:
 
 # ---- mistakes
 
+BACKSLASH = """; inside "…" a backslash begins an escape: write / instead, or put the value into '…'"""
+
 
 @pytest.mark.parametrize(
     ("text", "said"),
@@ -235,6 +237,9 @@ def test_a_token_file_belongs_to_its_host(config: Path) -> None:
         ("url = 5", "url: 5 is not a string"),
         ("url = ''", "url: the value is empty"),
         ('ca-file = "a\\u0000b"', "ca-file: the value has characters that are not printable"),
+        ('ca-file = "C:\\temp"', "ca-file: the value has characters that are not printable" + BACKSLASH),
+        ('ca-file = "C:\\Users"', "Invalid hex value (at line 1, column 16)" + BACKSLASH),
+        ('ca-file = "C:\\Data"', "Unescaped '\\' in a string (at line 1, column 16)" + BACKSLASH),
         ("insecure = 'yes'", "insecure must be true or false"),
         ("ping-interval = -1", "ping-interval: -1 is not a number of seconds above 0, up to 86400"),
         ("ping-interval = true", "ping-interval: True is not a number of seconds above 0, up to 86400"),

@@ -22,7 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.bed.processes import Bed
+from tests.bed.processes import Bed, free_port
 from tests.bed.targets import reset
 from tests.client.conftest import (
     Failure,
@@ -178,6 +178,34 @@ def test_an_intermediate_authority_is_enough(serve: Serve, authority: trustme.CA
     intermediate.cert_pem.write_to_path(tmp_path / "intermediate.pem")
     url = f"wss://127.0.0.1:{serve(over_tls(context, upgrade)).port}"
     open_tunnel("--ca-file", str(tmp_path / "intermediate.pem"), url).channel.close()
+
+
+def test_a_broken_certificate_in_windows_store_does_not_spoil_the_others(
+    serve: Serve, authority: trustme.CA, server_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ca = ssl.PEM_cert_to_DER_cert(authority.cert_pem.bytes().decode())
+    server_auth = ssl.Purpose.SERVER_AUTH.oid
+    store = {
+        "CA": [(ca, "x509_asn", {ssl.Purpose.CLIENT_AUTH.oid}), (ca, "pkcs_7_asn", True)],
+        "ROOT": [(b"0", "x509_asn", True), (ca, "x509_asn", {server_auth}), (ca[:-1], "x509_asn", {server_auth})],
+    }
+
+    def as_on_windows(**_: object) -> ssl.SSLContext:
+        raise ssl.SSLError(58, "[ASN1: NOT_ENOUGH_DATA] not enough data")
+
+    monkeypatch.setattr(ssl, "create_default_context", as_on_windows)
+    monkeypatch.setattr(ssl, "enum_certificates", store.__getitem__, raising=False)
+    open_tunnel(f"wss://127.0.0.1:{serve(over_tls(server_tls, upgrade)).port}").channel.close()
+    del store["ROOT"][1]
+    line = "the certificate of 127.0.0.1 is not trusted: unable to get local issuer certificate"
+    assert failure_of(f"wss://127.0.0.1:{serve(over_tls(server_tls, upgrade)).port}") == Failure(line, 77)
+
+
+def test_a_key_log_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch, ca_file: str) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", "/nonexistent/keys")
+    line = "SSLKEYLOGFILE: cannot use /nonexistent/keys: No such file or directory"
+    for words in ((), ("--ca-file", ca_file)):
+        assert failure_of(*words, f"wss://127.0.0.1:{free_port()}") == Failure(line, 2)
 
 
 def test_a_certificate_of_an_unknown_authority_is_refused(serve: Serve, server_tls: ssl.SSLContext) -> None:

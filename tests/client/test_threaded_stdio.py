@@ -18,7 +18,6 @@ from tests.bed.processes import Bed, ticks
 from tests.bed.targets import Target, read_exactly, read_to_end, reset
 from tests.bed.tunnels import OURS, start_bridge
 from tunnel.client.socket_pair import connected_pair
-from tunnel.client.threaded_stdio import is_closed_by_reader
 
 LIMIT = 30.0
 DRAINS = 150_000  # bytes: more than a pipe takes, less than pipe and socket pair do
@@ -144,10 +143,3 @@ def test_input_that_breaks_is_an_error_and_no_end(bed: Bed) -> None:
         assert b"cannot read standard input" in pipe_of(process.stderr).read()
         with pytest.raises(ConnectionResetError):
             target.result()
-
-
-def test_windows_has_two_errors_for_a_reader_that_is_gone() -> None:
-    assert is_closed_by_reader(OSError(22, "Invalid argument"), "win32")
-    assert not is_closed_by_reader(OSError(22, "Invalid argument"), "linux")
-    assert is_closed_by_reader(BrokenPipeError(), "linux")
-    assert not is_closed_by_reader(OSError(28, "No space left on device"), "win32")

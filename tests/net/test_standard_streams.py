@@ -22,6 +22,7 @@ from tunnel.net.standard_streams import (
     CLOSED_OUTPUT,
     encoding_of,
     fill_standard_descriptors,
+    is_closed_by_reader,
     is_missing,
     open_standard_streams,
     readable,
@@ -124,6 +125,13 @@ def test_an_output_that_nobody_reads_ends_the_program_as_a_shell_expects(guard: 
     assert caught.value.code == CLOSED_OUTPUT == 141
     sys.stdout.flush()  # what is left is dropped
     print("more", flush=True)
+
+
+def test_windows_has_two_errors_for_a_reader_that_is_gone() -> None:
+    assert is_closed_by_reader(OSError(22, "Invalid argument"), "win32")
+    assert not is_closed_by_reader(OSError(22, "Invalid argument"), "linux")
+    assert is_closed_by_reader(BrokenPipeError(), "linux")
+    assert not is_closed_by_reader(OSError(28, "No space left on device"), "win32")
 
 
 def test_a_full_disk_is_an_error_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:

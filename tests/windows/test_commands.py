@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,15 @@ def test_forward_carries_connections_to_a_port(bed: Bed, windows: Windows, echo_
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
             assert read_to_end(connection) == data
+
+
+def test_a_port_that_is_taken_is_reported_with_the_next_step(bed: Bed, windows: Windows, echo_bridge: Bridge) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = windows.run(bed, "forward", str(port), echo_bridge.url)
+    step = "another program listens there: stop it, or choose another LISTEN"
+    line = f"wstunnel-py: cannot listen on 127.0.0.1:{port}: The network address is in use; {step}\n"
+    assert (done.status, done.stderr) == (69, line)
 
 
 # As OpenSSH for Windows does it: the line, with %h expanded, is the command line of CreateProcess. No shell reads it.
@@ -81,6 +91,63 @@ def test_config_ssh_writes_lines_that_windows_can_run(
     assert "'IdentityFile Z:/" in said and "'UserKnownHostsFile ~/.ssh/known_hosts.wstunnel-py'" in said
 
 
+# Python makes the mode 0o700 of a new folder an entry for which OpenSSH refuses every file in it, and wine makes no
+# difference between modes; so the calls are watched.
+WATCHED = """
+import os, stat, sys, tempfile
+from pathlib import Path
+from tunnel.cli.main import main
+home = os.environ["USERPROFILE"] = tempfile.mkdtemp()
+sys.addaudithook(lambda event, args: event == "os.mkdir" and print(Path(args[0]).name, oct(args[1])))
+assert main(["config-ssh", "--write", "--url", "ws://bridge.test", "box"]) == 0
+config = Path(home, ".ssh", "config")
+written = config.read_text()
+# VS Code, for example, writes drives in lower case.
+assert main(["config-ssh", "--write", "--ssh-config", str(config).upper(), "--url", "ws://bridge.test", "box"]) == 0
+assert config.read_text() == written, config.read_text()
+config.write_bytes(b"Host other")
+config.chmod(stat.S_IREAD)
+with open(config):  # so that it cannot be replaced
+    print(main(["config-ssh", "--write", "--url", "ws://bridge.test", "box"]))
+print(sorted(each.name for each in config.parent.iterdir()))
+"""
+
+
+def test_the_folder_for_ssh_has_the_permissions_of_the_profile_and_no_leftovers(bed: Bed, windows: Windows) -> None:
+    done = windows.python(bed, WATCHED)
+    assert done.status == 0, done.last_words()
+    made, *_, failed, files = done.text.splitlines()
+    assert made == ".ssh 0o777"
+    assert (failed, files) == ("2", "['config', 'wstunnel-py.conf']")
+    assert done.stderr.startswith("wstunnel-py: cannot use ") and done.stderr.count("\n") == 1
+
+
+EDITED = r"""
+import os, sys, tempfile
+from pathlib import Path
+from tunnel.cli.main import main
+folder = Path(tempfile.mkdtemp(), "VS Code")
+folder.mkdir()
+folder.joinpath("show.py").write_text("import sys; print(ascii(sys.argv[1:]), flush=True); sys.exit(5)")
+folder.joinpath("code.cmd").write_text(f'@"{sys.executable}" "%~dp0show.py" %*\n')
+folder.joinpath("code").write_text("#!/bin/sh\n")  # for other shells, as VS Code has it
+os.environ["PATH"] = f"{folder};{os.environ['PATH']}"
+os.environ["USERPROFILE"] = tempfile.mkdtemp()
+for path in sys.argv[1:]:
+    print(main(["open", "--url", "ws://bridge.test", "box", path]), flush=True)
+"""
+
+
+def test_an_editor_gets_any_path_that_its_batch_file_can_pass_on(bed: Bed, windows: Windows) -> None:
+    paths = ["/home/user", "/a dir/R&D", "/a&b|c>d", "/a^b(c)", "/a\\"]
+    done = windows.python(bed, EDITED, *paths, "/100%")
+    lines = done.text.splitlines()[2:]  # without those of config-ssh
+    assert lines == [line for path in paths for line in (ascii(["--remote", "ssh-remote+box", path]), "5")] + ["2"]
+    said = 'code.CMD: batch files take % and " for their own\n'
+    assert done.stderr.startswith("wstunnel-py: '/100%' cannot be passed to ")
+    assert done.stderr.lower().endswith(said.lower()) and done.stderr.count("\n") == 1
+
+
 def test_what_programs_read_has_no_windows_line_ends_or_code_page(bed: Bed, windows: Windows) -> None:
     done = windows.run(bed, "keys", "token", "token")
     assert done.status == 0 and b"\r" not in done.stdout
@@ -89,6 +156,24 @@ def test_what_programs_read_has_no_windows_line_ends_or_code_page(bed: Bed, wind
     done = windows.run(bed, "config-ssh", "--identity-file", "C:\\ключ", "--url", "wss://bridge.test", "bücks")
     assert done.status == 0 and b"\r" not in done.stdout
     assert {"Host bücks", "    IdentityFile C:/ключ"} <= set(done.stdout.decode().splitlines())
+
+
+def test_a_report_that_nobody_reads_ends_without_a_word(bed: Bed, windows: Windows) -> None:
+    # Its input ends when nobody can read its output any more.
+    program = "import sys\nfrom tunnel.cli.main import main\nsys.stdin.read()\nsys.exit(main())"
+    command = (str(windows.script), "-c", program, "config-ssh")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdout.close()
+        process.stdin.close()
+        assert process.wait(LIMIT) == 141
+        assert process.stderr.read() == b""
+
+
+def test_the_null_device_is_an_empty_config_file_under_each_of_its_names(bed: Bed, windows: Windows) -> None:
+    for name in ("NUL", "nul"):
+        done = windows.run(bed, "config-ssh", "--config", name)
+        assert (done.status, done.stderr) == (0, "") and "Host *.e2b" in done.text
 
 
 def test_what_needs_a_package_names_it(bed: Bed, windows: Windows) -> None:

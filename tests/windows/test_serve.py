@@ -11,6 +11,7 @@ from tests.bed.processes import Bed, Process
 from tests.bed.targets import Target, checksum
 from tests.bed.tunnels import OURS
 from tests.bed.windows import Windows
+from tests.pty.typist import Typist
 
 LIMIT = 100.0
 
@@ -56,7 +57,7 @@ def test_what_needs_posix_says_so_in_one_line(bed: Bed, windows: Windows) -> Non
     assert done.text.split() == ["2", "2", "2", "69", "2"]
 
 
-# Wine has a console only for who has a window, so the process that is to be interrupted does that itself.
+# Without a console, so the process that is to be interrupted does that itself.
 INTERRUPTED = """
 import signal, sys, threading, time
 from tunnel.cli.main import main
@@ -83,6 +84,17 @@ def interrupted(bed: Bed, windows: Windows, name: str, *words: str) -> tuple[int
 def test_ctrl_c_ends_the_bridge_in_good_order(bed: Bed, windows: Windows) -> None:
     status, log = interrupted(bed, windows, "SIGINT", "serve", "--listen", "127.0.0.1:0", "--target", "127.0.0.1:1")
     assert status == 0 and "draining" in log
+
+
+def test_a_console_shows_its_messages_and_passes_on_ctrl_c(windows: Windows, echo_target: Target) -> None:
+    target = f"127.0.0.1:{echo_target.port}"
+    with Typist(*windows.command("serve", "--listen", "127.0.0.1:0", "--target", target), cols=200) as typist:
+        # The code page of the console has no arrow.
+        typist.output.wait_for_match(rb"ready on ws://127\.0\.0\.1:\d+ -> 127\.0\.0\.1")
+        typist.see("the limit is 117 tunnels")
+        typist.type("\x03")
+        assert typist.wait() == 0
+        assert b"draining" in typist.output.data
 
 
 def test_ctrl_break_ends_the_client_in_good_order(bed: Bed, windows: Windows) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from tunnel.errors import TunnelError
+from tunnel.errors import TunnelError, UsageError
 
 
 def find_program(name: str, remedy: str) -> str:
@@ -35,8 +35,27 @@ def hand_over(path: str, words: Sequence[str], remedy: str) -> int:
             os.execv(path, argv)  # noqa: S606 - no shell is wanted
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the program itself
         try:
-            return subprocess.run(argv, check=False).returncode
+            return subprocess.run(_for_windows(argv), check=False).returncode
         finally:
             signal.signal(signal.SIGINT, before)
     except OSError as exc:
         raise TunnelError("no-program", program=path, reason=exc.strerror or str(exc), remedy=remedy) from exc
+
+
+def _for_windows(argv: Sequence[str]) -> str:
+    """Return the command line for ``argv``. Raises UsageError if its program is a batch file that cannot get a word.
+
+    Editors have such a file (``code.cmd``). The program that runs it would take an & outside of quotes for the end of
+    the command, and expands variables even inside of them.
+    """
+    if not argv[0].lower().endswith((".bat", ".cmd")):
+        return subprocess.list2cmdline(argv)
+    for word in argv[1:]:
+        if any(c in word for c in '%"\r\n'):
+            raise UsageError(f'{word!r} cannot be passed to {argv[0]}: batch files take % and " for their own')
+    return " ".join(_quoted(word) for word in argv)
+
+
+def _quoted(word: str) -> str:
+    # Backslashes before a quote stand for half as many.
+    return f'"{word}' + "\\" * (len(word) - len(word.rstrip("\\"))) + '"'

@@ -8,6 +8,7 @@ credentials come from. The tables hold what applies in general.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shlex
 
@@ -211,6 +212,8 @@ def _of_listening(error: TunnelError) -> list[str]:
         what = spelled(setting) if setting in ("pty", "LISTEN") else "address"
         return [f"another program listens there: stop it, or choose another {what}"]
     if reason == error_text(errno.EACCES) and not str(error.fields["place"]).startswith("unix:"):
+        if os.name != "posix":
+            return ["Windows or another program has reserved this port: choose another one"]
         return ["ports below 1024 are for root: choose a higher one"]
     return []
 

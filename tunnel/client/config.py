@@ -34,6 +34,11 @@ _KEYS.append("headers")
 # Options that are allowed only in the table of a host or a pattern.
 _OF_HOSTS = ("host-key-alias", "forward-port")
 SIZE_LIMIT = 1 << 20  # bytes
+# For a path of Windows in TOML's usual quotes.
+_BACKSLASH = """; inside "…" a backslash begins an escape: write / instead, or put the value into '…'"""
+# Words of tomllib's errors about an escape: "Unescaped '\\' in a string", "Invalid hex value",
+# "Escaped character is not a Unicode scalar value".
+_ESCAPES = {"Unescaped", "hex", "Escaped"}
 # Exists without a table: in an ssh_config, E2B's sandboxes need names that differ from other hosts': ID.e2b.
 SANDBOXES = "*.e2b"
 
@@ -102,7 +107,7 @@ def load_config(path: str | None) -> Config:
     path = path if path is not None else config_path()
     if path is None:
         return Config("the config file", {}, {})
-    if path == os.devnull:
+    if os.path.normcase(path) == os.devnull:  # on Windows also NUL
         return Config(path, {}, {})
     try:
         os.stat(path)
@@ -150,7 +155,8 @@ def parse_config(data: bytes, path: str) -> Config:
     try:
         tree = tomllib.loads(text_of(data))
     except (ValueError, RecursionError) as exc:  # not TOML, not UTF-8, a number too long, or tables nested too deeply
-        raise UsageError(str(exc), code="config", path=path) from exc
+        remark = _BACKSLASH if _ESCAPES.intersection(str(exc).split()) else ""
+        raise UsageError(f"{exc}{remark}", code="config", path=path) from exc
     tables = tree.pop("hosts", {})
     if not isinstance(tables, dict):
         raise UsageError("hosts must be a table", code="config", path=path)
@@ -188,6 +194,8 @@ def _options(table: dict[str, object], where: str, path: str, host: str = "") ->
         option = ALL[key]
         if option.kind == FLAG and not isinstance(word, bool):
             raise UsageError(f"{where}{key} must be true or false")
+        if option.kind == PATH and isinstance(word, str) and word[1:2] == ":" and not word.isprintable():
+            raise UsageError(f"{where}{key}: the value has characters that are not printable{_BACKSLASH}")
         value = parse_value(option, word, where + key)
         if option.kind == PATH and isinstance(value, str):
             # Relative to the file, as the working directory of a ProxyCommand is not known.

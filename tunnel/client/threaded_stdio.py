@@ -11,10 +11,10 @@ import _thread
 import errno
 import os
 import socket
-import sys
 import time
 
 from tunnel.net.channel import Channel, set_nodelay
+from tunnel.net.standard_streams import is_closed_by_reader
 from tunnel.net.waiter import READ, Waiter
 
 TYPE_CHECKING = False
@@ -137,11 +137,6 @@ class ThreadedOutput:
                         written += write(fd, space[written:n])
             except OSError as exc:
                 self._error = exc
-
-
-def is_closed_by_reader(error: OSError, platform: str = sys.platform) -> bool:
-    """Return whether writing to a pipe failed because its reader is gone; on Windows that may also be EINVAL."""
-    return isinstance(error, BrokenPipeError) or (platform == "win32" and error.errno == errno.EINVAL)
 
 
 def _pair() -> tuple[Channel, socket.socket]:

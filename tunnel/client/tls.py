@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import functools
+import os
 import socket
 import ssl
 
@@ -23,8 +24,11 @@ def tls_context(settings: TLSSettings) -> ssl.SSLContext:
     try:
         if settings.ca_file:
             _check_regular(settings.ca_file)
-        context = ssl.create_default_context(cafile=settings.ca_file)
+        context = _default_context(settings.ca_file)
     except (OSError, ssl.SSLError) as exc:
+        key_log = os.environ.get("SSLKEYLOGFILE")
+        if key_log and exc.filename == key_log:
+            raise _unusable("SSLKEYLOGFILE", key_log, exc) from exc
         raise _unusable("ca_file", settings.ca_file, exc) from exc
     if settings.client_cert:
         try:
@@ -42,6 +46,27 @@ def tls_context(settings: TLSSettings) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _default_context(ca_file: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except ssl.SSLError:
+        in_store = getattr(ssl, "enum_certificates", None)  # only on Windows
+        if ca_file or in_store is None:
+            raise
+    # Windows' store has a certificate that OpenSSL cannot parse. Only newer Pythons leave such a one out:
+    # https://github.com/python/cpython/issues/79846
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_default_verify_paths()
+    for store in ("CA", "ROOT"):
+        for certificate, encoding, uses in in_store(store):
+            if encoding == "x509_asn" and (uses is True or ssl.Purpose.SERVER_AUTH.oid in uses):
+                try:
+                    context.load_verify_locations(cadata=certificate)
+                except ssl.SSLError:
+                    pass
     return context
 
 

@@ -14,6 +14,8 @@ from tunnel.errors import DialError
 from tunnel.net.address import Address, TCPAddress, UnixAddress, address_of, join, parse_address
 from tunnel.net.error_texts import error_text
 
+# Errors for which `tunnel.cli.hints` knows a step; Windows describes them in other words, in the user's language.
+_OUR_WORDS = (errno.EADDRINUSE, errno.EACCES)
 BACKLOG = 4096  # connections; the kernel may have a lower limit (net.core.somaxconn)
 
 
@@ -147,6 +149,8 @@ def _identity(path: str | None) -> tuple[int, int] | None:
 
 
 def _reason(exc: Exception) -> str:
+    if isinstance(exc, OSError) and exc.errno in _OUR_WORDS:
+        return error_text(exc.errno)
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror.partition(" (while attempting")[0]  # create_server repeats the address
     return str(exc)

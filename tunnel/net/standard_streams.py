@@ -8,6 +8,7 @@ written in ASCII (`readable`). Lines end with a line feed, except on Windows' co
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import os
 import sys
@@ -81,6 +82,11 @@ def is_missing(descriptor: int) -> bool:
     return descriptor in _missing
 
 
+def is_closed_by_reader(error: OSError, platform: str = sys.platform) -> bool:
+    """Return whether writing to a pipe failed because its reader is gone; on Windows that may also be EINVAL."""
+    return isinstance(error, BrokenPipeError) or (platform == "win32" and error.errno == errno.EINVAL)
+
+
 def readable(text: str, encoding: str) -> bytes:
     """Return ``text`` in ``encoding``; characters that it lacks are replaced by ASCII (``->`` for an arrow)."""
     _register()
@@ -125,7 +131,7 @@ class _Output(_Standard):
                 select.select((), (self._raw,), ())
         except OSError as exc:
             self._has_failed = True
-            if isinstance(exc, BrokenPipeError):
+            if is_closed_by_reader(exc):
                 raise SystemExit(CLOSED_OUTPUT) from exc
             raise TunnelError("report", reason=exc.strerror or exc) from exc
         return len(data)

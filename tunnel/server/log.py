@@ -11,6 +11,7 @@ import itertools
 import json
 import logging
 import math
+import os
 import re
 import sys
 import time
@@ -77,6 +78,8 @@ class LogHandler(logging.Handler):
         self._line = line
         self._repeats = Repeats()
         self._is_closed = False
+        self._console = _code_page()
+        self._log_console = self._console if path is None else None
         if path is None:
             self._stderr = self._log = Output(_stderr(), self._render, on_time=self._write_counts)
         else:
@@ -99,7 +102,8 @@ class LogHandler(logging.Handler):
 
     def say(self, text: str) -> None:
         """Write a message of this program to stderr, in order with the log if that also goes there."""
-        self._stderr.put(readable(f"wstunnel-py: {printable(text)}\n", encoding_of(sys.stderr)))
+        encoding = self._console or encoding_of(sys.stderr)
+        self._stderr.put(readable(f"wstunnel-py: {printable(text)}\n", encoding))
 
     def reopen(self) -> None:
         """Write further lines to a new log file, after the old one was moved away (logrotate).
@@ -152,7 +156,15 @@ class LogHandler(logging.Handler):
         return self._encoded(time.time(), level, name, _shown(dict(fields)))
 
     def _encoded(self, seconds: float, level: int, name: str, fields: Fields) -> bytes:
-        return self._line(seconds, level, name, fields).encode(errors="backslashreplace") + b"\n"
+        line = self._line(seconds, level, name, fields) + "\n"
+        if self._log_console is not None:
+            return readable(line, self._log_console)
+        return line.encode(errors="backslashreplace")
+
+
+def _code_page() -> str | None:
+    """Return the code page of Windows' console, if stderr is one: in it are bytes that do not pass sys.stderr."""
+    return None if os.name == "posix" else os.device_encoding(2)
 
 
 def set_up(log_format: str, path: str | None) -> LogHandler:

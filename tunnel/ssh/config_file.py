@@ -81,7 +81,8 @@ def include_line(ssh_config: str) -> bytes:
     """
     own = own_path(ssh_config)
     folder = folder_of_ssh()
-    if folder is not None and os.path.dirname(own) == os.path.abspath(folder):
+    # Windows' paths may differ in case, and be the same.
+    if folder is not None and os.path.normcase(os.path.dirname(own)) == os.path.normcase(os.path.abspath(folder)):
         return b"Include " + OWN_NAME.encode()
     if any(c in own for c in "*?[]"):
         raise UsageError(f"{own}: an Include cannot name this file, as * ? [ ] are wildcards there")
@@ -192,7 +193,7 @@ def apply(changes: Sequence[Change]) -> None:
 
 def _replace(change: Change, data: bytes) -> None:
     folder = os.path.dirname(change.target)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
+    _make_folder(folder)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{OWN_NAME}.", dir=folder)  # with mode 0600
     try:
         with open(descriptor, "wb") as file:
@@ -214,10 +215,22 @@ def _replace(change: Change, data: bytes) -> None:
             os.close(opened)
 
 
+def _make_folder(path: str) -> None:
+    """Make a folder for ssh's files, unless it exists."""
+    if os.name == "posix":
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    else:
+        # It inherits the permissions of the user's profile. For 0o700, Python since 3.12.4 would set an entry (OWNER
+        # RIGHTS) for which OpenSSH refuses every file in the folder: https://github.com/python/cpython/issues/128038
+        os.makedirs(path, exist_ok=True)
+
+
 def _take_over(target: str, temporary: str) -> None:
     """Give the new file the mode and the owner of the one that it replaces."""
+    if os.name != "posix":
+        return  # read-only, the only mode of Windows, would keep us from removing the new file if it is not needed
     old, new = os.stat(target), os.stat(temporary)
-    if hasattr(os, "chown") and (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
         os.chown(temporary, old.st_uid, old.st_gid)
     os.chmod(temporary, stat.S_IMODE(old.st_mode))
 

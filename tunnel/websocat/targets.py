@@ -16,7 +16,7 @@ from tunnel.client.sockets import relayed_socket
 from tunnel.client.trace import Trace, say
 from tunnel.errors import ConnectionLost, DialError, TunnelError
 from tunnel.net.address import Client
-from tunnel.net.standard_streams import CLOSED_OUTPUT
+from tunnel.net.standard_streams import CLOSED_OUTPUT, is_closed_by_reader
 from tunnel.server.target import Target
 from tunnel.websocat.dialling import Dialler
 
@@ -106,9 +106,10 @@ class StandardStreams(Target):
     async def _write(self, data: bytes) -> None:
         try:
             await asyncio.get_running_loop().run_in_executor(None, _write_all, data)
-        except BrokenPipeError:
-            self._end(CLOSED_OUTPUT)
         except OSError as exc:
+            if is_closed_by_reader(exc):
+                self._end(CLOSED_OUTPUT)
+                return
             failure = ConnectionLost("output", reason=exc.strerror or exc)
             say(str(failure))
             self._end(failure.exit_code)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import codecs
 import ctypes
+import threading
 from typing import Any
 
 from tunnel.client.threaded_stdio import ThreadedInput, ThreadedOutput
+from tunnel.errors import UsageError
 
 INPUT, OUTPUT = -10, -11  # the standard handles
 # SetConsoleMode's bits (consoleapi.h)
@@ -34,11 +36,13 @@ class ConsoleTerminal:
         return ThreadedOutput(write=self._console.write) if self.shown else ThreadedOutput()
 
     def enter_raw(self) -> None:
-        if self.present:
-            self._console.enter_raw()
+        self._console.enter_raw()
 
     def restore(self) -> None:
-        self._console.restore()
+        self._console.restore(INPUT)
+
+    def restore_output(self) -> None:
+        self._console.restore(OUTPUT)
 
 
 class Console:
@@ -50,6 +54,7 @@ class Console:
         self._kernel.GetStdHandle.restype = ctypes.c_void_p
         self._handles = {which: ctypes.c_void_p(self._kernel.GetStdHandle(which)) for which in (INPUT, OUTPUT)}
         self._found: dict[int, int] = {}  # the modes before `enter_raw`
+        self._is_raw = threading.Event()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._half = ""  # the first half of a surrogate pair; the next read has the second
 
@@ -58,7 +63,7 @@ class Console:
         return self._mode(which) is not None
 
     def enter_raw(self) -> None:
-        """Make keys and output pass unchanged. Call `restore` afterwards."""
+        """Make keys and output pass unchanged. Call `restore` afterwards. Raises UsageError if keys cannot."""
         for which, off, on in (
             (INPUT, _PROCESSED_INPUT | _LINE_INPUT | _ECHO_INPUT, _VIRTUAL_TERMINAL_INPUT),
             (OUTPUT, 0, _PROCESSED_OUTPUT | _VIRTUAL_TERMINAL_PROCESSING | _NO_AUTO_RETURN),
@@ -66,25 +71,36 @@ class Console:
             mode = self._mode(which)
             if mode is not None and which not in self._found:
                 self._found[which] = mode
-                self._kernel.SetConsoleMode(self._handles[which], mode & ~off | on)
+                if not self._kernel.SetConsoleMode(self._handles[which], mode & ~off | on) and which == INPUT:
+                    raise UsageError(
+                        "this console has no escape sequences: turn off its legacy mode, or use Windows Terminal"
+                    )
+        self._is_raw.set()
 
-    def restore(self) -> None:
-        """Restore the modes; does nothing if they were not changed."""
-        while self._found:
-            which, mode = self._found.popitem()
+    def restore(self, which: int) -> None:
+        """Restore a mode; does nothing if it was not changed. For the output, call this when all of it is written."""
+        mode = self._found.pop(which, None)
+        if mode is not None:
             self._kernel.SetConsoleMode(self._handles[which], mode)
 
     def read(self, _fd: int, size: int) -> bytes:
-        """Wait for keys, and return them as UTF-8; as `os.read`."""
-        units = min(size // 3, _UNITS)
+        """Wait for keys, and return them as UTF-8; as `os.read`. This waits for `enter_raw` first."""
+        # A read keeps the mode in which it begins: the first line would be echoed, and arrive only when it is complete.
+        self._is_raw.wait()
+        while True:
+            text = self._read(min(size // 3, _UNITS))
+            if text or not self._half:  # half a character alone is not the end
+                return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+
+    def _read(self, units: int) -> str:
+        """Return the next keys, with the half of a surrogate pair that was read before."""
         buffer = ctypes.create_unicode_buffer(units)
         count = ctypes.c_ulong()
         if not self._kernel.ReadConsoleW(self._handles[INPUT], buffer, units, ctypes.byref(count), None):
             raise OSError(0, "the console cannot be read")
         text = self._half + ctypes.wstring_at(buffer, count.value)
         self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
-        text = text.removesuffix(self._half) if self._half else text
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+        return text.removesuffix(self._half)
 
     def write(self, _fd: int, data: memoryview) -> int:
         """Write UTF-8; as `os.write`. Half a character waits for its other half."""

@@ -41,10 +41,16 @@ if TYPE_CHECKING:
             """Return the sink for standard output."""
 
         def enter_raw(self) -> None:
-            """Switch to raw mode, if it is a terminal: keys and output pass unchanged. Call `restore` afterwards."""
+            """Switch to raw mode, if it is a terminal: keys and output pass unchanged. Call `restore` afterwards.
+
+            Raises UsageError if the terminal has no such mode.
+            """
 
         def restore(self) -> None:
             """Restore the modes; does nothing if they were not changed or the terminal is gone."""
+
+        def restore_output(self) -> None:
+            """Restore the modes of the output, if the terminal has such; call this when all of it is written."""
 
 
 def local_terminal() -> LocalTerminal:
@@ -95,6 +101,9 @@ class PosixTerminal:
             termios.tcsetattr(0, termios.TCSADRAIN, found)
         except termios.error:
             pass  # the terminal was closed: there is nothing to restore
+
+    def restore_output(self) -> None:
+        pass  # `restore` has done it
 
 
 class _Input:

@@ -88,7 +88,12 @@ async def _run(settings: ShellSettings, trace: Trace) -> int:
     terminal = local_terminal()
     screen = Screen(terminal)
     try:
-        code = await RemoteShell(settings, client, terminal, screen, trace).run()
+        try:
+            code = await RemoteShell(settings, client, terminal, screen, trace).run()
+        except BaseException:
+            with contextlib.suppress(OSError):
+                screen.finish(FAREWELL_LIMIT)
+            raise
         try:
             screen.finish()
         except OSError:
@@ -96,6 +101,7 @@ async def _run(settings: ShellSettings, trace: Trace) -> int:
         return code
     finally:
         screen.close()
+        terminal.restore_output()
         await client.close()
 
 
@@ -193,8 +199,7 @@ class RemoteShell:
         self._trace.step("terminal", f"pid {self._pid}{counted}")
         if self._ending.done():
             return
-        if self._local.present:
-            self._local.enter_raw()
+        self._local.enter_raw()
         if terminal_size() not in (None, self._size) or not self._own:
             self._resized.set()
         for work in (self._keyboard.run, self._follow_size, self._watch_connection):

@@ -38,9 +38,9 @@ class Screen:
             with contextlib.suppress(OSError):  # the local terminal was closed
                 self._output.send((self._leaving.sequence(),))
 
-    def finish(self) -> None:
-        """Wait until everything is written. Raises OSError if its reader is gone."""
-        self._output.finish()
+    def finish(self, limit: float = float("inf")) -> None:
+        """Wait at most ``limit`` seconds until everything is written. Raises OSError if its reader is gone."""
+        self._output.finish(limit)
 
     def _is_writable(self) -> bool:
         return bool(self._waiter.wait({self._output.fileno(): WRITE}, 0))
