@@ -223,8 +223,9 @@ def parse_value(option: Option, word: object, origin: str | None = None) -> Valu
             number = float(word) if isinstance(word, (str, int, float)) and not isinstance(word, bool) else -1.0
         except (ValueError, OverflowError):
             number = -1.0
-        if not 0.0 < number <= LONGEST and not (option.kind == LIMIT and number == 0.0):
-            raise wrong(f"a number of seconds above 0, up to {LONGEST:g}")
+        if not 0.0 <= number <= LONGEST or (number == 0.0 and option.kind != LIMIT):
+            allowed = f"from 0 to {LONGEST:g}" if option.kind == LIMIT else f"above 0, up to {LONGEST:g}"
+            raise wrong(f"a number of seconds {allowed}")
         return number
     if option.kind in _NUMBERS:
         text = str(word)
