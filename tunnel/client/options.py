@@ -85,7 +85,7 @@ OPTIONS = (
     Option("ca-file", PATH, "Trust the CA certificates in this PEM file instead of the system's.", metavar="FILE"),
     Option("client-cert", PATH, "Client certificate to show to the server (PEM). The file may also contain its key.",
            metavar="FILE"),
-    Option("client-key", PATH, "Key of --client-cert (PEM). Default: the same file, else NAME.key next to NAME.pem.",
+    Option("client-key", PATH, "Key of --client-cert (PEM). Default: the same file, or NAME.key next to NAME.pem.",
            metavar="FILE"),
     Option("insecure", FLAG, "Do not check the server's certificate. Anyone on the network path can then read "
            "and change the traffic."),
