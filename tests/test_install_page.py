@@ -35,6 +35,7 @@ RUN = {
     "uv build": ("uv build --wheel",),
     "install": ("pip install wstunnel_py-", "--version"),
     "install with terminals": ("[pty]",),
+    "install again": ("--force-reinstall",),
     "collect": ("pip wheel --wheel-dir wheels .",),
     "install without an index": ("--no-index --find-links wheels",),
 }
@@ -128,7 +129,9 @@ def test_one_file_is_the_command_wherever_it_was_copied(machine: Machine, built:
     assert machine.version() == f"wstunnel-py {__version__}\n"
 
 
-def test_a_wheel_is_built_and_installed_where_only_it_was_copied(machine: Machine, tmp_path: Path) -> None:
+def test_a_wheel_is_built_and_installed_where_only_it_was_copied_and_replaces_one_of_the_same_version(
+    machine: Machine, tmp_path: Path
+) -> None:
     machine.run(block("build"))
     assert [path.name for path in (machine.source / "dist").iterdir()] == [WHEEL]
     sandbox = tmp_path / "sandbox"
@@ -137,6 +140,9 @@ def test_a_wheel_is_built_and_installed_where_only_it_was_copied(machine: Machin
     assert machine.run(block("install"), sandbox).text.endswith(f" {__version__}\n")
     machine.run(block("install with terminals"), sandbox)
     machine.run("~/.wstunnel-py/bin/python -c 'import aiohttp, httpx, tunnel'", sandbox)
+    machine.run("rm ~/.wstunnel-py/lib/python3*/site-packages/tunnel/_version.py")
+    machine.run(block("install again"), sandbox)
+    assert machine.version("~/.wstunnel-py/bin/wstunnel-py") == f"wstunnel-py {__version__}\n"
 
 
 def test_uv_builds_the_same_file(machine: Machine) -> None:

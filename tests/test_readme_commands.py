@@ -129,7 +129,7 @@ def test_quickstart_can_keep_the_bridge_and_still_be_piped(bed: Bed, tmp_path: P
 
 
 @pytest.mark.parametrize("line", [SSH, SHORT])
-def test_ssh_gets_in(newcomer: Newcomer, line: str) -> None:
+def test_ssh_logs_in_with_the_commands_of_the_readme(newcomer: Newcomer, line: str) -> None:
     finished = newcomer.laptop(f"{as_typed(line)} 'id -un; exit 7'")
     assert (finished.status, finished.text) == (7, "user\n"), finished.stderr
 

@@ -32,10 +32,10 @@ INTRODUCTION = f"""\
 All commands and options, as `--help` and the manual pages (`man {PROGRAM}`) show them. `scripts/make-docs` generates
 this page from the program.
 
-`{PROGRAM} HOST` is short for `{PROGRAM} connect -- HOST`. Write the long form in scripts, because host names that are also
-commands need it. An option on the command line overrides its variable. [client.md](client.md) describes the config file
-and the exit codes, and [bridge.md](bridge.md) the bridge.
-"""  # noqa: E501
+`{PROGRAM} HOST` is short for `{PROGRAM} connect -- HOST`. Write the long form in scripts, because host names that
+are also commands need it. An option on the command line overrides its variable. [client.md](client.md) describes the
+config file and the exit codes, and [bridge.md](bridge.md) the bridge.
+"""
 
 
 def contexts(parent: click.Context) -> Iterator[click.Context]:
@@ -70,7 +70,7 @@ def option_row(option: click.Option, context: click.Context) -> str:
     found = re.search(r"default: ([^;\]]+)", remarks)
     default = found[1] if found else None
     if default is not None and "Default:" not in text:
-        text += f" Default: {default.removesuffix('.0')}."
+        text += f" Default: {default}."
     variable = f"`{option.envvar}`" if option.envvar and option.show_envvar else ""
     words = words.replace("|", "\\|")
     return f"| `{words}` | {variable} | {text} |"
@@ -125,8 +125,7 @@ def man_page(context: click.Context, commands: list[click.Context]) -> str:
     page: str = generate_man_page(context, version=__version__, date=" ")
     # click-man leaves in a line that begins with a dot, which would be a request, and click's mark for "do not wrap".
     page = re.sub(r"^([.'])(?!(?:TH|SH|PP|TP|B)\b)", r"\\&\1", page, flags=re.MULTILINE)
-    page = re.sub("^\b\n(.*?)(?=^\\.[SP]|\\Z)", ".nf\n\\1.fi\n", page, flags=re.MULTILINE | re.DOTALL)
-    return re.sub(r"(default: \d+)\.0\b", r"\1", page)
+    return re.sub("^\b\n(.*?)(?=^\\.[SP]|\\Z)", ".nf\n\\1.fi\n", page, flags=re.MULTILINE | re.DOTALL)
 
 
 def made() -> dict[Path, str]:

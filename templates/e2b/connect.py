@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Starts a sandbox from the template, prints how to ssh into it, and ends it on Ctrl-C.
 
-With --sandbox it does so for an existing sandbox, which it wakes if it is paused, and leaves it running.
+With --sandbox it prints how to ssh into an existing sandbox, wakes it if it is paused, and leaves it running.
 """
 
 from __future__ import annotations

@@ -97,6 +97,7 @@ def test_a_flag_of_the_environment_can_be_undone() -> None:
         (["--connect-timeout", "0"], "--connect-timeout: '0' is not a number of seconds above 0, up to 86400"),
         (["--connect-timeout", "nan"], "--connect-timeout: 'nan' is not a number of seconds above 0, up to 86400"),
         (["--ping-timeout", "inf"], "--ping-timeout: 'inf' is not a number of seconds above 0, up to 86400"),
+        (["--wait", "-1"], "--wait: '-1' is not a number of seconds from 0 to 86400"),
         (["--ping-interval", "1e9"], "--ping-interval: '1e9' is not a number of seconds above 0, up to 86400"),
         (["--ping-interval", "soon"], "--ping-interval: 'soon' is not a number of seconds above 0, up to 86400"),
         (["-H", "no colon"], "-H: write a header as 'Name: value'"),

@@ -165,7 +165,7 @@ def test_latency_delays_and_keeps_order(target: Target) -> None:
         assert read_to_end(sock) == b""
 
 
-def test_a_rate_is_kept(target: Target) -> None:
+def test_a_link_is_no_faster_than_its_rate(target: Target) -> None:
     with Link(target.port, Plan(rate=500_000)) as link, dialled(link) as sock:
         start = time.monotonic()
         sender = threading.Thread(target=sock.sendall, args=(DATA,))

@@ -113,7 +113,7 @@ def test_a_target_that_half_closes_first_still_gets_a_clean_end(bed: Bed, pair: 
 
 
 @pytest.mark.parametrize("pair", KEEPS_TAILS, ids=str)
-def test_what_goes_in_comes_back_in_full_while_both_directions_are_busy(bed: Bed, pair: Pair) -> None:
+def test_an_echo_is_complete_while_both_directions_are_busy(bed: Bed, pair: Pair) -> None:
     with Target(echo) as target:
         bridge = start_bridge(bed, pair.bridge, target.port)
         client = bed.check(*pair.command(bridge.url), stdin=REQUEST * 4)

@@ -32,7 +32,7 @@ def test_a_command_killed_by_a_signal_is_told_apart_from_its_success(bed: Bed, r
     assert (finished.status, finished.text) == (255, "before\n")
 
 
-def test_a_terminal_is_a_terminal(bed: Bed, route: Route) -> None:
+def test_a_remote_command_gets_a_terminal_when_ssh_requests_one(bed: Bed, route: Route) -> None:
     session = bed.start(
         *route.ssh("-tt", "box", 'test -t 0 && tty; read line; echo "got $line"; exit 3'), stdin=subprocess.PIPE
     )

@@ -43,7 +43,7 @@ def test_large_reads_in_a_row_make_a_socket_busy(channel: Channel) -> None:
     assert began + PAUSE <= batches.read_by <= time.monotonic() + PAUSE
 
 
-def test_a_small_read_in_between_begins_the_count_anew(channel: Channel) -> None:
+def test_a_small_read_restarts_the_count(channel: Channel) -> None:
     batches = Batches(channel)
     for _ in range(3):
         for _ in range(IN_A_ROW - 1):

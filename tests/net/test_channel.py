@@ -117,7 +117,7 @@ def test_sockets_that_are_none_of_tcp_have_no_such_options() -> None:
         assert near.send([b"x"]) == 1 and near.fileno() == one.fileno()
 
 
-def test_a_system_without_the_option_goes_without(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_channel_works_on_a_system_without_tcp_notsent_lowat(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(socket, "TCP_NOTSENT_LOWAT")
     assert Channel(pair[0]).send([b"x"]) == 1
 
@@ -159,7 +159,7 @@ def test_the_pieces_are_not_joined_where_the_kernel_takes_several(pair: Pair, mo
     assert calls == ["send", "sendmsg"]
 
 
-def test_a_reset_is_no_end(pair: Pair) -> None:
+def test_a_reset_is_an_error_and_not_an_end(pair: Pair) -> None:
     one, other = pair
     reset(one)
     with pytest.raises(ConnectionResetError):

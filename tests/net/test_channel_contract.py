@@ -185,7 +185,7 @@ def test_a_write_takes_what_goes_and_does_not_wait(link: Link) -> None:
     assert bytes(got) == (DATA * (taken // len(DATA) + 1))[:taken]
 
 
-def test_behind_the_last_byte_comes_the_end(link: Link) -> None:
+def test_the_end_is_received_after_the_last_byte(link: Link) -> None:
     assert link.sink.send([b"last"]) == 4
     link.ends[0].close()
     assert receive_soon(link.source) == b"last"

@@ -182,7 +182,7 @@ def test_what_others_can_write_is_refused_where_it_matters(file: Path, mode: int
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_the_owner_counts(file: Path) -> None:
+def test_a_file_of_another_user_is_refused_if_its_owner_matters(file: Path) -> None:
     nobody = pwd.getpwnam("nobody").pw_uid
     os.chown(file, nobody, -1)
     with pytest.raises(PermissionError) as caught:

@@ -48,7 +48,7 @@ def test_windows_has_its_own_way_to_tell_and_no_numbers_of_users(monkeypatch: py
     assert caught.value.problem == "~/key: there is no home folder: USERPROFILE is not set"
 
 
-def test_home_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_takes_precedence_over_the_account(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/a/b")
     assert home_folder() == wanted_home("x") == "/a/b"
 

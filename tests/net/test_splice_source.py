@@ -325,7 +325,7 @@ def test_small_messages_are_copied(bench: Bench) -> None:
     assert not may_splice(bench.bridge)
 
 
-def test_a_client_copies(bench: Bench) -> None:
+def test_a_client_does_not_splice_what_it_sends(bench: Bench) -> None:
     bench.read_wires()
     assert not may_splice(bench.client)
 

@@ -105,7 +105,7 @@ def guard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guard]:
             os.close(reader)
 
 
-def test_what_is_printed_comes_out(guard: Guard) -> None:
+def test_what_is_printed_reaches_standard_output_and_standard_error(guard: Guard) -> None:
     stdout, stderr = guard()
     assert sys.stdout.writable() and not sys.stdout.isatty()
     print("grüße →")

@@ -66,7 +66,7 @@ def test_the_user_s_limits_hold_where_they_are_shorter() -> None:
     assert course(Liveness(0.0, 2.0, 1.0), 100) == [(2.0, "ping"), (3.0, "dead")]
 
 
-def test_any_byte_is_life() -> None:
+def test_any_byte_keeps_the_connection_alive() -> None:
     assert course(Liveness(0.0, 20.0, 60.0), 100, heard_every=4.0) == []
 
 

@@ -534,7 +534,7 @@ def test_the_users_limits_of_pings_hold() -> None:
     assert client.stream.wire_is_over
 
 
-def test_any_byte_is_life(end: End) -> None:
+def test_any_byte_keeps_the_connection_alive(end: End) -> None:
     end.stream.tick(20.0)
     end.sent()
     hear(end.stream, frame(PONG, b"", masked=not end.client)[:1], 27.0)

@@ -25,7 +25,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("written", "taken_back"), CASES.items(), ids=repr)
-def test_what_was_changed_is_taken_back(written: bytes, taken_back: bytes) -> None:
+def test_what_the_output_changed_in_the_terminal_is_undone(written: bytes, taken_back: bytes) -> None:
     at_once, in_bytes = Leaving(), Leaving()
     at_once.feed(written)
     for byte in written:

@@ -31,7 +31,7 @@ def shown() -> Output:
     return Output()
 
 
-def test_create_a_pty_session(sandbox: Sandbox, shown: Output, tmp_path: Path) -> None:
+def test_the_page_s_example_of_creating_a_terminal_works(sandbox: Sandbox, shown: Output, tmp_path: Path) -> None:
     terminal = sandbox.pty.create(
         cols=80,  # Terminal width in characters
         rows=24,  # Terminal height in characters
@@ -46,7 +46,7 @@ def test_create_a_pty_session(sandbox: Sandbox, shown: Output, tmp_path: Path) -
     terminal.kill()
 
 
-def test_timeout(sandbox: Sandbox, shown: Output) -> None:
+def test_the_page_s_example_of_a_terminal_without_a_time_limit_works(sandbox: Sandbox, shown: Output) -> None:
     terminal = sandbox.pty.create(
         cols=80,
         rows=24,
@@ -56,7 +56,7 @@ def test_timeout(sandbox: Sandbox, shown: Output) -> None:
     assert terminal.kill()
 
 
-def test_send_input(sandbox: Sandbox, shown: Output) -> None:
+def test_the_page_s_example_of_input_works(sandbox: Sandbox, shown: Output) -> None:
     terminal = sandbox.pty.create(cols=80, rows=24, on_data=shown)
     # Send a command (don't forget the newline!)
     sandbox.pty.send_input(terminal.pid, b'echo "Hello from PTY"\n')
@@ -64,7 +64,7 @@ def test_send_input(sandbox: Sandbox, shown: Output) -> None:
     terminal.kill()
 
 
-def test_resize(sandbox: Sandbox, shown: Output) -> None:
+def test_the_page_s_example_of_resizing_works(sandbox: Sandbox, shown: Output) -> None:
     terminal = sandbox.pty.create(cols=80, rows=24, on_data=shown)
     # Resize to new dimensions (in characters)
     sandbox.pty.resize(terminal.pid, cols=120, rows=40)
@@ -73,7 +73,7 @@ def test_resize(sandbox: Sandbox, shown: Output) -> None:
     terminal.kill()
 
 
-def test_disconnect_and_reconnect(sandbox: Sandbox) -> None:
+def test_the_page_s_example_of_reconnecting_works(sandbox: Sandbox) -> None:
     handler_1, handler_2 = Output(), Output()
     terminal = sandbox.pty.create(cols=80, rows=24, on_data=handler_1)
     pid = terminal.pid
@@ -96,7 +96,7 @@ def test_disconnect_and_reconnect(sandbox: Sandbox) -> None:
     assert b"world" not in handler_1.data
 
 
-def test_kill(sandbox: Sandbox, shown: Output) -> None:
+def test_the_page_s_example_of_killing_works(sandbox: Sandbox, shown: Output) -> None:
     terminal = sandbox.pty.create(cols=80, rows=24, on_data=shown)
     killed = sandbox.pty.kill(terminal.pid)
     assert killed  # True if successful
@@ -104,7 +104,7 @@ def test_kill(sandbox: Sandbox, shown: Output) -> None:
     assert not terminal.kill()
 
 
-def test_wait(sandbox: Sandbox, shown: Output) -> None:
+def test_the_page_s_example_of_waiting_works(sandbox: Sandbox, shown: Output) -> None:
     terminal = sandbox.pty.create(cols=80, rows=24, on_data=shown)
     sandbox.pty.send_input(terminal.pid, b"exit\n")
     result = terminal.wait()

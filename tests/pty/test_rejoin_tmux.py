@@ -102,7 +102,7 @@ def test_no_query_of_any_kind_is_answered(desk: Desk, bed: Bed) -> None:
     desk.is_clean()
 
 
-def test_vim_goes_on(desk: Desk, bed: Bed) -> None:
+def test_vim_continues_in_the_terminal_that_is_joined_again(desk: Desk, bed: Bed) -> None:
     text = bed.folder / "text"
     text.write_text("".join(f"line {n}\n" for n in range(1, 101)))
     desk.run("vim -u NONE -N text")

@@ -25,7 +25,7 @@ def test_a_query_does_not_pass(query: bytes) -> None:
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=repr)
-def test_a_live_query_passes(query: bytes) -> None:
+def test_a_query_in_live_output_is_shown(query: bytes) -> None:
     assert shown(b"before", live=query) == b"before" + query
 
 

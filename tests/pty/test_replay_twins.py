@@ -63,7 +63,7 @@ def in_python(case: Case) -> list[object]:
     return [out.decode("latin-1"), replay.alternate]
 
 
-def test_both_filters_agree(bed: Bed) -> None:
+def test_the_filters_of_shell_and_page_show_the_same(bed: Bed) -> None:
     chance = random.Random(20)
     cases = [a_case(chance) for _ in range(4000)]
     (bed.folder / "cases.json").write_text(json.dumps(cases))

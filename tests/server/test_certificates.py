@@ -269,7 +269,7 @@ def test_a_key_without_a_certificate_stops_the_start(bed: Bed, issuer: Issuer, o
     assert finished.stderr == "wstunnel-py: --tls-key and --tls-client-ca need --tls-cert\n"
 
 
-def test_a_tls_socket_that_resets_harms_nobody(start: StartBridge, issuer: Issuer) -> None:
+def test_a_client_that_resets_in_the_tls_handshake_disturbs_no_other(start: StartBridge, issuer: Issuer) -> None:
     bridge = start(*issuer.options)
     for _ in range(20):
         sock = dial(bridge.url)

@@ -136,7 +136,7 @@ def test_what_the_socket_does_not_take_is_sent_later(both: tuple[Client, socket.
     assert bytes(received) == data and sent == len(data) and not server.is_blocked
 
 
-def test_an_end_is_an_end_with_close_notify_and_without(both: tuple[Client, socket.socket, ServerTLSChannel]) -> None:
+def test_the_end_is_received_even_without_close_notify(both: tuple[Client, socket.socket, ServerTLSChannel]) -> None:
     client, far, server = both
     far.sendall(client.records(b"last", 4))
     far.shutdown(socket.SHUT_WR)

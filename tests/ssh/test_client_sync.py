@@ -122,6 +122,15 @@ def test_what_is_not_given_comes_from_the_users_own_files(
         tunnel.ssh.paramiko_client("box")
 
 
+def test_a_host_is_not_known_while_the_file_for_its_key_does_not_exist(
+    bridge: Bridge, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WSTUNNEL_PY_URL", f"{bridge.url}/{{host}}")
+    (home / "config").write_text("Host box\n UserKnownHostsFile ~/.ssh/known_hosts.wstunnel-py")
+    with pytest.raises(paramiko.SSHException, match="known hosts have no key for box"):
+        tunnel.ssh.paramiko_client("box")
+
+
 def test_a_relative_home_lets_no_current_folder_say_which_host_keys_are_trusted(
     bridge: Bridge, login: dict[str, Any], sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,7 +94,7 @@ def test_an_interactive_shell_resizes_and_ends_while_jobs_go_on(shared_embedded:
         assert typist.wait() == 5
 
 
-def test_a_login_shell_is_one(bed: Bed, shared_embedded: Route) -> None:
+def test_a_session_without_a_command_runs_a_login_shell(bed: Bed, shared_embedded: Route) -> None:
     session = bed.start(*shared_embedded.ssh("-tt", "box"), stdin=subprocess.PIPE)
     session.feed(b"shopt login_shell; exit 4\n")
     assert session.wait(LIMIT) == 4

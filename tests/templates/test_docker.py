@@ -246,7 +246,7 @@ def test_the_end_of_sshd_ends_the_container(containers: Containers, one: str) ->
     assert wait_for_end(containers) != 0
 
 
-def test_a_stop_is_heard(containers: Containers, one: str) -> None:
+def test_stopping_the_container_ends_sessions_with_a_message(containers: Containers, one: str) -> None:
     session = open_session(containers)
     containers.podman("stop", "-t", "30", ONE)
     assert containers.inspect(ONE)["State"]["ExitCode"] == 0

@@ -73,7 +73,7 @@ def ca(folder: str, name: str | None, days: int) -> None:
     from tunnel.pki.expiry import moment
 
     made = Authority.make(folder, name, days)
-    click.echo(f"{made.certificate_file}  for --ca-file and --tls-client-ca, until {moment(made.end)}")
+    click.echo(f"{made.certificate_file}  for --ca-file and --tls-client-ca, valid until {moment(made.end)}")
     click.echo(f"{made.key_file}  signs certificates; keep it secret")
 
 

@@ -21,6 +21,8 @@ SHELLS = ("bash", "zsh", "fish")
         bash:  wstunnel-py completion bash >~/.local/share/bash-completion/completions/wstunnel-py
         zsh:   wstunnel-py completion zsh >"${fpath[1]}/_wstunnel-py"
         fish:  wstunnel-py completion fish >~/.config/fish/completions/wstunnel-py.fish
+
+    Make the folder first if it does not exist. New shells then complete the commands.
     """,
 )
 @click.argument("shell", type=click.Choice(SHELLS))

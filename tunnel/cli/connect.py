@@ -25,8 +25,8 @@ connect = DirectCommand(
     help=(
         "Connect standard input and output to HOST through its bridge. ssh runs this as its ProxyCommand.\n\n"
         "HOST is a ws:// or wss:// URL, a name from the config file, ID.e2b for the E2B sandbox ID, or the text for "
-        "{host} in the URL template. The template is --url, else WSTUNNEL_PY_URL, else url in the config file, else "
-        "wss://{port}-{host}.e2b.app."
+        "{host} in the URL template. The template comes from --url, WSTUNNEL_PY_URL or url in the config file, in this "
+        "order. Default: wss://{port}-{host}.e2b.app."
     ),
     epilog=_EPILOG,
 )

@@ -23,12 +23,17 @@ def parameter(option: Option) -> click.Option:
         multiple=option.kind in SEVERAL,
         metavar=option.metavar or None,
         help=option.help,
-        default=option.default,
+        default=shown_default(option.default),
         show_default=option.default is not None,
         envvar=option.variable,
         show_envvar=True,
         hidden=option.hidden,
     )
+
+
+def shown_default(value: Any) -> Any:
+    """Return a default as the help shows it: 15 instead of 15.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def before_dashes(words: Sequence[str]) -> list[str]:

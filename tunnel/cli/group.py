@@ -80,6 +80,7 @@ def _version(*, hidden: bool = False) -> Callable[[_Decorated], _Decorated]:
 @click.group(
     cls=LazyGroup,
     short_help="SSH over WebSocket",
+    subcommand_metavar="[--] HOST | COMMAND [OPTIONS] …",  # as in `LazyGroup.format_usage`, for the manual page
     context_settings={"help_option_names": HELP, "max_content_width": 110},
 )
 @_version()

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tunnel.cli.direct import shown_default
 from tunnel.cli.main import option_of
 from tunnel.cli.paths import HomePath
 from tunnel.errors import spell_settings
@@ -22,7 +23,7 @@ def _option(field: dataclasses.Field[Any]) -> click.Option:
     return click.Option(
         [option_of(field.name)],
         type=click.Choice(values["choices"]) if values["choices"] else kind,
-        default=field.default,
+        default=shown_default(field.default),
         is_flag=field.type == "bool",
         multiple=several,
         metavar=values["metavar"],

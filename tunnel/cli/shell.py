@@ -70,7 +70,7 @@ shell = DirectCommand(
     help=(
         "Open a terminal on HOST. The terminal service there runs COMMAND in it, or an interactive login bash.\n\n"
         "HOST is an http:// or https:// URL, a name from the config file, or the text for {host} in the URL template. "
-        "The template is --url, else WSTUNNEL_PY_PTY_URL, else pty-url in the config file, else "
+        "The template comes from --url, WSTUNNEL_PY_PTY_URL or pty-url in the config file, in this order. Default: "
         "https://{port}-{host}.e2b.app. A host with its own url in the config file also needs its own pty-url. Without "
         "HOST, the template must be a complete URL; if none is set, the terminal is on this machine.\n\n"
         "The local TERM is passed on, or xterm-256color if it is not set. -e TERM=… sets another.\n\n"

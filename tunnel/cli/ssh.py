@@ -173,6 +173,6 @@ rsync = _command(
     "Run rsync with `wstunnel-py ssh` as its remote shell (-e). The operands are rsync's: [USER@]HOST:PATH, local "
     "paths. The exit status is rsync's.",
     "Give options for ssh as usual: -e 'ssh -i FILE', or RSYNC_RSH. Options that rsync also has "
-    f"({', '.join('--' + name for name in sorted(RSYNC_HAS_TOO))}), are rsync's. For the tunnel, set them in the "
+    f"({', '.join('--' + name for name in sorted(RSYNC_HAS_TOO))}) are rsync's. For the tunnel, set them in the "
     "environment or in the config file.",
 )

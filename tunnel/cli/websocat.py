@@ -36,7 +36,7 @@ websocat = DirectCommand(
         "URL alone connects standard input and output. For anything else, an error names what is not supported.\n\n"
         "With --binary, and without options for single messages, tunnels between this command and wstunnel-py survive "
         "lost connections.\n\n"
-        'To call this command websocat: ln -s "$(command -v wstunnel-py)" ~/bin/websocat\n\n'
+        'To call this command websocat: ln -s "$(command -v wstunnel-py)" ~/.local/bin/websocat\n\n'
         "Other users can see --basic-auth and --socks5-user-pass on a command line. They cannot see --basic-auth-file, "
         "WEBSOCAT_BASIC_AUTH, or a proxy's URL with its password in ALL_PROXY."
     ),

@@ -85,7 +85,7 @@ OPTIONS = (
     Option("ca-file", PATH, "Trust the CA certificates in this PEM file instead of the system's.", metavar="FILE"),
     Option("client-cert", PATH, "Client certificate to show to the server (PEM). The file may also contain its key.",
            metavar="FILE"),
-    Option("client-key", PATH, "Key of --client-cert (PEM). Default: the same file, else NAME.key next to NAME.pem.",
+    Option("client-key", PATH, "Key of --client-cert (PEM). Default: the same file, or NAME.key next to NAME.pem.",
            metavar="FILE"),
     Option("insecure", FLAG, "Do not check the server's certificate. Anyone on the network path can then read "
            "and change the traffic."),
@@ -223,8 +223,9 @@ def parse_value(option: Option, word: object, origin: str | None = None) -> Valu
             number = float(word) if isinstance(word, (str, int, float)) and not isinstance(word, bool) else -1.0
         except (ValueError, OverflowError):
             number = -1.0
-        if not 0.0 < number <= LONGEST and not (option.kind == LIMIT and number == 0.0):
-            raise wrong(f"a number of seconds above 0, up to {LONGEST:g}")
+        if not 0.0 <= number <= LONGEST or (number == 0.0 and option.kind != LIMIT):
+            allowed = f"from 0 to {LONGEST:g}" if option.kind == LIMIT else f"above 0, up to {LONGEST:g}"
+            raise wrong(f"a number of seconds {allowed}")
         return number
     if option.kind in _NUMBERS:
         text = str(word)

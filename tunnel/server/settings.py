@@ -51,7 +51,7 @@ class BridgeSettings(SourceSettings):
         (),
         "Where to listen: HOST:PORT, [IPV6]:PORT, PORT or :PORT (all addresses), or unix:PATH. Port 0 means any free "
         "port. May be repeated. 'none': run no bridge, only --pty. "
-        f"Default: the sockets that systemd passes, else {DEFAULT_LISTEN}.",
+        f"Default: the sockets that systemd passes, or {DEFAULT_LISTEN}.",
         metavar="ADDRESS",
     )
     target: str = _option(

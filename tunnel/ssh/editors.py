@@ -28,14 +28,15 @@ def _zed(host: str, path: str) -> list[str]:
 
 
 def _shell_command(name: str) -> str:
-    return f"run \"Shell Command: Install '{name}' command in PATH\" in its command palette, or install the editor"
+    menu = f"Shell Command: Install '{name}' command in PATH"
+    return f'run "{menu}" in the editor\'s command palette, or install the editor'
 
 
 EDITORS = {
     "code": Editor("code", _shell_command("code"), _vs_code),
     "cursor": Editor("cursor", _shell_command("cursor"), _vs_code),
     "windsurf": Editor("windsurf", _shell_command("windsurf"), _vs_code),
-    "zed": Editor("zed", 'run "cli: install" in its command palette, or install the editor', _zed),
+    "zed": Editor("zed", 'run "cli: install" in the editor\'s command palette, or install the editor', _zed),
 }
 
 

@@ -70,7 +70,10 @@ def paramiko_client(
     keys = _paths(client_keys)
     if client_keys == ():
         keys = options.config.get("IdentityFile", ())
-    check = HostKeyCheck(options.host_key_alias or options.host, options.known_hosts)
+    trusted = options.known_hosts
+    if known_hosts == () and trusted:  # a file of ~/.ssh/config that does not exist has no keys, as for ssh
+        trusted = [file for file in trusted if os.access(expand_home(file), os.R_OK)] or b""
+    check = HostKeyCheck(options.host_key_alias or options.host, trusted)
     client = paramiko.SSHClient()
     client.set_missing_host_key_policy(check)  # always called, as the client itself has no keys
     sock = open_socket(host, token=token, headers=headers, **(tunnel_options or {}))
