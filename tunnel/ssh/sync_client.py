@@ -71,8 +71,9 @@ def paramiko_client(
     if client_keys == ():
         keys = options.config.get("IdentityFile", ())
     trusted = options.known_hosts
-    if known_hosts == () and trusted:  # a file of ~/.ssh/config that does not exist has no keys, as for ssh
-        trusted = [file for file in trusted if os.access(expand_home(file), os.R_OK)] or b""
+    if known_hosts == () and isinstance(trusted, list):
+        # As for ssh, a file of ~/.ssh/config that does not exist has no keys.
+        trusted = [file for file in trusted if isinstance(file, str) and os.access(expand_home(file), os.R_OK)] or b""
     check = HostKeyCheck(options.host_key_alias or options.host, trusted)
     client = paramiko.SSHClient()
     client.set_missing_host_key_policy(check)  # always called, as the client itself has no keys
