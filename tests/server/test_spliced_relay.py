@@ -113,6 +113,28 @@ def test_what_follows_a_copy_that_came_short_is_read(monkeypatch: pytest.MonkeyP
                 await tunnel.until(lambda: tunnel.heard == tunnel.said)
 
     monkeypatch.setattr(splice_source, "_tee", tee)
+    monkeypatch.setattr(relay_module, "SMALL_PIECES", 0.0)
+    asyncio.run(check())
+
+
+def test_a_target_whose_bytes_come_in_small_pieces_is_copied_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, short = splice_source._tee, 0
+
+    def tee(source: _Pipe, sink: _Pipe) -> int:
+        nonlocal short
+        short += 1
+        return 0
+
+    async def check() -> None:
+        async with download() as tunnel:
+            await tunnel.until(lambda: tunnel.heard > 8 << 20, says=PIECE)
+            assert short == 1
+            tunnel.relay._copies_until = 0.0
+            monkeypatch.setattr(splice_source, "_tee", real)
+            await tunnel.until(lambda: tunnel.relay.pump.splice is not None, says=PIECE)
+
+    monkeypatch.setattr(splice_source, "_tee", tee)
+    monkeypatch.setattr(relay_module, "SMALL_PIECES", 60.0)
     asyncio.run(check())
 
 

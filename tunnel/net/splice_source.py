@@ -58,6 +58,7 @@ class SourceSplice:
         self.read_at = time.monotonic()  # when the source was read last
         self.is_over = False
         self.is_refused = False  # whether the system does not allow it
+        self.came_short = False  # whether the bytes come in too small pieces, so that few of them fit into a pipe
         self._unsent = 0  # bytes in transit that the stream does not know
         with contextlib.ExitStack() as opened:
             self._transit = opened.enter_context(_Pipe(PASSED))
@@ -97,6 +98,7 @@ class SourceSplice:
             copied = _tee(self._transit, self._kept)
             if copied < n:
                 self._unsent, self.is_over, self.is_refused = n, True, copied < 0
+                self.came_short = copied >= 0
                 return None
             self._kept.size += n
         self.read_at = time.monotonic()

@@ -38,6 +38,8 @@ T = TypeVar("T")
 
 # Seconds to send a last Close, and for the peer to close the connection after that.
 FAREWELL_LIMIT = 5.0
+# Seconds in which a target is copied after its bytes came in too small pieces for a splice, as from another machine.
+SMALL_PIECES = 10.0
 ACK_PATIENCE = 0.005  # seconds that a splice waits for an ack, until it is left to the window how much is on its way
 GREETING = 64 * 1024  # bytes that a target may send to any client at the beginning
 # Attempts to write what is queued before a last Close that may not wait: over TLS, one takes at most 256 KiB.
@@ -130,6 +132,7 @@ class Relay:
         self._has_looked = False  # whether this turn has checked the clock, so that the next check may be later
         self._farewell: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None  # how long a splice waits for an ack
+        self._copies_until = 0.0  # (`time.monotonic`) when the target may be spliced again
         self._busy = busy
         self._wire_reads: BusyReads | None = None  # once there was a large read
         self._target_reads: BusyReads | None = None
@@ -327,12 +330,14 @@ class Relay:
         """Read the target once, None if that is not wanted now. While it is busy, its bytes are spliced if possible."""
         pump, splices = self.pump, self._busy.splices
         is_busy = self._target_reads is not None and self._target_reads.is_busy
-        if pump.splice is None and is_busy and self._lifecycle.may_splice:
+        if pump.splice is None and is_busy and self._lifecycle.may_splice and time.monotonic() >= self._copies_until:
             splices.begin(pump, self._copy)
         if pump.splice is not None:
             n = pump.splice.read_source(self._busy.share)
             if not pump.splice.is_over:
                 return n
+            if pump.splice.came_short:
+                self._copies_until = time.monotonic() + SMALL_PIECES
             splices.end(pump)
         n = pump.read_source()
         return n if n or pump.wants_source else None
