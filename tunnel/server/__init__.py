@@ -3,8 +3,8 @@
 - `bridge`: the bridge as a whole. `settings`: its options. `state`: what its connections share.
 - `listen`: accepting. `connection`: one connection, from TLS to its line in the log. `handshake`, `http`: its request
   and the answer. `access`: tokens and origins.
-- `target`: the interface of targets. `address_target`: a TCP or Unix address. `listening_sockets`: does
-  anything listen there? `speed_test`: the bridge itself.
+- `target`: the interface of targets. `address_target`: a TCP or Unix address. `lookups`: its name.
+  `listening_sockets`: does anything listen there? `speed_test`: the bridge itself.
 - `relay`: moves the bytes. `busy`: busy sockets. `splices`: who may splice. `plain`, `resumable`: the lifecycles.
   `session_registry`: sessions that may be resumed.
 - `shares`: who is evicted when a resource is used up. `budget`: the memory of sessions.
