@@ -203,12 +203,13 @@ def test_only_as_many_descriptors_are_asked_for_as_the_run_needs(monkeypatch: py
     assert limits == (DESCRIPTORS, 1 << 20)
 
 
+@pytest.mark.timeout(400)
 def test_a_run_that_is_interrupted_leaves_nothing(bed: Bed, tmp_path: Path) -> None:
     folder, recorded = tmp_path / "folder", tmp_path / "run.json"
     folder.mkdir()
     options = f"--only latency --peer ours --rounds 1000 --json {recorded}".split()
     bench = bed.start(*BENCH, *options, env={"TMPDIR": str(folder)})
-    bench.wait_for_line("latency: 1000 rounds")
+    bench.wait_for_line("latency: 1000 rounds", 200)
     (laboratory,) = folder.iterdir()
     started = running(str(laboratory / "installed" / "bin" / "python3"))
     bench.send_signal(signal.SIGINT)
@@ -217,18 +218,20 @@ def test_a_run_that_is_interrupted_leaves_nothing(bed: Bed, tmp_path: Path) -> N
     assert not list(folder.iterdir()) and not recorded.exists()
 
 
+@pytest.mark.timeout(400)
 def test_what_fails_for_a_peer_is_a_failure_of_the_run_which_is_recorded(bed: Bed, tmp_path: Path) -> None:
     recorded = tmp_path / "run.json"
     options = f"--only sftp-download --peer direct --rounds 1 --size 1000 --json {recorded}".split()
-    finished = bed.run("sh", "-c", 'ulimit -f 100000; exec "$@"', "sh", *BENCH, *options)
+    finished = bed.run("sh", "-c", 'ulimit -f 100000; exec "$@"', "sh", *BENCH, *options, seconds=200)
     assert finished.status == 1 and not finished.stderr
     (failure,) = json.loads(recorded.read_text())["failures"]
     assert failure.startswith("sftp-download, direct: [Errno 27] File too large")
 
 
+@pytest.mark.timeout(400)
 def test_a_run_that_measures_nothing_says_so(bed: Bed, tmp_path: Path) -> None:
     recorded = tmp_path / "run.json"
-    finished = bed.run(*BENCH, *f"--only memory --peer nc --rounds 1 --json {recorded}".split())
+    finished = bed.run(*BENCH, *f"--only memory --peer nc --rounds 1 --json {recorded}".split(), seconds=200)
     assert finished.status == 1 and "left out: memory, because it fits none of direct" in finished.text
     assert finished.stderr == "bench: nothing was measured: choose another --only or --peer\n"
     assert not recorded.exists()
