@@ -34,6 +34,7 @@ from tests.pty.browsing import chromium
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PROGRAMS = ("ssh", "scp", "ssh-keygen", "sshd", "chromium")
 ROUND = 60.0  # seconds of faults between two checks
+LEAST = 15.0  # seconds of faults, even if everything took long to start
 RESERVE = 12.0  # seconds of the given time for sessions to end and for the last check
 HURRY = 20.0  # seconds for all to end when a signal ends the soak
 USERS = (
@@ -130,7 +131,7 @@ def _rounds(
     lab: Lab, clients: Clients, trouble: Trouble, crowd: _Crowd, left: list[str], began: float, deadline: float
 ) -> None:
     """Cause trouble, and check what is left after each minute of it, until the time is over or something is left."""
-    last = deadline - RESERVE
+    last = max(deadline - RESERVE, time.monotonic() + LEAST)
     number = 0
     while not number or (not left and time.monotonic() < last):
         number, now = number + 1, time.monotonic()
