@@ -140,7 +140,6 @@ class AsClient:
 
         def answer(_: object, request: Request, response: Response) -> Response | None:
             if self.selects is not None:
-                del response.headers["Sec-WebSocket-Protocol"]
                 response.headers["Sec-WebSocket-Protocol"] = self.selects
             return None
 
