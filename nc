@@ -1,1 +1,0 @@
-/tmp/wts/path-ssh/nc
